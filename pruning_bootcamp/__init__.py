@@ -1,0 +1,22 @@
+"""pruning_bootcamp: from training to a deployed, pruned network, with every step proven."""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from pruning_bootcamp.checkpoints import load_model as load_model
+    from pruning_bootcamp.errors import BootcampError as BootcampError
+
+
+def __getattr__(name: str) -> Any:
+    # Lazy, so that `pruning-bootcamp --help` does not pay for torch.
+    if name == "load_model":
+        from pruning_bootcamp.checkpoints import load_model
+
+        return load_model
+    if name == "BootcampError":
+        from pruning_bootcamp.errors import BootcampError
+
+        return BootcampError
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

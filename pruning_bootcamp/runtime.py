@@ -1,0 +1,115 @@
+"""The machine: device, seed, threads, versions; each automatic choice with its reason."""
+
+import contextlib
+import os
+import platform
+import random
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pruning_bootcamp.errors import BootcampError
+
+
+def choose_device(name: str = "auto") -> tuple[torch.device, str]:
+    """The device, and why: `cpu (no CUDA or MPS device found)`."""
+    cuda = torch.cuda.is_available()
+    mps = torch.backends.mps.is_available()
+    if name == "auto":
+        if cuda:
+            local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+            return torch.device("cuda", local_rank), f"cuda ({torch.cuda.get_device_name(local_rank)})"
+        if mps:
+            return torch.device("mps"), "mps (Apple GPU found)"
+        return torch.device("cpu"), "cpu (no CUDA or MPS device found)"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise BootcampError(f"--device: '{name}' is not a device. Use auto, cpu, cuda, cuda:N or mps.") from None
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise BootcampError(f"--device: '{name}' is not supported. Use auto, cpu, cuda, cuda:N or mps.")
+    if device.type == "cuda" and (not cuda or (device.index or 0) >= torch.cuda.device_count()):
+        found = f"{torch.cuda.device_count()} CUDA devices" if cuda else "no CUDA device"
+        raise BootcampError(f"--device: '{name}' was asked for, and this machine has {found}. Use --device auto.")
+    if device.type == "mps" and not mps:
+        raise BootcampError("--device: 'mps' was asked for, and this machine has no Apple GPU. Use --device auto.")
+    return device, f"{device} (asked for)"
+
+
+def seed_everything(seed: int) -> None:
+    """Python, NumPy and torch (all devices) start from `seed`."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+@contextlib.contextmanager
+def preserved_rng() -> Iterator[None]:
+    """Whatever is drawn inside leaves the CPU and CUDA generators as they were."""
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
+        yield
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what it was given, so that a clock read means something."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def peak_memory_mb() -> float:
+    """Highest resident memory of this process so far, in MiB (unknown, so 0.0, where `resource` is missing)."""
+    try:
+        import resource
+    except ImportError:
+        return 0.0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if platform.system() == "Darwin" else peak / 2**10
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """What a result depends on and can't be seen from its config: versions, device, threads, commit."""
+    from pruning_bootcamp import __version__
+
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
+    return {
+        "pruning_bootcamp": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": f"{platform.system()} {platform.machine()}",
+        "device": f"{device} ({name})",
+        "threads": torch.get_num_threads(),
+        "commit": _commit(),
+        "time": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+    }
+
+
+def _cpu_name() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    """Short commit of this package's checkout, with `+` when files differ from it; None outside a checkout."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(here), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        if git("ls-files", "__init__.py") == "":  # installed into somebody else's repository
+            return None
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,156 @@
+"""Values against type annotations: one checker for config dataclasses and for the settings of registered functions."""
+
+import dataclasses
+import inspect
+import math
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Union, get_args, get_origin
+
+from pruning_bootcamp.errors import unknown
+
+
+class Mismatch(ValueError):
+    """The value does not fit the annotation; the text says what would."""
+
+
+def coerce(value: Any, annotation: Any) -> Any:
+    """`value` as the annotated type, when that loses nothing (1 -> 1.0, "1e-3" -> 0.001, [1, 2] -> (1, 2)).
+
+    Raises Mismatch otherwise. A bool is never an int: YAML reads `off`, `no` and `yes` as booleans.
+    """
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if annotation is Any or annotation is inspect.Parameter.empty:
+        return value
+    if origin in (Union, types.UnionType):
+        return _coerce_union(value, arguments)
+    if origin is Literal:
+        if value in arguments and not (isinstance(value, bool) and True not in arguments and False not in arguments):
+            return value
+        raise Mismatch(unknown("value", value, [str(option) for option in arguments]))
+    if origin in (list, tuple, set) or annotation in (list, tuple):
+        return _coerce_sequence(value, origin or annotation, arguments)
+    if origin in (dict, Mapping) or annotation is dict or origin is typing.get_origin(Mapping[str, Any]):
+        if not isinstance(value, Mapping):
+            raise Mismatch(f"{value!r} is not a table of names and values")
+        item = arguments[1] if arguments else Any
+        return {str(key): coerce(entry, item) for key, entry in value.items()}
+    return _coerce_plain(value, annotation)
+
+
+def _coerce_union(value: Any, options: tuple[Any, ...]) -> Any:
+    if value is None and type(None) in options:
+        return None
+    for option in options:  # an exact type wins over a conversion: "3ep" stays text in int | str
+        if isinstance(option, type) and type(value) is option:
+            return value
+    reasons = []
+    for option in options:
+        if option is type(None):
+            continue
+        try:
+            return coerce(value, option)
+        except Mismatch as mismatch:
+            reasons.append(str(mismatch))
+    raise Mismatch(" and ".join(dict.fromkeys(reasons)))
+
+
+def _coerce_sequence(value: Any, kind: Any, arguments: tuple[Any, ...]) -> Any:
+    if not isinstance(value, list | tuple | set):
+        raise Mismatch(f"{value!r} is not a list")
+    if kind is tuple and arguments and arguments[-1] is not Ellipsis:
+        if len(value) != len(arguments):
+            raise Mismatch(f"{value!r} has {len(value)} entries, not {len(arguments)}")
+        return tuple(coerce(entry, item) for entry, item in zip(value, arguments, strict=True))
+    item = arguments[0] if arguments else Any
+    return kind(coerce(entry, item) for entry in value)
+
+
+def _coerce_plain(value: Any, annotation: Any) -> Any:
+    if annotation is bool:
+        if isinstance(value, bool):
+            return value
+        raise Mismatch(f"{value!r} is not true or false")
+    if annotation is int:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+        if isinstance(value, float) and value.is_integer():
+            return int(value)
+        raise Mismatch(f"{value!r} is not a whole number")
+    if annotation is float:
+        return _coerce_float(value)
+    if annotation is str:
+        if isinstance(value, str):
+            return value
+        raise Mismatch(f"{value!r} is not text (put it in quotes)")
+    if isinstance(annotation, type) and isinstance(value, annotation):
+        return value
+    raise Mismatch(f"{value!r} is not {getattr(annotation, '__name__', annotation)}")
+
+
+def _coerce_float(value: Any) -> float:
+    if isinstance(value, str):  # YAML 1.1 reads 1e-3 (no point) as text
+        try:
+            value = float(value)
+        except ValueError:
+            raise Mismatch(f"{value!r} is not a number") from None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise Mismatch(f"{value!r} is not a number")
+    if math.isnan(value):
+        raise Mismatch("nan is not a number")
+    return float(value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One keyword-only setting of a registered function."""
+
+    name: str
+    annotation: Any
+    default: Any = dataclasses.MISSING
+
+    @property
+    def required(self) -> bool:
+        return self.default is dataclasses.MISSING
+
+
+def settings_of(function: Callable[..., Any], given: tuple[str, ...] = ()) -> dict[str, Setting]:
+    """The keyword-only settings that a user may set, without those that the engine gives itself."""
+    target = function.__init__ if inspect.isclass(function) else function
+    hints = typing.get_type_hints(target)
+    settings = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name not in given:
+            default = dataclasses.MISSING if parameter.default is inspect.Parameter.empty else parameter.default
+            settings[name] = Setting(name, hints.get(name, Any), default)
+    return settings
+
+
+def accepts_anything(function: Callable[..., Any]) -> bool:
+    """True when the function has **kwargs, so that unknown settings can't be judged here."""
+    return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in inspect.signature(function).parameters.values())
+
+
+def check_settings(
+    function: Callable[..., Any], arguments: Mapping[str, Any], given: tuple[str, ...] = (), where: str = "args"
+) -> tuple[dict[str, Any], list[str]]:
+    """The arguments in their right types, and every problem with them (`where.name: ...`)."""
+    settings = settings_of(function, given)
+    checked: dict[str, Any] = {}
+    problems = []
+    for name, value in arguments.items():
+        if name not in settings:
+            if accepts_anything(function):
+                checked[name] = value
+            else:
+                problems.append(f"{where}.{name}: {unknown('setting', name, settings)}")
+            continue
+        try:
+            checked[name] = coerce(value, settings[name].annotation)
+        except Mismatch as mismatch:
+            problems.append(f"{where}.{name}: {mismatch}.")
+    for name, setting in settings.items():
+        if setting.required and name not in arguments:
+            problems.append(f"{where}.{name}: needed and not given. Add {where}.{name}=VALUE.")
+    return checked, problems
