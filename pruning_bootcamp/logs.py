@@ -1,0 +1,45 @@
+"""Where the program's words go: plain lines on the screen (above any progress bar), and the same lines in log.txt."""
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+LOGGER = logging.getLogger("pruning_bootcamp")
+
+
+class _Screen(logging.Handler):
+    """Writes through tqdm, so that a line never lands in the middle of a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(self.format(record), file=sys.stdout)
+        sys.stdout.flush()
+
+
+def start_screen(debug: bool = False) -> None:
+    """Show the project's messages on the screen: from INFO up, from DEBUG up with `debug`. Other ranks stay silent."""
+    LOGGER.handlers.clear()
+    LOGGER.propagate = False
+    LOGGER.setLevel(logging.DEBUG if debug else logging.INFO)
+    if os.environ.get("RANK", "0") == "0":
+        screen = _Screen()
+        screen.setFormatter(logging.Formatter("%(message)s"))
+        LOGGER.addHandler(screen)
+
+
+@contextlib.contextmanager
+def also_to_file(path: Path) -> Iterator[None]:
+    """Inside, every message is also appended to `path` with its time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    LOGGER.addHandler(handler)
+    try:
+        yield
+    finally:
+        LOGGER.removeHandler(handler)
+        handler.close()

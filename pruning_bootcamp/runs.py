@@ -1,0 +1,216 @@
+"""A run's folder: atomic writes, the resolved config at the start, metrics.yaml as the finish mark at the end."""
+
+import contextlib
+import errno
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.logs import LOGGER
+
+TEMPORARY_PREFIX = ".tmp-"
+METRICS = "metrics.yaml"
+CONFIG = "config.yaml"
+
+# What a run may have written. Only these are moved aside when another run takes the folder.
+RUN_FILES = (
+    CONFIG,
+    METRICS,
+    "*_metrics.yaml",
+    "profile.yaml",
+    "best_model.pth",
+    "pruned_model.pth",
+    "training_state.pth",
+    "model.onnx",
+    "model.pt",
+    "model.pt2",
+    "logs",
+    "log.txt",
+    "report.md",
+    "cycle_*",
+)
+
+
+def disk_error(error: OSError, path: Path) -> BootcampError:
+    """What the operating system said about a write, in words that help."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return BootcampError(f"{path}: no space left on the disk. Free some, or write elsewhere with --save-dir DIR.")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return BootcampError(f"{path}: no permission to write here. Choose another folder with --save-dir DIR.")
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        return BootcampError(f"{path}: a file stands where a folder is needed. Choose another with --save-dir DIR.")
+    return BootcampError(f"{path}: could not be written ({error.strerror or error}).")
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path | str) -> Iterator[Path]:
+    """A temporary path beside `path` to write to; renamed to `path` when the block ends well, removed when it does not.
+
+    A reader sees the old file or the whole new one, whenever the process is killed. A failing disk is a BootcampError.
+    """
+    path = Path(path)
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+        _fsync_folder(path.parent)
+    except OSError as error:
+        raise disk_error(error, path) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _fsync_folder(folder: Path) -> None:
+    """The rename itself reaches the disk. Some file systems do not offer this; the file is whole there all the same."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_text(path: Path | str, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_yaml(path: Path | str, content: Mapping[str, Any], comment: str = "") -> None:
+    """Atomic YAML with the keys in the order given; `comment` lines come first, each behind a `#`."""
+    head = "".join(f"# {line}\n" for line in comment.splitlines())
+    write_text(path, head + yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True, width=120))
+
+
+def read_yaml(path: Path | str) -> dict[str, Any]:
+    """The table in a YAML file. Missing, unreadable or not a table: BootcampError."""
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BootcampError(f"{path}: there is no such file. {siblings(path)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BootcampError(f"{path}: can't be read ({error}).") from None
+    except yaml.YAMLError as error:
+        raise BootcampError(f"{path}: is not valid YAML. {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise BootcampError(f"{path}: holds {type(content).__name__}, not a table of names and values.")
+    return content
+
+
+def siblings(path: Path) -> str:
+    """What stands where a missing file was looked for: the nearest name, or the folder that is missing too."""
+    from pruning_bootcamp.errors import listed, nearest
+
+    folder = path.parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if folder != path.parent:
+        return f"There is no folder {path.parent} either."
+    names = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
+    close = nearest(path.name, names)
+    alike = [name for name in names if Path(name).suffix == path.suffix]
+    hint = f"Did you mean '{folder / close}'? " if close else ""
+    return f"{hint}{folder} holds {listed(alike or names, 8) if names else 'nothing'}."
+
+
+@dataclass
+class Run:
+    """One folder under results/, the config that made it, and whether it is finished."""
+
+    folder: Path
+    command: str
+    fingerprint: str
+
+    def path(self, name: str) -> Path:
+        return self.folder / name
+
+    def finished(self) -> dict[str, Any] | None:
+        """The metrics of this very run (same fingerprint) when it is complete, else None."""
+        if not self.path(METRICS).exists():
+            return None
+        metrics = read_yaml(self.path(METRICS))
+        done = metrics.get("fingerprint") == self.fingerprint and metrics.get("status") == "complete"
+        return metrics if done else None
+
+    def finish(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
+        """Write metrics.yaml, the last file of a run, and give back what it holds."""
+        content = {**metrics, "fingerprint": self.fingerprint, "status": "complete"}
+        note = (
+            "flops_g: multiply-accumulates in 10^9, as pruning papers print FLOPs; accuracy and drops in percent points"
+        )
+        write_yaml(self.path(METRICS), content, note)
+        return content
+
+
+def open_run(folder: Path, command: str, config: Mapping[str, Any], fingerprint: str, fresh: bool = False) -> Run:
+    """The run of this config in `folder`: new, to be continued, or finished.
+
+    Another run's files found there (another fingerprint, or this one's with `fresh`) are moved to `previous-N` inside
+    the folder, and a message says so: nothing is overwritten or lost.
+    """
+    run = Run(folder, command, fingerprint)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(folder)
+        other = _fingerprint_in(folder)
+        if other is not None and (fresh or other != fingerprint):
+            _move_aside(folder)
+    except OSError as error:
+        raise disk_error(error, folder) from error
+    if not run.path(CONFIG).exists():
+        comment = f"{command} -c {folder / CONFIG}\nfingerprint: {fingerprint}"
+        write_yaml(run.path(CONFIG), config, comment)
+    return run
+
+
+def _fingerprint_in(folder: Path) -> str | None:
+    """Whose files the folder holds; "" when it is a run's, but which can't be told; None for no run at all."""
+    config, metrics = folder / CONFIG, folder / METRICS
+    if config.exists():
+        found = re.search(r"^# fingerprint: (\w+)$", config.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+        if found:
+            return found[1]
+    return "" if config.exists() or metrics.exists() else None
+
+
+def _move_aside(folder: Path) -> None:
+    number = 1
+    while (folder / f"previous-{number}").exists():
+        number += 1
+    aside = folder / f"previous-{number}"
+    aside.mkdir()
+    for pattern in RUN_FILES:
+        for path in sorted(folder.glob(pattern)):
+            shutil.move(str(path), aside / path.name)
+    LOGGER.info("%s held another run; its files are kept in %s", folder, aside)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Temporary files of processes that were killed. Those of living processes stay."""
+    for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
+        found = re.match(rf"{re.escape(TEMPORARY_PREFIX)}(\d+)-", path.name)
+        if found and not _alive(int(found[1])):
+            path.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    if process == os.getpid():
+        return False  # this process is only now opening the run: the file is an earlier one's with the same number
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
