@@ -149,7 +149,7 @@ def check_settings(
         try:
             checked[name] = coerce(value, settings[name].annotation)
         except Mismatch as mismatch:
-            problems.append(f"{where}.{name}: {mismatch}.")
+            problems.append(f"{where}.{name}: {str(mismatch).rstrip('.')}.")
     for name, setting in settings.items():
         if setting.required and name not in arguments:
             problems.append(f"{where}.{name}: needed and not given. Add {where}.{name}=VALUE.")

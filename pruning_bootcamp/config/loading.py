@@ -1,0 +1,210 @@
+"""load(path, overrides) -> Config: short forms expanded, every key and value checked, all problems at once."""
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import yaml
+
+from pruning_bootcamp.config.fields import Choice, Config
+from pruning_bootcamp.errors import BootcampError, unknown
+from pruning_bootcamp.runs import siblings
+from pruning_bootcamp.schema import Mismatch, coerce
+
+T = TypeVar("T")
+
+# Names that stand for a registered name with settings, by the field they are used in.
+SHORT_FORMS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
+    "prune.score": {
+        "l1": ("magnitude", {"p": 1}),
+        "l2": ("magnitude", {"p": 2}),
+        "global": ("magnitude", {"p": 1}),
+    },
+    "prune.allocation": {"layerwise": ("uniform", {})},
+}
+
+
+def load(path: Path | str | None, overrides: Iterable[str] = (), options: Mapping[str, Any] | None = None) -> Config:
+    """The checked config: defaults, then the file, then `options` (dotted key -> value), then `key=value` overrides.
+
+    Raises BootcampError with every problem found: unknown keys, wrong types, values out of range.
+    """
+    where = str(path) if path is not None else "the config"
+    problems: list[str] = []
+    raw = read_file(Path(path)) if path is not None else {}
+    for key, value in (options or {}).items():
+        _set(raw, key, value, problems)
+    for override in overrides:
+        key, value = _parse_override(override, problems)
+        if key:
+            _set(raw, key, value, problems)
+    config = _build(Config, raw, "", problems)
+    if problems:
+        raise BootcampError(*problems, where=where)
+    return config
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """The table in a YAML config with its `${...}` references resolved."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    if path.is_dir():
+        raise BootcampError(f"{path}: is a folder, and a config is a YAML file. {siblings(path / 'x.yaml')}")
+    try:
+        content = OmegaConf.to_container(OmegaConf.create(path.read_text(encoding="utf-8")), resolve=True)
+    except FileNotFoundError:
+        raise BootcampError(f"{path}: there is no such config. {siblings(path)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BootcampError(f"{path}: can't be read ({error}).") from None
+    except (yaml.YAMLError, OmegaConfBaseException, RecursionError, ValueError) as error:
+        raise BootcampError(f"{path}: is not a valid config. {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise BootcampError(f"{path}: holds a {type(content).__name__}, not a table of names and values.")
+    return {str(key): value for key, value in content.items()}
+
+
+def _parse_override(text: str, problems: list[str]) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        problems.append(f"'{text}': is not key=value. Write for instance train.epochs=3.")
+        return "", None
+    if re.fullmatch(r"\d+:\d+", value):  # on the command line nobody can quote 2:4 for YAML
+        return key.strip(), value
+    try:
+        return key.strip(), yaml.safe_load(value)
+    except yaml.YAMLError:
+        problems.append(f"{key}: can't read the value {value!r}. Put text with : or {{ in quotes.")
+        return "", None
+
+
+def _set(raw: dict[str, Any], dotted: str, value: Any, problems: list[str]) -> None:
+    """Set one key. A Choice that gets another name loses the settings of the old one."""
+    *path, last = dotted.split(".")
+    table = raw
+    for depth, part in enumerate(path):
+        inner = table.get(part)
+        if isinstance(inner, str) and _is_choice(".".join(path[: depth + 1])):
+            inner = {"name": inner}
+        if inner is None:
+            inner = {}
+        if not isinstance(inner, dict):
+            problems.append(f"{dotted}: {'.'.join(path[: depth + 1])} is {inner!r}, not a table.")
+            return
+        table[part] = inner
+        table = inner
+    if last == "name" and _is_choice(".".join(path)) and table.get("name") not in (None, value):
+        table.pop("args", None)
+    table[last] = value
+
+
+def _is_choice(dotted: str) -> bool:
+    kind: Any = Config
+    for part in dotted.split("."):
+        hints = get_type_hints(kind) if dataclasses.is_dataclass(kind) else {}
+        if part not in hints:
+            return False
+        kind = _dataclass_in(hints[part])
+    return kind is Choice
+
+
+def _dataclass_in(annotation: Any) -> Any:
+    """The dataclass of `X` or `X | None`, else None."""
+    options = getattr(annotation, "__args__", (annotation,))
+    return next((option for option in options if dataclasses.is_dataclass(option)), None)
+
+
+def _build(kind: type[T], raw: Any, where: str, problems: list[str]) -> T:
+    """A dataclass from a raw table; problems are gathered, and a field with one keeps its default."""
+    hints = get_type_hints(kind)
+    values: dict[str, Any] = {}
+    if not isinstance(raw, dict):
+        problems.append(f"{where}: {raw!r} is not a table of names and values.")
+        raw = {}
+    for key, value in raw.items():
+        dotted = f"{where}.{key}" if where else str(key)
+        if key not in hints:
+            problems.append(f"{dotted}: {unknown('key', key, hints)}")
+            continue
+        inner = _dataclass_in(hints[key])
+        if inner is Choice:
+            values[key] = _build_choice(value, dotted, hints[key], problems)
+        elif inner is not None:
+            values[key] = _build(inner, {} if value is None else value, dotted, problems)
+        else:
+            try:
+                values[key] = coerce(value, hints[key])
+            except Mismatch as mismatch:
+                problems.append(f"{dotted}: {str(mismatch).rstrip('.')}.")
+    for spec in dataclasses.fields(kind):  # type: ignore[arg-type]
+        if spec.name in values and "range" in spec.metadata:
+            _check_range(values[spec.name], spec.metadata["range"], f"{where}.{spec.name}".lstrip("."), problems)
+    return kind(**{key: value for key, value in values.items() if value is not _BROKEN})
+
+
+_BROKEN = object()
+
+
+def _build_choice(value: Any, where: str, annotation: Any, problems: list[str]) -> Any:
+    if value is None and type(None) in getattr(annotation, "__args__", ()):
+        return None
+    if where == "prune.pattern":
+        hint = sexagesimal_hint(value)
+        if hint:
+            problems.append(f"{where}: {hint}")
+            return _BROKEN
+    if isinstance(value, dict) and value.keys() <= {"name", "args"} and isinstance(value.get("name"), str):
+        name, args = value["name"], value.get("args") or {}
+        if not isinstance(args, dict):
+            problems.append(f"{where}.args: {args!r} is not a table of names and values.")
+            return _BROKEN
+    elif isinstance(value, str):
+        name, args = value, {}
+    else:
+        problems.append(f"{where}: {value!r} is neither a name nor a table with `name` and `args`.")
+        return _BROKEN
+    short = SHORT_FORMS.get(where, {}).get(name)
+    if short:
+        return Choice(short[0], {**short[1], **args})
+    kept_of = re.fullmatch(r"(\d+):(\d+)", name) if where == "prune.pattern" else None
+    if kept_of:
+        return Choice("nm", {"n": int(kept_of[1]), "m": int(kept_of[2]), **args})
+    return Choice(name, {str(key): entry for key, entry in args.items()})
+
+
+def sexagesimal_hint(value: Any) -> str | None:
+    """YAML reads unquoted 2:4 as 2 * 60 + 4 = 124: what was meant, or None when that can't be it."""
+    if isinstance(value, dict):
+        value = value.get("name")
+    if isinstance(value, bool) or not isinstance(value, int) or not 60 <= value < 60 * 60:
+        return None
+    meant = f"{value // 60}:{value % 60}"
+    return f'{value} is not a pattern. YAML reads {meant} without quotes as that number: write "{meant}".'
+
+
+def _check_range(value: Any, limits: tuple[float | None, float | None, str], where: str, problems: list[str]) -> None:
+    low, high, bounds = limits
+    if value is None or not isinstance(value, int | float):
+        return
+    too_low = low is not None and (value < low or (bounds[0] == "(" and value == low))
+    too_high = high is not None and (value > high or (bounds[1] == ")" and value == high))
+    if too_low or too_high:
+        if high is None:
+            problems.append(f"{where}: {value} is not {'above' if bounds[0] == '(' else 'at least'} {low}.")
+        else:
+            problems.append(f"{where}: {value} is not in {bounds[0]}{low}, {high}{bounds[1]}.")
+
+
+def as_dict(config: Any) -> dict[str, Any]:
+    """The config as plain tables and lists, for config.yaml."""
+    return dataclasses.asdict(config)
+
+
+def fingerprint(command: str, parts: Mapping[str, Any]) -> str:
+    """A short hash of what a result depends on. Equal fingerprints mean the same work."""
+    text = json.dumps({"command": command, **parts}, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
