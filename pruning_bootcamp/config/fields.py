@@ -156,6 +156,15 @@ class StructuredConfig:
     exclude: list[str] = field(default_factory=list)
     """leave out groups with a layer that matches one of these"""
 
+    def budget(self) -> dict[str, float]:
+        """The budgets given, by the engine's names; half the FLOPs when the config names none."""
+        given = {
+            "sparsity": self.sparsity,
+            "flops_reduction": self.target_flops_reduction,
+            "params_reduction": self.target_params_reduction,
+        }
+        return {name: value for name, value in given.items() if value is not None} or {"flops_reduction": 0.5}
+
 
 @dataclass
 class RecoverConfig:

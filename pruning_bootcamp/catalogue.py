@@ -1,0 +1,50 @@
+"""Everything that can be named in a config, by kind, with its first docstring line."""
+
+from rich.console import Console
+from rich.table import Table
+
+from pruning_bootcamp.errors import BootcampError, unknown
+from pruning_bootcamp.exporters import EXPORTERS
+from pruning_bootcamp.models import MODELS
+from pruning_bootcamp.pruning.allocation import ALLOCATIONS
+from pruning_bootcamp.pruning.channel_scores import CHANNEL_SCORES
+from pruning_bootcamp.pruning.patterns import PATTERNS
+from pruning_bootcamp.pruning.schedules import SCHEDULES
+from pruning_bootcamp.pruning.scores import SCORES
+from pruning_bootcamp.registry import Registry
+from pruning_bootcamp.tools.datasets import AUGMENTATIONS, DATASETS
+from pruning_bootcamp.training.optim import LR_SCHEDULES, OPTIMIZERS
+
+KINDS: dict[str, tuple[Registry, str]] = {
+    "datasets": (DATASETS, "data.name"),
+    "models": (MODELS, "model.name; also any torchvision or timm name, and module:factory"),
+    "optimizers": (OPTIMIZERS, "train.optimizer"),
+    "lr_schedules": (LR_SCHEDULES, "train.schedule, fine_tune.schedule"),
+    "augmentations": (AUGMENTATIONS, "train.augment, a list"),
+    "scores": (SCORES, "prune.score, --method of prune-unstructured; short: l1, l2, global"),
+    "allocations": (ALLOCATIONS, "prune.allocation, --mode; short: layerwise"),
+    "patterns": (PATTERNS, "prune.pattern, --pattern; short: 2:4"),
+    "schedules": (SCHEDULES, "prune.schedule, --schedule"),
+    "channel_scores": (CHANNEL_SCORES, "structured.score, --method of prune-structured"),
+    "formats": (EXPORTERS, "export.format, --format; also both and all"),
+}
+
+
+def show(kind: str | None = None) -> None:
+    """A table a kind: name, settings with their defaults, what it is."""
+    if kind is not None and kind not in KINDS:
+        raise BootcampError(unknown("kind", kind, KINDS), where="list")
+    console = Console()
+    for name in [kind] if kind else KINDS:
+        registry, where = KINDS[name]
+        console.print(f"\n[bold]{name}[/bold]  ({where})", highlight=False)
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for title in ("name", "settings", "what it is"):
+            table.add_column(title, overflow="fold")
+        for entry in registry.entries():
+            settings = ", ".join(
+                setting.name if setting.required else f"{setting.name}={setting.default!r}"
+                for setting in entry.settings.values()
+            )
+            table.add_row(entry.name, settings, entry.summary)
+        console.print(table, highlight=False, markup=False)

@@ -1,0 +1,354 @@
+"""The command line: one thin function a command. Errors become a message and an exit code; torch is imported late."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from pruning_bootcamp.errors import BootcampError
+
+app = typer.Typer(
+    name="pruning-bootcamp",
+    help="Train, prune, recover, prove, export and profile PyTorch networks; every number printed was measured.",
+    epilog="Start here: pruning-bootcamp quickstart",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", metavar="FILE", help="YAML of the run.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings to override, e.g. train.epochs=3.")
+]
+SaveDir = Annotated[str | None, typer.Option("--save-dir", metavar="DIR", help="Where the results go.")]
+Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Everything random starts from here.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show more, and a traceback with every error.")]
+Checkpoint = Annotated[str | None, typer.Option("--checkpoint", metavar="FILE", help="The network to start from.")]
+Resume = Annotated[
+    bool | None,
+    typer.Option("--resume/--no-resume", help="Go on with an unfinished run (the default), or begin again."),
+]
+
+
+def _examples(*lines: str) -> str:
+    """The end of every --help: real commands (\\b keeps the lines as they are)."""
+    return "\b\nExamples:\n" + "\n".join(f"  pruning-bootcamp {line}" for line in lines)
+
+
+def _load(command: str, config: Path | None, overrides: list[str] | None, options: dict[str, Any]) -> Any:
+    """The checked config of a command; its problems, of every kind, in one error and before any work."""
+    from pruning_bootcamp.config import load
+    from pruning_bootcamp.logs import start_screen
+    from pruning_bootcamp.preflight import check
+
+    start_screen(debug="--debug" in sys.argv)
+    cfg = load(config, overrides or (), options)
+    check(cfg, command, where=str(config) if config else "the config")
+    return cfg
+
+
+def _common(save_dir: str | None, device: str | None, seed: int | None, **more: Any) -> dict[str, Any]:
+    """The options that were given, as config keys."""
+    options = {"save_dir": save_dir, "device": device, "seed": seed, **more}
+    return {key: value for key, value in options.items() if value is not None}
+
+
+@app.command(epilog=_examples("quickstart", "quickstart --save-dir /tmp/quickstart --seed 1"))
+def quickstart(
+    overrides: Overrides = None,
+    dataset: Annotated[str, typer.Option("--dataset", help="The images to learn from; digits needs no download.")] = (
+        "digits"
+    ),
+    config: ConfigFile = None,
+    save_dir: SaveDir = None,
+    device: Device = None,
+    seed: Seed = None,
+    debug: Debug = False,
+) -> None:
+    """The whole way in two minutes: train, prune to half the FLOPs, fine-tune, evaluate, export, profile, report."""
+    options = _common(save_dir, device, seed, **{"data.name": dataset if config is None else None})
+    cfg = _load("quickstart", config, overrides, options)
+    from pruning_bootcamp.quickstart import quickstart as run
+
+    run(cfg)
+
+
+@app.command(
+    epilog=_examples(
+        "train -c cfgs/cifar10_resnet20.yaml data.root=data/cifar10",
+        "train -c cfgs/digits.yaml train.epochs=5 --save-dir results/short",
+    )
+)
+def train(
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    resume: Resume = None,
+    save_dir: SaveDir = None,
+    device: Device = None,
+    seed: Seed = None,
+    debug: Debug = False,
+) -> None:
+    """Train the dense network that everything is compared with."""
+    cfg = _load("train", config, overrides, _common(save_dir, device, seed))
+    from pruning_bootcamp.stages import train as run
+
+    run(cfg, resume=resume)
+
+
+@app.command(
+    "eval",
+    epilog=_examples(
+        "eval -c cfgs/digits.yaml --checkpoint results/baseline/best_model.pth --measure-latency",
+        "eval -c cfgs/digits.yaml --checkpoint results/structured/bn_scale_sp0.5/pruned_model.pth "
+        "--baseline-metrics results/baseline/metrics.yaml",
+    ),
+)
+def evaluate(
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    checkpoint: Checkpoint = None,
+    measure_latency: Annotated[bool, typer.Option("--measure-latency", help="Time it on this machine too.")] = False,
+    baseline_metrics: Annotated[
+        Path | None, typer.Option("--baseline-metrics", metavar="FILE", help="A metrics.yaml to compare with.")
+    ] = None,
+    save_dir: SaveDir = None,
+    device: Device = None,
+    seed: Seed = None,
+    debug: Debug = False,
+) -> None:
+    """Accuracy on the test split, FLOPs by two counters, parameters, sparsity and, if asked, latency."""
+    cfg = _load("eval", config, overrides, _common(save_dir, device, seed, checkpoint=checkpoint))
+    from pruning_bootcamp.stages import evaluate as run
+
+    run(cfg, measure_latency=measure_latency, baseline_metrics=baseline_metrics)
+
+
+@app.command(
+    "prune-unstructured",
+    epilog=_examples(
+        "prune-unstructured -c cfgs/digits.yaml --method global --sparsity 0.8",
+        "prune-unstructured -c cfgs/digits.yaml --method l1 --pattern 2:4 --iterative --num-iterations 3",
+    ),
+)
+def prune_unstructured(
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    checkpoint: Checkpoint = None,
+    method: Annotated[str | None, typer.Option("--method", help="What a weight is worth: l1, l2, global, ...")] = None,
+    mode: Annotated[
+        str | None, typer.Option("--mode", help="layerwise (each layer the same) or global (one ranking).")
+    ] = None,
+    sparsity: Annotated[float | None, typer.Option("--sparsity", help="Share of zero weights, in [0, 1).")] = None,
+    pattern: Annotated[str | None, typer.Option("--pattern", help="unstructured, or N:M such as 2:4.")] = None,
+    iterative: Annotated[bool, typer.Option("--iterative", help="Prune and fine-tune in cycles.")] = False,
+    num_iterations: Annotated[int | None, typer.Option("--num-iterations", help="How many cycles (5).")] = None,
+    schedule: Annotated[
+        str | None, typer.Option("--schedule", help="How sparsity grows over the cycles: cubic, linear, ...")
+    ] = None,
+    fine_tune: Annotated[bool | None, typer.Option("--fine-tune/--no-fine-tune", help="Train after pruning.")] = None,
+    resume: Resume = None,
+    save_dir: SaveDir = None,
+    device: Device = None,
+    seed: Seed = None,
+    debug: Debug = False,
+) -> None:
+    """Set single weights to zero (or N of M), fine-tune with the zeros frozen, and measure."""
+    if mode is None and method == "global":
+        mode = "global"
+    options = {
+        "prune.score": method,
+        "prune.allocation": mode,
+        "prune.sparsity": sparsity,
+        "prune.pattern": pattern,
+        "prune.iterations": num_iterations or (5 if iterative else None),
+        "prune.schedule": schedule,
+        "fine_tune.enabled": fine_tune,
+    }
+    cfg = _load(
+        "prune-unstructured", config, overrides, _common(save_dir, device, seed, checkpoint=checkpoint, **options)
+    )
+    from pruning_bootcamp.stages import prune_unstructured as run
+
+    run(cfg, method=method, resume=resume)
+
+
+@app.command(
+    "prune-structured",
+    epilog=_examples(
+        "prune-structured -c cfgs/digits.yaml --method bn_scale --target-flops-reduction 0.5",
+        "prune-structured -c cfgs/cifar10_resnet20.yaml --method l1 --sparsity 0.4 --dry-run data.root=data/cifar10",
+    ),
+)
+def prune_structured(
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    checkpoint: Checkpoint = None,
+    method: Annotated[
+        str | None, typer.Option("--method", help="What a channel is worth: l1, l2, bn_scale, random, ...")
+    ] = None,
+    sparsity: Annotated[float | None, typer.Option("--sparsity", help="Share of channels to cut.")] = None,
+    target_flops_reduction: Annotated[
+        float | None, typer.Option("--target-flops-reduction", help="Share of FLOPs to save, e.g. 0.5.")
+    ] = None,
+    target_params_reduction: Annotated[
+        float | None, typer.Option("--target-params-reduction", help="Share of parameters to save.")
+    ] = None,
+    round_to: Annotated[int | None, typer.Option("--round-to", help="Keep widths in multiples of this.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be cut, and change nothing.")] = False,
+    fine_tune: Annotated[bool | None, typer.Option("--fine-tune/--no-fine-tune", help="Train after pruning.")] = None,
+    resume: Resume = None,
+    save_dir: SaveDir = None,
+    device: Device = None,
+    seed: Seed = None,
+    debug: Debug = False,
+) -> None:
+    """Cut whole channels out of the network, prove the cut, fine-tune, and say whether the goal is met."""
+    options = {
+        "structured.score": method,
+        "structured.round_to": round_to,
+        "fine_tune.enabled": fine_tune,
+    }
+    options = _common(save_dir, device, seed, checkpoint=checkpoint, **options)
+    options |= _one_budget(sparsity, target_flops_reduction, target_params_reduction)
+    cfg = _load("prune-structured", config, overrides, options)
+    from pruning_bootcamp.stages import prune_structured as run
+
+    run(cfg, dry_run=dry_run, resume=resume)
+
+
+def _one_budget(sparsity: float | None, flops: float | None, params: float | None) -> dict[str, Any]:
+    """The budget given on the command line replaces the config's; two at once are left for preflight to refuse."""
+    budgets = {
+        "structured.sparsity": sparsity,
+        "structured.target_flops_reduction": flops,
+        "structured.target_params_reduction": params,
+    }
+    return {} if all(value is None for value in budgets.values()) else budgets
+
+
+@app.command(
+    epilog=_examples(
+        "export -c cfgs/digits.yaml --checkpoint results/structured/bn_scale_sp0.5/pruned_model.pth --format both",
+        "export -c cfgs/digits.yaml --checkpoint results/baseline/best_model.pth --format pt2 --verify",
+    )
+)
+def export(
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    checkpoint: Checkpoint = None,
+    format: Annotated[  # noqa: A002 - the option's name is fixed
+        str | None, typer.Option("--format", help="onnx, torchscript, pt2, both (onnx and torchscript) or all.")
+    ] = None,
+    verify: Annotated[
+        bool | None, typer.Option("--verify/--no-verify", help="Run the file, here and in a new process.")
+    ] = None,
+    opset: Annotated[int | None, typer.Option("--opset", help="ONNX operator set.")] = None,
+    save_dir: SaveDir = None,
+    device: Device = None,
+    seed: Seed = None,
+    debug: Debug = False,
+) -> None:
+    """Write the network in a deployment format, and check the file against the network."""
+    options = {"export.format": format, "export.verify": verify, "export.opset": opset}
+    cfg = _load("export", config, overrides, _common(save_dir, device, seed, checkpoint=checkpoint, **options))
+    from pruning_bootcamp.stages import export as run
+
+    run(cfg)
+
+
+@app.command(
+    epilog=_examples(
+        "profile -c cfgs/digits.yaml --baseline results/baseline/best_model.pth "
+        "--pruned results/structured/bn_scale_sp0.5/pruned_model.pth",
+        "profile -c cfgs/digits.yaml --pruned results/quickstart/structured/pruned_model.pth "
+        "--batch-size 16 --backend onnxruntime --save-results results/profile.yaml",
+    )
+)
+def profile(
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    baseline: Annotated[str | None, typer.Option("--baseline", metavar="FILE", help="The dense checkpoint.")] = None,
+    pruned: Annotated[str | None, typer.Option("--pruned", metavar="FILE", help="The pruned checkpoint.")] = None,
+    measure_latency: Annotated[
+        bool | None, typer.Option("--measure-latency/--no-measure-latency", help="Time both, interleaved (default).")
+    ] = None,
+    backend: Annotated[str | None, typer.Option("--backend", help="torch or onnxruntime.")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Images per forward pass.")] = None,
+    save_results: Annotated[
+        Path | None, typer.Option("--save-results", metavar="FILE", help="Write the figures as YAML.")
+    ] = None,
+    save_dir: SaveDir = None,
+    device: Device = None,
+    seed: Seed = None,
+    debug: Debug = False,
+) -> None:
+    """FLOPs against measured latency, layer by layer: how much of the saving arrives on this machine, and why."""
+    options = {
+        "profile.backend": backend,
+        "profile.batch_size": batch_size,
+        "profile.measure_latency": measure_latency,
+        "checkpoint": pruned,
+    }
+    cfg = _load("profile", config, overrides, _common(save_dir, device, seed, **options))
+    from pruning_bootcamp.stages import profile as run
+
+    run(cfg, baseline=baseline, save_results=save_results)
+
+
+@app.command("list", epilog=_examples("list", "list models"))
+def list_names(
+    kind: Annotated[str | None, typer.Argument(help="Only this kind: datasets, models, scores, ...")] = None,
+    debug: Debug = False,
+) -> None:
+    """Every dataset, model, method, pattern, schedule and format with its first docstring line."""
+    from pruning_bootcamp.catalogue import show
+
+    show(kind)
+
+
+@app.command(
+    epilog=_examples("validate cfgs/digits.yaml", "validate cfgs/cifar10_resnet20.yaml data.root=data/cifar10")
+)
+def validate(
+    what: Annotated[str, typer.Argument(help="A config to check before anything runs.")],
+    overrides: Overrides = None,
+    debug: Debug = False,
+) -> None:
+    """Check a config without running anything: names, settings, types, ranges, files; all problems at once."""
+    _load("validate", Path(what), overrides, {})
+    typer.echo(f"{what}: valid")
+
+
+def main() -> NoReturn:
+    """Run the command line. Exit codes: 0 done, 1 a bug, 2 the user's mistake, 3 a goal not met, 130 interrupted."""
+    try:
+        app(standalone_mode=True)
+    except BootcampError as error:
+        if "--debug" in sys.argv:
+            raise
+        _message(f"error: {error}")
+        sys.exit(error.exit_code)
+    except SystemExit as ending:
+        if ending.code == 130:  # Ctrl-C
+            _message("interrupted. Nothing is lost: run the same command again to go on.")
+        raise
+    except BrokenPipeError:  # the reader of our output went away (`| head`)
+        sys.stderr.close()
+        sys.exit(0)
+    except OSError as error:
+        from pruning_bootcamp.runs import disk_error
+
+        if "--debug" in sys.argv or error.filename is None:
+            raise
+        _message(f"error: {disk_error(error, Path(error.filename))}")
+        sys.exit(2)
+    sys.exit(0)
+
+
+def _message(text: str) -> None:
+    sys.stdout.flush()
+    print(text, file=sys.stderr)

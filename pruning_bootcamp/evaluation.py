@@ -1,0 +1,65 @@
+"""What a network does and costs: accuracy on a split, FLOPs by two counters, parameters, sparsity."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from pruning_bootcamp.logs import LOGGER
+from pruning_bootcamp.tools.datasets import Split, Splits, eval_batches
+from pruning_bootcamp.tools.metrics import (
+    Flops,
+    classification_metrics,
+    compute_flops,
+    compute_params,
+    compute_sparsity,
+)
+
+
+def evaluate_on(
+    model: nn.Module,
+    split: Split,
+    splits: Splits,
+    *,
+    device: torch.device,
+    batch_size: int = 256,
+    label: str = "Evaluating",
+    progress: bool = True,
+) -> dict[str, Any]:
+    """{"accuracy" (percent), "loss", "n"} over every image of the split, once each."""
+    batches = eval_batches(split, batch_size=batch_size, mean=splits.mean, std=splits.std, device=device)
+    total = -(-len(split) // batch_size)
+    shown = tqdm(batches, total=total, desc=label, leave=False, disable=None if progress else True)
+    return classification_metrics(model.to(device), shown)
+
+
+def cost_of(
+    model: nn.Module, example: Tensor, masks: Mapping[str, Tensor] | None = None
+) -> tuple[dict[str, Any], Flops]:
+    """{"flops_g", "flops_g_thop", "params_m", "sparsity"} and the per-layer count behind them."""
+    flops = compute_flops(model, example)
+    figures: dict[str, Any] = {
+        "flops_g": round(flops.macs / 1e9, 6),
+        "flops_g_thop": None if flops.macs_thop is None else round(flops.macs_thop / 1e9, 6),
+        "params_m": round(compute_params(model) / 1e6, 6),
+        "sparsity": round(compute_sparsity(model, masks).total, 6),
+    }
+    return figures, flops
+
+
+def say_disagreement(flops: Flops) -> None:
+    """A line, with the layers, when the two FLOPs counters differ by more than 2%, or when one could not count."""
+    if flops.macs_thop is None:
+        LOGGER.info("FLOPs: torch's counter only; thop is missing (%s)", flops.thop_missing)
+    elif flops.disagreeing:
+        LOGGER.info(
+            "FLOPs: torch's counter says %.4f G, thop %.4f G (%.1f%% apart); they differ in %s",
+            flops.macs / 1e9,
+            flops.macs_thop / 1e9,
+            flops.disagreement_pct,
+            "; ".join(flops.disagreeing[:5]),
+        )
+    if flops.skipped:
+        LOGGER.info("FLOPs: not counted: %s", "; ".join(flops.skipped))

@@ -1,0 +1,150 @@
+"""A config before anything runs: names, settings, durations, files. All problems at once."""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from pruning_bootcamp.config import Choice, Config
+from pruning_bootcamp.duration import parse_duration
+from pruning_bootcamp.errors import BootcampError, unknown
+from pruning_bootcamp.exporters import EXPORTERS
+from pruning_bootcamp.models import check_model
+from pruning_bootcamp.pruning.schedules import SCHEDULES
+from pruning_bootcamp.pruning.structured import check_structured
+from pruning_bootcamp.pruning.unstructured import check_unstructured
+from pruning_bootcamp.registry import Registry
+from pruning_bootcamp.runs import siblings
+from pruning_bootcamp.tools.datasets import AUGMENTATIONS, check_dataset
+from pruning_bootcamp.training.optim import LR_SCHEDULES, OPTIMIZERS
+
+
+def check(cfg: Config, command: str, where: str) -> None:
+    """Raise one BootcampError with everything that would stop `command`; settings are put in their right types."""
+    problems = []
+    for part in CHECKS[command]:
+        problems += part(cfg)
+    if problems:
+        raise BootcampError(*problems, where=where)
+
+
+def _data(cfg: Config) -> list[str]:
+    return check_dataset(cfg.data.name, root=cfg.data.root, args=cfg.data.args, where="data")
+
+
+def _model(cfg: Config) -> list[str]:
+    return check_model(cfg.model.name, cfg.model.args, where="model")
+
+
+def _train(cfg: Config) -> list[str]:
+    t = cfg.train
+    return [
+        *_registered(OPTIMIZERS, t.optimizer, "train.optimizer"),
+        *_registered(LR_SCHEDULES, t.schedule, "train.schedule"),
+        *_duration(t.epochs, "train.epochs", least=1),
+        *_duration(t.warmup, "train.warmup"),
+        *_augment(t.augment, "train.augment"),
+    ]
+
+
+def _fine_tune(cfg: Config) -> list[str]:
+    f = cfg.fine_tune
+    return [
+        *(_registered(LR_SCHEDULES, f.schedule, "fine_tune.schedule") if f.schedule else []),
+        *_duration(f.epochs, "fine_tune.epochs", least=1),
+        *_duration(f.warmup, "fine_tune.warmup"),
+        *_augment(f.augment, "fine_tune.augment"),
+    ]
+
+
+def _unstructured(cfg: Config) -> list[str]:
+    p = cfg.prune
+    problems = check_unstructured(
+        sparsity=p.sparsity,
+        score=p.score.name,
+        score_args=p.score.args,
+        allocation=p.allocation.name,
+        allocation_args=p.allocation.args,
+        pattern=p.pattern.name,
+        pattern_args=p.pattern.args,
+        where="prune",
+    )
+    problems += _registered(SCHEDULES, p.schedule, "prune.schedule")
+    return problems
+
+
+def _structured(cfg: Config) -> list[str]:
+    s = cfg.structured
+    return check_structured(
+        score=s.score.name,
+        score_args=s.score.args,
+        allocation=s.allocation,
+        **s.budget(),
+        round_to=s.round_to,
+        max_sparsity=s.max_sparsity,
+        where="structured",
+    )
+
+
+def _export(cfg: Config) -> list[str]:
+    problems = []
+    formats = [*EXPORTERS, "both", "all"]
+    if cfg.export.format not in formats:
+        problems.append(f"export.format: {unknown('format', cfg.export.format, formats)}")
+    if not cfg.export.batch_sizes or min(cfg.export.batch_sizes) < 1:
+        problems.append(f"export.batch_sizes: {cfg.export.batch_sizes} is not a list of numbers from 1 up.")
+    return problems
+
+
+def _checkpoint(cfg: Config) -> list[str]:
+    if cfg.checkpoint is None or Path(cfg.checkpoint).is_file():
+        return []
+    path = Path(cfg.checkpoint)
+    if path.is_dir():
+        return [f"checkpoint: {path} is a folder, not a checkpoint. {siblings(path / 'best_model.pth')}"]
+    return [f"checkpoint: there is no file {path}. {siblings(path)}"]
+
+
+def _save_dir(cfg: Config) -> list[str]:
+    """The nearest existing folder above save_dir must let us write."""
+    folder = Path(cfg.save_dir) if cfg.save_dir else Path("results")
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        return [f"save_dir: {folder} is a file, not a folder. Choose another with --save-dir DIR."]
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return [f"save_dir: no permission to write in {folder.resolve()}. Choose another with --save-dir DIR."]
+    return []
+
+
+def _registered(registry: Registry, choice: Choice, where: str) -> list[str]:
+    checked, problems = registry.check(choice.name, choice.args, where)
+    choice.args = checked
+    return problems
+
+
+def _duration(value: int | str, where: str, least: int = 0) -> list[str]:
+    try:
+        duration = parse_duration(value, where)
+    except BootcampError as error:
+        return list(str(error).splitlines())
+    return [] if duration.value >= least else [f"{where}: {value} is not at least {least}."]
+
+
+def _augment(names: list[str] | None, where: str) -> list[str]:
+    return [
+        f"{where}: {unknown('augmentation', name, AUGMENTATIONS)}" for name in names or [] if name not in AUGMENTATIONS
+    ]
+
+
+_EVERY = (_data, _model, _save_dir)
+_TRAINING = (*_EVERY, _train)
+CHECKS: Mapping[str, tuple[Callable[[Config], list[str]], ...]] = {
+    "quickstart": (*_TRAINING, _fine_tune, _structured, _export),
+    "train": _TRAINING,
+    "eval": (*_EVERY, _checkpoint),
+    "prune-unstructured": (*_TRAINING, _checkpoint, _fine_tune, _unstructured),
+    "prune-structured": (*_TRAINING, _checkpoint, _fine_tune, _structured),
+    "export": (*_EVERY, _checkpoint, _export),
+    "profile": (*_EVERY, _checkpoint),
+    "validate": (*_TRAINING, _checkpoint, _fine_tune, _unstructured, _structured, _export),
+}

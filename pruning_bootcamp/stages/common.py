@@ -1,0 +1,190 @@
+"""What every stage begins with: the device, the data, the network, the folder."""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pruning_bootcamp.checkpoints import Checkpoint, Recipe, load_checkpoint
+from pruning_bootcamp.config import Config, as_dict, fingerprint
+from pruning_bootcamp.duration import parse_duration
+from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.logs import LOGGER
+from pruning_bootcamp.runs import Run, open_run, siblings
+from pruning_bootcamp.runtime import choose_device, seed_everything
+from pruning_bootcamp.tools.datasets import Splits, load_dataset
+from pruning_bootcamp.training.loop import FitSettings
+
+RESULTS = Path("results")
+BASELINE_CHECKPOINT = RESULTS / "baseline" / "best_model.pth"
+
+# Settings that change how fast or where a run goes, never what comes out.
+_NOT_IN_FINGERPRINT = {"data": ("batch_size",), "train": ("checkpoint_seconds",)}
+
+
+def start(cfg: Config) -> torch.device:
+    """Seed, threads and device as the config says; the device is announced with its reason."""
+    seed_everything(cfg.seed)
+    if cfg.threads is not None:
+        torch.set_num_threads(cfg.threads)
+    device, reason = choose_device(cfg.device)
+    if is_leader():
+        LOGGER.info("Using device: %s, %d threads", reason, torch.get_num_threads())
+    return device
+
+
+def is_leader() -> bool:
+    """True in the one process that writes and prints (rank 0 under torchrun)."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def open_data(cfg: Config) -> Splits:
+    data = cfg.data
+    splits = load_dataset(
+        data.name,
+        root=data.root,
+        seed=cfg.seed,
+        val_fraction=data.val_fraction,
+        limit=data.limit,
+        args=data.args,
+    )
+    LOGGER.info(
+        "Data: %s, %d train / %d validation / %d test images, %d classes, %s",
+        data.name,
+        len(splits.train),
+        len(splits.val),
+        len(splits.test),
+        len(splits.class_names),
+        "x".join(str(side) for side in splits.shape),
+    )
+    return splits
+
+
+def recipe_for(cfg: Config, splits: Splits) -> Recipe:
+    """How the config's network is built for these images."""
+    return Recipe(
+        model=cfg.model.name,
+        args=dict(cfg.model.args),
+        classes=len(splits.class_names),
+        in_channels=splits.shape[0],
+        input_shape=splits.shape,
+        mean=splits.mean,
+        std=splits.std,
+        class_names=splits.class_names,
+    )
+
+
+def checkpoint_path(given: str | None, option: str = "--checkpoint") -> Path:
+    """The checkpoint asked for, else the baseline's; a BootcampError when there is none."""
+    if given is not None:
+        path = Path(given)
+        if not path.exists():
+            raise BootcampError(f"{option}: there is no file {path}. {siblings(path)}")
+        return path
+    if not BASELINE_CHECKPOINT.exists():
+        raise BootcampError(
+            f"{option}: needed and not given, and there is no {BASELINE_CHECKPOINT} either. "
+            "Train one first: pruning-bootcamp train -c FILE."
+        )
+    LOGGER.info("%s not given: using %s", option, BASELINE_CHECKPOINT)
+    return BASELINE_CHECKPOINT
+
+
+def open_network(path: Path, cfg: Config, splits: Splits) -> Checkpoint:
+    """The network in a checkpoint, checked against the data: classes, channels and normalisation must be the same."""
+    expected = recipe_for(cfg, splits)
+    checkpoint = load_checkpoint(path, recipe=expected)
+    recipe = checkpoint.recipe
+    problems = []
+    if recipe.classes != expected.classes:
+        problems.append(f"it has {recipe.classes} classes, and {cfg.data.name} has {expected.classes}.")
+    if recipe.in_channels != expected.in_channels:
+        problems.append(f"it takes {recipe.in_channels} channels, and {cfg.data.name} has {expected.in_channels}.")
+    if not _close(recipe.mean, expected.mean) or not _close(recipe.std, expected.std):
+        problems.append(
+            f"it was trained with mean {recipe.mean}, std {recipe.std}; the config says {expected.mean}, "
+            f"{expected.std}. Set data.args.mean and data.args.std."
+        )
+    if problems:
+        raise BootcampError(*problems, where=str(path))
+    LOGGER.info("Loaded checkpoint from %s (%s)", path, recipe.model)
+    return checkpoint
+
+
+def _close(one: Iterable[float], other: Iterable[float]) -> bool:
+    return all(abs(a - b) < 1e-6 for a, b in zip(one, other, strict=False))
+
+
+def example_input(recipe: Recipe, batch_size: int = 1) -> Tensor:
+    """A batch of the shape that the network takes; the values do not matter."""
+    return torch.zeros(batch_size, *recipe.input_shape)
+
+
+def content_hash(path: Path) -> str:
+    """SHA-256 of a file's content, 16 digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+def open_stage(
+    cfg: Config, command: str, folder: Path, sections: Iterable[str], checkpoint: Path | None, resume: bool | None
+) -> Run:
+    """The run's folder. Its fingerprint covers the named sections of the config, the seed, the checkpoint."""
+    everything = as_dict(cfg)
+    parts: dict[str, Any] = {"seed": cfg.seed}
+    for section in sections:
+        skipped = _NOT_IN_FINGERPRINT.get(section, ())
+        parts[section] = {key: value for key, value in everything[section].items() if key not in skipped}
+    if checkpoint is not None:
+        parts["checkpoint"] = content_hash(checkpoint)
+        everything["checkpoint"] = str(checkpoint)
+    folder = Path(cfg.save_dir) if cfg.save_dir else folder
+    mark = fingerprint(command, parts)
+    if not is_leader():
+        return Run(folder, command, mark)
+    run = open_run(folder, f"pruning-bootcamp {command}", everything, mark, fresh=resume is False)
+    if resume and not any(run.folder.rglob("training_state.pth")) and run.finished() is None:
+        raise BootcampError(f"--resume: {folder} holds no unfinished run of this config. Leave --resume out to begin.")
+    return run
+
+
+def already_done(run: Run) -> dict[str, Any] | None:
+    """The metrics of a finished run, said on the screen: doing it again would give the same."""
+    metrics = run.finished()
+    if metrics is not None:
+        LOGGER.info("%s is already finished (same config, same inputs); --no-resume does it again", run.folder)
+    return metrics
+
+
+def training_settings(cfg: Config) -> FitSettings:
+    """`train` of the config as the loop's settings."""
+    t = cfg.train
+    return FitSettings(
+        epochs=parse_duration(t.epochs, "train.epochs"),
+        batch_size=t.batch_size,
+        lr=t.lr,
+        optimizer=t.optimizer.name,
+        optimizer_args=t.optimizer.args,
+        weight_decay=t.weight_decay,
+        schedule=t.schedule.name,
+        schedule_args=t.schedule.args,
+        warmup=parse_duration(t.warmup, "train.warmup"),
+        label_smoothing=t.label_smoothing,
+        mixup=t.mixup,
+        ema=t.ema,
+        amp=t.amp,
+        channels_last=t.channels_last,
+        compile=t.compile,
+        clip_grad_norm=t.clip_grad_norm,
+        early_stopping=t.early_stopping,
+        bn_l1=t.bn_l1,
+        augment=None if t.augment is None else tuple(t.augment),
+        checkpoint_seconds=t.checkpoint_seconds,
+    )

@@ -1,0 +1,120 @@
+"""train: the dense network that everything is compared with. eval: what a checkpoint does and costs."""
+
+from pathlib import Path
+from typing import Any
+
+from pruning_bootcamp.checkpoints import save_checkpoint
+from pruning_bootcamp.config import Config
+from pruning_bootcamp.evaluation import cost_of, evaluate_on, say_disagreement
+from pruning_bootcamp.logs import LOGGER, also_to_file
+from pruning_bootcamp.models import build_model
+from pruning_bootcamp.reporting import run_report
+from pruning_bootcamp.runs import read_yaml, write_text, write_yaml
+from pruning_bootcamp.runtime import environment, synchronize
+from pruning_bootcamp.stages import common
+from pruning_bootcamp.tools.latency import measure_latency_with_stats
+from pruning_bootcamp.tools.metrics import compare_metrics
+from pruning_bootcamp.training.loop import fit
+
+
+def train(cfg: Config, resume: bool | None = None) -> dict[str, Any]:
+    """Train, keep the epoch with the best validation accuracy, read the test split once; metrics.yaml's content."""
+    run = common.open_stage(cfg, "train", common.RESULTS / "baseline", ("data", "model", "train"), None, resume)
+    if done := common.already_done(run):
+        return done
+    with also_to_file(run.path("log.txt")):
+        device = common.start(cfg)
+        splits = common.open_data(cfg)
+        recipe = common.recipe_for(cfg, splits)
+        model = build_model(recipe.model, classes=recipe.classes, in_channels=recipe.in_channels, args=recipe.args)
+        cost, flops = cost_of(model, common.example_input(recipe))
+        LOGGER.info("\n=== Baseline Model Metrics ===")
+        LOGGER.info("FLOPs: %.4g G (multiply-accumulates)\nParams: %.4g M\n", cost["flops_g"], cost["params_m"])
+        say_disagreement(flops)
+
+        settings = common.training_settings(cfg)
+        model.to(device)
+        result = fit(
+            model, splits, settings, device=device, folder=run.folder, seed=cfg.seed, fingerprint=run.fingerprint
+        )
+        if not common.is_leader():
+            return {}
+        test = evaluate_on(model, splits.test, splits, device=device, batch_size=cfg.data.batch_size)
+        synchronize(device)
+        metrics = {
+            "accuracy": round(test["accuracy"], 4),
+            "val_accuracy": round(result.best_accuracy, 4),
+            "loss": round(test["loss"], 6),
+            "test_images": test["n"],
+            **cost,
+            "epochs": len(result.history),
+            "best_epoch": result.best_epoch,
+            "steps": result.steps,
+            "train_seconds": round(result.seconds, 2),
+            "seed": cfg.seed,
+            "environment": environment(device),
+        }
+        save_checkpoint(run.path("best_model.pth"), model.cpu(), recipe, metrics=metrics)
+        LOGGER.info("\nSaved best model (epoch %d) to %s", result.best_epoch, run.path("best_model.pth"))
+        LOGGER.info("=== Training Complete ===")
+        LOGGER.info("Best validation accuracy: %.2f%%", result.best_accuracy)
+        LOGGER.info("Test accuracy: %.2f%% (%d images, read once)", test["accuracy"], test["n"])
+        write_text(
+            run.path("report.md"),
+            run_report(f"Baseline: {recipe.model} on {cfg.data.name}", metrics, history=result.history),
+        )
+        finished = run.finish(metrics)
+        result.cleanup()
+        return finished
+
+
+def evaluate(cfg: Config, measure_latency: bool = False, baseline_metrics: Path | None = None) -> dict[str, Any]:
+    """Accuracy on the test split, FLOPs, parameters, sparsity, latency; written to eval_metrics.yaml."""
+    path = common.checkpoint_path(cfg.checkpoint)
+    baseline = read_yaml(baseline_metrics) if baseline_metrics is not None else None
+    device = common.start(cfg)
+    splits = common.open_data(cfg)
+    checkpoint = common.open_network(path, cfg, splits)
+    example = common.example_input(checkpoint.recipe)
+
+    LOGGER.info("\n=== Evaluating Model ===")
+    cost, flops = cost_of(checkpoint.model, example, checkpoint.masks)
+    test = evaluate_on(checkpoint.model, splits.test, splits, device=device, batch_size=cfg.data.batch_size)
+    LOGGER.info("Accuracy: %.2f%% (%d test images)", test["accuracy"], test["n"])
+    LOGGER.info("FLOPs: %.4g G (multiply-accumulates)", cost["flops_g"])
+    LOGGER.info("Params: %.4g M", cost["params_m"])
+    LOGGER.info("Sparsity: %.2f%% of the convolution and linear weights", 100 * cost["sparsity"])
+    say_disagreement(flops)
+    metrics: dict[str, Any] = {
+        "accuracy": round(test["accuracy"], 4),
+        "loss": round(test["loss"], 6),
+        "test_images": test["n"],
+        **cost,
+    }
+    if measure_latency:
+        LOGGER.info("\n=== Measuring Latency ===")
+        stats = measure_latency_with_stats(
+            checkpoint.model, common.example_input(checkpoint.recipe, cfg.profile.batch_size).to(device)
+        )
+        LOGGER.info("Latency: %s", stats)
+        metrics |= {"latency_ms": round(stats.median_ms, 4), "throughput_fps": round(stats.throughput_fps, 2)}
+    if baseline is not None:
+        comparison = compare_metrics(baseline, metrics)
+        LOGGER.info("\n=== Against %s ===", baseline_metrics)
+        for name, value in comparison.items():
+            LOGGER.info("%s: %.4g", name, value)
+        metrics |= comparison
+    metrics |= {"checkpoint": str(path), "seed": cfg.seed, "environment": environment(device)}
+    target = _beside(path, cfg) / "eval_metrics.yaml"
+    write_yaml(target, metrics, "flops_g: multiply-accumulates in 10^9")
+    LOGGER.info("\nMetrics saved to %s", target)
+    return metrics
+
+
+def _beside(checkpoint: Path, cfg: Config) -> Path:
+    """--save-dir, else the checkpoint's own run folder, else results/eval/<config's name> for a foreign file."""
+    if cfg.save_dir:
+        return Path(cfg.save_dir)
+    if (checkpoint.parent / "config.yaml").exists():
+        return checkpoint.parent
+    return common.RESULTS / "eval" / cfg.name

@@ -1,0 +1,122 @@
+"""Data flows one way: a module imports only from a lower layer (the picture is in the README)."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "pruning_bootcamp"
+
+# The longest prefix wins. One unit (a module or a folder) may import within itself.
+LAYERS = {
+    "errors": 0,
+    "schema": 0,
+    "registry": 0,
+    "duration": 0,
+    "logs": 0,
+    "runtime": 0,
+    "__init__": 0,
+    "runs": 1,
+    "config": 1,
+    "tools.metrics": 1,
+    "tools.latency": 1,
+    "tools.datasets": 2,
+    "models": 2,
+    "checkpoints": 2,
+    "pruning": 3,
+    "pruning.scores": 4,
+    "pruning.channel_scores": 4,
+    "pruning.solvers": 4,
+    "pruning.unstructured": 5,
+    "pruning.structured": 5,
+    "pruning.budget": 5,
+    "pruning.proof": 5,
+    "training": 6,
+    "tools.pruning_utils": 6,
+    "evaluation": 7,
+    "reporting": 7,
+    "exporters": 7,
+    "stages": 8,
+    "preflight": 9,
+    "quickstart": 9,
+    "catalogue": 9,
+    "cli": 10,
+    "__main__": 11,
+}
+# Downward in meaning, within one layer of the table: said here one by one.
+ALLOWED = {
+    ("errors", "errors"),
+    ("schema", "errors"),
+    ("registry", "schema"),
+    ("registry", "errors"),
+    ("duration", "errors"),
+    ("runtime", "errors"),
+    ("runtime", "__init__"),
+    ("config", "runs"),
+    ("checkpoints", "models"),
+    ("__init__", "checkpoints"),
+}
+CONFIG_FROM = 8
+
+
+def unit_of(module: str) -> str:
+    """The key of LAYERS that a dotted module (without the package) belongs to."""
+    parts = module.split(".")
+    for end in range(len(parts), 0, -1):
+        if ".".join(parts[:end]) in LAYERS:
+            return ".".join(parts[:end])
+    raise AssertionError(f"{module} has no layer: add it to LAYERS and to the README's tree")
+
+
+def modules() -> list[str]:
+    found = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        dotted = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        found.append(dotted.removesuffix(".__init__") if dotted != "__init__" else dotted)
+    return [name for name in found if name != "tools"]
+
+
+def imports_of(module: str) -> set[str]:
+    path = PACKAGE / Path(*module.split("."))
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    imported = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: relative import; write the whole path"
+            if node.module == "pruning_bootcamp":
+                imported |= {alias.name if (PACKAGE / alias.name).exists() else "__init__" for alias in node.names}
+            elif node.module and node.module.startswith("pruning_bootcamp."):
+                base = node.module.removeprefix("pruning_bootcamp.")
+                for alias in node.names:
+                    inner = f"{base}.{alias.name}"
+                    is_module = (PACKAGE / Path(*inner.split("."))).with_suffix(".py").exists()
+                    imported.add(inner if is_module else base)
+        elif isinstance(node, ast.Import):
+            imported |= {
+                alias.name.removeprefix("pruning_bootcamp.")
+                for alias in node.names
+                if alias.name.startswith("pruning_bootcamp.")
+            }
+    return imported
+
+
+def test_there_are_modules_to_check() -> None:
+    assert len(modules()) > 20
+
+
+@pytest.mark.parametrize("module", modules())
+def test_imports_point_down(module: str) -> None:
+    mine = unit_of(module)
+    for imported in imports_of(module):
+        theirs = unit_of(imported)
+        if theirs == mine or (mine, theirs) in ALLOWED:
+            continue
+        same_folder = mine.split(".")[0] == theirs.split(".")[0] and LAYERS[theirs] <= LAYERS[mine]
+        assert same_folder or LAYERS[theirs] < LAYERS[mine], f"{module} (layer {LAYERS[mine]}) imports {imported}"
+
+
+@pytest.mark.parametrize("module", modules())
+def test_only_the_upper_layers_see_the_config(module: str) -> None:
+    mine = unit_of(module)
+    if LAYERS[mine] < CONFIG_FROM and mine != "config":
+        assert not any(unit_of(name) == "config" for name in imports_of(module)), f"{module} sees the config"
