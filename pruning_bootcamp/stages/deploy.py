@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from pruning_bootcamp.checkpoints import Checkpoint, load_checkpoint
+
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.exporters import EXPORTERS, export_model
 from pruning_bootcamp.logs import LOGGER

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# ./scripts/headline_cifar10.sh [key=value ...]     one GPU, under 10 minutes; CIFAR-10 at data/ (or data.root=DIR)
+# Trains the CIFAR ResNet-18, cuts half its FLOPs by batch-norm scale, fine-tunes, verifies the ONNX file.
+# You should see "Goal MET" (dense >= 95.0%, >= 50% fewer FLOPs, <= 0.5 points lost); the figures are then kept under
+# results/published/headline_cifar10/. A rehearsal on a CPU (says nothing about accuracy):
+#   OUT=/tmp/rehearsal ./scripts/headline_cifar10.sh data.limit=256 train.epochs=1 fine_tune.epochs=1 train.compile=false
+set -euo pipefail
+caller=$PWD
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+if [ -n "${PYTHON:-}" ]; then # a Python that already has the packages
+  command=("$PYTHON" -m pruning_bootcamp)
+else
+  . scripts/lib.sh
+  set_up
+  command=("$PWD/.venv/bin/python" -m pruning_bootcamp)
+fi
+root=$PWD
+case ${OUT:-} in
+  "") out=$root/results/headline_cifar10; published=$root/results/published/headline_cifar10 ;;
+  /*) out=$OUT; published=$OUT/published ;;
+  *) out=$caller/$OUT; published=$out/published ;;
+esac
+config=$root/cfgs/headline_cifar10.yaml
+started=$(date +%s)
+"${command[@]}" train -c "$config" --save-dir "$out/dense" "$@"
+met=0
+"${command[@]}" prune-structured -c "$config" --checkpoint "$out/dense/best_model.pth" --save-dir "$out/pruned" "$@" || met=$?
+[ "$met" = 0 ] || [ "$met" = 3 ] || exit "$met"
+"${command[@]}" export -c "$config" --checkpoint "$out/pruned/pruned_model.pth" --format both --verify "$@"
+for part in dense pruned; do
+  mkdir -p "$published/$part"
+  cp "$out/$part/metrics.yaml" "$out/$part/report.md" "$published/$part/"
+done
+echo "headline: $(($(date +%s) - started)) s in all; figures kept in $published"
+exit "$met"
