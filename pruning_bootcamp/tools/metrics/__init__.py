@@ -1,0 +1,19 @@
+"""What a network does and costs: accuracy, FLOPs by two counters, parameters, sparsity, and two networks compared."""
+
+from pruning_bootcamp.tools.metrics.accuracy import classification_metrics
+from pruning_bootcamp.tools.metrics.comparison import compare_metrics, normalize_metrics
+from pruning_bootcamp.tools.metrics.flops import Flops, LayerFlops, compute_flops, effective_macs
+from pruning_bootcamp.tools.metrics.weights import Sparsity, compute_params, compute_sparsity
+
+__all__ = [
+    "Flops",
+    "LayerFlops",
+    "Sparsity",
+    "classification_metrics",
+    "compare_metrics",
+    "compute_flops",
+    "compute_params",
+    "compute_sparsity",
+    "effective_macs",
+    "normalize_metrics",
+]

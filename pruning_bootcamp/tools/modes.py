@@ -1,0 +1,39 @@
+"""Models looked at without being touched: evaluation mode that is undone, and a copy that always works."""
+
+import contextlib
+import copy
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+
+@contextlib.contextmanager
+def evaluation_mode(*models: nn.Module) -> Iterator[None]:
+    """Inside, every module is in eval mode; afterwards each has its own mode back (frozen batch norm stays frozen)."""
+    modes = [(module, module.training) for model in models for module in model.modules()]
+    try:
+        for model in models:
+            model.eval()
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def detached_clone(model: nn.Module) -> nn.Module:
+    """An independent copy of the model, whatever is attached to it; a compiled model gives a copy of the original.
+
+    torch.nn.utils.prune leaves a computed (non-leaf) `weight` on its layers, which `copy.deepcopy` refuses: such
+    tensors are copied by value here, and computed anew by the layer's own hook in the next forward pass.
+    """
+    original = getattr(model, "_orig_mod", model)
+    assert isinstance(original, nn.Module)
+    computed: dict[int, Tensor] = {
+        id(value): value.detach().clone()
+        for module in original.modules()
+        for value in vars(module).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
+    with torch.no_grad():
+        return copy.deepcopy(original, computed)  # type: ignore[arg-type]  # the memo takes any object by id
