@@ -1,0 +1,26 @@
+"""How long a forward pass takes on this machine: whole networks interleaved, layer by layer, and against FLOPs."""
+
+from pruning_bootcamp.tools.latency.analysis import Analysis, Cause, Measured, flops_latency_analysis, what_would_pay
+from pruning_bootcamp.tools.latency.clock import (
+    LatencyStats,
+    compare_latencies,
+    measure_latency,
+    measure_latency_with_stats,
+)
+from pruning_bootcamp.tools.latency.layers import OUTSIDE, LayerLatency, profile_layer_latency, profile_layers
+
+__all__ = [
+    "OUTSIDE",
+    "Analysis",
+    "Cause",
+    "LatencyStats",
+    "LayerLatency",
+    "Measured",
+    "compare_latencies",
+    "flops_latency_analysis",
+    "measure_latency",
+    "measure_latency_with_stats",
+    "profile_layer_latency",
+    "profile_layers",
+    "what_would_pay",
+]

@@ -1,0 +1,172 @@
+"""One way to time anything: warm up, run the candidates in turn (A/B/A/B), report the median with its spread."""
+
+import contextlib
+import gc
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.runtime import synchronize
+from pruning_bootcamp.tools.modes import evaluation_mode
+
+Runner = Callable[[Tensor], Any]
+Candidate = tuple[Runner, Tensor] | Callable[[], Any]
+"""A network (or whatever takes its input) with an example batch; or a function without arguments, taken as batch 1."""
+
+FEWEST_RUNS = 3  # a median of fewer is not one, whatever the time budget says
+
+
+@dataclass(frozen=True)
+class LatencyStats:
+    """Milliseconds of one forward pass of `batch_size` images, over `n` timed passes; what ran it, and where."""
+
+    median_ms: float
+    mean_ms: float
+    std_ms: float
+    p5_ms: float
+    p95_ms: float
+    n: int
+    batch_size: int
+    device: str
+    threads: int
+    backend: str
+
+    @property
+    def throughput_fps(self) -> float:
+        """Images a second at this batch size, from the median."""
+        return 1000.0 * self.batch_size / self.median_ms
+
+    def __str__(self) -> str:
+        return (
+            f"{self.median_ms:.3f} ms median (mean {self.mean_ms:.3f}, std {self.std_ms:.3f}, p5 {self.p5_ms:.3f}, "
+            f"p95 {self.p95_ms:.3f}, n {self.n}), batch {self.batch_size}, {self.backend} on {self.device}, "
+            f"{self.threads} threads"
+        )
+
+
+def measure_latency(runner: Runner, example: Tensor, **settings: Any) -> float:
+    """Median milliseconds of one forward pass of `example`; settings as compare_latencies."""
+    return measure_latency_with_stats(runner, example, **settings).median_ms
+
+
+def measure_latency_with_stats(runner: Runner, example: Tensor, **settings: Any) -> LatencyStats:
+    """As measure_latency, with the spread, n and the machine; settings as compare_latencies."""
+    return compare_latencies({"only": (runner, example)}, **settings)["only"]
+
+
+def compare_latencies(
+    candidates: Mapping[str, Candidate],
+    *,
+    runs: int = 50,
+    min_seconds: float = 1.0,
+    max_seconds: float = 60.0,
+    warmup_runs: int = 3,
+    warmup_seconds: float = 0.3,
+) -> dict[str, LatencyStats]:
+    """Timings of the candidates, run in turn so that a slow spell of the machine hits all of them alike.
+
+    Each is run at least `runs` times and for `min_seconds` in all; after `max_seconds` in all it ends early, and `n`
+    says so (never below 3). Before that come `warmup_runs` passes and `warmup_seconds` each. Networks run in eval
+    mode, without gradients, on the device where their weights are; the clock is CUDA's events on CUDA, else monotonic.
+    """
+    if not candidates or runs < 1:
+        raise BootcampError(f"latency: nothing to time ({len(candidates)} networks, {runs} runs). Give at least one.")
+    timed = {name: _timed(candidate) for name, candidate in candidates.items()}
+    models = [candidate[0] for candidate in candidates.values() if isinstance(candidate, tuple)]
+    modules = [model for model in models if isinstance(model, nn.Module)]
+    milliseconds: dict[str, list[float]] = {name: [] for name in timed}
+    with evaluation_mode(*modules), torch.inference_mode(), _no_garbage_collection():
+        for one in timed.values():
+            _warm_up(one, warmup_runs, warmup_seconds)
+        started, rounds = time.perf_counter(), 0
+        while True:
+            for name, one in timed.items():
+                milliseconds[name].append(one.milliseconds())
+            rounds += 1
+            elapsed = time.perf_counter() - started
+            enough = rounds >= runs and elapsed >= min_seconds
+            if rounds >= FEWEST_RUNS and (enough or elapsed >= max_seconds):
+                break
+    return {name: _stats(values, timed[name]) for name, values in milliseconds.items()}
+
+
+@dataclass(frozen=True)
+class _Timed:
+    """A pass without arguments, and what a reader must know of it."""
+
+    run: Callable[[], Any]
+    batch_size: int
+    device: torch.device
+    backend: str
+
+    def milliseconds(self) -> float:
+        if self.device.type == "cuda":
+            with torch.cuda.device(self.device):
+                start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+                start.record()
+                self.run()
+                end.record()
+                end.synchronize()
+            return start.elapsed_time(end)
+        synchronize(self.device)
+        begun = time.perf_counter_ns()
+        self.run()
+        synchronize(self.device)
+        return (time.perf_counter_ns() - begun) / 1e6
+
+
+def _timed(candidate: Candidate) -> _Timed:
+    if not isinstance(candidate, tuple):
+        return _Timed(candidate, 1, torch.device("cpu"), getattr(candidate, "backend", "function"))
+    runner, example = candidate
+    if isinstance(runner, nn.Module):
+        device = next((parameter.device for parameter in runner.parameters()), example.device)
+        backend = "torch"
+    else:
+        device, backend = example.device, getattr(runner, "backend", "function")
+    placed = example.detach().to(device)
+    return _Timed(lambda: runner(placed), len(example), device, backend)
+
+
+def _warm_up(timed: _Timed, runs: int, seconds: float) -> None:
+    """Run until caches, allocators and clocks have settled: so many times, and so long."""
+    started, done = time.perf_counter(), 0
+    while done < runs or time.perf_counter() - started < seconds:
+        timed.run()
+        synchronize(timed.device)
+        done += 1
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Python collects garbage when it pleases, which would land in one of the timings."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _stats(milliseconds: list[float], timed: _Timed) -> LatencyStats:
+    low, high = np.percentile(milliseconds, [5, 95])
+    return LatencyStats(
+        median_ms=statistics.median(milliseconds),
+        mean_ms=statistics.fmean(milliseconds),
+        std_ms=statistics.stdev(milliseconds),
+        p5_ms=float(low),
+        p95_ms=float(high),
+        n=len(milliseconds),
+        batch_size=timed.batch_size,
+        device=str(timed.device),
+        threads=torch.get_num_threads(),
+        backend=timed.backend,
+    )
