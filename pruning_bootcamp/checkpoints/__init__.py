@@ -1,0 +1,181 @@
+"""Checkpoints without pickle: tensors, masks and the recipe that builds the (pruned) network around them."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pruning_bootcamp.checkpoints import masks as packing
+from pruning_bootcamp.checkpoints.files import plain, plain_tensor, read_file, write_file
+from pruning_bootcamp.checkpoints.foreign import fit_state_dict
+from pruning_bootcamp.checkpoints.recipe import Recipe, find_changes, rebuild, recipe_from, tensors_of
+from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.models import is_factory, same_model
+from pruning_bootcamp.runs import atomic_path
+
+__all__ = ["Checkpoint", "NeedsRecipeError", "Recipe", "load_checkpoint", "load_model", "save_checkpoint"]
+
+FORMAT, VERSION = "pruning_bootcamp", 1
+_PARTS = ("recipe", "state_dict", "other_buffers", "masks", "metrics", "extra")
+
+
+class NeedsRecipeError(BootcampError):
+    """The file alone does not say (or may not say) how its network is built: `recipe` must."""
+
+
+@dataclass
+class Checkpoint:
+    """A network as it was saved, in eval mode, with what was kept beside it."""
+
+    model: nn.Module
+    recipe: Recipe
+    masks: dict[str, Tensor]
+    """parameter name -> keep mask, True where a weight stays"""
+    metrics: dict[str, Any]
+    extra: dict[str, Any]
+
+
+def save_checkpoint(
+    path: Path | str,
+    model: nn.Module,
+    recipe: Recipe,
+    *,
+    masks: Mapping[str, Tensor] | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> None:
+    """Write what `load_model` needs to give `model` back, pruned or not; the model is left as it is.
+
+    The file appears under its name only once it was read again and gave the same network. BootcampError when the
+    network can't be rebuilt from the recipe, holds non-finite weights or weights that a mask prunes, or the disk fails.
+    """
+    path = Path(path)
+    with _naming(path):
+        if path.is_dir():
+            raise BootcampError("is a folder. Give a file name, such as best_model.pth.")
+        content = _compose(model, recipe, masks or {}, metrics or {}, extra or {})
+        with atomic_path(path) as temporary:
+            write_file(temporary, content)
+            _prove(temporary, content)
+
+
+def load_checkpoint(
+    path: Path | str,
+    *,
+    recipe: Recipe | None = None,
+    device: torch.device | str = "cpu",
+    trust_code: bool = False,
+) -> Checkpoint:
+    """The checkpoint in a file, read with `weights_only=True`.
+
+    A file of `save_checkpoint` rebuilds itself; `recipe`, when given, says which model, classes and channels are
+    expected. A state dict of another program (.pth, .pt, .th, .safetensors) needs `recipe`: NeedsRecipeError without.
+    A file whose network comes from `module:factory` names code to run on this machine: it opens when `recipe` names the
+    same factory, or with `trust_code`.
+    """
+    path = Path(path)
+    content = read_file(path)
+    with _naming(path):
+        if content.get("format") == FORMAT:
+            checkpoint = _open_own(content, recipe, trust_code)
+        elif recipe is None:
+            raise NeedsRecipeError(
+                "holds weights, but not how their network is built. Name it: model.name=NAME, or recipe=Recipe(...)."
+            )
+        else:
+            recipe = replace(recipe, changes={})
+            checkpoint = Checkpoint(rebuild(recipe, fit_state_dict(content, recipe)), recipe, {}, {}, {})
+    checkpoint.model.to(device).eval()
+    checkpoint.masks = {name: mask.to(device) for name, mask in checkpoint.masks.items()}
+    return checkpoint
+
+
+def load_model(path: Path | str, device: torch.device | str = "cpu", *, trust_code: bool = False) -> nn.Module:
+    """The (pruned) network in a checkpoint of `save_checkpoint`, in eval mode; what pruned it is not needed.
+
+    `trust_code` lets the file name a `module:factory` of yours to build it.
+    """
+    return load_checkpoint(path, device=device, trust_code=trust_code).model
+
+
+def _compose(
+    model: nn.Module,
+    recipe: Recipe,
+    masks: Mapping[str, Tensor],
+    metrics: Mapping[str, Any],
+    extra: Mapping[str, Any],
+) -> dict[str, Any]:
+    packing.check(masks, model)
+    originals = tensors_of(model)
+    copies = {id(tensor): plain_tensor(tensor) for tensor in originals.values()}  # tied weights are written once
+    tensors = {name: copies[id(tensor)] for name, tensor in originals.items()}
+    saved = set(model.state_dict())
+    if beyond := saved - set(tensors):
+        raise BootcampError(f"{sorted(beyond)[0]} is neither a parameter nor a buffer, and can't be kept.")
+    made = replace(recipe, changes=find_changes(model, recipe))
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "recipe": plain(made.as_dict(), "recipe"),
+        "state_dict": {name: tensor for name, tensor in tensors.items() if name in saved},
+        "other_buffers": {name: tensor for name, tensor in tensors.items() if name not in saved},
+        "masks": packing.pack(masks),
+        "metrics": plain(metrics, "metrics"),
+        "extra": plain(extra, "extra"),
+    }
+
+
+def _prove(path: Path, content: Mapping[str, Any]) -> None:
+    """The file gives the network back that was put in: every tensor, bit for bit."""
+    written = {**content["state_dict"], **content["other_buffers"]}
+    found = tensors_of(_open_own(read_file(path), None, trust_code=True).model)
+    for name, tensor in written.items():
+        if found[name].dtype != tensor.dtype or not torch.equal(found[name], tensor):
+            raise BootcampError(f"{name} comes back with other values: is it tied to another in a fresh build only?")
+
+
+def _open_own(content: Mapping[str, Any], expected: Recipe | None, trust_code: bool) -> Checkpoint:
+    if content.get("version") != VERSION:
+        raise BootcampError(f"has format version {content.get('version')}; this release reads {VERSION}. Update it.")
+    for key in _PARTS:
+        if not isinstance(content.get(key), Mapping):
+            raise BootcampError(f"its '{key}' is missing or damaged. Make the file again.")
+    recipe = recipe_from(content["recipe"])
+    if is_factory(recipe.model) and not trust_code and (expected is None or expected.model != recipe.model):
+        raise NeedsRecipeError(
+            f"its network is built by running code of this machine that the file names: {recipe.model}. If that is "
+            f"yours, say so: model.name={recipe.model}, or trust_code=True."
+        )
+    if expected is not None:
+        _check_expected(recipe, expected)
+    model = rebuild(recipe, {**content["state_dict"], **content["other_buffers"]})
+    masks = packing.unpack(content["masks"])
+    packing.check(masks, model)
+    return Checkpoint(model, recipe, masks, dict(content["metrics"]), dict(content["extra"]))
+
+
+def _check_expected(recipe: Recipe, expected: Recipe) -> None:
+    problems = []
+    if not same_model(recipe.model, expected.model):
+        problems.append(f"it is a {recipe.model}, and a {expected.model} is expected. Set model.name={recipe.model}.")
+    if recipe.classes != expected.classes:
+        problems.append(f"it has {recipe.classes} classes, and the data has {expected.classes}.")
+    if recipe.in_channels != expected.in_channels:
+        problems.append(f"it takes {recipe.in_channels} input channels, and the data has {expected.in_channels}.")
+    if problems:
+        raise BootcampError(*problems)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Problems found inside get the file in front, unless they name it already."""
+    try:
+        yield
+    except BootcampError as error:
+        if any(str(path) in problem for problem in error.problems):
+            raise
+        raise type(error)(*error.problems, where=str(path)) from error

@@ -1,0 +1,120 @@
+"""Reading and writing checkpoint files: plain values and tensors only, never a pickle that could run code."""
+
+import pickle
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pruning_bootcamp.errors import BootcampError, listed
+from pruning_bootcamp.runs import siblings
+
+SUFFIXES = (".pth", ".pt", ".th", ".safetensors")
+
+
+def write_file(path: Path, content: Mapping[str, Any]) -> None:
+    """`content` by torch.save. A disk that fails is an OSError."""
+    try:
+        with open(path, "wb") as stream:
+            torch.save(dict(content), stream)
+    except RuntimeError as error:
+        # torch's writer covers the disk's own complaint by one about its position in the file
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """The table of names and values in a checkpoint file, tensors on the CPU. BootcampError for anything else."""
+    if path.is_dir():
+        found = [entry.name for entry in path.iterdir() if entry.suffix in SUFFIXES]
+        holds = f"Give a file in it: {listed(found, 8)}." if found else f"It holds no {', '.join(SUFFIXES)} file."
+        raise BootcampError(f"{path}: is a folder, not a checkpoint. {holds}")
+    if not path.exists():
+        raise BootcampError(f"{path}: there is no such file. {siblings(path)}")
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    if not isinstance(content, Mapping):
+        raise BootcampError(f"{path}: holds {type(content).__name__}, not a checkpoint. {_HOW_TO_CONVERT}")
+    return dict(content)
+
+
+def plain(value: Any, where: str) -> Any:
+    """`value` as numbers, texts, lists, tables and detached CPU tensors, so that `weights_only=True` can read it."""
+    if isinstance(value, Tensor):
+        return plain_tensor(value)
+    if isinstance(value, Mapping):
+        return {plain(key, where): plain(entry, f"{where}.{key}") for key, entry in value.items()}
+    if isinstance(value, tuple | list):
+        entries = [plain(entry, f"{where}.{number}") for number, entry in enumerate(value)]
+        return tuple(entries) if isinstance(value, tuple) else entries
+    for kind in (bool, int, float, str):  # NumPy's float64 is a float too, and would need unpickling
+        if isinstance(value, kind):
+            return kind(value)
+    if value is None:
+        return None
+    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
+        return value.item()
+    raise BootcampError(
+        f"{where}: {type(value).__name__} can't be kept in a checkpoint. Give numbers, text, lists, tables or tensors."
+    )
+
+
+def plain_tensor(tensor: Tensor) -> Tensor:
+    """A copy on the CPU without history, in the usual memory order, that shares memory with nothing."""
+    return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+
+
+_HOW_TO_CONVERT = "Save the weights alone: torch.save(model.state_dict(), 'weights.pth')."
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    import safetensors.torch
+
+    try:
+        return safetensors.torch.load_file(path)
+    except PermissionError:
+        raise BootcampError(f"{path}: no permission to read it.") from None
+    except Exception as error:  # the library's own error class is not public
+        raise _corrupt(path, error) from error
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols and TorchScript: the errors below say it
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError:
+        raise BootcampError(f"{path}: no permission to read it.") from None
+    except pickle.UnpicklingError as error:
+        if not _is_pickle(path):
+            raise _corrupt(path, error) from error
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f" (it asks for {found[1]})" if found else ""
+        raise BootcampError(
+            f"{path}: refused, because opening it means unpickling objects, which can run any code{what}. "
+            f"Nothing of it was run. Where the file is trusted: {_HOW_TO_CONVERT}"
+        ) from error
+    except Exception as error:  # damaged bytes fail in the reader in any way: KeyError, EOFError, UnicodeDecodeError
+        if "TorchScript" in str(error):
+            raise BootcampError(f"{path}: is an exported TorchScript file, not a checkpoint.") from error
+        raise _corrupt(path, error) from error
+
+
+def _is_pickle(path: Path) -> bool:
+    """A zip archive (torch.save) or the first byte of a binary pickle, after which a protocol number comes."""
+    with open(path, "rb") as stream:
+        head = stream.read(2)
+    return head == b"PK" or (len(head) == 2 and head[0] == 0x80 and head[1] <= pickle.HIGHEST_PROTOCOL)
+
+
+def _corrupt(path: Path, error: Exception) -> BootcampError:
+    size = path.stat().st_size
+    reason = (str(error).splitlines() or [""])[0].partition(". ")[0]
+    return BootcampError(
+        f"{path}: is damaged or no checkpoint at all ({size:,} bytes; {type(error).__name__}: {reason}). "
+        "Fetch or make it again."
+    )

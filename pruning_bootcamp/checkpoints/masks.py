@@ -1,0 +1,46 @@
+"""Masks in a checkpoint: one bit a weight, and the promise that what they prune is zero."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pruning_bootcamp.errors import BootcampError, unknown
+
+
+def pack(masks: Mapping[str, Tensor]) -> dict[str, dict[str, Any]]:
+    """Keep masks (True where a weight stays) as bits."""
+    return {
+        name: {"bits": torch.from_numpy(np.packbits(mask.detach().cpu().numpy().reshape(-1))), "shape": [*mask.shape]}
+        for name, mask in masks.items()
+    }
+
+
+def unpack(packed: Mapping[str, Mapping[str, Any]]) -> dict[str, Tensor]:
+    """The masks that `pack` packed, bit for bit."""
+    masks = {}
+    for name, entry in packed.items():
+        shape = [int(side) for side in entry["shape"]]
+        bits = np.unpackbits(entry["bits"].numpy(), count=math.prod(shape))
+        masks[name] = torch.from_numpy(bits.astype(bool)).reshape(shape)
+    return masks
+
+
+def check(masks: Mapping[str, Tensor], model: nn.Module) -> None:
+    """Each mask belongs to a parameter and has its shape, and the weights it prunes are exactly zero; BootcampError."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    problems = []
+    for name, mask in masks.items():
+        if name not in parameters:
+            problems.append(f"mask {name}: {unknown('parameter', name, parameters)}")
+        elif mask.dtype != torch.bool:
+            problems.append(f"mask {name}: is {mask.dtype}, not torch.bool.")
+        elif mask.shape != parameters[name].shape:
+            problems.append(f"mask {name}: has shape {tuple(mask.shape)}, not {tuple(parameters[name].shape)}.")
+        elif alive := int((parameters[name].detach().cpu()[~mask.cpu()] != 0).sum()):
+            problems.append(f"mask {name}: {alive} weights that it prunes are not zero. Apply the masks first.")
+    if problems:
+        raise BootcampError(*problems)
