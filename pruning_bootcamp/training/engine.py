@@ -1,0 +1,297 @@
+"""The moving parts of one training: the step, the end of an epoch, and the state that a resume needs."""
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from pruning_bootcamp.tools.datasets import Splits, TrainBatches, eval_batches
+from pruning_bootcamp.tools.metrics import classification_metrics
+from pruning_bootcamp.training.distributed import World
+from pruning_bootcamp.training.ema import MovingAverage
+from pruning_bootcamp.training.hooks import Hook, MaskHook, ScaleSparsity, StepState, apply_masks_exactly
+from pruning_bootcamp.training.losses import Objective
+from pruning_bootcamp.training.optim import OPTIMIZERS, learning_rate
+from pruning_bootcamp.training.records import Best, Report, Sums
+from pruning_bootcamp.training.settings import FitSettings
+
+_AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+# How many steps an accelerator may run ahead before their losses are read: reading makes the CPU wait for it.
+_STEPS_UNREAD = 50
+
+
+class Training:
+    """Everything that changes while a network trains. What a step draws (order, augmentation, mixup, dropout) is a
+    function of (seed, step, process), so no generator's state has to be kept."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        splits: Splits,
+        settings: FitSettings,
+        *,
+        world: World,
+        seed: int,
+        masks: Mapping[str, Tensor] | None,
+        hooks: Sequence[Hook],
+        objective: Objective,
+    ) -> None:
+        self.settings, self.world, self.seed, self.objective = settings, world, seed, objective
+        layout = torch.channels_last if settings.channels_last else torch.contiguous_format
+        self.model = model.to(device=world.device, memory_format=layout)  # type: ignore[call-overload]
+        if objective.teacher is not None:
+            objective.teacher.to(world.device).eval()
+        look = {"mean": splits.mean, "std": splits.std, "device": world.device}
+        self._data = TrainBatches(
+            splits.train.to(world.device),
+            batch_size=settings.batch_size,
+            seed=seed,
+            augment=splits.augment if settings.augment is None else settings.augment,
+            rank=world.rank,
+            world=world.size,
+            channels_last=settings.channels_last,
+            **look,
+        )
+        self._val = splits.val.subset(torch.arange(world.rank, len(splits.val), world.size)).to(world.device)
+        self._look = look
+
+        self.optimizer = OPTIMIZERS[settings.optimizer](
+            model, lr=settings.lr, weight_decay=settings.weight_decay, **settings.optimizer_args
+        )
+        self._scaler = torch.amp.GradScaler(world.device.type, enabled=settings.amp == "fp16")
+        self._average = MovingAverage(model, settings.ema) if settings.ema is not None else None
+        self._mask_hook = MaskHook(model, masks or {}, gradients_too=settings.clip_grad_norm is not None)
+        self._own_hooks: list[Hook] = [self._mask_hook]
+        if settings.bn_l1 > 0:
+            self._own_hooks.append(ScaleSparsity(model, settings.bn_l1))
+        self.hooks = [*self._own_hooks, *hooks]
+        self._user_hooks = hooks
+
+        per_epoch = self._data.steps_per_epoch
+        total = settings.epochs.steps(per_epoch)
+        self.epochs = math.ceil(total / per_epoch)
+        self._warmup = settings.warmup.steps(per_epoch)
+        self.at = StepState(model, self.optimizer, total, per_epoch, self._replace_masks)
+        self.at.masks = self._mask_hook.masks
+        self.history: list[dict[str, Any]] = []
+        self.best = Best()
+        self.sums = Sums()
+        self.interrupted = False
+        self._forward: Callable[[Tensor], Any] = model
+        self._images, self._seconds = 0, 0.0  # of this process, for the speed
+
+    @property
+    def finished(self) -> bool:
+        patience = self.settings.early_stopping
+        tired = patience is not None and self.at.epoch - self.best.epoch >= patience
+        return self.at.step >= self.at.total_steps or tired
+
+    @property
+    def epoch_is_complete(self) -> bool:
+        """All steps of the running epoch are done; the last epoch may be shorter."""
+        return self.at.step >= min((self.at.epoch + 1) * self.at.steps_per_epoch, self.at.total_steps)
+
+    @property
+    def images_per_second(self) -> float:
+        return self._images / self._seconds if self._seconds else 0.0
+
+    def start(self) -> None:
+        """Before the first step of this process: wrap and compile, tell the hooks."""
+        forward: nn.Module = self.model
+        if self.world.size > 1:
+            devices = [self.world.device] if self.world.device.type == "cuda" else None
+            forward = DistributedDataParallel(forward, device_ids=devices)
+        self._forward = torch.compile(forward) if self.settings.compile else forward
+        for hook in self.hooks:
+            hook.on_start(self.at)
+
+    def steps_of_epoch(self, asked_to_stop: Callable[[], bool]) -> Iterator[Report]:
+        """The rest of the running epoch; a report after each step, on an accelerator after every 50.
+
+        `interrupted` is set as soon as any process is asked to stop: they all leave after the same step.
+        """
+        self.model.train()
+        done = self.at.step - self.at.epoch * self.at.steps_per_epoch
+        every = 1 if self.world.device.type == "cpu" else _STEPS_UNREAD
+        losses: list[Tensor] = []
+        rights: list[Tensor] = []
+        sizes: list[int] = []
+        rates: list[float] = []
+        since = time.perf_counter()
+        for batch in self._data.epoch(self.at.epoch, start_step=done):
+            rates.append(self._set_learning_rate())
+            loss, right = self._step(batch.images, batch.labels, batch.global_size)
+            losses.append(loss)
+            rights.append(right)
+            sizes.append(batch.global_size)
+            if len(losses) < every and not self.epoch_is_complete:
+                continue
+            values = [*torch.stack(losses).tolist(), *torch.stack(rights).tolist(), float(asked_to_stop())]
+            values = self.world.sums(values)
+            self.interrupted = values.pop() > 0
+            totals = values[: len(sizes)]
+            self.sums.loss += math.fsum(totals)
+            self.sums.right += math.fsum(values[len(sizes) :])
+            self.sums.images += sum(sizes)
+            now = time.perf_counter()
+            self._count(sum(sizes), now - since)
+            yield Report([total / size for total, size in zip(totals, sizes, strict=True)], rates)
+            losses, rights, sizes, rates = [], [], [], []
+            since = time.perf_counter()
+            if self.epoch_is_complete or self.interrupted:
+                return
+
+    def _step(self, images: Tensor, labels: Tensor, global_size: int) -> tuple[Tensor, Tensor]:
+        """One optimiser step; the loss summed over this process's images, and how many were right."""
+        device = self.world.device
+        seed_step(self.seed, self.at.step, self.world)
+        amp = self.settings.amp
+        with torch.autocast(device.type, dtype=_AMP_TYPES.get(amp or ""), enabled=amp is not None):
+            loss, right = self.objective(self._forward, images, labels, self.at.step)
+        # DDP averages over processes, whose shares of a batch may differ by one image: make it the global mean
+        self._scaler.scale(loss * (self.world.size / global_size)).backward()
+        self._scaler.unscale_(self.optimizer)
+        for hook in reversed(self.hooks):
+            hook.on_gradients(self.at)
+        if self.settings.clip_grad_norm is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_grad_norm)
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+        self.optimizer.zero_grad()
+        self.at.step += 1
+        for hook in self._own_hooks:
+            hook.on_step_end(self.at)
+        if self._average is not None:
+            self._average.update(self.at.step)
+        for hook in self._user_hooks:
+            hook.on_step_end(self.at)
+        return loss.detach(), right
+
+    def _set_learning_rate(self) -> float:
+        s = self.settings
+        rate = learning_rate(
+            self.at.step,
+            self.at.total_steps,
+            lr=s.lr,
+            schedule=s.schedule,
+            schedule_args=s.schedule_args,
+            warmup_steps=self._warmup,
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        return rate
+
+    def _count(self, images: int, seconds: float) -> None:
+        self._images += images
+        self._seconds += seconds
+        self.sums.seconds += seconds
+
+    def end_epoch(self) -> dict[str, Any]:
+        """Evaluate, remember the best weights, tell the hooks; the entry that the history gained."""
+        begun = time.perf_counter()
+        self.at.epoch += 1
+        val = self._judge()
+        entry = {
+            "epoch": self.at.epoch,
+            "steps": self.at.step,
+            "train_loss": self.sums.mean_loss,
+            "train_accuracy": self.sums.accuracy,
+            "val_loss": val["loss"],
+            "val_accuracy": val["accuracy"],
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "seconds": self.sums.seconds + time.perf_counter() - begun,
+        }
+        self.history.append(entry)
+        self.at.metrics = entry
+        self.sums = Sums()
+        for hook in self.hooks:
+            hook.on_epoch_end(self.at)
+        return entry
+
+    def _judge(self) -> dict[str, float]:
+        """Loss and accuracy on the validation split; the weights are kept when they are the best so far."""
+        network = self._average.model if self._average is not None else self.model
+        val = self._evaluate(network)
+        if (val["accuracy"], -val["loss"]) > (self.best.accuracy, -self.best.loss):
+            weights = {name: value.detach().clone() for name, value in network.state_dict().items()}
+            self.best = Best(self.at.epoch, val["accuracy"], val["loss"], weights)
+        return val
+
+    def _evaluate(self, network: nn.Module) -> dict[str, float]:
+        """Loss and accuracy over the whole validation split, each process its share of the images."""
+        self.world.share_buffers(network)
+        # no gradients are kept, so twice the batch fits
+        size = 2 * math.ceil(self.settings.batch_size / self.world.size)
+        loss, right, count = 0.0, 0.0, len(self._val)
+        if count:
+            batches = eval_batches(self._val, batch_size=size, channels_last=self.settings.channels_last, **self._look)
+            found = classification_metrics(network, batches, amp=self.settings.amp)
+            if self.world.size == 1:
+                return found
+            loss, right = found["loss"] * count, round(found["accuracy"] * count / 100)
+        loss, right, everyone = self.world.sums([loss, right, count])
+        return {"loss": loss / everyone, "accuracy": 100 * right / everyone}
+
+    def _replace_masks(self, masks: Mapping[str, Tensor]) -> None:
+        self._mask_hook.replace(masks)
+        self.at.masks = self._mask_hook.masks
+        if self._average is not None:
+            apply_masks_exactly(self._average.model, self.at.masks)
+        self.best = Best(epoch=self.at.epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain tensors and values: opens with weights_only=True."""
+        return {
+            "step": self.at.step,
+            "epoch": self.at.epoch,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "average": self._average.model.state_dict() if self._average is not None else {},
+            "hooks": [hook.state_dict() for hook in self.hooks],
+            "history": self.history,
+            "best": vars(self.best),
+            "sums": asdict(self.sums),
+        }
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        self.at.step, self.at.epoch = saved["step"], saved["epoch"]
+        self.model.load_state_dict(saved["model"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self._scaler.load_state_dict(saved["scaler"])
+        if self._average is not None:
+            self._average.model.load_state_dict(saved["average"])
+        for hook, state in zip(self.hooks, saved["hooks"], strict=True):
+            hook.load_state_dict(state)
+        self.at.masks = self._mask_hook.masks
+        self.history = saved["history"]
+        self.at.metrics = self.history[-1] if self.history else {}
+        self.best = Best(**saved["best"])
+        self.sums = Sums(**saved["sums"])
+
+    def finish(self) -> None:
+        """The model gets the best weights, in the plain memory format and without gradients."""
+        if not self.best.weights:  # a hook changed the masks after the last evaluation
+            self._judge()
+        self.model.load_state_dict(self.best.weights)
+        self.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        self.model.zero_grad(set_to_none=True)
+        apply_masks_exactly(self.model, self.at.masks)
+
+
+def seed_step(seed: int, step: int, world: World) -> None:
+    """What the step draws (dropout) depends on nothing else. The generators are set one by one: torch.manual_seed would
+    queue a call, with its stack, for every kind of device that is not in use yet."""
+    drawn = hashlib.blake2b(f"{seed},{step},{world.rank}".encode(), digest_size=7).digest()
+    value = int.from_bytes(drawn, "little")
+    torch.default_generator.manual_seed(value)
+    if world.device.type == "cuda":
+        torch.cuda.default_generators[world.device.index or 0].manual_seed(value)
+    elif world.device.type == "mps":
+        torch.mps.manual_seed(value)

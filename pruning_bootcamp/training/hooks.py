@@ -1,0 +1,131 @@
+"""What may happen between the steps of a training: masks that hold, sparsity of scales, and whatever a method adds."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.optimizer import Optimizer
+
+from pruning_bootcamp.errors import BootcampError, unknown
+
+
+@dataclass
+class StepState:
+    """Where the training stands, for hooks. Under torchrun every process calls them, with the same weights."""
+
+    model: nn.Module  # the network itself, neither compiled nor wrapped
+    optimizer: Optimizer
+    total_steps: int
+    steps_per_epoch: int
+    replace_masks: Callable[[Mapping[str, Tensor]], None]
+    step: int = 0  # optimiser steps done
+    epoch: int = 0  # epochs done
+    masks: dict[str, Tensor] = field(default_factory=dict)  # True where a weight stays; change them by `set_masks`
+    metrics: dict[str, Any] = field(default_factory=dict)  # the last epoch's entry of the history
+
+    def set_masks(self, masks: Mapping[str, Tensor]) -> None:
+        """From here on these weights stay and all others of the named tensors are zero.
+
+        A best epoch found earlier belongs to another sparsity and no longer counts.
+        """
+        self.replace_masks(masks)
+
+
+class Hook:
+    """Override what is needed. `state_dict` holds tensors and plain values that an exact resume needs."""
+
+    def on_start(self, state: StepState) -> None:
+        """Before the first step of this process; after `load_state_dict` when a training goes on."""
+
+    def on_gradients(self, state: StepState) -> None:
+        """The gradients are complete (unscaled, summed over the processes); before clipping and the optimiser."""
+
+    def on_step_end(self, state: StepState) -> None:
+        """The weights of step `state.step` are there."""
+
+    def on_epoch_end(self, state: StepState) -> None:
+        """The epoch was evaluated: `state.metrics`."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        pass
+
+
+class MaskHook(Hook):
+    """Pruned weights are exactly zero after every step, whatever momentum, weight decay or mixed precision did."""
+
+    def __init__(self, model: nn.Module, masks: Mapping[str, Tensor], gradients_too: bool = False) -> None:
+        """`gradients_too`: pruned weights count for nothing in the gradient norm either (needed for clipping)."""
+        self.model = model
+        self.gradients_too = gradients_too
+        self.masks: dict[str, Tensor] = {}
+        self._weights: list[nn.Parameter] = []
+        self._factors: list[Tensor] = []
+        self.replace(masks)
+
+    def replace(self, masks: Mapping[str, Tensor]) -> None:
+        """Other masks from here on; the weights obey at once."""
+        parameters = dict(self.model.named_parameters())
+        problems = []
+        for name, mask in masks.items():
+            if name not in parameters:
+                problems.append(f"masks: {unknown('parameter', name, parameters)}")
+            elif mask.shape != parameters[name].shape:
+                shapes = f"{tuple(mask.shape)}, and the weight is {tuple(parameters[name].shape)}"
+                problems.append(f"masks: the mask of {name} is {shapes}.")
+        if problems:
+            raise BootcampError(*problems)
+        self._weights = [parameters[name] for name in masks]
+        self.masks = {name: mask.detach().bool().cpu().clone() for name, mask in masks.items()}
+        # factors of the weights' own type and memory format: one kernel for all of them
+        self._factors = [
+            torch.empty_like(weight, requires_grad=False).copy_(mask)
+            for weight, mask in zip(self._weights, self.masks.values(), strict=True)
+        ]
+        apply_masks_exactly(self.model, self.masks)
+
+    def on_gradients(self, state: StepState) -> None:
+        if self.gradients_too and self._weights:
+            pairs = [(w.grad, f) for w, f in zip(self._weights, self._factors, strict=True) if w.grad is not None]
+            torch._foreach_mul_([gradient for gradient, _ in pairs], [factor for _, factor in pairs])
+
+    @torch.no_grad()
+    def on_step_end(self, state: StepState) -> None:
+        if self._weights:
+            torch._foreach_mul_(self._weights, self._factors)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"masks": self.masks}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        self.replace(saved["masks"])
+
+
+def apply_masks_exactly(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
+    """Pruned weights become +0.0 (a product would keep the sign of a negative weight, and NaN)."""
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, mask in masks.items():
+            weight = parameters[name]
+            weight.masked_fill_(~mask.to(weight.device), 0)
+
+
+class ScaleSparsity(Hook):
+    """L1 penalty on the batch-norm scales, as a subgradient (Network Slimming; Liu et al., 2017, eq. 1)."""
+
+    def __init__(self, model: nn.Module, strength: float) -> None:
+        self.strength = strength
+        norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+        self._scales = [norm.weight for norm in norms if norm.weight is not None and norm.weight.requires_grad]
+        if not self._scales:
+            raise BootcampError("bn_l1: the network has no batch-norm scale to train. Set bn_l1=0.")
+
+    def on_gradients(self, state: StepState) -> None:
+        trained = [scale for scale in self._scales if scale.grad is not None]
+        gradients = [scale.grad for scale in trained]
+        torch._foreach_add_(gradients, torch._foreach_sign([s.detach() for s in trained]), alpha=self.strength)  # type: ignore[arg-type]

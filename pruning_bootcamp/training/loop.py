@@ -1,0 +1,218 @@
+"""fit(): the one training loop, for a new network and for a pruned one that has to recover."""
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.runtime import preserved_rng
+from pruning_bootcamp.tools.datasets import Splits
+from pruning_bootcamp.training.distributed import World, join_world
+from pruning_bootcamp.training.engine import Training
+from pruning_bootcamp.training.hooks import Hook
+from pruning_bootcamp.training.interrupts import Interrupts
+from pruning_bootcamp.training.losses import Objective
+from pruning_bootcamp.training.progress import Progress
+from pruning_bootcamp.training.records import check_loss
+from pruning_bootcamp.training.settings import FitSettings, check_settings
+from pruning_bootcamp.training.state import read_state, remove_state, write_state
+
+__all__ = ["FitResult", "FitSettings", "check_settings", "fit"]
+
+
+@dataclass
+class FitResult:
+    """What a training did. The model itself holds the weights of `best_epoch`."""
+
+    history: list[dict[str, Any]]  # per epoch: epoch, steps, train_loss, train_accuracy, val_loss, val_accuracy, lr, s
+    best_epoch: int
+    best_accuracy: float  # percent of the validation images
+    steps: int
+    seconds: float  # over all epochs, also those before a resume
+    resumed_from_step: int  # 0: from the beginning
+    images_per_second: float  # training only, of this process's part
+    masks: dict[str, Tensor]  # at the end; hooks may have changed them
+    folder: Path | None
+
+    def cleanup(self) -> None:
+        """Remove the resume point. To be called when the network is safely stored."""
+        remove_state(self.folder)
+
+
+def fit(
+    model: nn.Module,
+    splits: Splits,
+    settings: FitSettings,
+    *,
+    device: torch.device,
+    folder: Path | None = None,
+    seed: int = 0,
+    masks: Mapping[str, Tensor] | None = None,
+    hooks: Sequence[Hook] = (),
+    teacher: nn.Module | None = None,
+    distill_weight: float = 0.5,
+    distill_temperature: float = 4.0,
+    progress: bool = True,
+    label: str = "train",
+    fingerprint: str = "",
+) -> FitResult:
+    """Train `model` in place, on `device`; it ends with the weights of the best epoch by validation accuracy.
+
+    The test split is never read. With a `folder`, a resume point is written there now and then, and TensorBoard curves
+    under `logs`; the same call after a kill goes on from that point and gives the same result to the bit. `fingerprint`
+    stands for what the caller knows and `settings` do not say (which network, which checkpoint): a resume point with
+    another one is refused. Weights that `masks` (name -> True where it stays) prune are exactly zero throughout.
+    With a `teacher`, `distill_weight` of the loss is the distance from its outputs (Hinton et al., 2015).
+
+    Modes (train/eval) of both networks and the random generators are left as found. BootcampError: bad settings, a
+    resume point of another training, a loss that is not finite.
+    """
+    world = join_world(device)
+    problems = check_settings(settings) + _problems(splits, settings, world, distill_weight, distill_temperature)
+    if problems:
+        raise BootcampError(*problems)
+    objective = Objective(
+        classes=len(splits.class_names),
+        label_smoothing=settings.label_smoothing,
+        mixup=settings.mixup,
+        seed=seed,
+        teacher=teacher,
+        distill_weight=distill_weight,
+        distill_temperature=distill_temperature,
+    )
+    with preserved_rng(), _modes_kept(model, teacher), _tuned_kernels(settings), Interrupts(folder is not None) as stop:
+        training = Training(
+            model, splits, settings, world=world, seed=seed, masks=masks, hooks=hooks, objective=objective
+        )
+        about = _describe(training, splits, fingerprint)
+        saved = read_state(folder, about)
+        if saved is not None:
+            training.load_state_dict(saved)
+        first_step = training.at.step
+        world.check_same_step(first_step)
+        seen = Progress(
+            folder=folder,
+            label=label,
+            total_steps=training.at.total_steps,
+            epochs=training.epochs,
+            first_step=first_step,
+            active=world.leads,
+            visible=progress,
+        )
+        with contextlib.closing(seen):
+            seen.say("%s", _summary(training, splits, label))
+            training.start()
+            _run(training, seen, folder if world.leads else None, about, stop)
+        if training.interrupted or stop.received is not None:
+            stop.deliver()
+        training.finish()
+    return FitResult(
+        history=training.history,
+        best_epoch=training.best.epoch,
+        best_accuracy=training.best.accuracy,
+        steps=training.at.step,
+        seconds=sum(entry["seconds"] for entry in training.history),
+        resumed_from_step=first_step,
+        images_per_second=training.images_per_second,
+        masks=training.at.masks,
+        folder=folder if world.leads else None,
+    )
+
+
+def _run(training: Training, seen: Progress, folder: Path | None, about: Mapping[str, str], stop: Interrupts) -> None:
+    """Steps and epochs until the end, an early stop or an interrupt; the state is written on the way."""
+    last_write = time.monotonic()
+
+    def write(after_seconds: float = 0.0) -> None:
+        nonlocal last_write
+        if folder is not None and time.monotonic() - last_write >= after_seconds:
+            seen.flush()
+            write_state(folder, {"about": dict(about), **training.state_dict()})
+            last_write = time.monotonic()
+
+    while not training.finished and not training.interrupted:
+        for report in training.steps_of_epoch(lambda: stop.received is not None):
+            seen.steps(training.at.step, report.losses, report.rates)
+            seen.now(training.at.epoch + 1, training.sums.mean_loss, training.sums.accuracy)
+            check_loss(report, training.at.step, training.settings.amp)
+            # after an epoch's last step the evaluation comes first: a state lies within an epoch or between two
+            if not training.epoch_is_complete and not training.interrupted:
+                write(training.settings.checkpoint_seconds)
+        if training.epoch_is_complete:
+            speed = training.sums.images_per_second
+            seen.epoch(training.end_epoch(), speed)
+            write(training.settings.checkpoint_seconds)
+    if training.interrupted or stop.received is not None:
+        write()
+        seen.say("Interrupted at step %d. The same command goes on from there.", training.at.step)
+
+
+def _problems(
+    splits: Splits, settings: FitSettings, world: World, distill_weight: float, distill_temperature: float
+) -> list[str]:
+    """What is wrong with the data for these settings, or with the distillation."""
+    problems = []
+    if len(splits.val) == 0:
+        problems.append(f"data: {splits.name} has no validation image to choose the best epoch by. Raise val_fraction.")
+    if settings.batch_size < world.size:
+        problems.append(f"train.batch_size: {settings.batch_size} can't be shared by {world.size} processes.")
+    if not 0 <= distill_weight <= 1:
+        problems.append(f"distill_weight: {distill_weight} is not in [0, 1].")
+    if not distill_temperature > 0:
+        problems.append(f"distill_temperature: {distill_temperature} is not above 0.")
+    return problems
+
+
+def _describe(training: Training, splits: Splits, fingerprint: str) -> dict[str, str]:
+    """What a resume point must share with the training that goes on from it, in words for the message."""
+    about = {name: str(value) for name, value in vars(training.settings).items() if name != "checkpoint_seconds"}
+    objective, parameters = training.objective, list(training.model.parameters())
+    taught = objective.teacher is not None
+    return about | {
+        "distillation": f"{objective.distill_weight} at {objective.distill_temperature}" if taught else "off",
+        "seed": str(training.seed),
+        "fingerprint": fingerprint,
+        "data": f"{splits.name}, {len(splits.train)} training and {len(splits.val)} validation images",
+        "network": f"{len(parameters)} tensors with {sum(p.numel() for p in parameters)} parameters",
+        "masks": f"{len(training.at.masks)} tensors",
+        "hooks": ", ".join(type(hook).__name__ for hook in training.hooks),
+    }
+
+
+def _summary(training: Training, splits: Splits, label: str) -> str:
+    at, world = training.at, training.world
+    processes = f", {world.size} processes" if world.size > 1 else ""
+    text = (
+        f"{label}: {training.settings.epochs} of {at.steps_per_epoch} steps on {len(splits.train)} images, "
+        f"batch {training.settings.batch_size}, {world.device}{processes}"
+    )
+    return f"{text}; resumed at step {at.step} of {at.total_steps}" if at.step else text
+
+
+@contextlib.contextmanager
+def _modes_kept(*networks: nn.Module | None) -> Iterator[None]:
+    """Each module's train/eval mode is as before."""
+    modes = [(module, module.training) for network in networks if network is not None for module in network.modules()]
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextlib.contextmanager
+def _tuned_kernels(settings: FitSettings) -> Iterator[None]:
+    """Under mixed precision, speed comes first: cuDNN tries its kernels and takes the quickest."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark
+    cudnn.benchmark = before or settings.amp is not None
+    try:
+        yield
+    finally:
+        cudnn.benchmark = before

@@ -1,0 +1,129 @@
+"""Optimisers and learning-rate schedules by name; the learning rate of a step is a pure function."""
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.optimizer import Optimizer
+
+from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.registry import Registry
+
+OPTIMIZERS: Registry = Registry("optimizer", given=("lr", "weight_decay"))
+LR_SCHEDULES: Registry = Registry("learning-rate schedule")
+
+# Layers whose parameters are scales and shifts: pulling them to zero is not the same as keeping a function smooth.
+_NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)
+
+
+@OPTIMIZERS.register("sgd")
+def sgd(
+    model: nn.Module,
+    *,
+    lr: float,
+    weight_decay: float,
+    momentum: float = 0.9,
+    nesterov: bool = True,
+    decay_norm_and_bias: bool = True,
+) -> Optimizer:
+    """SGD with (Nesterov) momentum; weight decay on everything, as the published CIFAR recipes have it."""
+    if not 0 <= momentum < 1:
+        raise BootcampError(f"optimizer.args.momentum: {momentum} is not in [0, 1).")
+    if nesterov and momentum == 0:
+        raise BootcampError("optimizer.args.nesterov: needs a momentum above 0. Set momentum=0.9, or nesterov=false.")
+    groups = parameter_groups(model, weight_decay, decay_norm_and_bias)
+    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, **_fused(model))
+
+
+@OPTIMIZERS.register("adamw")
+def adamw(
+    model: nn.Module,
+    *,
+    lr: float,
+    weight_decay: float,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+    decay_norm_and_bias: bool = False,
+) -> Optimizer:
+    """AdamW (Loshchilov & Hutter, 2019); no weight decay on norms and biases, as transformers are trained."""
+    for name, beta in (("beta1", beta1), ("beta2", beta2)):
+        if not 0 <= beta < 1:
+            raise BootcampError(f"optimizer.args.{name}: {beta} is not in [0, 1).")
+    groups = parameter_groups(model, weight_decay, decay_norm_and_bias)
+    return torch.optim.AdamW(groups, lr=lr, betas=(beta1, beta2), eps=eps, **_fused(model))
+
+
+def parameter_groups(model: nn.Module, weight_decay: float, decay_norm_and_bias: bool) -> list[dict[str, Any]]:
+    """The trainable parameters, with weight decay and without; each once, even where layers share it."""
+    decayed: dict[int, nn.Parameter] = {}
+    spared: dict[int, nn.Parameter] = {}
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.requires_grad and id(parameter) not in decayed | spared:
+                spare = not decay_norm_and_bias and (isinstance(module, _NORMS) or name == "bias")
+                (spared if spare else decayed)[id(parameter)] = parameter
+    groups = [(list(decayed.values()), weight_decay), (list(spared.values()), 0.0)]
+    if not decayed and not spared:
+        raise BootcampError("the network has no parameter that can be trained (requires_grad is False everywhere).")
+    return [{"params": parameters, "weight_decay": decay} for parameters, decay in groups if parameters]
+
+
+def _fused(model: nn.Module) -> dict[str, bool]:
+    """One kernel for the whole step where torch has it; on CUDA it also keeps the gradient scaler from waiting."""
+    devices = {parameter.device.type for parameter in model.parameters()}
+    return {"fused": True} if devices <= {"cuda", "cpu"} else {}
+
+
+@LR_SCHEDULES.register("constant")
+def constant(t: float) -> float:
+    """The same learning rate throughout."""
+    return 1.0
+
+
+@LR_SCHEDULES.register("multistep")
+def multistep(t: float, *, milestones: tuple[float, ...] = (0.5, 0.75), factor: float = 0.1) -> float:
+    """Times `factor` at each milestone, given as shares of the run (He et al., 2016: half and three quarters)."""
+    outside = [milestone for milestone in milestones if not 0 < milestone < 1]
+    if outside:
+        raise BootcampError(f"schedule.args.milestones: {outside[0]} is not a share of the run, between 0 and 1.")
+    if not 0 < factor <= 1:
+        raise BootcampError(f"schedule.args.factor: {factor} is not in (0, 1].")
+    return factor ** sum(t >= milestone for milestone in milestones)
+
+
+@LR_SCHEDULES.register("cosine")
+def cosine(t: float, *, final: float = 0.0) -> float:
+    """Half a cosine from 1 down to `final` (Loshchilov & Hutter, 2017, eq. 5, without restarts)."""
+    _check_share("final", final)
+    return final + (1 - final) * (1 + math.cos(math.pi * t)) / 2
+
+
+@LR_SCHEDULES.register("onecycle")
+def onecycle(t: float, *, peak: float = 0.3, start: float = 0.04, final: float = 0.0) -> float:
+    """Up in a straight line from `start` to 1 at `peak`, then down to `final` (after Smith & Topin, 2018)."""
+    for name, share in (("start", start), ("final", final)):
+        _check_share(name, share)
+    if not 0 < peak < 1:
+        raise BootcampError(f"schedule.args.peak: {peak} is not a share of the run, between 0 and 1.")
+    return start + (1 - start) * t / peak if t < peak else final + (1 - final) * (1 - t) / (1 - peak)
+
+
+def _check_share(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise BootcampError(f"schedule.args.{name}: {value} is not in [0, 1] (a share of the peak learning rate).")
+
+
+def learning_rate(
+    step: int, total_steps: int, *, lr: float, schedule: str, schedule_args: dict[str, Any], warmup_steps: int = 0
+) -> float:
+    """The learning rate of optimiser step `step` (from 0).
+
+    Warm-up (Goyal et al., 2017): in equal parts, the last of its steps at full height. The schedule's t runs from 0 at
+    the end of the warm-up to 1 behind the last step, so that no step is spent on a learning rate of 0.
+    """
+    t = max(0, step - warmup_steps) / max(1, total_steps - warmup_steps)
+    ramp = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
+    return lr * ramp * LR_SCHEDULES[schedule](min(t, 1.0), **schedule_args)
