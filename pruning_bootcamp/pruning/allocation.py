@@ -1,0 +1,107 @@
+"""How many weights each layer gives up: scores and a total in, counts out, never thresholds."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.pruning.selection import count_below, count_equal, kth_smallest
+from pruning_bootcamp.pruning.targets import matches
+from pruning_bootcamp.registry import Registry
+
+Counts = dict[str, int]
+
+# f(scores, sparsity, *, ...) -> {name: count}. The engine gives scores of what can go apart: weights, or whole blocks.
+# Fact own_sparsity=True: the settings can say everything, so that `sparsity` may be left out (None).
+ALLOCATIONS: Registry = Registry("allocation")
+
+
+@ALLOCATIONS.register("uniform")
+def uniform(scores: Mapping[str, Tensor], sparsity: float) -> Counts:
+    """The same share of every layer (layerwise), rounded per layer as torch.nn.utils.prune does."""
+    return {name: round(sparsity * score.numel()) for name, score in scores.items()}
+
+
+@ALLOCATIONS.register("global")
+def global_(scores: Mapping[str, Tensor], sparsity: float) -> Counts:
+    """The lowest scores of the whole network; the total is exact, ties go in layer order."""
+    total = round(sparsity * sum(score.numel() for score in scores.values()))
+    if total == 0:
+        return dict.fromkeys(scores, 0)
+    value = kth_smallest(list(scores.values()), total)
+    counts = {name: count_below(score, value) for name, score in scores.items()}
+    remaining = total - sum(counts.values())
+    for name, score in scores.items():
+        if remaining == 0:
+            break
+        tied = min(count_equal(score, value), remaining)
+        counts[name] += tied
+        remaining -= tied
+    return counts
+
+
+@ALLOCATIONS.register("per_layer", own_sparsity=True)
+def per_layer(scores: Mapping[str, Tensor], sparsity: float | None, *, layers: dict[str, float]) -> Counts:
+    """A sparsity for each named layer; the others share what is left of the total (nothing when it is left out).
+
+    `layers` maps names or patterns (as in include) to sparsities; the first that matches counts.
+    """
+    named = {name: share for name in scores if (share := _first_match(layers, name)) is not None}
+    for pattern, share in layers.items():
+        if not any(matches(name, pattern) for name in scores):
+            raise BootcampError(f"allocation per_layer: '{pattern}' matches none of {', '.join(scores)}.")
+        if not 0 <= share <= 1:
+            raise BootcampError(f"allocation per_layer: {pattern}: {share} is not in [0, 1].")
+    counts = {name: round(share * scores[name].numel()) for name, share in named.items()}
+    rest = {name: score.numel() for name, score in scores.items() if name not in named}
+    remaining = 0
+    if sparsity is not None:
+        total = sum(score.numel() for score in scores.values())
+        remaining = round(sparsity * total) - sum(counts.values())
+        if not 0 <= remaining <= sum(rest.values()):
+            low, high = sum(counts.values()) / total, (sum(counts.values()) + sum(rest.values())) / total
+            raise BootcampError(
+                f"allocation per_layer: sparsity {sparsity} can't be reached: the named layers fix {low:.6g}, and with "
+                f"all the others gone it is {high:.6g}. Leave sparsity out, or change the layers."
+            )
+    counts |= _spread({name: float(size) for name, size in rest.items()}, rest, remaining)
+    return {name: counts[name] for name in scores}
+
+
+def _first_match(layers: Mapping[str, Any], name: str) -> float | None:
+    return next((share for pattern, share in layers.items() if matches(name, pattern)), None)
+
+
+@ALLOCATIONS.register("erk")
+def erdos_renyi_kernel(scores: Mapping[str, Tensor], sparsity: float) -> Counts:
+    """Small layers stay denser: density of a layer ~ sum of its dimensions / their product (Evci et al., 2020)."""
+    sizes = {name: score.numel() for name, score in scores.items()}
+    keep = sum(sizes.values()) - round(sparsity * sum(sizes.values()))
+    # What a layer would keep at a factor of 1: its density times its size, so simply the sum of its dimensions.
+    weights = {name: float(sum(score.shape)) for name, score in scores.items()}
+    kept = _spread(weights, sizes, keep)
+    return {name: sizes[name] - kept[name] for name in scores}
+
+
+def _spread(weights: Mapping[str, float], limits: Mapping[str, int], total: int) -> Counts:
+    """Whole numbers in proportion to `weights`, each at most its limit, whose sum is exactly `total`."""
+    assert 0 <= total <= sum(limits.values())
+    full: set[str] = set()
+    while True:  # a layer whose share passes its limit takes the limit, and the others share what that leaves
+        free = total - sum(limits[name] for name in full)
+        scale = free / (sum(weights[name] for name in weights if name not in full) or 1.0)
+        over = {name for name in weights if name not in full and scale * weights[name] > limits[name]}
+        if not over:
+            break
+        full |= over
+    shares = {name: float(limits[name]) if name in full else scale * weights[name] for name in weights}
+    counts = {name: min(int(share), limits[name]) for name, share in shares.items()}
+    by_remainder = sorted(weights, key=lambda name: counts[name] - shares[name])
+    missing = total - sum(counts.values())
+    while missing:
+        for name in by_remainder:
+            if missing and counts[name] < limits[name]:
+                counts[name] += 1
+                missing -= 1
+    return counts

@@ -1,0 +1,133 @@
+"""Score, allocation, pattern and solver by name: checked together, every problem at once, before any work starts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.pruning.allocation import ALLOCATIONS
+from pruning_bootcamp.pruning.patterns import PATTERNS, parse_pattern
+from pruning_bootcamp.pruning.scores import SCORES, needs_of
+from pruning_bootcamp.pruning.solvers import SOLVERS
+from pruning_bootcamp.registry import Entry
+
+# How far the asked sparsity may lie from the one a pattern fixes: 0.667 is meant to be 1:3.
+_SAME_SPARSITY = 0.005
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A registered function with its settings, called with them."""
+
+    entry: Entry[Any]
+    args: Mapping[str, Any]
+
+    def __call__(self, *values: Any) -> Any:
+        return self.entry(*values, **self.args)
+
+    def has(self, fact: str) -> bool:
+        return fact in self.entry.facts
+
+    def fact(self, name: str, *values: Any) -> Any:
+        """The fact `name` (a function) of these values, with the settings; None where there is no such fact."""
+        function = self.entry.facts.get(name)
+        return function(*values, **self.args) if function else None
+
+
+@dataclass(frozen=True)
+class Choices:
+    """One of each kind, ready to be called."""
+
+    score: Choice
+    allocation: Choice
+    pattern: Choice
+    solver: Choice
+
+
+Named = tuple[str, Mapping[str, Any] | None]
+
+
+def resolve(
+    *,
+    sparsity: float | None,
+    score: Named,
+    allocation: Named,
+    pattern: tuple[str | int, Mapping[str, Any] | None],
+    solver: Named,
+    include: Sequence[str],
+    exclude: Sequence[str],
+    has_batches: bool,
+    where: str,
+) -> tuple[Choices | None, list[str]]:
+    """The choices with their settings in the right types, and every problem; None when there is one."""
+    problems = []
+    try:
+        pattern_name, short_args = parse_pattern(pattern[0])
+    except BootcampError as error:
+        problems += [f"{where}.pattern: {problem}" for problem in error.problems]
+        pattern_name, short_args, pattern = "unstructured", {}, ("unstructured", None)
+    pattern_args = {**short_args, **(pattern[1] or {})}
+    found: dict[str, Choice] = {}
+    for kind, registry, (name, args) in (
+        ("score", SCORES, score),
+        ("allocation", ALLOCATIONS, allocation),
+        ("pattern", PATTERNS, (pattern_name, pattern_args)),
+        ("solver", SOLVERS, solver),
+    ):
+        checked, wrong = registry.check(name, args or {}, f"{where}.{kind}")
+        problems += wrong
+        if not wrong:
+            choice = Choice(registry[name], checked)
+            invalid = choice.fact("invalid")
+            if invalid:
+                problems.append(f"{where}.{kind}: {invalid}")
+            else:
+                found[kind] = choice
+    problems += _check_sparsity(sparsity, found.get("allocation"), found.get("pattern"), where)
+    problems += _check_lists(include, exclude, where)
+    if "score" in found and not has_batches and (needs := needs_of(found["score"].entry.name)):
+        problems.append(
+            f"{where}.score: '{found['score'].entry.name}' needs {', '.join(needs)}, measured on labelled batches, "
+            "and none are given. Give stats_batches, or choose a score that needs only the weights: magnitude."
+        )
+    return (None if problems else Choices(**found)), problems
+
+
+def _check_sparsity(sparsity: float | None, allocation: Choice | None, pattern: Choice | None, where: str) -> list[str]:
+    """The sparsity in its range, and what allocation and pattern leave of it to choose."""
+    key = f"{where}.sparsity"
+    if sparsity is not None and (isinstance(sparsity, bool) or not isinstance(sparsity, int | float)):
+        return [f"{key}: {sparsity!r} is not a number."]
+    if sparsity is not None and not 0 <= sparsity < 1:
+        return [f"{key}: {sparsity} is not in [0, 1)."]
+    if pattern is None or allocation is None:
+        return []
+    if not pattern.has("fixed_count"):
+        if sparsity is None and not allocation.entry.facts.get("own_sparsity"):
+            return [f"{key}: needed and not given. Add {key}=VALUE."]
+        return []
+    problems = []
+    name = pattern.entry.name
+    if allocation.entry.name != "uniform":
+        problems.append(
+            f"{where}.allocation: '{allocation.entry.name}' has nothing to decide with pattern '{name}', which itself "
+            "says how many weights go in each layer. Use uniform (layerwise)."
+        )
+    fixed = pattern.fact("fixed_sparsity")
+    if sparsity is not None and (fixed is None or abs(sparsity - fixed) > _SAME_SPARSITY):
+        gives = "prunes what falls below its value" if fixed is None else f"prunes exactly {fixed:.6g}"
+        problems.append(
+            f"{key}: {sparsity} was asked for, and pattern '{name}' with {dict(pattern.args)} {gives}. Leave sparsity "
+            + ("out (null)." if fixed is None else f"out (null), or set it to {fixed:.6g}.")
+        )
+    return problems
+
+
+def _check_lists(include: Sequence[str], exclude: Sequence[str], where: str) -> list[str]:
+    problems = []
+    for key, patterns in (("include", include), ("exclude", exclude)):
+        if isinstance(patterns, str):
+            problems.append(f"{where}.{key}: {patterns!r} is text, not a list of names. Write [{patterns!r}].")
+        elif not all(isinstance(pattern, str) and pattern for pattern in patterns):
+            problems.append(f"{where}.{key}: {list(patterns)} holds something that is not a name.")
+    return problems

@@ -1,0 +1,124 @@
+"""Which weights are pruned: convolution and linear weights by name, chosen by patterns, each parameter once."""
+
+import fnmatch
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from pruning_bootcamp.errors import BootcampError, unknown
+
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED)
+_ATTENTION_WEIGHTS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The weights to prune, and those that are left out, each with the reason."""
+
+    chosen: dict[str, nn.Parameter]
+    left_out: dict[str, str]
+
+
+def find_targets(
+    model: nn.Module, *, include: Sequence[str] = (), exclude: Sequence[str] = ()
+) -> dict[str, nn.Parameter]:
+    """Name -> weight of every convolution and linear layer (attention projections too), in the model's order.
+
+    A pattern with `*`, `?` or `[` is matched against the whole name, with or without its `.weight`; any other text
+    matches wherever it occurs ("fc" takes fc1.weight too). Raises BootcampError when nothing is left to prune.
+    """
+    return choose_targets(model, include=include, exclude=exclude).chosen
+
+
+def choose_targets(model: nn.Module, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Targets:
+    """As find_targets, and what is left out with the reason.
+
+    A frozen weight among trainable ones is a constant of the network (a fixed shortcut), so it is left out unless
+    `include` names it. A parameter that two layers share is listed once, under its first name.
+    """
+    everything = _all_weights(model)
+    if not everything:
+        raise BootcampError("the model has no convolution or linear layer: there is nothing to prune.")
+    problems = [
+        f"{key}: {unknown('layer', pattern, [_layer(name) for name in everything])}"
+        for key, patterns in (("include", include), ("exclude", exclude))
+        for pattern in patterns
+        if not any(matches(name, pattern) for name in everything)
+    ]
+    if problems:
+        raise BootcampError(*problems)
+    some_train = any(weight.requires_grad for weight in everything.values())
+    chosen, left_out = {}, {}
+    for name, weight in everything.items():
+        excluded_by = next((pattern for pattern in exclude if matches(name, pattern)), None)
+        if excluded_by is not None:
+            left_out[name] = f"excluded by '{excluded_by}'"
+        elif include and not any(matches(name, pattern) for pattern in include):
+            left_out[name] = "not in include"
+        elif not include and some_train and not weight.requires_grad:
+            left_out[name] = "frozen (requires_grad is False) while others train; name it in include to prune it"
+        else:
+            chosen[name] = weight
+    if not chosen:
+        raise BootcampError(
+            f"include {list(include)} and exclude {list(exclude)} leave none of {len(everything)} layers to prune."
+        )
+    return Targets(chosen, left_out)
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether a weight's name fits: as a wildcard pattern of the whole name, or as text that occurs in it."""
+    if any(sign in pattern for sign in "*?["):
+        return fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(_layer(name), pattern)
+    return pattern in name
+
+
+def _layer(name: str) -> str:
+    return name.removesuffix(".weight")
+
+
+def _all_weights(model: nn.Module) -> dict[str, nn.Parameter]:
+    weights: dict[str, nn.Parameter] = {}
+    seen: set[int] = set()
+    for path, module in model.named_modules():
+        attributes: tuple[str, ...] = ()
+        if isinstance(module, _LAYERS):
+            attributes = ("weight",)
+        elif isinstance(module, nn.MultiheadAttention):
+            attributes = _ATTENTION_WEIGHTS
+        for attribute in attributes:
+            weight = getattr(module, attribute, None)
+            name = f"{path}.{attribute}".lstrip(".")
+            if weight is None or id(weight) in seen:
+                continue
+            if not isinstance(weight, nn.Parameter):
+                raise BootcampError(
+                    f"{name}: the weight is computed from other parameters (torch.nn.utils.prune or a "
+                    "parametrization). Make it plain first: tools.pruning_utils.remove_pruning_reparameterization."
+                )
+            if isinstance(weight, nn.UninitializedParameter):
+                raise BootcampError(f"{name}: a lazy layer has no weight yet. Run one batch through the model first.")
+            seen.add(id(weight))
+            weights[name] = weight
+    return weights
+
+
+def transposed_groups(model: nn.Module, name: str) -> int | None:
+    """The groups of the transposed convolution that owns this weight; None for every other layer."""
+    module = model.get_submodule(name.rpartition(".")[0])
+    return int(module.groups) if isinstance(module, _TRANSPOSED) else None
+
+
+def swap_channels(tensor: Tensor, groups: int | None) -> Tensor:
+    """Between a weight as it is stored and [out, in / groups, *kernel], where `in` is what one output sums over.
+
+    Only transposed convolutions are stored otherwise, as [in, out / groups, *kernel]: for them (`groups` given) the
+    two are exchanged within each group. Its own inverse.
+    """
+    if groups is None:
+        return tensor
+    per_group = tensor.shape[0] // groups
+    split = tensor.reshape(groups, per_group, *tensor.shape[1:])
+    return split.transpose(1, 2).reshape(groups * tensor.shape[1], per_group, *tensor.shape[2:])
