@@ -1,0 +1,61 @@
+"""What the formats share: their registry, a runner of a file, the traced program, errors in our words."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.pruning.masks import detached_copy
+from pruning_bootcamp.registry import Registry
+from pruning_bootcamp.tools.quiet import quiet
+
+EXPORTERS: Registry = Registry("format")
+"""f(model, example, path, *, ...) -> Runner. The model is a deployable_copy, the example a batch of at least two.
+
+Facts: `suffix` of the file, `title` for people, and `program`: Python source which, in a process without this project,
+defines `run(array) -> array` from the file named `path`.
+"""
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Runs an exported file: float32 [n, ...] on the CPU in, the outputs out. `backend` names what runs it."""
+
+    backend: str
+    run: Callable[[Tensor], Tensor]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return self.run(images)
+
+
+def deployable_copy(model: nn.Module) -> nn.Module:
+    """An independent copy as it is shipped: on the CPU, eval mode, float32, plain weights, contiguous in memory."""
+    original = getattr(model, "_orig_mod", model)  # torch.compile wraps it
+    assert isinstance(original, nn.Module)
+    copied = detached_copy(original).to(device="cpu", dtype=torch.float32).to(memory_format=torch.contiguous_format)
+    return copied.eval().requires_grad_(False)
+
+
+def trace_program(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
+    """torch.export's program of the network, for any batch size; a network that fixes it is a BootcampError."""
+    batch = torch.export.Dim("batch")
+    return torch.export.export(model, (example,), dynamic_shapes=({0: batch},))
+
+
+@contextlib.contextmanager
+def exporting(title: str) -> Iterator[None]:
+    """Quiet inside; whatever the library raises about the network is a BootcampError with the library's reason."""
+    with quiet(title):
+        try:
+            yield
+        except (BootcampError, OSError):
+            raise
+        except Exception as error:  # each exporter has its own zoo of exceptions
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise BootcampError(
+                f"export: this network can't be written as {title}: {reason} ({type(error).__name__}). "
+                "Try another --format; --debug shows the whole story."
+            ) from error

@@ -1,0 +1,61 @@
+"""ONNX by torch's dynamo exporter: one file, any batch size, batch norm folded into the convolutions."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.exporters.base import EXPORTERS, Runner, exporting, trace_program
+
+_LARGEST_BYTES = 2**31 - 2**20  # a protobuf message, so a one-file ONNX model, ends at 2 GiB
+
+_PROGRAM = """
+import onnxruntime
+session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+def run(images):
+    return session.run(None, {session.get_inputs()[0].name: images})[0]
+assert "torch" not in sys.modules, "ONNX Runtime has imported torch"
+"""
+
+
+@EXPORTERS.register("onnx", suffix=".onnx", title="ONNX", program=_PROGRAM)
+def write_onnx(model: nn.Module, example: Tensor, path: Path, *, opset: int = 18) -> Runner:
+    """ONNX for ONNX Runtime and most other engines; operator set 18 unless asked otherwise.
+
+    18 is what torch's exporter is written in. Any other is converted from it, and where that conversion fails torch
+    keeps 18 with only a log line: here it is a BootcampError.
+    """
+    size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    if size > _LARGEST_BYTES:
+        raise BootcampError(f"export: {size / 2**30:.1f} GiB of weights don't fit in one ONNX file. Use --format pt2.")
+    with exporting("ONNX"):
+        program = torch.onnx.export(
+            trace_program(model, example),
+            dynamo=True,
+            input_names=["input"],
+            output_names=["output"],
+            opset_version=opset,
+        )
+        assert program is not None
+        written = program.model.opset_imports[""]
+        if written != opset:
+            raise BootcampError(
+                f"--opset: {opset} can't be reached for this network, only {written}. "
+                "The exporter writes 18; newer ones work most often, older ones rarely. Leave --opset out."
+            )
+        content = program.model_proto.SerializeToString()
+    path.write_bytes(content)
+    return open_onnx(path)
+
+
+def open_onnx(path: Path) -> Runner:
+    """The file in ONNX Runtime on the CPU, with as many threads as torch uses."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return Runner("onnxruntime", lambda images: torch.from_numpy(session.run(None, {name: images.numpy()})[0]))
