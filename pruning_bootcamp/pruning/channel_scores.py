@@ -1,0 +1,100 @@
+"""Channel scores: one value a unit of a group, higher = keep."""
+
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.pruning.groups import Group, Member, dimensions
+from pruning_bootcamp.registry import Registry
+
+# Facts: needs=("batch_norm",) - a group without a batch norm can't be scored, and is reported, never scored otherwise;
+# needs=("seed",) - the function is given `seed`.
+CHANNEL_SCORES: Registry[Callable[..., Tensor]] = Registry("channel score", given=("seed",))
+
+
+@CHANNEL_SCORES.register("l1")
+def l1(group: Group) -> Tensor:
+    """Sum of |w| over the filters that write a channel (Li et al., 2017, section 3.1).
+
+    Where several layers write it (a residual sum), all of them count: they are cut together.
+    """
+    return _sum_over_filters(group, Tensor.abs)
+
+
+@CHANNEL_SCORES.register("l2")
+def l2(group: Group) -> Tensor:
+    """Root of the sum of w^2 over the filters that write a channel (as l1, with the Euclidean norm)."""
+    return _sum_over_filters(group, Tensor.square).sqrt()
+
+
+@CHANNEL_SCORES.register("bn_scale", needs=("batch_norm",))
+def bn_scale(group: Group) -> Tensor:
+    """Mean |gamma| of the batch norms that the channel passes (Network Slimming, Liu et al., 2017, section 3)."""
+    total, count = torch.zeros(group.width, dtype=torch.double), torch.zeros(group.width, dtype=torch.double)
+    for member in _scales(group):
+        scale = member.module.get_parameter("weight").detach().double().cpu().abs()
+        total.index_add_(0, member.unit, scale[member.index])
+        count.index_add_(0, member.unit, torch.ones(len(member.unit), dtype=torch.double))
+    return total / count
+
+
+@CHANNEL_SCORES.register("random", needs=("seed",))
+def random(group: Group, *, seed: int) -> Tensor:
+    """Drawn at random: the floor that every other score must beat, and often does not."""
+    generator = torch.Generator().manual_seed(seed * 2**32 + zlib.crc32(group.name.encode()))
+    return torch.rand(group.width, generator=generator, dtype=torch.double)
+
+
+def why_not_scored(name: str, group: Group) -> str | None:
+    """Why this score says nothing about the group, or None."""
+    if "batch_norm" not in CHANNEL_SCORES.get(name).facts.get("needs", ()):
+        return None
+    reached = {unit for member in _scales(group) for unit in member.unit.tolist()}
+    if len(reached) == group.width:
+        return None
+    return f"the score {name} needs a batch norm with a scale, and not all its channels pass one; l1 or l2 can score it"
+
+
+def score_groups(groups: Iterable[Group], name: str, args: Mapping[str, Any], seed: int) -> dict[str, Tensor]:
+    """Group name -> scores, float64 [width] on the CPU. Raises BootcampError that names the layers with NaN or Inf."""
+    entry = CHANNEL_SCORES.get(name)
+    given = {"seed": seed} if "seed" in entry.facts.get("needs", ()) else {}
+    scores, problems = {}, []
+    for group in groups:
+        score = entry(group, **args, **given).detach().double().cpu()
+        if tuple(score.shape) != (group.width,):
+            raise ValueError(f"channel score '{name}' gave {tuple(score.shape)}, not ({group.width},)")
+        if not torch.isfinite(score).all():
+            bad = int((~torch.isfinite(score)).sum())
+            layers = [member.label for member in group.members if _not_finite(member.module)] or group.layers
+            problems.append(
+                f"{', '.join(dict.fromkeys(layers))}: the score {name} is NaN or Inf for {bad} of {group.width} "
+                "channels. The weights are not finite; train again from an earlier checkpoint."
+            )
+        scores[group.name] = score
+    if problems:
+        raise BootcampError(*problems)
+    return scores
+
+
+def _sum_over_filters(group: Group, of: Callable[[Tensor], Tensor]) -> Tensor:
+    total = torch.zeros(group.width, dtype=torch.double)
+    for member in group.members:
+        if member.writes:
+            weight = member.module.get_parameter("weight").detach().double()
+            across = dict(dimensions(member))["weight"]
+            filters = of(weight).transpose(0, across).flatten(1).sum(1).cpu()
+            total.index_add_(0, member.unit, filters[member.index])
+    return total
+
+
+def _scales(group: Group) -> list[Member]:
+    return [member for member in group.of_kind("batch_norm") if member.module.affine]
+
+
+def _not_finite(module: nn.Module) -> bool:
+    return any(not torch.isfinite(parameter).all() for parameter in module.parameters(recurse=False))
