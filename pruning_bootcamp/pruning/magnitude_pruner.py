@@ -35,7 +35,7 @@ class MagnitudePruner:
         sparsity: float | None = None,
         verbose: bool = False,
     ) -> UnstructuredResult:
-        """Prune every layer whose name contains one of `layer_names` (all when None) in place; `verbose` prints each."""
+        """Prune every layer that one of `layer_names` matches (all when None) in place; `verbose` prints each."""
         result = self._prune(model, layer_names or (), sparsity)
         if verbose:
             for layer in result.layers:

@@ -1,6 +1,5 @@
 """Keep masks (True where a weight stays): made, checked, applied, and models copied without their leftovers."""
 
-import copy
 from collections.abc import Mapping
 
 import torch
@@ -10,21 +9,14 @@ from torch.nn.utils import prune
 from pruning_bootcamp.errors import BootcampError, nearest
 from pruning_bootcamp.pruning.patterns import PATTERNS
 from pruning_bootcamp.pruning.selection import keep_highest
+from pruning_bootcamp.tools.modes import detached_clone
 
 Masks = dict[str, Tensor]
 
 
 def detached_copy(model: nn.Module) -> nn.Module:
-    """A deep copy with plain weights, whatever torch.nn.utils.prune has attached; the model itself stays as it is.
-
-    `copy.deepcopy` raises on a module with a computed weight (a non-leaf tensor), so those are handed to it as copies.
-    """
-    memo: dict[int, object] = {}
-    for module in model.modules():
-        for value in (*vars(module).values(), *module._buffers.values()):
-            if isinstance(value, Tensor) and not value.is_leaf:
-                memo[id(value)] = value.detach().clone()
-    copied: nn.Module = copy.deepcopy(model, memo)
+    """A deep copy with plain weights, whatever torch.nn.utils.prune has attached; the model itself stays as it is."""
+    copied = detached_clone(model)
     make_plain(copied)
     return copied
 

@@ -9,14 +9,12 @@ from torch import Tensor
 def kth_smallest(tensors: Sequence[Tensor], k: int) -> float:
     """The k-th smallest value (k from 1) over all the tensors together.
 
-    On a CPU by NumPy's introselect, on a copy in place: about ten times quicker than `torch.kthvalue` and eighty than
-    `torch.topk` for 20 million values. The float is exact: comparing a tensor with it selects what the order says.
+    By NumPy's introselect, in place on a copy, wherever the tensors lie: many times quicker than `torch.kthvalue` or
+    `torch.topk` on a CPU. The float is exact: comparing a tensor with it selects what the order says.
     """
     assert 1 <= k <= sum(tensor.numel() for tensor in tensors)
     first = tensors[0].reshape(-1)
-    flat = torch.cat([tensor.detach().reshape(-1).to(first.device) for tensor in tensors]).contiguous()
-    if flat.device.type != "cpu":
-        return float(torch.kthvalue(flat, k).values)
+    flat = torch.cat([tensor.detach().reshape(-1).to(first.device) for tensor in tensors]).cpu()
     if flat.dtype in (torch.bfloat16, torch.float16):  # NumPy has no bfloat16, and float32 holds both exactly
         flat = flat.float()
     values = flat.numpy()  # shares the memory of `flat`, which is already our own copy

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.registry import Registry
 from pruning_bootcamp.runtime import preserved_rng
+from pruning_bootcamp.tools.modes import evaluation_mode
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 
@@ -85,18 +86,6 @@ def _cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
             "gradients need class scores [batch, classes] and labels below `classes`."
         )
     return F.cross_entropy(outputs, labels.to(outputs.device))
-
-
-@contextlib.contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Every module in eval mode inside, and each in its own mode again afterwards."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 @contextlib.contextmanager

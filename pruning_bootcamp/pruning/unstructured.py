@@ -104,9 +104,9 @@ def prune_unstructured(
     """Zero the least important weights in place (exact +0.0) and say what was done; nothing changes on an error.
 
     `sparsity` is the share of all target weights that is zero afterwards (of those in layers that the pattern fits);
-    None where pattern ("2:4") or allocation (`per_layer`) says it. `previous` masks are kept: what was pruned stays pruned and counts towards the sparsity.
-    `stats_batches` are (images, labels) for scores that need gradients. Mode, gradients and random state of the
-    model are left as found.
+    None where pattern ("2:4") or allocation (`per_layer`) says it. `previous` masks are kept: what was pruned stays
+    pruned and counts towards the sparsity. `stats_batches` are (images, labels) for scores that need gradients. Mode,
+    gradients and random state of the model are left as found.
     """
     choices, problems = resolve(
         sparsity=sparsity,
