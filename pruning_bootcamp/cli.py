@@ -74,7 +74,7 @@ def quickstart(
     cfg = _load("quickstart", config, overrides, options)
     from pruning_bootcamp.quickstart import quickstart as run
 
-    run(cfg)
+    _exit_by_goal(run(cfg))
 
 
 @app.command(
@@ -217,7 +217,13 @@ def prune_structured(
     cfg = _load("prune-structured", config, overrides, options)
     from pruning_bootcamp.stages import prune_structured as run
 
-    run(cfg, dry_run=dry_run, resume=resume)
+    _exit_by_goal(run(cfg, dry_run=dry_run, resume=resume))
+
+
+def _exit_by_goal(metrics: dict[str, Any]) -> None:
+    """The stage has said whether the goal is met; a script reads it from the exit code."""
+    if metrics.get("goal_met") is False:
+        raise typer.Exit(3)
 
 
 def _one_budget(sparsity: float | None, flops: float | None, params: float | None) -> dict[str, Any]:

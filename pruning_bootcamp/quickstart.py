@@ -9,7 +9,7 @@ from pruning_bootcamp.config import Config
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.reporting import comparison_rows, markdown_table, run_report
 from pruning_bootcamp.runs import write_text, write_yaml
-from pruning_bootcamp.stages import export, profile, prune_structured, train
+from pruning_bootcamp.stages import common, export, profile, prune_structured, train
 
 STEPS = (
     "Train the dense network",
@@ -48,7 +48,7 @@ def quickstart(cfg: Config) -> dict[str, Any]:
         LOGGER.info("%s: %s, verified, largest difference %.1e", name, file["file"], file["max_difference"])
     LOGGER.info("Report: %s", root / "report.md")
     LOGGER.info("Took %.0f s", time.perf_counter() - began)
-    LOGGER.info("\nGoal %s (%s)", "MET" if metrics["goal_met"] else "NOT met", metrics["goal"])
+    common.say_goal(metrics)
     return metrics
 
 

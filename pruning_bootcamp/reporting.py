@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pruning_bootcamp.pruning.structured import StructuredPlan
+from pruning_bootcamp.tools.latency import Analysis, LatencyStats, LayerLatency
 
 _ROWS = (
     ("accuracy", "Accuracy (%)", "{:.2f}"),
@@ -109,3 +110,74 @@ def structured_table(plan: StructuredPlan) -> str:
         f"{plan.params_before / 1e6:.4g} M parameters ({100 * plan.params_reduction:.1f}% fewer)"
     )
     return "\n".join(lines)
+
+
+def profile_text(baseline: Mapping[str, Any], pruned: Mapping[str, Any], comparison: Mapping[str, float]) -> str:
+    """BASELINE vs PRUNED: every figure that both have, with its change."""
+    changes = {
+        "flops_g": f"{-comparison['flops_reduction_pct']:+.1f}%",
+        "params_m": f"{-comparison['params_reduction_pct']:+.1f}%",
+    }
+    if "latency_reduction_pct" in comparison:
+        changes["latency_ms"] = f"{-comparison['latency_reduction_pct']:+.1f}%"
+        changes["throughput_fps"] = f"{comparison['speedup']:.2f}x"
+    rows = [
+        [label, form.format(baseline[key]), form.format(pruned[key]), changes.get(key, "")]
+        for key, label, form in _ROWS
+        if baseline.get(key) is not None and pruned.get(key) is not None
+    ]
+    return "\n=== Baseline vs Pruned ===\n" + markdown_table(["figure", "baseline", "pruned", "change"], rows)
+
+
+def layers_text(before: Sequence[LayerLatency], after: Sequence[LayerLatency], most: int = 15) -> str:
+    """The layers by their time in the baseline: milliseconds and multiply-accumulates, before and after."""
+    pruned = {layer.name: layer for layer in after}
+    slowest = sorted(before, key=lambda layer: -layer.median_ms)
+    rows = []
+    for layer in slowest[:most]:
+        other = pruned.get(layer.name)
+        now = (f"{other.median_ms:.3f}", f"{other.macs / 1e6:.3g}") if other else ("-", "-")
+        width = f"{layer.width} -> {other.width}" if other and layer.width is not None else ""
+        rows.append(
+            [layer.name, layer.kind, width, f"{layer.median_ms:.3f}", now[0], f"{layer.macs / 1e6:.3g}", now[1]]
+        )
+    header = ["layer", "kind", "width", "ms", "ms pruned", "M macs", "M macs pruned"]
+    rest = f"\n({len(slowest) - most} quicker ones are in the profile file)" if len(slowest) > most else ""
+    return f"\n=== Layers, slowest first ===\n{markdown_table(header, rows)}{rest}"
+
+
+def analysis_text(analysis: Analysis, stats: Mapping[str, LatencyStats], pays: Sequence[str]) -> str:
+    """FLOPs against latency: the two reductions, the gap in points, and the measured causes."""
+    lines = ["\n=== FLOPs vs Latency ==="]
+    lines += [f"{name}: {stat}" for name, stat in stats.items()]
+    lines += [
+        f"FLOPs reduction:   {analysis.flops_reduction_pct:.1f}%",
+        f"Latency reduction: {analysis.latency_reduction_pct:.1f}%",
+        f"Discrepancy:       {analysis.discrepancy_points:.1f} points",
+    ]
+    if not analysis.certain:
+        lines.append("The two timings overlap (p5 to p95): the latency difference may be noise.")
+    if analysis.causes:
+        lines.append("Where the gap comes from (points; the layers were timed one by one):")
+        lines += [f"  {cause.points:+6.1f}  {cause.text}" for cause in analysis.causes]
+    lines += ["Where the time of the pruned network goes:", *(f"  {line}" for line in pays)]
+    return "\n".join(lines)
+
+
+def alternatives_text(alternatives: Mapping[str, Mapping[str, LatencyStats]]) -> str:
+    """What would pay on this machine: each way to run the pair, with the speedup that pruning gives there."""
+    rows = [
+        [
+            way,
+            f"{pair['baseline'].median_ms / pair['baseline'].batch_size:.4f}",
+            f"{pair['pruned'].median_ms / pair['pruned'].batch_size:.4f}",
+            f"{pair['baseline'].median_ms / pair['pruned'].median_ms:.2f}x",
+        ]
+        for way, pair in alternatives.items()
+    ]
+    best = min(
+        alternatives, key=lambda way: alternatives[way]["pruned"].median_ms / alternatives[way]["pruned"].batch_size
+    )
+    table = markdown_table(["way to run it", "ms/image baseline", "ms/image pruned", "speedup by pruning"], rows)
+    n = next(iter(alternatives.values()))["pruned"].n
+    return f"\n=== What would pay on this machine (medians, n = {n}, interleaved) ===\n{table}\nQuickest: {best}"

@@ -156,7 +156,7 @@ class StructuredConfig:
     exclude: list[str] = field(default_factory=list)
     """leave out groups with a layer that matches one of these"""
 
-    def budget(self) -> dict[str, float]:
+    def budget(self) -> dict[str, Any]:
         """The budgets given, by the engine's names; half the FLOPs when the config names none."""
         given = {
             "sparsity": self.sparsity,

@@ -2,14 +2,14 @@
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pruning_bootcamp.checkpoints import Checkpoint, Recipe, load_checkpoint
+from pruning_bootcamp.checkpoints import Checkpoint, NeedsRecipeError, Recipe, load_checkpoint
 from pruning_bootcamp.config import Config, as_dict, fingerprint
 from pruning_bootcamp.duration import parse_duration
 from pruning_bootcamp.errors import BootcampError
@@ -99,19 +99,23 @@ def open_network(path: Path, cfg: Config, splits: Splits) -> Checkpoint:
     expected = recipe_for(cfg, splits)
     checkpoint = load_checkpoint(path, recipe=expected)
     recipe = checkpoint.recipe
-    problems = []
-    if recipe.classes != expected.classes:
-        problems.append(f"it has {recipe.classes} classes, and {cfg.data.name} has {expected.classes}.")
-    if recipe.in_channels != expected.in_channels:
-        problems.append(f"it takes {recipe.in_channels} channels, and {cfg.data.name} has {expected.in_channels}.")
     if not _close(recipe.mean, expected.mean) or not _close(recipe.std, expected.std):
-        problems.append(
+        raise BootcampError(
             f"it was trained with mean {recipe.mean}, std {recipe.std}; the config says {expected.mean}, "
-            f"{expected.std}. Set data.args.mean and data.args.std."
+            f"{expected.std}. Set data.args.mean and data.args.std.",
+            where=str(path),
         )
-    if problems:
-        raise BootcampError(*problems, where=str(path))
     LOGGER.info("Loaded checkpoint from %s (%s)", path, recipe.model)
+    return checkpoint
+
+
+def open_alone(path: Path, cfg: Config) -> Checkpoint:
+    """A checkpoint of ours needs no data to open; a foreign one needs the config's network and the data's classes."""
+    try:
+        checkpoint = load_checkpoint(path)
+    except NeedsRecipeError:
+        return open_network(path, cfg, open_data(cfg))
+    LOGGER.info("Loaded checkpoint from %s (%s)", path, checkpoint.recipe.model)
     return checkpoint
 
 
@@ -120,8 +124,8 @@ def _close(one: Iterable[float], other: Iterable[float]) -> bool:
 
 
 def example_input(recipe: Recipe, batch_size: int = 1) -> Tensor:
-    """A batch of the shape that the network takes; the values do not matter."""
-    return torch.zeros(batch_size, *recipe.input_shape)
+    """A batch of the shape that the network takes: noise, the same each time, as normalised images are about 0 +- 1."""
+    return torch.randn(batch_size, *recipe.input_shape, generator=torch.Generator().manual_seed(0))
 
 
 def content_hash(path: Path) -> str:
@@ -159,8 +163,22 @@ def already_done(run: Run) -> dict[str, Any] | None:
     """The metrics of a finished run, said on the screen: doing it again would give the same."""
     metrics = run.finished()
     if metrics is not None:
+        remove_training_states(run.folder)  # a kill just after the finish mark may have left them
         LOGGER.info("%s is already finished (same config, same inputs); --no-resume does it again", run.folder)
+        if "goal_met" in metrics:
+            say_goal(metrics)
     return metrics
+
+
+def say_goal(metrics: Mapping[str, Any]) -> None:
+    LOGGER.info("\nGoal %s (%s)", "MET" if metrics["goal_met"] else "NOT met", metrics["goal"])
+
+
+def remove_training_states(folder: Path) -> None:
+    """The resume points of a run that needs them no more."""
+    for path in folder.rglob("training_state.pth"):
+        if "previous-" not in str(path):
+            path.unlink(missing_ok=True)
 
 
 def training_settings(cfg: Config) -> FitSettings:

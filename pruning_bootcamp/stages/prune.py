@@ -14,6 +14,7 @@ from pruning_bootcamp.evaluation import cost_of, evaluate_on, say_disagreement
 from pruning_bootcamp.logs import LOGGER, also_to_file
 from pruning_bootcamp.models import make_prunable
 from pruning_bootcamp.pruning.masks import detached_copy
+from pruning_bootcamp.pruning.scores import needs_of
 from pruning_bootcamp.pruning.structured import StructuredPlan, cut_channels, plan_structured
 from pruning_bootcamp.pruning.unstructured import UnstructuredResult, iterative_sparsities
 from pruning_bootcamp.pruning.unstructured import prune_unstructured as prune_weights
@@ -21,7 +22,7 @@ from pruning_bootcamp.reporting import run_report, structured_table
 from pruning_bootcamp.runs import Run, write_text
 from pruning_bootcamp.runtime import environment, preserved_rng
 from pruning_bootcamp.stages import common
-from pruning_bootcamp.tools.datasets import Splits, calibration_batches
+from pruning_bootcamp.tools.datasets import Splits, calibration_batches, eval_batches
 from pruning_bootcamp.tools.metrics import compare_metrics
 from pruning_bootcamp.training.loop import FitSettings, fit
 from pruning_bootcamp.training.recovery import reestimate_batch_norm
@@ -65,12 +66,13 @@ def _cycle(
     device: torch.device,
 ) -> tuple[nn.Module, Masks, dict[str, Any]]:
     """One prune and fine-tune. A cycle that was finished before is read back instead of done again."""
-    saved = run.path(f"cycle_{number}") / "pruned_model.pth"
-    if saved.exists():
+    p = cfg.prune
+    folder = run.folder if p.iterations == 1 else run.path(f"cycle_{number}")
+    saved = folder / "pruned_model.pth"
+    if p.iterations > 1 and saved.exists():
         checkpoint = load_checkpoint(saved)
         LOGGER.info("Cycle %d: already finished, read from %s", number, saved)
         return checkpoint.model, checkpoint.masks, checkpoint.metrics
-    p = cfg.prune
     result = prune_weights(
         model,
         sparsity=sparsity,
@@ -83,7 +85,7 @@ def _cycle(
         include=p.include,
         exclude=p.exclude,
         previous=masks or None,
-        stats_batches=None,
+        stats_batches=_labelled_batches(cfg, splits, device),
         seed=cfg.seed,
     )
     _say_pruned(result, number, p.iterations)
@@ -96,12 +98,22 @@ def _cycle(
         "val_accuracy_pruned": round(pruned_val["accuracy"], 4),
     }
     if cfg.fine_tune.enabled:
-        figures |= _fine_tune(cfg, run, model, splits, device, saved.parent, dense.model, result.masks)
+        figures |= _fine_tune(cfg, run, model, splits, device, folder, dense.model, result.masks)
     else:
         figures["val_accuracy"] = figures["val_accuracy_pruned"]
-    if common.is_leader():
-        save_checkpoint(saved, model.cpu(), dense.recipe, masks=result.masks, metrics=figures)
+    if common.is_leader() and p.iterations > 1:
+        save_checkpoint(saved, model, dense.recipe, masks=result.masks, metrics=figures)
     return model, result.masks, figures
+
+
+def _labelled_batches(cfg: Config, splits: Splits, device: torch.device) -> list[tuple[Tensor, Tensor]] | None:
+    """Training images with labels for a score that needs gradients; None for one that looks at the weights only."""
+    if not needs_of(cfg.prune.score.name):
+        return None
+    count = min(cfg.prune.calibration_images, len(splits.train))
+    chosen = torch.randperm(len(splits.train), generator=torch.Generator().manual_seed(cfg.seed))[:count]
+    look = {"mean": splits.mean, "std": splits.std, "device": device}
+    return list(eval_batches(splits.train.subset(chosen), batch_size=min(128, count), **look))
 
 
 def _say_pruned(result: UnstructuredResult, number: int, cycles: int) -> None:
@@ -109,6 +121,8 @@ def _say_pruned(result: UnstructuredResult, number: int, cycles: int) -> None:
     LOGGER.info("%spruned to %.2f%% of %d layers' weights", which, 100 * result.sparsity, len(result.layers))
     for layer, reason in result.skipped.items():
         LOGGER.info("  skipped %s: %s", layer, reason)
+    for note in result.notes:
+        LOGGER.info("  note: %s", note)
 
 
 def prune_structured(cfg: Config, dry_run: bool = False, resume: bool | None = None) -> dict[str, Any]:
@@ -219,7 +233,6 @@ def _fine_tune(
         label="fine-tune",
         fingerprint=run.fingerprint,
     )
-    result.cleanup()
     return {"val_accuracy": round(result.best_accuracy, 4), "fine_tune_seconds": round(result.seconds, 2)}
 
 
@@ -286,7 +299,9 @@ def _finish(
     title = f"{run.command}: {recipe.model} on {cfg.data.name}"
     write_text(run.path("report.md"), run_report(title, metrics))
     _say_results(metrics, flops, run)
-    return run.finish(metrics)
+    finished = run.finish(metrics)
+    common.remove_training_states(run.folder)
+    return finished
 
 
 def goal_text(cfg: Config) -> str:
@@ -302,7 +317,7 @@ def _say_results(metrics: dict[str, Any], flops: Any, run: Run) -> None:
     LOGGER.info("Sparsity: %.2f%%", 100 * metrics["sparsity"])
     LOGGER.info("FLOPs reduction: %.1f%%", metrics["flops_reduction_pct"])
     LOGGER.info("Params reduction: %.1f%%", metrics["params_reduction_pct"])
-    LOGGER.info("\nGoal %s (%s)", "MET" if metrics["goal_met"] else "NOT met", metrics["goal"])
+    common.say_goal(metrics)
     LOGGER.info("\nResults saved to %s", run.folder)
 
 

@@ -64,7 +64,7 @@ def train(cfg: Config, resume: bool | None = None) -> dict[str, Any]:
             run_report(f"Baseline: {recipe.model} on {cfg.data.name}", metrics, history=result.history),
         )
         finished = run.finish(metrics)
-        result.cleanup()
+        common.remove_training_states(run.folder)
         return finished
 
 

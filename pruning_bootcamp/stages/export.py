@@ -1,8 +1,7 @@
-"""export: deployment files, each checked against the network. profile: FLOPs against latency measured here."""
+"""export: deployment files, each checked against the network that it was made from."""
 
 from pathlib import Path
 from typing import Any
-
 
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.exporters import EXPORTERS, export_model
@@ -18,17 +17,15 @@ def export(cfg: Config) -> dict[str, Any]:
     """One file a format in the checkpoint's folder; an unverified file is removed and GoalNotMet raised."""
     path = common.checkpoint_path(cfg.checkpoint)
     device = common.start(cfg)
-    checkpoint = _open_alone(path, cfg)
+    checkpoint = common.open_alone(path, cfg)
     folder = Path(cfg.save_dir) if cfg.save_dir else path.parent
-    example = common.example_input(checkpoint.recipe, 2)
-    formats = FORMATS.get(cfg.export.format, (cfg.export.format,))
     LOGGER.info("\n=== Exporting Model ===")
     reports = {}
-    for name in formats:
+    for name in FORMATS.get(cfg.export.format, (cfg.export.format,)):
         args = {"opset": cfg.export.opset} if name == "onnx" and cfg.export.opset is not None else {}
         report = export_model(
             checkpoint.model,
-            example,
+            common.example_input(checkpoint.recipe, 2),
             folder,
             format=name,
             verify=cfg.export.verify,
@@ -42,6 +39,7 @@ def export(cfg: Config) -> dict[str, Any]:
             "size_mb": round(report.size_mb, 6),
             "verified": report.verified,
             "max_difference": report.max_difference,
+            "relative_difference": report.relative_difference,
             "batch_sizes": list(report.batch_sizes),
             "new_process": report.new_process,
         }
@@ -49,13 +47,3 @@ def export(cfg: Config) -> dict[str, Any]:
     write_yaml(folder / "export_metrics.yaml", metrics)
     LOGGER.info("\nExport complete. Files saved to %s", folder)
     return metrics
-
-
-def _open_alone(path: Path, cfg: Config) -> Checkpoint:
-    """A checkpoint of ours needs no data to open; a foreign one needs the config's network and the data's classes."""
-    try:
-        checkpoint = load_checkpoint(path)
-        LOGGER.info("Loaded checkpoint from %s (%s)", path, checkpoint.recipe.model)
-        return checkpoint
-    except common.NeedsRecipeError:
-        return common.open_network(path, cfg, common.open_data(cfg))

@@ -1,0 +1,8 @@
+"""The stages: (config) -> metrics, each a story of its own. Running one again is a no-op."""
+
+from pruning_bootcamp.stages.export import export
+from pruning_bootcamp.stages.profile import profile
+from pruning_bootcamp.stages.prune import prune_structured, prune_unstructured
+from pruning_bootcamp.stages.train import evaluate, train
+
+__all__ = ["evaluate", "export", "profile", "prune_structured", "prune_unstructured", "train"]

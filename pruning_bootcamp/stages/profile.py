@@ -1,0 +1,130 @@
+"""profile: FLOPs against latency, measured here, interleaved, layer by layer."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pruning_bootcamp.checkpoints import Checkpoint, Recipe
+from pruning_bootcamp.config import Config
+from pruning_bootcamp.evaluation import cost_of, say_disagreement
+from pruning_bootcamp.exporters import Runner, deployable_copy, export_model
+from pruning_bootcamp.exporters.onnx import open_onnx
+from pruning_bootcamp.logs import LOGGER
+from pruning_bootcamp.reporting import alternatives_text, analysis_text, layers_text, profile_text
+from pruning_bootcamp.runs import write_yaml
+from pruning_bootcamp.runtime import environment
+from pruning_bootcamp.stages import common
+from pruning_bootcamp.tools.latency import (
+    LatencyStats,
+    Measured,
+    compare_latencies,
+    flops_latency_analysis,
+    profile_layers,
+    what_would_pay,
+)
+from pruning_bootcamp.tools.latency.clock import Candidate
+from pruning_bootcamp.tools.metrics import compare_metrics
+
+# Batch sizes at which the other ways to run the pair are timed: one image at a time, and a server's small batch.
+ALTERNATIVE_BATCHES = (1, 16)
+
+
+def profile(cfg: Config, baseline: str | None = None, save_results: Path | None = None) -> dict[str, Any]:
+    """Dense and pruned side by side: cost, interleaved latency, layers, and why the two reductions differ."""
+    paths = {
+        "baseline": common.checkpoint_path(baseline, "--baseline"),
+        "pruned": common.checkpoint_path(cfg.checkpoint, "--pruned"),
+    }
+    device = common.start(cfg)
+    networks = {name: common.open_alone(path, cfg) for name, path in paths.items()}
+    figures: dict[str, dict[str, Any]] = {}
+    for name, network in networks.items():
+        figures[name], flops = cost_of(network.model, common.example_input(network.recipe), network.masks)
+        say_disagreement(flops)
+    results: dict[str, Any] = {"environment": environment(device), "checkpoints": {n: str(p) for n, p in paths.items()}}
+    if cfg.profile.measure_latency:
+        models = {name: deployable_copy(network.model).to(device) for name, network in networks.items()}
+        results |= _measure(cfg, networks, models, figures, device)
+    comparison = compare_metrics(figures["baseline"], figures["pruned"])
+    results = {**figures, "comparison": comparison, **results}
+    LOGGER.info("%s", profile_text(figures["baseline"], figures["pruned"], comparison))
+    for key in ("layers_text", "analysis_text", "alternatives_text"):
+        if key in results:
+            LOGGER.info("%s", results.pop(key))
+    target = save_results or (Path(cfg.save_dir) if cfg.save_dir else paths["pruned"].parent) / "profile.yaml"
+    write_yaml(target, results, "flops_g: multiply-accumulates in 10^9; latency: medians of interleaved passes")
+    LOGGER.info("\nProfile saved to %s", target)
+    return results
+
+
+def _measure(
+    cfg: Config,
+    networks: dict[str, Checkpoint],
+    models: dict[str, nn.Module],
+    figures: dict[str, dict[str, Any]],
+    device: torch.device,
+) -> dict[str, Any]:
+    """Latency of both by the asked backend (added to `figures`), their layers, the gap's causes, other ways to run."""
+    batch, runs = cfg.profile.batch_size, cfg.profile.runs
+    recipe = networks["pruned"].recipe
+    images = common.example_input(recipe, batch).to(device)
+    with tempfile.TemporaryDirectory() as scratch:
+        exported = {name: _onnx_runner(model, images.cpu(), Path(scratch) / name) for name, model in models.items()}
+    asked: dict[str, Candidate] = {
+        name: (models[name], images) if cfg.profile.backend == "torch" else (exported[name], images.cpu())
+        for name in models
+    }
+    stats = compare_latencies(asked, runs=runs)
+    for name, stat in stats.items():
+        figures[name] |= {"latency_ms": round(stat.median_ms, 4), "throughput_fps": round(stat.throughput_fps, 2)}
+    layers = profile_layers({name: (model, images) for name, model in models.items()}, runs=max(5, runs // 2))
+    measured = {
+        name: Measured(
+            figures[name]["flops_g"] * 1e9, stats[name], layers[name] if cfg.profile.backend == "torch" else ()
+        )
+        for name in models
+    }
+    analysis = flops_latency_analysis(measured["baseline"], measured["pruned"])
+    alternatives = _alternatives(models, exported, recipe, device, runs)
+    return {
+        "latency": {name: vars(stat) for name, stat in stats.items()},
+        "layers": {name: [vars(layer) for layer in table] for name, table in layers.items()},
+        "analysis": {
+            "discrepancy_points": analysis.discrepancy_points,
+            "certain": analysis.certain,
+            "causes": [{"points": cause.points, "text": cause.text} for cause in analysis.causes],
+        },
+        "alternatives": {name: {who: vars(stat) for who, stat in pair.items()} for name, pair in alternatives.items()},
+        "layers_text": layers_text(layers["baseline"], layers["pruned"]),
+        "analysis_text": analysis_text(
+            analysis, stats, what_would_pay(Measured(measured["pruned"].macs, stats["pruned"], layers["pruned"]))
+        ),
+        "alternatives_text": alternatives_text(alternatives),
+    }
+
+
+def _alternatives(
+    models: dict[str, nn.Module], exported: dict[str, Runner], recipe: Recipe, device: torch.device, runs: int
+) -> dict[str, dict[str, LatencyStats]]:
+    """Other ways to run the pair here: torch, torch with NHWC memory, ONNX Runtime; all interleaved."""
+    candidates: dict[tuple[str, str], Candidate] = {}
+    for batch in ALTERNATIVE_BATCHES:
+        images = common.example_input(recipe, batch).to(device)
+        for name, model in models.items():
+            nhwc = deployable_copy(model).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            candidates[f"torch, batch {batch}", name] = (model, images)
+            candidates[f"torch channels_last, batch {batch}", name] = (
+                nhwc,
+                images.to(memory_format=torch.channels_last),
+            )
+            candidates[f"onnxruntime on cpu, batch {batch}", name] = (exported[name], images.cpu())
+    stats = compare_latencies({f"{way}|{name}": one for (way, name), one in candidates.items()}, runs=max(5, runs // 2))
+    ways = dict.fromkeys(way for way, _ in candidates)
+    return {way: {name: stats[f"{way}|{name}"] for name in models} for way in ways}
+
+
+def _onnx_runner(model: nn.Module, images: torch.Tensor, folder: Path) -> Runner:
+    return open_onnx(export_model(model, images, folder, format="onnx", verify=False).path)

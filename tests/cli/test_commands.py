@@ -1,0 +1,177 @@
+"""Every command, in the order a user meets them, on the smoke config; and what running one again does."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+SMOKE = str(Path(__file__).resolve().parents[2] / "cfgs" / "smoke" / "digits.yaml")
+
+
+def command(folder: Path, *arguments: str, expect: int = 0) -> str:
+    """The output of one command in a new process; the exit code must be the expected one."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pruning_bootcamp", *arguments], cwd=folder, capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == expect, f"{arguments}\n{done.stdout}\n{done.stderr}"
+    assert "Traceback" not in done.stderr
+    return done.stdout + done.stderr
+
+
+def metrics(path: Path) -> dict:
+    return yaml.safe_load(path.read_text())
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    command(folder, "train", "-c", SMOKE)
+    return folder
+
+
+def test_train_writes_what_a_run_must_hold(trained: Path) -> None:
+    run = trained / "results" / "baseline"
+    figures = metrics(run / "metrics.yaml")
+    for key in ("accuracy", "val_accuracy", "flops_g", "params_m", "environment", "seed", "fingerprint", "status"):
+        assert key in figures, key
+    assert (run / "best_model.pth").exists()
+    assert (run / "report.md").read_text().startswith("# Baseline")
+    assert list((run / "logs").rglob("events.out.tfevents.*")), "no TensorBoard file"
+    assert not list(run.rglob("training_state.pth")), "the resume point outlived the run"
+    assert not list(run.rglob(".tmp-*"))
+
+
+def test_training_again_is_a_no_op_and_another_config_keeps_the_old_run(trained: Path) -> None:
+    checkpoint = trained / "results" / "baseline" / "best_model.pth"
+    before = checkpoint.stat().st_mtime_ns
+    assert "already finished" in command(trained, "train", "-c", SMOKE)
+    assert checkpoint.stat().st_mtime_ns == before
+    command(trained, "train", "-c", SMOKE, "--save-dir", "results/other")
+    text = command(trained, "train", "-c", SMOKE, "--save-dir", "results/other", "--seed", "1")
+    assert "previous-1" in text
+    assert (trained / "results" / "other" / "previous-1" / "best_model.pth").exists()
+
+
+def test_the_same_seed_gives_the_same_network(trained: Path) -> None:
+    command(trained, "train", "-c", SMOKE, "--save-dir", "results/again")
+    one = torch.load(trained / "results" / "baseline" / "best_model.pth", weights_only=True)
+    two = torch.load(trained / "results" / "again" / "best_model.pth", weights_only=True)
+    assert one["model"].keys() == two["model"].keys()
+    assert all(torch.equal(one["model"][name], two["model"][name]) for name in one["model"])
+
+
+def test_eval_agrees_with_training_and_compares(trained: Path) -> None:
+    baseline = trained / "results" / "baseline"
+    text = command(
+        trained, "eval", "-c", SMOKE, "--measure-latency", "--baseline-metrics", str(baseline / "metrics.yaml")
+    )
+    figures = metrics(baseline / "eval_metrics.yaml")
+    assert figures["accuracy"] == metrics(baseline / "metrics.yaml")["accuracy"]
+    assert figures["accuracy_drop"] == 0
+    assert figures["latency_ms"] > 0
+    assert "Accuracy:" in text
+
+
+def test_unstructured_pruning_reaches_the_sparsity_and_keeps_it(trained: Path) -> None:
+    command(trained, "prune-unstructured", "-c", SMOKE, "--method", "global", "--sparsity", "0.8")
+    run = trained / "results" / "unstructured" / "global_global_sp0.8"
+    figures = metrics(run / "metrics.yaml")
+    assert figures["sparsity"] == pytest.approx(0.8, abs=1e-4)
+    saved = torch.load(run / "pruned_model.pth", weights_only=True)
+    zeros = sum(int((saved["model"][name] == 0).sum()) for name in saved["model"] if name.endswith("weight"))
+    assert zeros >= 0.8 * figures["params_m"] * 1e6 * 0.95
+
+
+def test_iterative_n_of_m_pruning(trained: Path) -> None:
+    text = command(
+        trained, "prune-unstructured", "-c", SMOKE, "--method", "l1", "--pattern", "2:4", "--no-fine-tune"
+    )  # fmt: skip
+    assert "skipped" in text, "the first convolution has one channel: 2:4 can't fit it, and that must be said"
+    command(trained, "prune-unstructured", "-c", SMOKE, "--iterative", "--num-iterations", "2", "--sparsity", "0.6")
+    run = next((trained / "results" / "unstructured").glob("*_x2"))
+    cycles = metrics(run / "metrics.yaml")["cycles"]
+    assert [cycle["cycle"] for cycle in cycles] == [1, 2]
+    assert cycles[0]["sparsity"] < cycles[1]["sparsity"] == pytest.approx(0.6, abs=1e-3)
+
+
+def test_structured_pruning_to_deployment(trained: Path) -> None:
+    text = command(trained, "prune-structured", "-c", SMOKE, "--target-flops-reduction", "0.5", "--dry-run")
+    assert "nothing was changed" in text
+    assert not (trained / "results" / "structured").exists()
+
+    goal = "goal.accuracy_drop=100"  # a smoke run says nothing about accuracy
+    command(trained, "prune-structured", "-c", SMOKE, "--target-flops-reduction", "0.5", goal)
+    run = trained / "results" / "structured" / "bn_scale_flops0.5"
+    figures = metrics(run / "metrics.yaml")
+    assert figures["goal_met"] is True
+    assert 50 <= figures["flops_reduction_pct"] <= 51
+    assert figures["slice_proof"]["passed"]
+
+    text = command(trained, "export", "-c", SMOKE, "--checkpoint", str(run / "pruned_model.pth"), "--format", "all")
+    assert {path.name for path in run.glob("model.*")} == {"model.onnx", "model.pt", "model.pt2"}
+    assert all(entry["verified"] for entry in metrics(run / "export_metrics.yaml")["formats"].values())
+
+    command(
+        trained, "profile", "-c", SMOKE, "--pruned", str(run / "pruned_model.pth"), "--save-results", "results/p.yaml"
+    )  # fmt: skip
+    comparison = metrics(trained / "results" / "p.yaml")["comparison"]
+    assert comparison["flops_reduction_pct"] == pytest.approx(figures["flops_reduction_pct"], abs=0.01)
+    assert "latency_reduction_pct" in comparison
+
+    # the pruned network comes back in a new process with the same accuracy
+    text = command(trained, "eval", "-c", SMOKE, "--checkpoint", str(run / "pruned_model.pth"))
+    assert metrics(run / "eval_metrics.yaml")["accuracy"] == figures["accuracy"]
+
+
+def test_a_goal_that_is_not_met_exits_3_and_keeps_the_result(trained: Path) -> None:
+    arguments = ("prune-structured", "-c", SMOKE, "--sparsity", "0.1", "--no-fine-tune")
+    text = command(trained, *arguments, expect=3)
+    assert "Goal NOT met" in text
+    assert metrics(trained / "results" / "structured" / "bn_scale_sp0.1" / "metrics.yaml")["goal_met"] is False
+    assert "Goal NOT met" in command(trained, *arguments, expect=3), "done before, and still not met"
+
+
+def test_list_names_everything(trained: Path) -> None:
+    text = command(trained, "list")
+    for name in ("digits", "cifar_resnet20", "magnitude", "bn_scale", "onnx", "cosine"):
+        assert name in text
+    assert "Did you mean 'models'" in command(trained, "list", "model", expect=2)
+
+
+def test_help_ends_in_examples_and_is_quick() -> None:
+    from pruning_bootcamp.cli import app
+
+    names = [entry.name or entry.callback.__name__ for entry in app.registered_commands]
+    assert len(names) >= 9
+    for name in names:
+        done = subprocess.run(
+            [sys.executable, "-m", "pruning_bootcamp", name, "--help"], capture_output=True, text=True, check=True
+        )
+        examples = done.stdout.partition("Examples:")[2]
+        assert examples.count(f"pruning-bootcamp {name}") >= 2, name
+
+
+def test_help_does_not_import_torch() -> None:
+    code = "import sys, json; sys.argv = ['x', '--help']\n"
+    code += "from pruning_bootcamp.cli import main\ntry: main()\nexcept SystemExit: pass\n"
+    code += "print(json.dumps([n for n in ('torch', 'numpy', 'rich', 'omegaconf') if n in sys.modules]))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout.splitlines()[-1]) == []
+
+
+@pytest.mark.slow
+def test_help_takes_under_15_percent_of_importing_torch() -> None:
+    def seconds(*arguments: str) -> float:
+        began = time.perf_counter()
+        subprocess.run([sys.executable, *arguments], capture_output=True, check=True)
+        return time.perf_counter() - began
+
+    ratios = []
+    for _ in range(5):
+        ratios.append(seconds("-m", "pruning_bootcamp", "--help") / seconds("-c", "import torch"))
+    assert sorted(ratios)[2] < 0.15, ratios
