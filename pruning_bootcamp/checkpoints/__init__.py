@@ -152,7 +152,10 @@ def _open_own(content: Mapping[str, Any], expected: Recipe | None, trust_code: b
         )
     if expected is not None:
         _check_expected(recipe, expected)
-    model = rebuild(recipe, {**content["state_dict"], **content["other_buffers"]})
+    tensors = {**content["state_dict"], **content["other_buffers"]}
+    if wrong := [name for name, value in tensors.items() if not isinstance(value, Tensor)]:
+        raise BootcampError(f"{wrong[0]} is {type(tensors[wrong[0]]).__name__}, not a tensor. Make the file again.")
+    model = rebuild(recipe, tensors)
     masks = packing.unpack(content["masks"])
     packing.check(masks, model)
     return Checkpoint(model, recipe, masks, dict(content["metrics"]), dict(content["extra"]))

@@ -20,12 +20,17 @@ def pack(masks: Mapping[str, Tensor]) -> dict[str, dict[str, Any]]:
 
 
 def unpack(packed: Mapping[str, Mapping[str, Any]]) -> dict[str, Tensor]:
-    """The masks that `pack` packed, bit for bit."""
+    """The masks that `pack` packed, bit for bit. BootcampError when they can't be."""
     masks = {}
     for name, entry in packed.items():
-        shape = [int(side) for side in entry["shape"]]
-        bits = np.unpackbits(entry["bits"].numpy(), count=math.prod(shape))
-        masks[name] = torch.from_numpy(bits.astype(bool)).reshape(shape)
+        try:
+            shape = [int(side) for side in entry["shape"]]
+            bits, size = entry["bits"], math.prod(shape)
+            if bits.dtype != torch.uint8 or bits.numel() != (size + 7) // 8:
+                raise ValueError(f"{bits.numel()} bytes are not {size} bits")
+            masks[name] = torch.from_numpy(np.unpackbits(bits.numpy(), count=size).astype(bool)).reshape(shape)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise BootcampError(f"mask {name} is damaged ({type(error).__name__}: {error}).") from error
     return masks
 
 

@@ -81,8 +81,8 @@ def _register_cifar_resnet(depth: int, size: str) -> None:
 
 _register_cifar_resnet(20, "0.27 M parameters, 0.041 G multiply-accumulates")
 _register_cifar_resnet(32, "0.46 M parameters, 0.069 G multiply-accumulates")
-_register_cifar_resnet(44, "0.66 M parameters, 0.098 G multiply-accumulates")
-_register_cifar_resnet(56, "0.85 M parameters, 0.126 G multiply-accumulates")
+_register_cifar_resnet(44, "0.66 M parameters, 0.097 G multiply-accumulates")
+_register_cifar_resnet(56, "0.85 M parameters, 0.125 G multiply-accumulates")
 _register_cifar_resnet(110, "1.73 M parameters, 0.253 G multiply-accumulates")
 
 
