@@ -33,6 +33,7 @@ def write_onnx(model: nn.Module, example: Tensor, path: Path, *, opset: int = 18
         program = torch.onnx.export(
             trace_program(model, example),
             dynamo=True,
+            dynamic_shapes=({0: "batch"},),  # the program has it as a symbol of its own; this is its name in the file
             input_names=["input"],
             output_names=["output"],
             opset_version=opset,

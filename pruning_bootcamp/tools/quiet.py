@@ -10,8 +10,8 @@ from pruning_bootcamp.logs import LOGGER
 
 
 @contextlib.contextmanager
-def quiet(who: str) -> Iterator[io.StringIO]:
-    """Inside, what is printed, warned or logged goes to the debug log as `who: ...`, and into the yielded text.
+def quiet(who: str) -> Iterator[None]:
+    """Inside, what is printed, warned or logged goes to the debug log as `who: ...`.
 
     Exceptions pass. Only what goes through Python's own streams and loggers is caught.
     """
@@ -25,15 +25,21 @@ def quiet(who: str) -> Iterator[io.StringIO]:
     ]
     handlers_before = [(logger, logger.handlers[:]) for logger in others]
     catcher = logging.StreamHandler(said)
+    warned: list[warnings.WarningMessage] = []
     try:
         for logger in (root, *others):
             logger.handlers = [catcher]
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), warnings.catch_warnings():
+        with (
+            contextlib.redirect_stdout(said),
+            contextlib.redirect_stderr(said),
+            warnings.catch_warnings(record=True) as warned,
+        ):
             warnings.simplefilter("default")
-            yield said
+            yield
     finally:
         root.handlers = root_before
         for logger, handlers in handlers_before:
             logger.handlers = handlers
-        for line in filter(str.strip, said.getvalue().splitlines()):
-            LOGGER.debug("%s: %s", who, line.rstrip())
+        for line in (*said.getvalue().splitlines(), *(str(warning.message) for warning in warned)):
+            if line.strip():
+                LOGGER.debug("%s: %s", who, line.rstrip())

@@ -1,0 +1,121 @@
+"""What every export format promises: the file is the network, for any batch, on its own; or it is not there."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pruning_bootcamp.errors import BootcampError, GoalNotMet
+from pruning_bootcamp.exporters import EXPORTERS, deployable_copy, export_model
+
+
+class Plain(nn.Sequential):
+    """Convolution, batch norm, classifier."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            nn.Conv2d(3, 8, 3, padding=1, bias=False),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(8, 5),
+        )
+
+
+class Residual(nn.Module):
+    """A strided, grouped, residual block of widths that are no multiple of 8, as pruning leaves them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3, padding=1)
+        self.grouped = nn.Conv2d(6, 6, 3, padding=1, groups=3, bias=False)
+        self.norm = nn.BatchNorm2d(6)
+        self.down = nn.Conv2d(6, 10, 3, stride=2, padding=1)
+        self.shortcut = nn.Conv2d(6, 10, 1, stride=2)
+        self.dropout = nn.Dropout(0.5)
+        self.head = nn.Linear(10, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = torch.relu(x + self.norm(self.grouped(x)))
+        x = torch.relu(self.down(x) + self.shortcut(x))
+        return self.head(self.dropout(x.mean((2, 3))))
+
+
+def network(kind: type[nn.Module]) -> nn.Module:
+    """With running statistics unlike a fresh batch norm's, so that a wrong fold or mode shows."""
+    model = kind().train()
+    with torch.no_grad():
+        for _ in range(3):
+            model(2 * torch.randn(16, 3, 8, 8) + 1)
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.weight.uniform_(0.5, 2.0)
+    return model
+
+
+@pytest.mark.parametrize("name", list(EXPORTERS))
+def test_the_file_is_the_network(name: str, tmp_path: Path) -> None:
+    model = network(Residual).to(memory_format=torch.channels_last)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    real = torch.rand(3, 3, 8, 8)
+    report = export_model(model, torch.zeros(1, 3, 8, 8), tmp_path, format=name, examples=real)
+
+    assert report.path == tmp_path / f"model{EXPORTERS[name].facts['suffix']}"
+    assert list(tmp_path.iterdir()) == [report.path], "one file and nothing else"
+    assert report.size_mb == report.path.stat().st_size / 1e6
+    assert report.verified
+    assert report.new_process
+    assert report.batch_sizes == (1, 2, 7)
+    assert report.relative_difference is not None
+    assert report.relative_difference < 1e-5
+    assert "verified successfully" in str(report)
+
+    assert model.training, "the model is left as it was"
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert model.state_dict()[next(key for key in before if before[key].ndim == 4)].is_contiguous(
+        memory_format=torch.channels_last
+    )
+
+
+@pytest.mark.parametrize("kind", [Plain, Residual])
+@pytest.mark.parametrize("name", list(EXPORTERS))
+def test_the_runner_agrees_on_batches_it_has_never_seen(name: str, kind: type[nn.Module], tmp_path: Path) -> None:
+    model = deployable_copy(network(kind))
+    runner = EXPORTERS[name](model, torch.zeros(2, 3, 8, 8), tmp_path / f"m{EXPORTERS[name].facts['suffix']}")
+    for size in (1, 2, 5, 33):
+        images = torch.randn(size, 3, 8, 8)
+        with torch.inference_mode():
+            torch.testing.assert_close(runner(images), model(images), atol=1e-5, rtol=1e-5)
+    assert runner.backend
+
+
+@pytest.mark.parametrize("name", list(EXPORTERS))
+def test_a_file_of_other_weights_is_caught_and_removed(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = EXPORTERS[name]
+
+    def one_weight_off(model: nn.Module, example: Tensor, path: Path) -> object:
+        other = deployable_copy(model)
+        with torch.no_grad():
+            next(other.parameters()).view(-1)[0] += 0.01
+        return entry.function(other, example, path)
+
+    monkeypatch.setitem(EXPORTERS._entries, name, replace(entry, function=one_weight_off))
+    (tmp_path / f"model{entry.facts['suffix']}").write_text("an older export")
+    with pytest.raises(GoalNotMet, match="differ by") as caught:
+        export_model(network(Plain), torch.zeros(1, 3, 8, 8), tmp_path, format=name)
+    assert caught.value.exit_code == 3
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", list(EXPORTERS))
+def test_settings_are_checked_before_any_work(name: str, tmp_path: Path) -> None:
+    with pytest.raises(BootcampError, match=r"unknown setting 'optset'"):
+        export_model(nn.Linear(2, 2), torch.zeros(1, 2), tmp_path, format=name, args={"optset": 18})
+    assert list(tmp_path.iterdir()) == []
