@@ -311,7 +311,7 @@ def list_names(
     debug: Debug = False,
 ) -> None:
     """Every dataset, model, method, pattern, schedule and format with its first docstring line."""
-    from pruning_bootcamp.catalogue import show
+    from pruning_bootcamp.listing import show
 
     show(kind)
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from pruning_bootcamp.config import Choice, Config
@@ -14,8 +15,10 @@ from pruning_bootcamp.pruning.structured import check_structured
 from pruning_bootcamp.pruning.unstructured import check_unstructured
 from pruning_bootcamp.registry import Registry
 from pruning_bootcamp.runs import siblings
+from pruning_bootcamp.stages.common import training_settings
 from pruning_bootcamp.tools.datasets import AUGMENTATIONS, check_dataset
-from pruning_bootcamp.training.optim import LR_SCHEDULES, OPTIMIZERS
+from pruning_bootcamp.training.optim import LR_SCHEDULES
+from pruning_bootcamp.training.settings import check_settings
 
 
 def check(cfg: Config, command: str, where: str) -> None:
@@ -37,13 +40,14 @@ def _model(cfg: Config) -> list[str]:
 
 def _train(cfg: Config) -> list[str]:
     t = cfg.train
-    return [
-        *_registered(OPTIMIZERS, t.optimizer, "train.optimizer"),
-        *_registered(LR_SCHEDULES, t.schedule, "train.schedule"),
+    problems = [
         *_duration(t.epochs, "train.epochs", least=1),
         *_duration(t.warmup, "train.warmup"),
         *_augment(t.augment, "train.augment"),
     ]
+    if problems:  # the rest is judged with durations that can be read
+        cfg = replace(cfg, train=replace(t, epochs="1ep", warmup="0ep"))
+    return problems + check_settings(training_settings(cfg), "train")
 
 
 def _fine_tune(cfg: Config) -> list[str]:

@@ -43,7 +43,7 @@ LAYERS = {
     "stages": 8,
     "preflight": 9,
     "quickstart": 9,
-    "catalogue": 9,
+    "listing": 9,
     "cli": 10,
     "__main__": 11,
     "__init__": 11,  # the package's front door, whose names are fetched when asked for

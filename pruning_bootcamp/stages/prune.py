@@ -70,7 +70,7 @@ def _cycle(
     folder = run.folder if p.iterations == 1 else run.path(f"cycle_{number}")
     saved = folder / "pruned_model.pth"
     if p.iterations > 1 and saved.exists():
-        checkpoint = load_checkpoint(saved)
+        checkpoint = load_checkpoint(saved, recipe=dense.recipe)
         LOGGER.info("Cycle %d: already finished, read from %s", number, saved)
         return checkpoint.model, checkpoint.masks, checkpoint.metrics
     result = prune_weights(

@@ -61,8 +61,8 @@ def test_the_same_seed_gives_the_same_network(trained: Path) -> None:
     command(trained, "train", "-c", SMOKE, "--save-dir", "results/again")
     one = torch.load(trained / "results" / "baseline" / "best_model.pth", weights_only=True)
     two = torch.load(trained / "results" / "again" / "best_model.pth", weights_only=True)
-    assert one["model"].keys() == two["model"].keys()
-    assert all(torch.equal(one["model"][name], two["model"][name]) for name in one["model"])
+    assert one["state_dict"].keys() == two["state_dict"].keys()
+    assert all(torch.equal(one["state_dict"][name], two["state_dict"][name]) for name in one["state_dict"])
 
 
 def test_eval_agrees_with_training_and_compares(trained: Path) -> None:
@@ -83,7 +83,7 @@ def test_unstructured_pruning_reaches_the_sparsity_and_keeps_it(trained: Path) -
     figures = metrics(run / "metrics.yaml")
     assert figures["sparsity"] == pytest.approx(0.8, abs=1e-4)
     saved = torch.load(run / "pruned_model.pth", weights_only=True)
-    zeros = sum(int((saved["model"][name] == 0).sum()) for name in saved["model"] if name.endswith("weight"))
+    zeros = sum(int((saved["state_dict"][name] == 0).sum()) for name in saved["state_dict"] if name.endswith("weight"))
     assert zeros >= 0.8 * figures["params_m"] * 1e6 * 0.95
 
 
