@@ -64,7 +64,7 @@ class MaskHook(Hook):
         self.model = model
         self.gradients_too = gradients_too
         self.masks: dict[str, Tensor] = {}
-        self._weights: list[nn.Parameter] = []
+        self._weights: list[Tensor] = []
         self._factors: list[Tensor] = []
         self.replace(masks)
 
@@ -92,18 +92,22 @@ class MaskHook(Hook):
     def on_gradients(self, state: StepState) -> None:
         if self.gradients_too and self._weights:
             pairs = [(w.grad, f) for w, f in zip(self._weights, self._factors, strict=True) if w.grad is not None]
-            torch._foreach_mul_([gradient for gradient, _ in pairs], [factor for _, factor in pairs])
+            _multiply([gradient for gradient, _ in pairs], [factor for _, factor in pairs])
 
     @torch.no_grad()
     def on_step_end(self, state: StepState) -> None:
         if self._weights:
-            torch._foreach_mul_(self._weights, self._factors)
+            _multiply(self._weights, self._factors)
 
     def state_dict(self) -> dict[str, Any]:
         return {"masks": self.masks}
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         self.replace(saved["masks"])
+
+
+def _multiply(tensors: list[Tensor], factors: list[Tensor]) -> None:
+    torch._foreach_mul_(tensors, factors)  # type: ignore[arg-type]  # the stub knows only numbers
 
 
 def apply_masks_exactly(model: nn.Module, masks: Mapping[str, Tensor]) -> None:

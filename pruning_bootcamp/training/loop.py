@@ -105,7 +105,7 @@ def fit(
             active=world.leads,
             visible=progress,
         )
-        with contextlib.closing(seen):
+        with contextlib.closing(seen), _compiler_explained(settings):
             seen.say("%s", _summary(training, splits, label))
             training.start()
             _run(training, seen, folder if world.leads else None, about, stop)
@@ -216,3 +216,18 @@ def _tuned_kernels(settings: FitSettings) -> Iterator[None]:
         yield
     finally:
         cudnn.benchmark = before
+
+
+@contextlib.contextmanager
+def _compiler_explained(settings: FitSettings) -> Iterator[None]:
+    """A network that torch.compile can't handle here is the user's to decide about: nothing falls back silently."""
+    if not settings.compile:
+        yield
+        return
+    from torch._dynamo.exc import TorchDynamoException
+
+    try:
+        yield
+    except TorchDynamoException as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise BootcampError(f"train.compile: torch.compile fails here ({reason}). Set compile=false.") from error

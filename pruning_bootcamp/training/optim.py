@@ -1,6 +1,7 @@
 """Optimisers and learning-rate schedules by name; the learning rate of a step is a pure function."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -117,7 +118,7 @@ def _check_share(name: str, value: float) -> None:
 
 
 def learning_rate(
-    step: int, total_steps: int, *, lr: float, schedule: str, schedule_args: dict[str, Any], warmup_steps: int = 0
+    step: int, total_steps: int, *, lr: float, schedule: str, schedule_args: Mapping[str, Any], warmup_steps: int = 0
 ) -> float:
     """The learning rate of optimiser step `step` (from 0).
 

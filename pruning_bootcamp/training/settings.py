@@ -51,7 +51,7 @@ def check_settings(settings: FitSettings, where: str = "train") -> list[str]:
         ("label_smoothing", s.label_smoothing, 0, 1 - 1e-9, "in [0, 1)"),
         ("mixup", s.mixup, 0, math.inf, "0 or more"),
         ("bn_l1", s.bn_l1, 0, math.inf, "0 or more"),
-        ("lr", s.lr, 5e-324, 1e6, "above 0"),
+        ("lr", s.lr, 5e-324, math.inf, "above 0"),
         ("ema", s.ema, 1e-9, 1 - 1e-9, "in (0, 1)"),
         ("clip_grad_norm", s.clip_grad_norm, 5e-324, math.inf, "above 0"),
         ("early_stopping", s.early_stopping, 1, math.inf, "at least 1"),
@@ -65,7 +65,7 @@ def check_settings(settings: FitSettings, where: str = "train") -> list[str]:
         problems.append(f"{where}.warmup: {s.warmup} leaves nothing of {where}.epochs={s.epochs}.")
     if not problems:
         try:  # the schedule's own complaints about its arguments
-            learning_rate(0, 1, lr=s.lr, schedule=s.schedule, schedule_args=dict(s.schedule_args))
+            learning_rate(0, 1, lr=s.lr, schedule=s.schedule, schedule_args=s.schedule_args)
         except BootcampError as error:
             problems += [f"{where}.{problem}" for problem in error.problems]
     return problems

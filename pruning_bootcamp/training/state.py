@@ -14,8 +14,9 @@ NAME = "training_state.pth"
 
 def write_state(folder: Path, state: Mapping[str, Any]) -> None:
     """Atomic: a kill leaves the state before or this one."""
-    with atomic_path(folder / NAME) as temporary:
-        torch.save(dict(state), temporary)
+    # through Python's own file: a full disk is then an OSError, not an internal failure of torch's writer
+    with atomic_path(folder / NAME) as temporary, open(temporary, "wb") as stream:
+        torch.save(dict(state), stream)
 
 
 def read_state(folder: Path | None, about: Mapping[str, str]) -> dict[str, Any] | None:
