@@ -10,12 +10,13 @@ from pruning_bootcamp.duration import parse_duration
 from pruning_bootcamp.errors import BootcampError, unknown
 from pruning_bootcamp.exporters import EXPORTERS
 from pruning_bootcamp.models import check_model
-from pruning_bootcamp.pruning.schedules import SCHEDULES
+from pruning_bootcamp.pruning.schedules import check_schedule
 from pruning_bootcamp.pruning.structured import check_structured
 from pruning_bootcamp.pruning.unstructured import check_unstructured
 from pruning_bootcamp.registry import Registry
 from pruning_bootcamp.runs import siblings
 from pruning_bootcamp.stages.common import training_settings
+from pruning_bootcamp.stages.prune import target_sparsity
 from pruning_bootcamp.tools.datasets import AUGMENTATIONS, check_dataset
 from pruning_bootcamp.training.optim import LR_SCHEDULES
 from pruning_bootcamp.training.settings import check_settings
@@ -63,17 +64,20 @@ def _fine_tune(cfg: Config) -> list[str]:
 def _unstructured(cfg: Config) -> list[str]:
     p = cfg.prune
     problems = check_unstructured(
-        sparsity=p.sparsity,
+        sparsity=target_sparsity(cfg),
         score=p.score.name,
         score_args=p.score.args,
         allocation=p.allocation.name,
         allocation_args=p.allocation.args,
         pattern=p.pattern.name,
         pattern_args=p.pattern.args,
+        include=p.include,
+        exclude=p.exclude,
         where="prune",
     )
-    problems += _registered(SCHEDULES, p.schedule, "prune.schedule")
-    return problems
+    if p.iterations > 1 and target_sparsity(cfg) is None:
+        problems.append(f"prune.iterations: {p.iterations} cycles have nothing to grow: {p.pattern.name} says it all.")
+    return problems + check_schedule(p.schedule.name, p.schedule.args, "prune.schedule")
 
 
 def _structured(cfg: Config) -> list[str]:

@@ -13,6 +13,7 @@ LAYERS = {
     "schema": 0,
     "registry": 0,
     "duration": 0,
+    "shorthand": 0,
     "logs": 0,
     "runtime": 0,
     "tools.modes": 0,
@@ -55,6 +56,7 @@ ALLOWED = {
     ("registry", "schema"),
     ("registry", "errors"),
     ("duration", "errors"),
+    ("shorthand", "errors"),
     ("runtime", "errors"),
     ("runtime", "__init__"),  # the version
     ("runs", "errors"),

@@ -115,8 +115,8 @@ class FineTuneConfig:
 class PruneConfig:
     """Unstructured and semi-structured pruning: score x allocation x pattern, in one shot or in cycles."""
 
-    sparsity: float = _between(0.5, 0, 1, "[)")
-    """share of the prunable weights that are zero afterwards, in total"""
+    sparsity: float | None = _between(None, 0, 1, "[)")
+    """share of the prunable weights that are zero afterwards, in total; left out: what the pattern says, else 0.5"""
     score: Choice = _choice("magnitude", p=1)
     """what a weight is worth; short forms: l1, l2, global (= l1)"""
     allocation: Choice = _choice("uniform")

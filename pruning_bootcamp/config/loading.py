@@ -14,6 +14,7 @@ from pruning_bootcamp.config.fields import Choice, Config
 from pruning_bootcamp.errors import BootcampError, unknown
 from pruning_bootcamp.runs import siblings
 from pruning_bootcamp.schema import Mismatch, coerce
+from pruning_bootcamp.shorthand import parse_pattern
 
 T = TypeVar("T")
 
@@ -152,10 +153,12 @@ _BROKEN = object()
 def _build_choice(value: Any, where: str, annotation: Any, problems: list[str]) -> Any:
     if value is None and type(None) in getattr(annotation, "__args__", ()):
         return None
+    short_args: dict[str, Any] = {}
     if where == "prune.pattern":
-        hint = sexagesimal_hint(value)
-        if hint:
-            problems.append(f"{where}: {hint}")
+        try:
+            value, short_args = _short_pattern(value)
+        except BootcampError as error:
+            problems += [f"{where}: {problem}" for problem in error.problems]
             return _BROKEN
     if isinstance(value, dict) and value.keys() <= {"name", "args"} and isinstance(value.get("name"), str):
         name, args = value["name"], value.get("args") or {}
@@ -170,20 +173,17 @@ def _build_choice(value: Any, where: str, annotation: Any, problems: list[str]) 
     short = SHORT_FORMS.get(where, {}).get(name)
     if short:
         return Choice(short[0], {**short[1], **args})
-    kept_of = re.fullmatch(r"(\d+):(\d+)", name) if where == "prune.pattern" else None
-    if kept_of:
-        return Choice("nm", {"n": int(kept_of[1]), "m": int(kept_of[2]), **args})
-    return Choice(name, {str(key): entry for key, entry in args.items()})
+    return Choice(name, {**short_args, **{str(key): entry for key, entry in args.items()}})
 
 
-def sexagesimal_hint(value: Any) -> str | None:
-    """YAML reads unquoted 2:4 as 2 * 60 + 4 = 124: what was meant, or None when that can't be it."""
-    if isinstance(value, dict):
-        value = value.get("name")
-    if isinstance(value, bool) or not isinstance(value, int) or not 60 <= value < 60 * 60:
-        return None
-    meant = f"{value // 60}:{value % 60}"
-    return f'{value} is not a pattern. YAML reads {meant} without quotes as that number: write "{meant}".'
+def _short_pattern(value: Any) -> tuple[Any, dict[str, Any]]:
+    """ "2:4" or {name: "2:4"} with the name that it stands for, and the settings."""
+    if not isinstance(value, dict):
+        return parse_pattern(value)
+    if "name" not in value:
+        return value, {}
+    name, args = parse_pattern(value["name"])
+    return {**value, "name": name}, args
 
 
 def _check_range(value: Any, limits: tuple[float | None, float | None, str], where: str, problems: list[str]) -> None:

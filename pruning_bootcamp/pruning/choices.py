@@ -6,10 +6,11 @@ from typing import Any
 
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.pruning.allocation import ALLOCATIONS
-from pruning_bootcamp.pruning.patterns import PATTERNS, parse_pattern
+from pruning_bootcamp.pruning.patterns import PATTERNS
 from pruning_bootcamp.pruning.scores import SCORES, needs_of
 from pruning_bootcamp.pruning.solvers import SOLVERS
 from pruning_bootcamp.registry import Entry
+from pruning_bootcamp.shorthand import parse_pattern
 
 # How far the asked sparsity may lie from the one a pattern fixes: 0.667 is meant to be 1:3.
 _SAME_SPARSITY = 0.005

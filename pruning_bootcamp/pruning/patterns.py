@@ -4,14 +4,12 @@ A score comes as [out, in, *kernel] (a transposed convolution's is brought into 
 `count` zeros asked for, the mask has exactly that many, ties going by lowest index first.
 """
 
-import re
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.pruning.selection import count_below, keep_highest
 from pruning_bootcamp.registry import Registry
 
@@ -106,26 +104,6 @@ def threshold(score: Tensor, count: int, *, value: float = 0.01) -> Tensor:
     keep = score >= value
     assert count == score.numel() - int(torch.count_nonzero(keep))
     return keep
-
-
-def parse_pattern(pattern: object) -> tuple[str, dict[str, Any]]:
-    """Name and settings of a pattern's short form: "2:4" -> ("nm", {"n": 2, "m": 4}), "4x1" -> a block.
-
-    Any other text is a name without settings. A number is what YAML made of an unquoted 2:4, and the error says so.
-    """
-    if isinstance(pattern, bool) or not isinstance(pattern, int | str):
-        raise BootcampError(f'{pattern!r} is not a pattern. Write a name, or "2:4" in quotes for 2 kept of 4.')
-    if isinstance(pattern, int):
-        n, m = divmod(pattern, 60)
-        if n < 1 or m < 1:
-            raise BootcampError(f'{pattern} is not a pattern. Write a name, or "2:4" in quotes for 2 kept of 4.')
-        raise BootcampError(
-            f'{pattern} is not a pattern: {n}:{m} unquoted in YAML is the number {pattern}. Write "{n}:{m}" in quotes.'
-        )
-    for name, sign, keys in (("nm", ":", ("n", "m")), ("block", "x", ("rows", "columns"))):
-        if found := re.fullmatch(rf"\s*(\d+)\s*{sign}\s*(\d+)\s*", pattern):
-            return name, {keys[0]: int(found[1]), keys[1]: int(found[2])}
-    return pattern, {}
 
 
 def fact(name: str, fact_name: str) -> Callable[..., Any] | None:

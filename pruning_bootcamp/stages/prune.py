@@ -13,7 +13,9 @@ from pruning_bootcamp.duration import parse_duration
 from pruning_bootcamp.evaluation import cost_of, evaluate_on, say_disagreement
 from pruning_bootcamp.logs import LOGGER, also_to_file
 from pruning_bootcamp.models import make_prunable
+from pruning_bootcamp.pruning.allocation import ALLOCATIONS
 from pruning_bootcamp.pruning.masks import detached_copy
+from pruning_bootcamp.pruning.patterns import PATTERNS
 from pruning_bootcamp.pruning.scores import needs_of
 from pruning_bootcamp.pruning.structured import StructuredPlan, cut_channels, plan_structured
 from pruning_bootcamp.pruning.unstructured import UnstructuredResult, iterative_sparsities
@@ -42,11 +44,14 @@ def prune_unstructured(cfg: Config, method: str | None = None, resume: bool | No
         dense = common.open_network(path, cfg, splits)
         p = cfg.prune
         LOGGER.info("\n=== Pruning: %s (%s, %s) ===", p.score.name, p.allocation.name, _pattern_text(cfg))
-        LOGGER.info("Target sparsity: %.1f%%", 100 * p.sparsity)
+        target = target_sparsity(cfg)
+        LOGGER.info("Target sparsity: %s", "as the pattern says" if target is None else f"{100 * target:.1f}%")
         LOGGER.info("Mode: %s", "one-shot" if p.iterations == 1 else f"{p.iterations} cycles, {p.schedule.name}")
 
         model, masks = detached_copy(dense.model), dict[str, Tensor]()
-        steps = iterative_sparsities(p.sparsity, p.iterations, p.schedule.name, p.schedule.args)
+        steps: list[float | None] = [target]
+        if target is not None:
+            steps = [*iterative_sparsities(target, p.iterations, p.schedule.name, p.schedule.args)]
         cycles: list[dict[str, Any]] = []
         for number, sparsity in enumerate(steps, start=1):
             model, masks, figures = _cycle(cfg, run, number, sparsity, model, masks, dense, splits, device)
@@ -58,7 +63,7 @@ def _cycle(
     cfg: Config,
     run: Run,
     number: int,
-    sparsity: float,
+    sparsity: float | None,
     model: nn.Module,
     masks: Masks,
     dense: Checkpoint,
@@ -121,6 +126,8 @@ def _say_pruned(result: UnstructuredResult, number: int, cycles: int) -> None:
     LOGGER.info("%spruned to %.2f%% of %d layers' weights", which, 100 * result.sparsity, len(result.layers))
     for layer, reason in result.skipped.items():
         LOGGER.info("  skipped %s: %s", layer, reason)
+    for layer, reason in result.left_out.items():
+        LOGGER.info("  left out %s: %s", layer, reason)
     for note in result.notes:
         LOGGER.info("  note: %s", note)
 
@@ -324,6 +331,16 @@ def _say_results(metrics: dict[str, Any], flops: Any, run: Run) -> None:
 _SECTIONS = ("data", "model", "train", "prune", "structured", "recover", "fine_tune", "goal")
 
 
+def target_sparsity(cfg: Config) -> float | None:
+    """The sparsity asked for; left out, None where the pattern or allocation says it, else one half."""
+    p = cfg.prune
+    if p.sparsity is not None:
+        return p.sparsity
+    says_it = p.pattern.name in PATTERNS and "fixed_count" in PATTERNS[p.pattern.name].facts
+    says_it |= p.allocation.name in ALLOCATIONS and bool(ALLOCATIONS[p.allocation.name].facts.get("own_sparsity"))
+    return None if says_it else 0.5
+
+
 def _pattern_text(cfg: Config) -> str:
     pattern = cfg.prune.pattern
     return f"{pattern.args['n']}:{pattern.args['m']}" if pattern.name == "nm" else pattern.name
@@ -334,7 +351,9 @@ def _unstructured_folder(cfg: Config, method: str | None) -> Path:
     mode = {"uniform": "layerwise"}.get(p.allocation.name, p.allocation.name)
     pattern = "" if p.pattern.name == "unstructured" else "_" + _pattern_text(cfg).replace(":", "of")
     cycles = "" if p.iterations == 1 else f"_x{p.iterations}"
-    return common.RESULTS / "unstructured" / f"{method or p.score.name}_{mode}_sp{p.sparsity:g}{pattern}{cycles}"
+    target = target_sparsity(cfg)
+    sparsity = "" if target is None else f"_sp{target:g}"
+    return common.RESULTS / "unstructured" / f"{method or p.score.name}_{mode}{sparsity}{pattern}{cycles}"
 
 
 def _structured_folder(cfg: Config) -> Path:

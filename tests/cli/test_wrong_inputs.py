@@ -88,7 +88,7 @@ CASES = (
     Case("unknown dataset", ("train", "-c", SMOKE, "data.name=digit"), ("unknown dataset 'digit'", "Did you mean 'digits'")),
     Case("sparsity out of range", (*PRUNE, "w.pth", "--sparsity", "1.4"), ("prune.sparsity: 1.4 is not in [0, 1)",), _weights("w.pth")),
     Case("N above M", (*PRUNE, "w.pth", "--pattern", "4:2"), ("4:2",), _weights("w.pth")),
-    Case("2:4 without quotes in YAML", ("train", "-c", "x.yaml"), ('write "2:4"',), _write("x.yaml", "prune: {pattern: 2:4}\n")),
+    Case("2:4 without quotes in YAML", ("train", "-c", "x.yaml"), ('Write "2:4" in quotes',), _write("x.yaml", "prune: {pattern: 2:4}\n")),
     Case("two budgets", ("prune-structured", "-c", SMOKE, "--checkpoint", "w.pth", "--sparsity", "0.5", "--target-flops-reduction", "0.5"), ("structured",), _weights("w.pth")),
     Case("missing checkpoint", ("eval", "-c", SMOKE, "--checkpoint", "best.pth"), ("there is no file best.pth",)),
     Case("corrupt checkpoint", ("eval", "-c", SMOKE, "--checkpoint", "w.pth"), ("w.pth",), _write("w.pth", "not a checkpoint")),

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.pruning.patterns import PATTERNS, parse_pattern
+from pruning_bootcamp.pruning.patterns import PATTERNS
+from pruning_bootcamp.shorthand import parse_pattern
 
 ARGS: dict[str, list[dict[str, Any]]] = {
     "nm": [{"n": 2, "m": 4}, {"n": 4, "m": 8}, {"n": 1, "m": 4}, {"n": 4, "m": 4}, {"n": 3, "m": 5}],

@@ -49,7 +49,8 @@ def test_another_name_drops_the_old_settings(tmp_path: Path) -> None:
 
 def test_unquoted_two_of_four_is_explained(tmp_path: Path) -> None:
     (only,) = problems(write(tmp_path, "prune: {pattern: 2:4}\n"))
-    assert only == 'prune.pattern: 124 is not a pattern. YAML reads 2:4 without quotes as that number: write "2:4".'
+    assert only.startswith("prune.pattern: 124 is not a pattern")
+    assert 'Write "2:4" in quotes' in only
 
 
 def test_all_problems_at_once(tmp_path: Path) -> None:
