@@ -19,7 +19,10 @@ __all__ = ["EXPORTERS", "ExportReport", "Runner", "deployable_copy", "export_mod
 
 @dataclass(frozen=True)
 class ExportReport:
-    """One written file. Differences are against the network, None when it was not verified (see verify.Difference)."""
+    """One written file. Differences are against the network, None when it was not verified (see verify.Difference).
+
+    `warning` says when the verification passed and proves little.
+    """
 
     format: str
     path: Path
@@ -29,6 +32,7 @@ class ExportReport:
     relative_difference: float | None
     batch_sizes: tuple[int, ...]
     new_process: bool
+    warning: str | None = None
 
     def __str__(self) -> str:
         title = EXPORTERS[self.format].facts["title"]
@@ -40,6 +44,7 @@ class ExportReport:
                 f"({self.relative_difference:.1e} relative to the largest output; batches of {sizes})",
                 f"✓ {title} export verified successfully, here and in a new process without pruning_bootcamp",
             ]
+            lines += [f"! {self.warning}"] if self.warning else []
         else:
             lines.append(f"- {title} export not verified (--no-verify)")
         return "\n".join(lines)
@@ -96,6 +101,16 @@ def export_model(
         relative_difference=difference.relative if difference else None,
         batch_sizes=tuple(batch_sizes) if verify else (),
         new_process=verify,
+        warning=_proves_little(difference, tolerance) if difference else None,
+    )
+
+
+def _proves_little(difference: Difference, tolerance: float) -> str | None:
+    if difference.largest_output > 1000 * tolerance:
+        return None
+    return (
+        f"The network's largest output is only {difference.largest_output:.1e}, so this check could hardly fail. "
+        "Is the network trained?"
     )
 
 

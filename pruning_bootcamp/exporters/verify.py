@@ -27,15 +27,23 @@ assert "pruning_bootcamp" not in sys.modules, "the project was imported"
 
 @dataclass(frozen=True)
 class Difference:
-    """The largest difference over all outputs, and the same divided by max(1, largest |output| of the network)."""
+    """The largest difference over all outputs, and the same divided by max(1, largest |output| of the network).
+
+    `largest_output` is the network's: where it is tiny (an untrained network), agreement proves little.
+    """
 
     absolute: float
     relative: float
+    largest_output: float
 
     @staticmethod
     def largest(differences: Iterable["Difference"]) -> "Difference":
         found = list(differences)
-        return Difference(max(one.absolute for one in found), max(one.relative for one in found))
+        return Difference(
+            max(one.absolute for one in found),
+            max(one.relative for one in found),
+            max(one.largest_output for one in found),
+        )
 
 
 def fresh_inputs(example: Tensor, batch_sizes: Iterable[int], seed: int = 0) -> dict[str, Tensor]:
@@ -90,11 +98,12 @@ def _compare(
         if given.shape != expected.shape:
             raise GoalNotMet(f"the file gives shape {given.shape} for a {name}{where}, the network {expected.shape}")
         absolute = float(np.abs(given.astype(np.float64) - expected).max())
-        relative = absolute / max(1.0, float(np.abs(expected).max()))
+        largest_output = float(np.abs(expected).max())
+        relative = absolute / max(1.0, largest_output)
         if not relative < tolerance:  # NaN is not below anything
             raise GoalNotMet(
                 f"the file and the network differ by {absolute:.1e} for a {name}{where} ({relative:.1e} relative to "
                 f"the largest output, at least 1); allowed is less than {tolerance:.1e}"
             )
-        found.append(Difference(absolute, relative))
+        found.append(Difference(absolute, relative, largest_output))
     return Difference.largest(found)

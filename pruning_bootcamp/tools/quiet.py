@@ -27,8 +27,9 @@ def quiet(who: str) -> Iterator[None]:
     catcher = logging.StreamHandler(said)
     warned: list[warnings.WarningMessage] = []
     try:
-        for logger in (root, *others):
-            logger.handlers = [catcher]
+        root.handlers = [catcher]
+        for logger in others:
+            logger.handlers = [] if logger.propagate else [catcher]
         with (
             contextlib.redirect_stdout(said),
             contextlib.redirect_stderr(said),

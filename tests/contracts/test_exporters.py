@@ -73,6 +73,7 @@ def test_the_file_is_the_network(name: str, tmp_path: Path) -> None:
     assert report.relative_difference is not None
     assert report.relative_difference < 1e-5
     assert "verified successfully" in str(report)
+    assert report.warning is None
 
     assert model.training, "the model is left as it was"
     assert all(parameter.requires_grad for parameter in model.parameters())

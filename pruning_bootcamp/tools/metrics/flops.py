@@ -38,7 +38,7 @@ class Flops:
     macs: convolutions, linear layers and matrix products, by torch's counter.
     macs_thop: thop's figure, or None with the reason in thop_missing.
     disagreement_pct: |thop - torch| in percent of torch's (100 where torch's is 0); 0 when thop could not count.
-    disagreeing: when that is above AGREEMENT_PCT, the layers that differ most, with both figures and the known cause.
+    disagreeing: when that is above AGREEMENT_PCT, the layers that differ, with both figures and the known cause.
     skipped: layers that ran and that torch's counter can't count, so that `macs` is too low.
     """
 
@@ -164,17 +164,23 @@ def _count_with_thop(model: nn.Module, example: Tensor) -> tuple[dict[str, float
 
 
 def _disagreeing(layers: list[LayerFlops], modules: dict[str, nn.Module], called: set[str], most: int = 5) -> list[str]:
-    """The layers whose counts are furthest apart, furthest first, each with both figures and why."""
+    """What differs, most first: the layers of one kind and cause together, the furthest apart named first."""
+    groups: dict[tuple[str, str], list[LayerFlops]] = {}
+    for layer in sorted(layers, key=_apart, reverse=True):
+        if _apart(layer) > 0:
+            groups.setdefault((layer.kind, _cause(layer, modules[layer.name], called)), []).append(layer)
+    furthest = sorted(groups.items(), key=lambda group: -sum(_apart(layer) for layer in group[1]))
+    lines = []
+    for (kind, cause), alike in furthest[:most]:
+        names = ", ".join(layer.name or "the model itself" for layer in alike[:3])
+        more = f" and {len(alike) - 3} more" if len(alike) > 3 else ""
+        by_torch, by_thop = sum(layer.macs for layer in alike), sum(layer.macs_thop or 0.0 for layer in alike)
+        lines.append(f"{names}{more} ({kind}): torch {by_torch / 1e6:.4g} M, thop {by_thop / 1e6:.4g} M; {cause}")
+    return lines
 
-    def apart(layer: LayerFlops) -> float:
-        return abs(layer.macs - (layer.macs_thop or 0.0))
 
-    furthest = sorted((layer for layer in layers if apart(layer) > 0), key=apart, reverse=True)
-    return [
-        f"{layer.name or 'the model itself'} ({layer.kind}): torch {layer.macs / 1e6:.4g} M, "
-        f"thop {(layer.macs_thop or 0.0) / 1e6:.4g} M; {_cause(layer, modules[layer.name], called)}"
-        for layer in furthest[:most]
-    ]
+def _apart(layer: LayerFlops) -> float:
+    return abs(layer.macs - (layer.macs_thop or 0.0))
 
 
 def _cause(layer: LayerFlops, module: nn.Module, called: set[str]) -> str:
@@ -193,7 +199,9 @@ def _cause(layer: LayerFlops, module: nn.Module, called: set[str]) -> str:
 
 
 def _has_matrix(module: nn.Module) -> bool:
-    return any(parameter.ndim >= 2 for parameter in module.parameters(recurse=False))
+    """A weight with two sides longer than 1, in a layer of its own: not a block's scales or position embedding."""
+    shapes = [parameter.shape for parameter in module.parameters(recurse=False)]
+    return not any(module.children()) and any(sum(side > 1 for side in shape) >= 2 for shape in shapes)
 
 
 def _skipped(modules: dict[str, nn.Module], called: set[str], macs: dict[str, float]) -> list[str]:

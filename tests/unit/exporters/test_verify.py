@@ -96,6 +96,14 @@ def test_a_traced_batch_size_is_caught(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_agreement_on_hardly_any_output_is_not_passed_off_as_proof(tmp_path: Path) -> None:
+    model = nn.Linear(3, 3, bias=False)
+    nn.init.zeros_(model.weight)
+    report = export_model(model, torch.zeros(1, 3), tmp_path, format="onnx")
+    assert report.verified
+    assert "could hardly fail" in str(report)
+
+
 def test_without_verification_the_report_says_so(tmp_path: Path) -> None:
     report = export_model(DOUBLE, torch.zeros(1, 3), tmp_path, format="torchscript", verify=False)
     assert (report.verified, report.new_process, report.max_difference, report.batch_sizes) == (False, False, None, ())

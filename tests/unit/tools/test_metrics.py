@@ -103,6 +103,25 @@ def test_a_layer_that_cannot_be_counted_is_named() -> None:
     assert compute_flops(cifar_resnet18(), torch.zeros(1, 3, 8, 8)).skipped == []
 
 
+def test_layers_that_differ_alike_are_told_together() -> None:
+    blocks = [nn.Sequential(nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2)) for _ in range(5)]
+    (line,) = compute_flops(nn.Sequential(*blocks), torch.zeros(1, 2, 10, 10)).disagreeing
+    # thop: 2 operations an element, twice over for scale and shift
+    assert line.startswith("0.1, 1.1, 2.1 and 2 more (BatchNorm2d): torch 0 M, thop 0.004 M; thop counts")
+
+
+def test_scales_and_embeddings_are_not_uncounted_layers() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale, self.table, self.layer = nn.Parameter(torch.ones(4, 1)), nn.Embedding(5, 4), nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x + self.table(torch.tensor([1]))) * self.scale.T
+
+    assert compute_flops(Scaled(), torch.zeros(1, 4)).skipped == []
+
+
 def test_a_layer_used_twice_counts_twice() -> None:
     shared = nn.Linear(4, 4)
     flops = compute_flops(nn.Sequential(shared, nn.ReLU(), shared), torch.zeros(1, 4))
