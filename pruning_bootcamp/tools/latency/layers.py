@@ -1,8 +1,9 @@
 """Where the time of a forward pass goes: milliseconds and multiply-accumulates, layer by layer."""
 
+import contextlib
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,7 +94,8 @@ class _Profiler:
             running.pop()
 
         modules = dict(self.model.named_modules())
-        self._run_hooked(modules, before, after)
+        with self._hooked(modules, before, after):
+            self.model(self.example)
         self.layers = {path: modules[path] for path in order if path not in callers}
         if not self.layers:
             raise BootcampError("profile: no layer of this network runs as a module, so none can be timed.")
@@ -107,9 +109,10 @@ class _Profiler:
         def mark(path: str) -> None:
             marks.append((path, self._clock()))
 
-        begun = self._clock()
-        self._run_hooked(self.layers, mark, mark)
-        ended = self._clock()
+        with self._hooked(self.layers, mark, mark):
+            begun = self._clock()
+            self.model(self.example)
+            ended = self._clock()
         synchronize(self.device)
         spent = dict.fromkeys(self.layers, 0.0)
         for (path, entered), (_, left) in zip(marks[::2], marks[1::2], strict=True):
@@ -132,16 +135,17 @@ class _Profiler:
     def _between(self, begun: Any, ended: Any) -> float:
         return begun.elapsed_time(ended) if self.device.type == "cuda" else (ended - begun) / 1e6
 
-    def _run_hooked(
+    @contextlib.contextmanager
+    def _hooked(
         self, modules: Mapping[str, nn.Module], before: Callable[[str], None], after: Callable[[str], None]
-    ) -> None:
-        """One pass that calls `before(path)` and `after(path)` around each of the modules."""
+    ) -> Iterator[None]:
+        """Inside, `before(path)` and `after(path)` are called around each of the modules."""
         handles = []
         for path, module in modules.items():
             handles.append(module.register_forward_pre_hook(lambda *_, path=path: before(path)))
             handles.append(module.register_forward_hook(lambda *_, path=path: after(path)))
         try:
-            self.model(self.example)
+            yield
         finally:
             for handle in handles:
                 handle.remove()
