@@ -1,0 +1,104 @@
+"""The data sets by name: checked before anything is read, then opened and split."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.registry import Registry
+from pruning_bootcamp.tools.datasets.selection import hold_out, take
+from pruning_bootcamp.tools.datasets.splits import Split, Splits
+
+# Facts of a data set: channels (unless it has a setting of that name), and look(root, settings), which raises
+# BootcampError when the data is not there, without decoding any of it.
+DATASETS: Registry[Callable[..., Splits]] = Registry("dataset", given=("root", "val_fraction", "limit"))
+
+Statistic = tuple[float, ...]  # one value per channel
+
+VAL_AT_LEAST = 500  # with a limit: how many validation images stay even when fewer are trained on
+
+
+def load_dataset(
+    name: str,
+    *,
+    root: str | Path = "data",
+    seed: int = 0,
+    val_fraction: float = 0.1,
+    limit: int | None = None,
+    args: Mapping[str, Any] | None = None,
+) -> Splits:
+    """The data set, its validation split held out of train. `args` are the settings of the registered function.
+
+    `seed`, the run's, changes nothing here: which images are held out, and which a `limit` keeps, depends on the data's
+    own `split_seed` setting alone, so that runs with different seeds are compared on the same images.
+    `limit` is the number of training images, chosen after the validation split and in the classes' true shares;
+    validation is then cut to max(limit, 500) images, and the test split is never cut.
+    """
+    args = args or {}
+    problems = check_dataset(name, root=root, args=args)
+    if not 0 < val_fraction < 1:
+        problems.append(f"data.val_fraction: {val_fraction} is not in (0, 1).")
+    if limit is not None and limit < 1:
+        problems.append(f"data.limit: {limit} is not a positive number of images.")
+    if problems:
+        raise BootcampError(*problems)
+    settings, _ = DATASETS.check(name, args, "data")
+    return DATASETS[name](root=_folder(root), val_fraction=val_fraction, limit=limit, **settings)
+
+
+def check_dataset(name: str, *, root: str | Path, args: Mapping[str, Any], where: str = "data") -> list[str]:
+    """Every problem with the name, the settings and the folder. Quick: lists folders, reads no image."""
+    settings, problems = DATASETS.check(name, args, where)
+    if name not in DATASETS:
+        return problems
+    facts = DATASETS[name].facts
+    channels = settings.get("channels", facts["channels"])
+    for statistic in ("mean", "std"):
+        values = settings.get(statistic)
+        if values is not None and len(values) != channels:
+            problems.append(f"{where}.args.{statistic}: {len(values)} values for {channels} channels.")
+    if any(value <= 0 for value in settings.get("std") or ()):
+        problems.append(f"{where}.args.std: {list(settings['std'])} has a value that is not above 0.")
+    if not problems:
+        try:
+            facts["look"](_folder(root), settings)
+        except BootcampError as error:
+            problems += [f"{where}.root: {problem}" for problem in error.problems]
+        except OSError as error:
+            problems.append(f"{where}.root: {error.filename}: can't be read ({error.strerror}).")
+    return problems
+
+
+def _folder(root: str | Path) -> Path:
+    return Path(root).expanduser()
+
+
+def make_splits(
+    name: str,
+    *,
+    train: Split,
+    test: Split,
+    class_names: tuple[str, ...],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    augment: tuple[str, ...],
+    val_fraction: float,
+    split_seed: int,
+    limit: int | None,
+    val: Split | None = None,
+) -> Splits:
+    """Hold validation out of train (where the data set has none of its own), then limit both."""
+    if len(train) < 2 or len(test) == 0:
+        raise BootcampError(f"{name}: {len(train)} training and {len(test)} test images are too few to work with.")
+    if val is None:
+        kept, held_out = hold_out(train.labels, val_fraction, split_seed)
+        train, val = train.subset(kept), train.subset(held_out)
+    if limit is not None:
+        train = _limited(train, limit, split_seed)
+        val = _limited(val, max(limit, VAL_AT_LEAST), split_seed)
+    assert train.shape == val.shape == test.shape, "splits of one data set with different shapes"
+    return Splits(name, train, val, test, class_names, train.shape, mean, std, augment)
+
+
+def _limited(split: Split, limit: int, seed: int) -> Split:
+    return split.subset(take(split.labels, limit, seed)) if limit < len(split) else split

@@ -1,0 +1,90 @@
+"""The images of a data set as three splits: train, validation, test."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+class Split:
+    """Labelled images that can be fetched by index.
+
+    `shape` is what a network is given. Images may be stored with a margin around that, for random crops to use:
+    `fetch` gives the middle, `fetch_stored` the whole.
+    """
+
+    ahead = 0  # batches worth decoding before they are asked for; 0 where fetching is only indexing
+
+    def __init__(self, labels: Tensor, shape: tuple[int, int, int]) -> None:
+        self.labels = labels
+        self.shape = shape
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def fetch_stored(self, indices: Tensor) -> Tensor:
+        """uint8 [b, c, H, W] with H and W at least those of `shape`."""
+        raise NotImplementedError
+
+    def subset(self, indices: Tensor) -> "Split":
+        """Only these images, in this order."""
+        raise NotImplementedError
+
+    def to(self, device: torch.device | str) -> "Split":
+        """The split with its images in the device's memory, or itself when they stay in files."""
+        raise NotImplementedError
+
+    def fetch(self, indices: Tensor) -> Tensor:
+        """uint8 [b, c, h, w] of `shape`."""
+        return centre(self.fetch_stored(indices), self.shape[1:])
+
+
+class ImageSplit(Split):
+    """Images in memory: uint8 [n, c, H, W]. `size` is (h, w) of what a network is given, where that is smaller."""
+
+    def __init__(self, images: Tensor, labels: Tensor, size: tuple[int, int] | None = None) -> None:
+        assert images.dtype == torch.uint8, images.dtype
+        assert images.dim() == 4, images.shape
+        assert len(images) == len(labels)
+        height, width = size or (images.shape[2], images.shape[3])
+        super().__init__(labels.long(), (images.shape[1], height, width))
+        self.images = images
+
+    def fetch_stored(self, indices: Tensor) -> Tensor:
+        return self.images[moved(indices, self.images.device)]
+
+    def subset(self, indices: Tensor) -> "ImageSplit":
+        indices = indices.to(self.images.device)
+        return ImageSplit(self.images[indices], self.labels[indices], self.shape[1:])
+
+    def to(self, device: torch.device | str) -> "ImageSplit":
+        return ImageSplit(self.images.to(device), self.labels.to(device), self.shape[1:])
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A data set ready for use. `val` is for every choice; `test` is read once, at the end."""
+
+    name: str
+    train: Split
+    val: Split
+    test: Split
+    class_names: tuple[str, ...]
+    shape: tuple[int, int, int]
+    """channels, height, width of what a network is given"""
+    mean: tuple[float, ...]
+    """per channel, of pixels scaled to [0, 1]"""
+    std: tuple[float, ...]
+    augment: tuple[str, ...]
+    """names of the augmentations that suit these images"""
+
+
+def centre(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """The middle (h, w) of images [b, c, H, W]."""
+    top, left = (images.shape[2] - size[0]) // 2, (images.shape[3] - size[1]) // 2
+    return images[:, :, top : top + size[0], left : left + size[1]]
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """On the device; a copy to a GPU does not make the program wait for the work already queued there."""
+    return tensor.to(device, non_blocking=device.type == "cuda")
