@@ -45,7 +45,7 @@ def test_shapes_types_and_labels_are_as_stated(prepared: Prepared) -> None:
         assert split.shape == splits.shape
         assert split.labels.dtype == torch.long
         assert len(split.labels) == len(split)
-        assert 0 <= split.labels.min()
+        assert split.labels.min() >= 0
         assert split.labels.max() < classes
     assert splits.train.labels.unique().tolist() == list(range(classes))
 

@@ -192,7 +192,7 @@ def test_reading_ahead_stops_with_the_reader(files: FileSplit) -> None:
 
 def test_a_file_that_turns_bad_is_named_during_training(files: FileSplit) -> None:
     Path(files.paths[7]).write_bytes(b"not an image")
-    with pytest.raises(BootcampError, match="7.png: can't be read as an image"):
+    with pytest.raises(BootcampError, match=r"7\.png: can't be read as an image"):
         list(TrainBatches(files, batch_size=4, seed=0, augment=(), **LOOK).epoch(0))
 
 
