@@ -186,9 +186,14 @@ def shrink_to(
     taken = dict.fromkeys((ladder.name for ladder in ladders), 0)
     target = baseline * (1 - reduction)
     lowest = target - tolerance * baseline
-    slack = 1e-9 * baseline
-    due = sorted((key, place, number) for place, ladder in enumerate(ladders) for number, key in enumerate(ladder.keys))
-    for _, place, _ in due:
+    slack = 1e-9 * baseline  # sums of floats
+    # equal keys (a fresh network's scales are all 1) go by the share that is gone, not group after group
+    due = sorted(
+        (key, ladder.stops[number + 1] / len(ladder.order), place)
+        for place, ladder in enumerate(ladders)
+        for number, key in enumerate(ladder.keys)
+    )
+    for _, _, place in due:
         if costs.amount[measure] <= target + slack:
             return taken
         ladder = ladders[place]
@@ -247,3 +252,14 @@ def nearest_stop(ladder: Ladder, share: float) -> int:
     """Steps to take so that `round(share * width)` units go, or as near as the stops allow (the fewer on a tie)."""
     wanted = round(share * len(ladder.order))
     return min(range(len(ladder.stops)), key=lambda number: (abs(ladder.stops[number] - wanted), number))
+
+
+def most_reachable(costs: Costs, ladders: Sequence[Ladder], taken: Mapping[str, int], measure: Measure) -> float:
+    """What is left of `measure` when every group goes to the end of its ladder; `costs` stays as it is."""
+    rest = [(ladder.name, ladder.order[ladder.stops[taken[ladder.name]] : ladder.stops[-1]]) for ladder in ladders]
+    for name, units in rest:
+        costs.change(name, units)
+    least = costs.amount[measure]
+    for name, units in rest:
+        costs.change(name, units, back=True)
+    return least

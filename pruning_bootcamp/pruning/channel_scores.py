@@ -45,7 +45,7 @@ def bn_scale(group: Group) -> Tensor:
 @CHANNEL_SCORES.register("random", needs=("seed",))
 def random(group: Group, *, seed: int) -> Tensor:
     """Drawn at random: the floor that every other score must beat, and often does not."""
-    generator = torch.Generator().manual_seed(seed * 2**32 + zlib.crc32(group.name.encode()))
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {group.name}".encode()))
     return torch.rand(group.width, generator=generator, dtype=torch.double)
 
 

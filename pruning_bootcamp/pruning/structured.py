@@ -8,7 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError, GoalNotMet, nearest, unknown
-from pruning_bootcamp.pruning.budget import TOLERANCE, Costs, Ladder, Measure, make_ladder, nearest_stop, shrink_to
+from pruning_bootcamp.pruning.budget import (
+    TOLERANCE,
+    Costs,
+    Ladder,
+    Measure,
+    make_ladder,
+    most_reachable,
+    nearest_stop,
+    shrink_to,
+)
 from pruning_bootcamp.pruning.channel_scores import CHANNEL_SCORES, score_groups, why_not_scored
 from pruning_bootcamp.pruning.groups import Group, cut_members, find_groups
 from pruning_bootcamp.pruning.masks import detached_copy
@@ -136,20 +145,17 @@ def plan_structured(
     Raises BootcampError for wrong settings or a network without anything to cut, GoalNotMet when the budget can't be
     reached, saying what can.
     """
-    budgets: dict[str, Any] = {
-        "sparsity": sparsity,
-        "flops_reduction": flops_reduction,
-        "params_reduction": params_reduction,
-    }
+    shares = (("sparsity", sparsity), ("flops_reduction", flops_reduction), ("params_reduction", params_reduction))
+    budgets: dict[str, Any] = dict(shares)
     limits: dict[str, Any] = {"round_to": round_to, "min_width": min_width, "max_sparsity": max_sparsity}
     problems = check_structured(score=score, score_args=score_args, allocation=allocation, **budgets, **limits)
     if problems:
         raise BootcampError(*problems)
     args, _ = CHANNEL_SCORES.check(score, score_args or {}, "score")
-    budget, asked = next((name, value) for name, value in budgets.items() if value is not None)
+    budget, asked = next((name, value) for name, value in shares if value is not None)
     measure = _MEASURES[budget]
 
-    copied = detached_copy(model)
+    copied, example = _at_hand(model, example)
     everything = find_groups(copied, example)
     left_out = _left_out(everything, score, exclude)
     groups = [group for group in everything if group.name not in left_out]
@@ -158,15 +164,14 @@ def plan_structured(
     left_out |= {group.name: _too_narrow(group, limits) for group in groups if not ladders[group.name].keys}
     groups = [group for group in groups if group.name not in left_out]
     if not groups:
-        raise BootcampError(
-            *(f"{name}: {reason}" for name, reason in left_out.items()), where="nothing can be cut; this"
-        )
+        raise BootcampError(*(f"{name}: {reason}" for name, reason in left_out.items()), where="cutting this network")
 
     costs = Costs(copied, groups, example)
     before = dict(costs.amount)
     baseline = before | {"macs": baseline_macs or before["macs"], "params": baseline_params or before["params"]}
     steps = [ladders[group.name] for group in groups]
-    if budget == "sparsity" and allocation == "local":
+    alike = budget == "sparsity" and allocation == "local"  # rounded group by group: no total to meet
+    if alike:
         taken = {ladder.name: nearest_stop(ladder, asked) for ladder in steps}
         for ladder in steps:
             costs.change(ladder.name, ladder.gone(taken[ladder.name]))
@@ -175,11 +180,15 @@ def plan_structured(
         wanted = round(asked * before["channels"]) / before["channels"] if budget == "sparsity" else asked
         taken = shrink_to(costs, steps, measure, baseline[measure], wanted, TOLERANCE)
     achieved = 1 - costs.amount[measure] / baseline[measure]
-    _check_reached(budget, asked, achieved, allocation, costs, steps, taken, baseline[measure], left_out, limits)
+    if abs(achieved - asked) > TOLERANCE + 1e-9 and not alike:
+        most = 1 - most_reachable(costs, steps, taken, measure) / baseline[measure]
+        raise _not_met(budget, asked, achieved, most, left_out, limits)
+    if not any(taken.values()):
+        raise BootcampError(f"{budget} {asked:g} cuts nothing: no group can lose so little. Ask for more.")
     return StructuredPlan(
         groups=[_group_plan(group, ladders[group.name].gone(taken[group.name])) for group in groups],
         uncuttable=left_out,
-        limited=_limited(steps, taken, asked if budget == "sparsity" and allocation == "local" else None),
+        limited=_limited(steps, taken, asked if alike else None),
         budget=budget,
         asked=asked,
         achieved=achieved,
@@ -198,7 +207,7 @@ def cut_channels(model: nn.Module, example: Tensor, plan: StructuredPlan) -> Cut
     The new model has `model`'s mode, device and frozen parameters, and no traces of torch-pruning. Raises GoalNotMet,
     naming the first layer that differs, when the proof fails; BootcampError when the plan is another network's.
     """
-    copied = detached_copy(model)
+    copied, example = _at_hand(model, example)
     groups = {group.name: group for group in find_groups(copied, example)}
     keep = {}
     for part in plan.groups:
@@ -216,6 +225,11 @@ def cut_channels(model: nn.Module, example: Tensor, plan: StructuredPlan) -> Cut
     if params != plan.params_after:
         raise GoalNotMet(f"the cut network has {params} parameters, and the plan foresaw {plan.params_after}.")
     return CutResult(result, prove_slice(copied, result, cut, keep, example))
+
+
+def _at_hand(model: nn.Module, example: Tensor) -> tuple[nn.Module, Tensor]:
+    """A copy to work on, and the example where its weights are."""
+    return detached_copy(model), example.to(next((parameter.device for parameter in model.parameters()), "cpu"))
 
 
 def _left_out(groups: Sequence[Group], score: str, exclude: Sequence[str]) -> dict[str, str]:
@@ -272,37 +286,17 @@ def _limited(steps: Sequence[Ladder], taken: Mapping[str, int], share: float | N
     return limited
 
 
-def _check_reached(
-    budget: str,
-    asked: float,
-    achieved: float,
-    allocation: str,
-    costs: Costs,
-    steps: Sequence[Ladder],
-    taken: Mapping[str, int],
-    baseline: float,
-    left_out: Mapping[str, str],
-    limits: Mapping[str, Any],
-) -> None:
-    """GoalNotMet when the budget is missed, with what can be reached; BootcampError when nothing would be cut."""
-    if not any(taken.values()):
-        raise BootcampError(
-            f"{budget} {asked:g} cuts nothing: no group is wide enough to lose so little. Ask for more."
-        )
-    if abs(achieved - asked) <= TOLERANCE + 1e-9 or (budget == "sparsity" and allocation == "local"):
-        return
-    for ladder in steps:
-        for number in range(taken[ladder.name], len(ladder.keys)):
-            costs.change(ladder.name, ladder.step(number))
-    most = 1 - costs.amount[_MEASURES[budget]] / baseline
+def _not_met(
+    budget: str, asked: float, achieved: float, most: float, left_out: Mapping[str, str], limits: Mapping[str, Any]
+) -> GoalNotMet:
     set_limits = ", ".join(f"{name}={value}" for name, value in limits.items() if value is not None)
     if most < asked:
         others = "".join(f"\n  not cut: {name}: {reason}" for name, reason in left_out.items())
-        raise GoalNotMet(
+        return GoalNotMet(
             f"{budget} {asked:g} can't be reached: {most:.4f} is the most within {set_limits}. Ask for less, or raise "
             f"max_sparsity.{others}"
         )
-    raise GoalNotMet(
+    return GoalNotMet(
         f"{budget} {asked:g} can't be met within {TOLERANCE:g}: the nearest found is {achieved:.4f}, because widths "
         f"change in steps too coarse for it ({set_limits}). Leave round_to out or make it smaller, or ask for "
         f"{achieved:.3f}."

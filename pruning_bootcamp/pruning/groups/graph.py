@@ -23,6 +23,8 @@ from pruning_bootcamp.pruning.groups.members import Group, Kind, Member
 from pruning_bootcamp.pruning.groups.obstacles import Visits, layer_problem, operation_problems
 
 _LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
+# what a network's code, or torch-pruning's, raises when shapes or operations are not what it expects
+_FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 _KINDS: dict[OPTYPE, Kind] = {
     OPTYPE.DEPTHWISE_CONV: "depthwise",
     OPTYPE.BN: "batch_norm",
@@ -57,7 +59,11 @@ def find_groups(model: nn.Module, example: Tensor) -> list[Group]:
         free = [channel for channel in range(width) if channel not in covered[module]]
         if not free:
             continue
-        visits, tied = _walk(graph, module, free)
+        visits, tied = _walk(graph, module, free, names.widest)
+        if visits is None:
+            reason = "is reshaped over and over in a way that torch-pruning can't follow"
+            groups.append(Group(path, width, (), reason))
+            continue
         members, problems = _members(graph, visits, names)
         members.sort(key=lambda member: (member.path != path or not member.writes, order[member.path]))
         problems = [*operation_problems(visits, outputs), *problems, *_tie_blocks(members, tied)]
@@ -88,7 +94,7 @@ def _trace(model: nn.Module, example: Tensor) -> tuple[Any, list[Any]]:
     def forward(network: nn.Module, batch: Tensor) -> Any:
         try:
             return network(batch)
-        except (RuntimeError, ValueError, TypeError) as error:
+        except _FAILURES as error:
             shape = tuple(batch.shape)
             raise BootcampError(f"the network does not run on an input of shape {shape}: {error}") from error
 
@@ -97,7 +103,7 @@ def _trace(model: nn.Module, example: Tensor) -> tuple[Any, list[Any]]:
         # forward_fn: without one, torch-pruning first tries model(*batch), and takes any answer to that
         try:
             graph.build_dependency(model, example, forward_fn=forward, output_transform=note, verbose=False)
-        except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError) as error:
+        except _FAILURES as error:
             raise BootcampError(
                 f"the network can't be cut: torch-pruning can't follow it ({type(error).__name__}: {error}). Channel "
                 "shuffles and reshapes across channels are not supported; prune it unstructured instead."
@@ -122,8 +128,12 @@ def _traceable(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(flag)
 
 
-def _walk(graph: Any, root: nn.Module, channels: list[int]) -> tuple[Visits, "_Ties"]:
-    """Everywhere that the root's output channels go, and which of them must go together."""
+def _walk(graph: Any, root: nn.Module, channels: list[int], widest: int) -> tuple[Visits | None, "_Ties"]:
+    """Everywhere that the root's output channels go, and which of them must go together.
+
+    None instead of the places when an index passes `widest`, far above any layer's: reshapes that the graph takes for
+    flattens, one after the other, multiply the numbers without end (Swin's merging of patches).
+    """
     node, side = graph.module2node[root], graph.get_pruner_of_module(root).prune_out_channels
     visits: Visits = defaultdict(dict)
     tied = _Ties(channels)
@@ -144,6 +154,8 @@ def _walk(graph: Any, root: nn.Module, channels: list[int]) -> tuple[Visits, "_T
             for pair in mapped:
                 if pair.root_idx is None:  # torch-pruning loses track in grouped-query attention, which we refuse
                     continue
+                if pair.idx >= widest:
+                    return None, tied
                 if pair.idx not in seen:
                     seen[pair.idx] = pair.root_idx
                     fresh.append(pair)
@@ -184,6 +196,8 @@ class _Names:
         self.paths = paths
         self.users: dict[int, list[str]] = defaultdict(list)
         self.owners: dict[int, tuple[nn.Module, str]] = {}
+        sizes = [size for module in paths for parameter in module.parameters(recurse=False) for size in parameter.shape]
+        self.widest = 16 * max(sizes, default=0)  # room for a concatenation or a flatten that no layer reads
         for module, path in paths.items():
             for name, parameter in module.named_parameters(recurse=False):
                 self.users[id(parameter)].append(path)

@@ -44,7 +44,7 @@ def layer_problem(member: Member, users: Mapping[int, list[str]]) -> str | None:
 
 
 def operation_problems(visits: Visits, outputs: list[Any]) -> list[str]:
-    """What the channels meet on their way that can't be followed. The network's output comes first."""
+    """What the channels meet on their way that can't be followed. The gravest first."""
     first, problems = [], []
     volumes = any(
         isinstance(node.module, nn.modules.conv._ConvNd) and node.module.weight.dim() == 5 for node, _ in visits
@@ -55,7 +55,7 @@ def operation_problems(visits: Visits, outputs: list[Any]) -> list[str]:
         problem = _operation_problem(node, volumes)
         if problem:
             problems.append(problem)
-    return first + problems
+    return first + sorted(problems, key=lambda problem: problem not in _OPAQUE.values())
 
 
 def _operation_problem(node: Node, volumes: bool) -> str | None:
@@ -71,7 +71,7 @@ def _operation_problem(node: Node, volumes: bool) -> str | None:
     if node.type == OPTYPE.RESHAPE and not volumes:
         sizes = getattr(node.grad_fn, "_saved_self_sym_sizes", ())
         return "is reshaped across channels (a channel shuffle or heads)" if len(sizes) >= 5 else None
-    if node.type == OPTYPE.ELEMENTWISE:
+    if node.type == OPTYPE.ELEMENTWISE and node.inputs:  # without inputs it works on a layer's own parameter
         name = node.grad_fn.name() if hasattr(node.grad_fn, "name") else "an unknown operation"
         if name.startswith("ConstantPad") and any(node.grad_fn._saved_pad[4:6]):
             return "is padded with zero channels (an option A shortcut: give the network convolution shortcuts)"

@@ -1,0 +1,179 @@
+"""Budgets: costs are exact for any widths, and the solver meets what was asked or comes as near as steps allow."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from pruning_bootcamp.pruning.budget import Costs, Ladder, make_ladder, most_reachable, nearest_stop, shrink_to
+from pruning_bootcamp.pruning.groups import Group, cut_members, find_groups
+
+
+def cuttable(model: nn.Module, example: Tensor) -> list[Group]:
+    return [group for group in find_groups(model, example) if group.reason is None]
+
+
+def counted(model: nn.Module, example: Tensor) -> float:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.eval()(example[:1])
+    return counter.get_total_flops() / 2
+
+
+def test_costs_by_hand() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(32, 5))
+    example = torch.zeros(1, 3, 4, 4)
+    costs = Costs(model, cuttable(model, example), example)
+    # 2x2 output pixels
+    assert costs.amount == {"macs": 4 * 27 * 8 + 32 * 5, "params": 27 * 8 + 8 + 16 + 32 * 5 + 5, "channels": 8}
+    costs.change("0", [1, 5, 6])
+    assert costs.amount == {"macs": 4 * 27 * 5 + 20 * 5, "params": 27 * 5 + 5 + 10 + 20 * 5 + 5, "channels": 5}
+    costs.change("0", [5], back=True)
+    assert costs.amount["channels"] == 6
+    assert costs.amount["macs"] == 4 * 27 * 6 + 24 * 5
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_costs_are_what_the_cut_network_costs(network: nn.Module, example: Tensor, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    groups = cuttable(network, example)
+    costs = Costs(network, groups, example)
+    assert costs.amount["macs"] == counted(network, example)
+    keep = {}
+    for group in groups:
+        keep[group.name] = torch.rand(group.width, generator=generator) > 0.4
+        keep[group.name][0] = True
+        costs.change(group.name, (~keep[group.name]).nonzero().flatten().tolist())
+    cut_members(network, groups, keep)
+    assert costs.amount["macs"] == counted(network, example)
+    assert costs.amount["params"] == sum(parameter.numel() for parameter in network.parameters())
+
+
+def test_costs_leave_the_model_as_it_was(make_network: Callable[[str], nn.Module], example: Tensor) -> None:
+    model = make_network("residual").train()
+    mean = model.bn1.running_mean.clone()
+    Costs(model, cuttable(model, example), example)
+    assert model.training
+    assert torch.equal(model.bn1.running_mean, mean)
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def one_group(width: int, blocks: int = 1) -> Group:
+    model = nn.Sequential(nn.Conv2d(blocks, width, 1, groups=blocks), nn.ReLU(), nn.Conv2d(width, 1, 1))
+    return next(group for group in find_groups(model, torch.zeros(1, blocks, 2, 2)) if group.name == "0")
+
+
+SCORE = torch.tensor([4.0, 1.0, 3.0, 1.0, 2.0, 5.0, 6.0, 2.0])
+
+
+def test_a_ladder_goes_from_the_worst_and_breaks_ties_by_number() -> None:
+    ladder = make_ladder(one_group(8), SCORE, allocation="global", round_to=None, min_width=1, max_sparsity=0.9)
+    assert ladder.order == (1, 3, 4, 7, 2, 0, 5, 6)
+    assert ladder.stops == tuple(range(8))  # one channel is left
+    assert ladder.keys == pytest.approx([score / 3 for score in (1, 1, 2, 2, 3, 4, 5)])  # the mean is 3
+
+
+def test_a_local_ladder_is_due_by_share() -> None:
+    ladder = make_ladder(one_group(8), SCORE, allocation="local", round_to=None, min_width=1, max_sparsity=0.9)
+    assert ladder.keys == pytest.approx([n / 8 for n in range(1, 8)])
+
+
+@pytest.mark.parametrize(
+    ("limits", "stops"),
+    [
+        ({"round_to": 4}, (0, 4)),
+        ({"round_to": 3}, (0, 2, 5)),
+        ({"round_to": 8}, (0,)),
+        ({"min_width": 6}, (0, 1, 2)),
+        ({"max_sparsity": 0.5}, (0, 1, 2, 3, 4)),
+        ({"max_sparsity": 0.1}, (0,)),
+    ],
+)
+def test_limits_of_a_ladder(limits: dict[str, float], stops: tuple[int, ...]) -> None:
+    settings = {"round_to": None, "min_width": 1, "max_sparsity": 0.9} | limits
+    assert make_ladder(one_group(8), SCORE, allocation="global", **settings).stops == stops
+
+
+def test_round_to_counts_channels_not_units() -> None:
+    """Four blocks of two: a unit is four channels, so every width is a multiple of 4 and half of them of 8."""
+    group = one_group(16, blocks=4)
+    assert (group.width, group.channels) == (4, 16)
+    score = torch.arange(4.0)
+    ladder = make_ladder(group, score, allocation="global", round_to=8, min_width=1, max_sparsity=0.9)
+    assert ladder.stops == (0, 2)
+
+
+def test_the_nearest_stop_is_the_share_rounded() -> None:
+    ladder = Ladder("x", tuple(range(10)), (0, 2, 4, 6), (0.0, 0.0, 0.0))
+    assert [nearest_stop(ladder, share) for share in (0.0, 0.1, 0.3, 0.4, 0.9)] == [0, 0, 1, 2, 3]
+
+
+def ladders_for(groups: list[Group], **limits: object) -> list[Ladder]:
+    settings = {"allocation": "global", "round_to": None, "min_width": 1, "max_sparsity": 0.9} | limits
+    generator = torch.Generator().manual_seed(0)
+    return [make_ladder(group, torch.rand(group.width, generator=generator), **settings) for group in groups]
+
+
+def deep() -> nn.Module:
+    layers: list[nn.Module] = []
+    for before, after in ((3, 64), (64, 96), (96, 64), (64, 128)):
+        layers += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 10))
+
+
+@pytest.mark.parametrize("allocation", ["local", "global"])
+@pytest.mark.parametrize("measure", ["macs", "params", "channels"])
+@pytest.mark.parametrize("reduction", [0.1, 0.37, 0.5, 0.85])
+def test_the_target_is_reached_and_hardly_passed(allocation: str, measure: str, reduction: float) -> None:
+    model, example = deep(), torch.zeros(1, 3, 8, 8)
+    groups = cuttable(model, example)
+    costs = Costs(model, groups, example)
+    baseline = costs.amount[measure]
+    ladders = ladders_for(groups, allocation=allocation)
+    taken = shrink_to(costs, ladders, measure, baseline, reduction, 0.01)
+    achieved = 1 - costs.amount[measure] / baseline
+    assert reduction - 1e-9 <= achieved <= reduction + 0.01 + 1e-9
+    if allocation == "local":
+        shares = [ladder.stops[taken[ladder.name]] / len(ladder.order) for ladder in ladders]
+        assert max(shares) - min(shares) < 0.05
+
+
+def test_exchange_finds_what_plain_steps_miss() -> None:
+    """Channels worth 8 and 10, of which 10 are asked: the order says 8 first, after which no step fits."""
+
+    class Costing(Costs):
+        def __init__(self) -> None:
+            self.amount = {"macs": 100.0, "params": 0.0, "channels": 0.0}
+
+        def change(self, name: str, units: object, back: bool = False) -> None:
+            self.amount["macs"] += (1 if back else -1) * (8 if name == "first" else 10) * len(units)  # type: ignore[arg-type]
+
+    ladders = [Ladder("first", (0, 1), (0, 1), (0.0,)), Ladder("second", (0, 1), (0, 1), (0.2,))]
+    costs = Costing()
+    taken = shrink_to(costs, ladders, "macs", 100, 0.10, 0.01)
+    assert taken == {"first": 0, "second": 1}
+    assert costs.amount["macs"] == 90
+
+
+def test_most_reachable_changes_nothing() -> None:
+    model, example = deep(), torch.zeros(1, 3, 8, 8)
+    groups = cuttable(model, example)
+    costs = Costs(model, groups, example)
+    ladders = ladders_for(groups, max_sparsity=0.5)
+    taken = dict.fromkeys((ladder.name for ladder in ladders), 1)
+    for ladder in ladders:
+        costs.change(ladder.name, ladder.gone(1))
+    before = dict(costs.amount)
+    assert most_reachable(costs, ladders, taken, "channels") == 176  # half of 64 + 96 + 64 + 128
+    assert costs.amount == pytest.approx(before)
+
+
+def test_equal_scores_shrink_all_groups_alike() -> None:
+    model, example = deep(), torch.zeros(1, 3, 8, 8)
+    groups = cuttable(model, example)
+    limits = {"allocation": "global", "round_to": None, "min_width": 1, "max_sparsity": 0.9}
+    ladders = [make_ladder(group, torch.ones(group.width), **limits) for group in groups]
+    costs = Costs(model, groups, example)
+    taken = shrink_to(costs, ladders, "channels", costs.amount["channels"], 0.5, 0.01)
+    assert [taken[group.name] for group in groups] == [32, 48, 32, 64]
