@@ -55,7 +55,7 @@ def say_disagreement(flops: Flops) -> None:
         LOGGER.info("FLOPs: torch's counter only; thop is missing (%s)", flops.thop_missing)
     elif flops.disagreeing:
         LOGGER.info(
-            "FLOPs: torch's counter says %.4f G, thop %.4f G (%.1f%% apart); they differ in %s",
+            "FLOPs: torch's counter says %.4g G, thop %.4g G (%.1f%% apart); they differ in %s",
             flops.macs / 1e9,
             flops.macs_thop / 1e9,
             flops.disagreement_pct,

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from pruning_bootcamp.checkpoints.files import read_file
 from pruning_bootcamp.config import Choice, Config
 from pruning_bootcamp.duration import parse_duration
 from pruning_bootcamp.errors import BootcampError, unknown
@@ -104,9 +105,15 @@ def _export(cfg: Config) -> list[str]:
 
 
 def _checkpoint(cfg: Config) -> list[str]:
-    if cfg.checkpoint is None or Path(cfg.checkpoint).is_file():
+    if cfg.checkpoint is None:
         return []
     path = Path(cfg.checkpoint)
+    if path.is_file():
+        try:
+            read_file(path)
+        except BootcampError as error:
+            return [f"checkpoint: {problem}" for problem in str(error).splitlines()]
+        return []
     if path.is_dir():
         return [f"checkpoint: {path} is a folder, not a checkpoint. {siblings(path / 'best_model.pth')}"]
     return [f"checkpoint: there is no file {path}. {siblings(path)}"]

@@ -82,7 +82,7 @@ def environment(device: torch.device) -> dict[str, Any]:
     return {
         "pruning_bootcamp": __version__,
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # a subclass of str, which YAML refuses
         "platform": f"{platform.system()} {platform.machine()}",
         "device": f"{device} ({name})",
         "threads": torch.get_num_threads(),

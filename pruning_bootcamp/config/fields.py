@@ -57,7 +57,7 @@ class TrainConfig:
     """L2 penalty given to the optimiser"""
     optimizer: Choice = _choice("sgd")
     """an optimiser of `pruning-bootcamp list`"""
-    schedule: Choice = _choice("cosine")
+    schedule: Choice = _choice("onecycle")
     """a learning-rate schedule of `pruning-bootcamp list`"""
     warmup: int | str = "0ep"
     """linear warm-up before the schedule, part of `epochs`"""
@@ -91,7 +91,7 @@ class FineTuneConfig:
 
     enabled: bool = True
     """false: prune and measure only"""
-    epochs: int | str = "10ep"
+    epochs: int | str = "15ep"
     """how long, in each cycle"""
     lr: float | None = _between(None, 0, None, "(]")
     """peak learning rate; left out: a tenth of train.lr"""

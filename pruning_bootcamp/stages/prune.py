@@ -117,8 +117,8 @@ def _labelled_batches(cfg: Config, splits: Splits, device: torch.device) -> list
         return None
     count = min(cfg.prune.calibration_images, len(splits.train))
     chosen = torch.randperm(len(splits.train), generator=torch.Generator().manual_seed(cfg.seed))[:count]
-    look = {"mean": splits.mean, "std": splits.std, "device": device}
-    return list(eval_batches(splits.train.subset(chosen), batch_size=min(128, count), **look))
+    images = splits.train.subset(chosen)
+    return list(eval_batches(images, batch_size=min(128, count), mean=splits.mean, std=splits.std, device=device))
 
 
 def _say_pruned(result: UnstructuredResult, number: int, cycles: int) -> None:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,14 +14,7 @@ import yaml
 SMOKE = str(Path(__file__).resolve().parents[2] / "cfgs" / "smoke" / "digits.yaml")
 
 
-def command(folder: Path, *arguments: str, expect: int = 0) -> str:
-    """The output of one command in a new process; the exit code must be the expected one."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pruning_bootcamp", *arguments], cwd=folder, capture_output=True, text=True, timeout=280
-    )
-    assert done.returncode == expect, f"{arguments}\n{done.stdout}\n{done.stderr}"
-    assert "Traceback" not in done.stderr
-    return done.stdout + done.stderr
+Command = Callable[..., str]
 
 
 def metrics(path: Path) -> dict:
@@ -28,7 +22,7 @@ def metrics(path: Path) -> dict:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory, command: Command) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     command(folder, "train", "-c", SMOKE)
     return folder
@@ -46,7 +40,7 @@ def test_train_writes_what_a_run_must_hold(trained: Path) -> None:
     assert not list(run.rglob(".tmp-*"))
 
 
-def test_training_again_is_a_no_op_and_another_config_keeps_the_old_run(trained: Path) -> None:
+def test_training_again_is_a_no_op_and_another_config_keeps_the_old_run(trained: Path, command: Command) -> None:
     checkpoint = trained / "results" / "baseline" / "best_model.pth"
     before = checkpoint.stat().st_mtime_ns
     assert "already finished" in command(trained, "train", "-c", SMOKE)
@@ -57,7 +51,7 @@ def test_training_again_is_a_no_op_and_another_config_keeps_the_old_run(trained:
     assert (trained / "results" / "other" / "previous-1" / "best_model.pth").exists()
 
 
-def test_the_same_seed_gives_the_same_network(trained: Path) -> None:
+def test_the_same_seed_gives_the_same_network(trained: Path, command: Command) -> None:
     command(trained, "train", "-c", SMOKE, "--save-dir", "results/again")
     one = torch.load(trained / "results" / "baseline" / "best_model.pth", weights_only=True)
     two = torch.load(trained / "results" / "again" / "best_model.pth", weights_only=True)
@@ -65,7 +59,7 @@ def test_the_same_seed_gives_the_same_network(trained: Path) -> None:
     assert all(torch.equal(one["state_dict"][name], two["state_dict"][name]) for name in one["state_dict"])
 
 
-def test_eval_agrees_with_training_and_compares(trained: Path) -> None:
+def test_eval_agrees_with_training_and_compares(trained: Path, command: Command) -> None:
     baseline = trained / "results" / "baseline"
     text = command(
         trained, "eval", "-c", SMOKE, "--measure-latency", "--baseline-metrics", str(baseline / "metrics.yaml")
@@ -77,7 +71,7 @@ def test_eval_agrees_with_training_and_compares(trained: Path) -> None:
     assert "Accuracy:" in text
 
 
-def test_unstructured_pruning_reaches_the_sparsity_and_keeps_it(trained: Path) -> None:
+def test_unstructured_pruning_reaches_the_sparsity_and_keeps_it(trained: Path, command: Command) -> None:
     command(trained, "prune-unstructured", "-c", SMOKE, "--method", "global", "--sparsity", "0.8")
     run = trained / "results" / "unstructured" / "global_global_sp0.8"
     figures = metrics(run / "metrics.yaml")
@@ -87,7 +81,7 @@ def test_unstructured_pruning_reaches_the_sparsity_and_keeps_it(trained: Path) -
     assert zeros >= 0.8 * figures["params_m"] * 1e6 * 0.95
 
 
-def test_iterative_n_of_m_pruning(trained: Path) -> None:
+def test_iterative_n_of_m_pruning(trained: Path, command: Command) -> None:
     text = command(
         trained, "prune-unstructured", "-c", SMOKE, "--method", "l1", "--pattern", "2:4", "--no-fine-tune"
     )  # fmt: skip
@@ -99,7 +93,7 @@ def test_iterative_n_of_m_pruning(trained: Path) -> None:
     assert cycles[0]["sparsity"] < cycles[1]["sparsity"] == pytest.approx(0.6, abs=1e-3)
 
 
-def test_structured_pruning_to_deployment(trained: Path) -> None:
+def test_structured_pruning_to_deployment(trained: Path, command: Command) -> None:
     text = command(trained, "prune-structured", "-c", SMOKE, "--target-flops-reduction", "0.5", "--dry-run")
     assert "nothing was changed" in text
     assert not (trained / "results" / "structured").exists()
@@ -128,7 +122,7 @@ def test_structured_pruning_to_deployment(trained: Path) -> None:
     assert metrics(run / "eval_metrics.yaml")["accuracy"] == figures["accuracy"]
 
 
-def test_a_goal_that_is_not_met_exits_3_and_keeps_the_result(trained: Path) -> None:
+def test_a_goal_that_is_not_met_exits_3_and_keeps_the_result(trained: Path, command: Command) -> None:
     arguments = ("prune-structured", "-c", SMOKE, "--sparsity", "0.1", "--no-fine-tune")
     text = command(trained, *arguments, expect=3)
     assert "Goal NOT met" in text
@@ -136,7 +130,7 @@ def test_a_goal_that_is_not_met_exits_3_and_keeps_the_result(trained: Path) -> N
     assert "Goal NOT met" in command(trained, *arguments, expect=3), "done before, and still not met"
 
 
-def test_list_names_everything(trained: Path) -> None:
+def test_list_names_everything(trained: Path, command: Command) -> None:
     text = command(trained, "list")
     for name in ("digits", "cifar_resnet20", "magnitude", "bn_scale", "onnx", "cosine"):
         assert name in text
