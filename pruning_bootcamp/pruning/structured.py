@@ -109,11 +109,8 @@ def check_structured(
             f"{where}.sparsity: {sparsity} is more than a group may lose (max_sparsity {max_sparsity}). "
             "Lower it or raise max_sparsity."
         )
-    if round_to is not None and round_to < 1:
-        problems.append(f"{where}.round_to: {round_to} is not a whole number from 1 up.")
-    if min_width < 1:
-        problems.append(f"{where}.min_width: {min_width} is not a whole number from 1 up.")
-    return problems
+    counts = {"round_to": 1 if round_to is None else round_to, "min_width": min_width}
+    return problems + [f"{where}.{name}: {n} is not a whole number from 1 up." for name, n in counts.items() if n < 1]
 
 
 def plan_structured(
@@ -243,7 +240,7 @@ def _left_out(groups: Sequence[Group], score: str, exclude: Sequence[str]) -> di
     ]
     if problems:
         raise BootcampError(*problems)
-    reasons = {}
+    reasons: dict[str, str] = {}
     for group in groups:
         by = next((p for p in exclude if any(matches(f"{path}.weight", p) for path in named[group.name])), None)
         reason = group.reason or (f"excluded by '{by}'" if by is not None else why_not_scored(score, group))
@@ -279,9 +276,10 @@ def _limited(steps: Sequence[Ladder], taken: Mapping[str, int], share: float | N
     limited = {}
     for ladder in steps:
         gone, width = ladder.stops[taken[ladder.name]], len(ladder.order)
-        if share is not None and gone != round(share * width):
-            limited[ladder.name] = f"loses {gone} of {width}, not {round(share * width)}, to keep within the limits"
-        elif share is None and taken[ladder.name] == len(ladder.keys):
+        due = None if share is None else round(share * width)
+        if due is not None and gone != due:
+            limited[ladder.name] = f"loses {gone} of {width}, not {due}, to keep within the limits"
+        elif due is None and taken[ladder.name] == len(ladder.keys):
             limited[ladder.name] = f"loses {gone} of {width}, all that the limits allow"
     return limited
 

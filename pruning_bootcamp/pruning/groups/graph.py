@@ -20,7 +20,7 @@ from torch_pruning.utils import flatten_as_list
 
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.pruning.groups.members import Group, Kind, Member
-from pruning_bootcamp.pruning.groups.obstacles import Visits, layer_problem, operation_problems
+from pruning_bootcamp.pruning.groups.obstacles import Visits, layer_problem, operation_problems, why_not_reached
 
 _LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 # what a network's code, or torch-pruning's, raises when shapes or operations are not what it expects
@@ -53,8 +53,7 @@ def find_groups(model: nn.Module, example: Tensor) -> list[Group]:
             continue
         width = module.out_features if isinstance(module, nn.Linear) else module.out_channels
         if module not in graph.module2node:
-            reason = "the trace does not reach it (it is unused, or its weights are used by another module)"
-            groups.append(Group(path, width, (), reason))
+            groups.append(Group(path, width, (), why_not_reached(model, path)))
             continue
         free = [channel for channel in range(width) if channel not in covered[module]]
         if not free:

@@ -22,6 +22,13 @@ _OPAQUE = {
 _MIXERS = ("Bmm", "ScaledDotProduct", "Pixel", "ChannelShuffle", "CopySlices", "Index", "Select", "Stack", "Repeat")
 
 
+def why_not_reached(model: nn.Module, path: str) -> str:
+    """Why the trace knows nothing of a layer."""
+    if isinstance(model.get_submodule(path.rpartition(".")[0]), nn.MultiheadAttention):
+        return "is part of an attention layer, whose heads can't be cut yet"
+    return "the trace does not reach it (it is unused, or another module uses its weights)"
+
+
 def layer_problem(member: Member, users: Mapping[int, list[str]]) -> str | None:
     """Why this member keeps its group from being cut, or None."""
     module: Any = member.module
@@ -55,7 +62,8 @@ def operation_problems(visits: Visits, outputs: list[Any]) -> list[str]:
         problem = _operation_problem(node, volumes)
         if problem:
             problems.append(problem)
-    return first + sorted(problems, key=lambda problem: problem not in _OPAQUE.values())
+    gravity = {problem: place for place, problem in enumerate(_OPAQUE.values())}
+    return first + sorted(problems, key=lambda problem: gravity.get(problem, len(gravity)))
 
 
 def _operation_problem(node: Node, volumes: bool) -> str | None:
