@@ -61,9 +61,9 @@ class Decoder:
     def _pixels(self, image: Image.Image) -> np.ndarray:
         image = image.convert(MODES[self.channels]) if image.mode != MODES[self.channels] else image
         if image.size != (self.side, self.side):
-            scale = self.side / min(image.size)
-            width, height = (max(self.side, round(length * scale)) for length in image.size)
-            left, top = (width - self.side) // 2, (height - self.side) // 2
+            # lengths and corners as torchvision rounds them, so that published accuracies come out the same
+            width, height = (int(self.side * length / min(image.size)) for length in image.size)
+            left, top = (round((length - self.side) / 2) for length in (width, height))
             image = image.resize((width, height), Image.Resampling.BILINEAR)
             image = image.crop((left, top, left + self.side, top + self.side))
         pixels = np.asarray(image)

@@ -66,6 +66,13 @@ def test_epochs_and_seeds_differ_in_order_and_in_augmentation() -> None:
     assert sum(torch.equal(look[i], again[i]) for i in look) < 5
 
 
+def test_each_step_draws_its_own_augmentation() -> None:
+    alike = ImageSplit(split(1).images.expand(64, -1, -1, -1), torch.zeros(64))
+    data = TrainBatches(alike, batch_size=16, seed=0, augment=["crop"], **LOOK)
+    looks = [batch.images.numpy().tobytes() for epoch in range(2) for batch in data.epoch(epoch)]
+    assert len(set(looks)) == 8
+
+
 @pytest.mark.parametrize("world", [2, 3])
 @pytest.mark.parametrize("count", [70, 64])
 def test_processes_together_see_what_one_would(world: int, count: int) -> None:
