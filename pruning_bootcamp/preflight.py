@@ -1,6 +1,7 @@
 """A config before anything runs: names, settings, durations, files. All problems at once."""
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -83,7 +84,7 @@ def _unstructured(cfg: Config) -> list[str]:
 
 def _structured(cfg: Config) -> list[str]:
     s = cfg.structured
-    return check_structured(
+    problems = check_structured(
         score=s.score.name,
         score_args=s.score.args,
         allocation=s.allocation,
@@ -92,6 +93,8 @@ def _structured(cfg: Config) -> list[str]:
         max_sparsity=s.max_sparsity,
         where="structured",
     )
+    # the engine's names of the budgets, as the config spells them
+    return [re.sub(r"\b(flops|params)_reduction\b", r"target_\1_reduction", problem) for problem in problems]
 
 
 def _export(cfg: Config) -> list[str]:

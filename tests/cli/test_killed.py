@@ -1,0 +1,81 @@
+"""A command that is killed and typed again ends with what an unbroken one gives; Ctrl-C says so and exits 130."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+SMOKE = str(Path(__file__).resolve().parents[2] / "cfgs" / "smoke" / "digits.yaml")
+TRAIN = ("train", "-c", SMOKE, "train.epochs=4", "train.checkpoint_seconds=0", "--save-dir")
+
+
+def start_and_signal(
+    folder: Path, number: signal.Signals, arguments: tuple[str, ...], wait_for: str
+) -> tuple[int, str]:
+    """Send the signal as soon as a file of that name stands below `folder`; (exit code, what was printed)."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pruning_bootcamp", *arguments],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list(folder.rglob(wait_for)) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(number)
+    text, _ = process.communicate(timeout=120)
+    return process.returncode, text
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory, command: Callable[..., str]) -> Path:
+    folder = tmp_path_factory.mktemp("unbroken")
+    command(folder, *TRAIN, "run")
+    return folder / "run"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_a_training_that_was_stopped_goes_on_to_the_same_network(
+    number: signal.Signals, unbroken: Path, tmp_path: Path, command: Callable[..., str]
+) -> None:
+    code, text = start_and_signal(tmp_path, number, (*TRAIN, "run"), "training_state.pth")
+    assert code != 0, "it was over before it could be stopped"
+    assert "Traceback" not in text
+    if number == signal.SIGINT:
+        assert code == 130
+        assert "interrupted" in text
+    assert not (tmp_path / "run" / "metrics.yaml").exists()
+    text = command(tmp_path, *TRAIN, "run", "--resume")
+    assert "resumed at step" in text
+    one, two = weights(unbroken / "best_model.pth"), weights(tmp_path / "run" / "best_model.pth")
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not list((tmp_path / "run").glob(".tmp-*"))
+
+
+def test_iterative_pruning_that_was_killed_goes_on_with_its_next_cycle(
+    unbroken: Path, tmp_path: Path, command: Callable[..., str]
+) -> None:
+    arguments = (
+        *("prune-unstructured", "-c", SMOKE, "--checkpoint", str(unbroken / "best_model.pth"), "--sparsity", "0.8"),
+        *("--iterative", "--num-iterations", "3", "fine_tune.epochs=2", "train.checkpoint_seconds=0", "--save-dir"),
+    )
+    whole, killed = tmp_path / "a", tmp_path / "b"
+    whole.mkdir()
+    killed.mkdir()
+    command(whole, *arguments, "run")
+    code, _ = start_and_signal(killed, signal.SIGKILL, (*arguments, "run"), "cycle_2")
+    assert code == -signal.SIGKILL
+    text = command(killed, *arguments, "run")
+    assert "Cycle 1: already finished" in text
+    one, two = weights(whole / "run" / "pruned_model.pth"), weights(killed / "run" / "pruned_model.pth")
+    assert all(torch.equal(one[name], two[name]) for name in one)
