@@ -163,7 +163,7 @@ def open_run(folder: Path, command: str, config: Mapping[str, Any], fingerprint:
     run = Run(folder, command, fingerprint)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(folder)
+        remove_leftovers(folder)
         other = _fingerprint_in(folder)
         if other is not None and (fresh or other != fingerprint):
             _move_aside(folder)
@@ -197,7 +197,7 @@ def _move_aside(folder: Path) -> None:
     LOGGER.info("%s held another run; its files are kept in %s", folder, aside)
 
 
-def _remove_leftovers(folder: Path) -> None:
+def remove_leftovers(folder: Path) -> None:
     """Temporary files of processes that were killed. Those of living processes stay."""
     for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
         found = re.match(rf"{re.escape(TEMPORARY_PREFIX)}(\d+)-", path.name)

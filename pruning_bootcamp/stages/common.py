@@ -47,7 +47,6 @@ def open_data(cfg: Config) -> Splits:
     splits = load_dataset(
         data.name,
         root=data.root,
-        seed=cfg.seed,
         val_fraction=data.val_fraction,
         limit=data.limit,
         args=data.args,

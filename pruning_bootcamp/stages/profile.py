@@ -121,7 +121,8 @@ def _alternatives(
                 images.to(memory_format=torch.channels_last),
             )
             candidates[f"onnxruntime on cpu, batch {batch}", name] = (exported[name], images.cpu())
-    stats = compare_latencies({f"{way}|{name}": one for (way, name), one in candidates.items()}, runs=max(5, runs // 2))
+    timed = {f"{way}|{name}": one for (way, name), one in candidates.items()}
+    stats = compare_latencies(timed, runs=runs, min_seconds=3.0, max_seconds=30.0)
     ways = dict.fromkeys(way for way, _ in candidates)
     return {way: {name: stats[f"{way}|{name}"] for name in models} for way in ways}
 

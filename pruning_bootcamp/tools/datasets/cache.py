@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.logs import LOGGER
-from pruning_bootcamp.runs import atomic_path
+from pruning_bootcamp.runs import atomic_path, remove_leftovers
 
 FORMAT = "1"
 
@@ -65,9 +65,11 @@ def _read(path: Path, fingerprint: str) -> Tensor | None:
 def _write(path: Path, fingerprint: str, images: Tensor) -> None:
     notes = {"fingerprint": fingerprint, "format": FORMAT, "crc32": _checksum(images)}
     try:
+        if path.parent.is_dir():
+            remove_leftovers(path.parent)
         with atomic_path(path) as temporary:
             save_file({"images": images}, temporary, metadata=notes)
-    except (BootcampError, SafetensorError) as error:
+    except (BootcampError, SafetensorError, OSError) as error:
         reason = error.__cause__ or error
         LOGGER.warning(
             "decoded images not kept (%s: %s): the next run decodes them again. "

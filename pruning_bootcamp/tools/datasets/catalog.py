@@ -22,15 +22,14 @@ def load_dataset(
     name: str,
     *,
     root: str | Path = "data",
-    seed: int = 0,
     val_fraction: float = 0.1,
     limit: int | None = None,
     args: Mapping[str, Any] | None = None,
 ) -> Splits:
     """The data set, its validation split held out of train. `args` are the settings of the registered function.
 
-    `seed`, the run's, changes nothing here: which images are held out, and which a `limit` keeps, depends on the data's
-    own `split_seed` setting alone, so that runs with different seeds are compared on the same images.
+    Which images are held out, and which a `limit` keeps, depends on the data's own `split_seed` setting, never on the
+    run's seed: runs with different seeds are compared on the same images.
     `limit` is the number of training images, chosen after the validation split and in the classes' true shares;
     validation is then cut to max(limit, 500) images, and the test split is never cut.
     """
