@@ -7,6 +7,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.options import Checkpoint, ConfigFile, Debug, Device, FineTune, Overrides, Resume, SaveDir, Seed
 
 app = typer.Typer(
     name="pruning-bootcamp",
@@ -18,20 +19,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-
-ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", metavar="FILE", help="YAML of the run.")]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings to override, e.g. train.epochs=3.")
-]
-SaveDir = Annotated[str | None, typer.Option("--save-dir", metavar="DIR", help="Where the results go.")]
-Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
-Seed = Annotated[int | None, typer.Option("--seed", help="Everything random starts from here.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show more, and a traceback with every error.")]
-Checkpoint = Annotated[str | None, typer.Option("--checkpoint", metavar="FILE", help="The network to start from.")]
-Resume = Annotated[
-    bool | None,
-    typer.Option("--resume/--no-resume", help="Go on with an unfinished run (the default), or begin again."),
-]
 
 
 def _examples(*lines: str) -> str:
@@ -149,7 +136,7 @@ def prune_unstructured(
     schedule: Annotated[
         str | None, typer.Option("--schedule", help="How sparsity grows over the cycles: cubic, linear, ...")
     ] = None,
-    fine_tune: Annotated[bool | None, typer.Option("--fine-tune/--no-fine-tune", help="Train after pruning.")] = None,
+    fine_tune: FineTune = None,
     resume: Resume = None,
     save_dir: SaveDir = None,
     device: Device = None,
@@ -199,7 +186,7 @@ def prune_structured(
     ] = None,
     round_to: Annotated[int | None, typer.Option("--round-to", help="Keep widths in multiples of this.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be cut, and change nothing.")] = False,
-    fine_tune: Annotated[bool | None, typer.Option("--fine-tune/--no-fine-tune", help="Train after pruning.")] = None,
+    fine_tune: FineTune = None,
     resume: Resume = None,
     save_dir: SaveDir = None,
     device: Device = None,

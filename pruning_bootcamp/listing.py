@@ -2,6 +2,7 @@
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from pruning_bootcamp.errors import BootcampError, unknown
 from pruning_bootcamp.exporters import EXPORTERS
@@ -46,5 +47,5 @@ def show(kind: str | None = None) -> None:
                 setting.name if setting.required else f"{setting.name}={setting.default!r}"
                 for setting in entry.settings.values()
             )
-            table.add_row(entry.name, settings, entry.summary)
-        console.print(table, highlight=False, markup=False)
+            table.add_row(Text(entry.name), Text(settings), Text(entry.summary))
+        console.print(table, highlight=False)

@@ -25,15 +25,22 @@ def start_screen(debug: bool = False) -> None:
     LOGGER.handlers.clear()
     LOGGER.propagate = False
     LOGGER.setLevel(logging.DEBUG if debug else logging.INFO)
-    if os.environ.get("RANK", "0") == "0":
+    if _leads():
         screen = _Screen()
         screen.setFormatter(logging.Formatter("%(message)s"))
         LOGGER.addHandler(screen)
 
 
+def _leads() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextlib.contextmanager
 def also_to_file(path: Path) -> Iterator[None]:
-    """Inside, every message is also appended to `path` with its time."""
+    """Inside, every message is also appended to `path` with its time. Of several processes only the first writes."""
+    if not _leads():
+        yield
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))

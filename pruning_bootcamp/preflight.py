@@ -18,7 +18,7 @@ from pruning_bootcamp.pruning.unstructured import check_unstructured
 from pruning_bootcamp.registry import Registry
 from pruning_bootcamp.runs import siblings
 from pruning_bootcamp.stages.common import training_settings
-from pruning_bootcamp.stages.prune import target_sparsity
+from pruning_bootcamp.stages.unstructured import target_sparsity
 from pruning_bootcamp.tools.datasets import AUGMENTATIONS, check_dataset
 from pruning_bootcamp.training.optim import LR_SCHEDULES
 from pruning_bootcamp.training.settings import check_settings
@@ -78,7 +78,10 @@ def _unstructured(cfg: Config) -> list[str]:
         where="prune",
     )
     if p.iterations > 1 and target_sparsity(cfg) is None:
-        problems.append(f"prune.iterations: {p.iterations} cycles have nothing to grow: {p.pattern.name} says it all.")
+        problems.append(
+            f"prune.iterations: {p.iterations} cycles have nothing to grow, since {p.pattern.name} fixes the sparsity. "
+            "Leave --iterative out."
+        )
     return problems + check_schedule(p.schedule.name, p.schedule.args, "prune.schedule")
 
 

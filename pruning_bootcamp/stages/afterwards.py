@@ -1,0 +1,163 @@
+"""What both kinds of pruning do afterwards: re-estimate batch norm, fine-tune, measure against the dense network."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pruning_bootcamp.checkpoints import Checkpoint, Recipe, save_checkpoint
+from pruning_bootcamp.config import Config
+from pruning_bootcamp.duration import parse_duration
+from pruning_bootcamp.evaluation import cost_of, evaluate_on, say_disagreement
+from pruning_bootcamp.logs import LOGGER
+from pruning_bootcamp.reporting import run_report
+from pruning_bootcamp.runs import Run, write_text
+from pruning_bootcamp.runtime import environment, preserved_rng
+from pruning_bootcamp.stages import common
+from pruning_bootcamp.tools.datasets import Splits, calibration_batches
+from pruning_bootcamp.tools.metrics import compare_metrics
+from pruning_bootcamp.training.loop import FitSettings, fit
+from pruning_bootcamp.training.recovery import reestimate_batch_norm
+
+# Sections of the config that a pruned network depends on.
+SECTIONS = ("data", "model", "train", "prune", "structured", "recover", "fine_tune", "goal")
+Masks = dict[str, Tensor]
+
+
+def recover(model: nn.Module, cfg: Config, splits: Splits, device: torch.device) -> None:
+    """Batch-norm statistics of the pruned network on augmented training images, without labels."""
+    images = min(cfg.recover.bn_images, len(splits.train))
+    model.to(device)
+    if images == 0:
+        return
+    batches = calibration_batches(
+        splits.train,
+        images=images,
+        batch_size=min(128, images),
+        seed=cfg.seed,
+        augment=splits.augment if cfg.train.augment is None else cfg.train.augment,
+        mean=splits.mean,
+        std=splits.std,
+        device=device,
+    )
+    with preserved_rng():
+        if reestimate_batch_norm(model, batches):
+            LOGGER.info("Batch-norm statistics re-estimated on %d training images", images)
+
+
+def fine_tune(
+    cfg: Config,
+    run: Run,
+    model: nn.Module,
+    splits: Splits,
+    device: torch.device,
+    folder: Path,
+    teacher: nn.Module,
+    masks: Masks | None,
+) -> dict[str, Any]:
+    LOGGER.info("\n=== Fine-tuning ===")
+    distill = cfg.fine_tune.distill
+    result = fit(
+        model.to(device),
+        splits,
+        fine_tune_settings(cfg),
+        device=device,
+        folder=folder,
+        seed=cfg.seed,
+        masks=masks,
+        teacher=teacher.to(device) if distill > 0 else None,
+        distill_weight=distill,
+        distill_temperature=cfg.fine_tune.temperature,
+        label="fine-tune",
+        fingerprint=run.fingerprint,
+    )
+    return {"val_accuracy": round(result.best_accuracy, 4), "fine_tune_seconds": round(result.seconds, 2)}
+
+
+def fine_tune_settings(cfg: Config) -> FitSettings:
+    """`fine_tune` of the config; what it leaves out is as in `train`, and the learning rate a tenth of that."""
+    base, f = common.training_settings(cfg), cfg.fine_tune
+    return replace(
+        base,
+        epochs=parse_duration(f.epochs, "fine_tune.epochs"),
+        lr=f.lr if f.lr is not None else base.lr / 10,
+        batch_size=f.batch_size or base.batch_size,
+        weight_decay=base.weight_decay if f.weight_decay is None else f.weight_decay,
+        schedule=f.schedule.name if f.schedule else base.schedule,
+        schedule_args=f.schedule.args if f.schedule else base.schedule_args,
+        warmup=parse_duration(f.warmup, "fine_tune.warmup"),
+        augment=base.augment if f.augment is None else tuple(f.augment),
+        bn_l1=0.0,
+        mixup=0.0,
+        early_stopping=None,
+    )
+
+
+def finish(
+    cfg: Config,
+    run: Run,
+    dense: Checkpoint,
+    model: nn.Module,
+    recipe: Recipe,
+    masks: Masks,
+    splits: Splits,
+    device: torch.device,
+    figures: dict[str, Any],
+) -> dict[str, Any]:
+    """The one look at the test split, for the dense and the pruned network alike; then checkpoint and report."""
+    if not common.is_leader():
+        return {}
+    example = common.example_input(recipe)
+    baseline, _ = cost_of(dense.model, example)
+    cost, flops = cost_of(model, example, masks)
+    batch_size = cfg.data.batch_size
+    before = evaluate_on(dense.model, splits.test, splits, device=device, batch_size=batch_size)
+    after = evaluate_on(model, splits.test, splits, device=device, batch_size=batch_size)
+    baseline["accuracy"] = round(before["accuracy"], 4)
+    metrics: dict[str, Any] = {
+        "accuracy": round(after["accuracy"], 4),
+        "loss": round(after["loss"], 6),
+        "test_images": after["n"],
+        **cost,
+    }
+    metrics |= compare_metrics(baseline, metrics)
+    met = (
+        metrics["flops_reduction_pct"] >= cfg.goal.flops_reduction_pct
+        and metrics["accuracy_drop"] <= cfg.goal.accuracy_drop
+    )
+    metrics |= {
+        "goal": goal_text(cfg),
+        "goal_met": met,
+        "baseline": baseline,
+        **figures,
+        "seed": cfg.seed,
+        "environment": environment(device),
+    }
+    save_checkpoint(run.path("pruned_model.pth"), model.cpu(), recipe, masks=masks or None, metrics=metrics)
+    title = f"{run.command}: {recipe.model} on {cfg.data.name}"
+    write_text(run.path("report.md"), run_report(title, metrics))
+    _say_results(metrics, flops, run)
+    finished = run.finish(metrics)
+    common.remove_training_states(run.folder)
+    return finished
+
+
+def goal_text(cfg: Config) -> str:
+    return f">= {cfg.goal.flops_reduction_pct:g}% fewer FLOPs, <= {cfg.goal.accuracy_drop:g} points of accuracy lost"
+
+
+def _say_results(metrics: dict[str, Any], flops: Any, run: Run) -> None:
+    say_disagreement(flops)
+    LOGGER.info("\n=== Final Results (%d test images) ===", metrics["test_images"])
+    LOGGER.info("Baseline accuracy: %.2f%%", metrics["baseline"]["accuracy"])
+    LOGGER.info("Pruned accuracy: %.2f%%", metrics["accuracy"])
+    LOGGER.info("Accuracy drop: %.2f points", metrics["accuracy_drop"])
+    LOGGER.info("Sparsity: %.2f%%", 100 * metrics["sparsity"])
+    LOGGER.info("FLOPs reduction: %.1f%%", metrics["flops_reduction_pct"])
+    LOGGER.info("Params reduction: %.1f%%", metrics["params_reduction_pct"])
+    common.say_goal(metrics)
+    if metrics["flops_reduction_pct"] == 0 and metrics["sparsity"] > 0:
+        LOGGER.info("Zeros alone save no FLOPs without sparse kernels: prune-structured cuts channels out.")
+    LOGGER.info("\nResults saved to %s", run.folder)

@@ -1,0 +1,147 @@
+"""prune-unstructured: zero weights in one shot or in cycles, with the zeros frozen while fine-tuning."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pruning_bootcamp.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from pruning_bootcamp.config import Config
+from pruning_bootcamp.evaluation import evaluate_on
+from pruning_bootcamp.logs import LOGGER, also_to_file
+from pruning_bootcamp.pruning.allocation import ALLOCATIONS
+from pruning_bootcamp.pruning.masks import detached_copy
+from pruning_bootcamp.pruning.patterns import PATTERNS
+from pruning_bootcamp.pruning.scores import needs_of
+from pruning_bootcamp.pruning.unstructured import UnstructuredResult, iterative_sparsities
+from pruning_bootcamp.pruning.unstructured import prune_unstructured as prune_weights
+from pruning_bootcamp.runs import Run
+from pruning_bootcamp.stages import afterwards, common
+from pruning_bootcamp.stages.afterwards import Masks
+from pruning_bootcamp.tools.datasets import Splits, eval_batches
+
+
+def prune_unstructured(cfg: Config, method: str | None = None, resume: bool | None = None) -> dict[str, Any]:
+    """Zero weights in one shot or in cycles, fine-tune with the zeros frozen, compare with the dense network."""
+    path = common.checkpoint_path(cfg.checkpoint)
+    run = common.open_stage(cfg, "prune-unstructured", _default_folder(cfg, method), afterwards.SECTIONS, path, resume)
+    if done := common.already_done(run):
+        return done
+    with also_to_file(run.path("log.txt")):
+        device = common.start(cfg)
+        splits = common.open_data(cfg)
+        dense = common.open_network(path, cfg, splits)
+        p = cfg.prune
+        LOGGER.info("\n=== Pruning: %s (%s, %s) ===", p.score.name, p.allocation.name, _pattern_text(cfg))
+        target = target_sparsity(cfg)
+        LOGGER.info("Target sparsity: %s", "as the pattern says" if target is None else f"{100 * target:.1f}%")
+        LOGGER.info("Mode: %s", "one-shot" if p.iterations == 1 else f"{p.iterations} cycles, {p.schedule.name}")
+
+        model, masks = detached_copy(dense.model), dict[str, Tensor]()
+        steps: list[float | None] = [target]
+        if target is not None:
+            steps = [*iterative_sparsities(target, p.iterations, p.schedule.name, p.schedule.args)]
+        cycles: list[dict[str, Any]] = []
+        for number, sparsity in enumerate(steps, start=1):
+            model, masks, figures = _cycle(cfg, run, number, sparsity, model, masks, dense, splits, device)
+            cycles.append(figures)
+        return afterwards.finish(cfg, run, dense, model, dense.recipe, masks, splits, device, {"cycles": cycles})
+
+
+def _cycle(
+    cfg: Config,
+    run: Run,
+    number: int,
+    sparsity: float | None,
+    model: nn.Module,
+    masks: Masks,
+    dense: Checkpoint,
+    splits: Splits,
+    device: torch.device,
+) -> tuple[nn.Module, Masks, dict[str, Any]]:
+    """One prune and fine-tune. A cycle that was finished before is read back instead of done again."""
+    p = cfg.prune
+    folder = run.folder if p.iterations == 1 else run.path(f"cycle_{number}")
+    saved = folder / "pruned_model.pth"
+    if p.iterations > 1 and saved.exists():
+        checkpoint = load_checkpoint(saved, recipe=dense.recipe)
+        LOGGER.info("Cycle %d: already finished, read from %s", number, saved)
+        return checkpoint.model, checkpoint.masks, checkpoint.metrics
+    result = prune_weights(
+        model,
+        sparsity=sparsity,
+        score=p.score.name,
+        score_args=p.score.args,
+        allocation=p.allocation.name,
+        allocation_args=p.allocation.args,
+        pattern=p.pattern.name,
+        pattern_args=p.pattern.args,
+        include=p.include,
+        exclude=p.exclude,
+        previous=masks or None,
+        stats_batches=_labelled_batches(cfg, splits, device),
+        seed=cfg.seed,
+    )
+    _say_pruned(result, number, p.iterations)
+    afterwards.recover(model, cfg, splits, device)
+    pruned_val = evaluate_on(model, splits.val, splits, device=device, batch_size=cfg.data.batch_size)
+    LOGGER.info("Validation accuracy before fine-tuning: %.2f%%", pruned_val["accuracy"])
+    figures: dict[str, Any] = {
+        "cycle": number,
+        "sparsity": round(result.sparsity, 6),
+        "val_accuracy_pruned": round(pruned_val["accuracy"], 4),
+    }
+    if cfg.fine_tune.enabled:
+        figures |= afterwards.fine_tune(cfg, run, model, splits, device, folder, dense.model, result.masks)
+    else:
+        figures["val_accuracy"] = figures["val_accuracy_pruned"]
+    if common.is_leader() and p.iterations > 1:
+        save_checkpoint(saved, model, dense.recipe, masks=result.masks, metrics=figures)
+    return model, result.masks, figures
+
+
+def _labelled_batches(cfg: Config, splits: Splits, device: torch.device) -> list[tuple[Tensor, Tensor]] | None:
+    """Training images with labels for a score that needs gradients; None for one that looks at the weights only."""
+    if not needs_of(cfg.prune.score.name):
+        return None
+    count = min(cfg.prune.calibration_images, len(splits.train))
+    chosen = torch.randperm(len(splits.train), generator=torch.Generator().manual_seed(cfg.seed))[:count]
+    images = splits.train.subset(chosen)
+    return list(eval_batches(images, batch_size=min(128, count), mean=splits.mean, std=splits.std, device=device))
+
+
+def _say_pruned(result: UnstructuredResult, number: int, cycles: int) -> None:
+    which = f"Cycle {number}/{cycles}: " if cycles > 1 else ""
+    LOGGER.info("%spruned to %.2f%% of %d layers' weights", which, 100 * result.sparsity, len(result.layers))
+    for layer, reason in result.skipped.items():
+        LOGGER.info("  skipped %s: %s", layer, reason)
+    for layer, reason in result.left_out.items():
+        LOGGER.info("  left out %s: %s", layer, reason)
+    for note in result.notes:
+        LOGGER.info("  note: %s", note)
+
+
+def target_sparsity(cfg: Config) -> float | None:
+    """The sparsity asked for; left out, None where the pattern or allocation says it, else one half."""
+    p = cfg.prune
+    if p.sparsity is not None:
+        return p.sparsity
+    says_it = p.pattern.name in PATTERNS and "fixed_count" in PATTERNS[p.pattern.name].facts
+    says_it |= p.allocation.name in ALLOCATIONS and bool(ALLOCATIONS[p.allocation.name].facts.get("own_sparsity"))
+    return None if says_it else 0.5
+
+
+def _pattern_text(cfg: Config) -> str:
+    pattern = cfg.prune.pattern
+    return f"{pattern.args['n']}:{pattern.args['m']}" if pattern.name == "nm" else pattern.name
+
+
+def _default_folder(cfg: Config, method: str | None) -> Path:
+    p = cfg.prune
+    mode = {"uniform": "layerwise"}.get(p.allocation.name, p.allocation.name)
+    pattern = "" if p.pattern.name == "unstructured" else "_" + _pattern_text(cfg).replace(":", "of")
+    cycles = "" if p.iterations == 1 else f"_x{p.iterations}"
+    target = target_sparsity(cfg)
+    sparsity = "" if target is None else f"_sp{target:g}"
+    return common.RESULTS / "unstructured" / f"{method or p.score.name}_{mode}{sparsity}{pattern}{cycles}"
