@@ -1,4 +1,4 @@
-"""The headline script, rehearsed: the same commands and files on a few real images, which says nothing about accuracy."""
+"""The headline script, rehearsed: the same commands on a few real images, which says nothing about accuracy."""
 
 import os
 import shutil
