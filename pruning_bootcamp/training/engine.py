@@ -15,7 +15,7 @@ from pruning_bootcamp.tools.datasets import Splits, TrainBatches, eval_batches
 from pruning_bootcamp.tools.metrics import classification_metrics
 from pruning_bootcamp.training.distributed import World
 from pruning_bootcamp.training.ema import MovingAverage
-from pruning_bootcamp.training.hooks import Hook, MaskHook, ScaleSparsity, StepState, apply_masks_exactly
+from pruning_bootcamp.training.hooks import Hook, MaskHook, ScaleSparsity, StepState, apply_masks_exactly, same_masks
 from pruning_bootcamp.training.losses import Objective
 from pruning_bootcamp.training.optim import OPTIMIZERS, learning_rate
 from pruning_bootcamp.training.records import Best, Report, Sums
@@ -47,15 +47,14 @@ class Training:
         self.model = model.to(device=world.device, memory_format=layout)  # type: ignore[call-overload]
         if objective.teacher is not None:
             objective.teacher.to(world.device).eval()
-        look = {"mean": splits.mean, "std": splits.std, "device": world.device}
+        look: dict[str, Any] = {"mean": splits.mean, "std": splits.std, "device": world.device}
         self._data = TrainBatches(
-            splits.train.to(world.device),
+            splits.train,
             batch_size=settings.batch_size,
             seed=seed,
             augment=splits.augment if settings.augment is None else settings.augment,
             rank=world.rank,
             world=world.size,
-            channels_last=settings.channels_last,
             **look,
         )
         self._val = splits.val.subset(torch.arange(world.rank, len(splits.val), world.size)).to(world.device)
@@ -83,7 +82,8 @@ class Training:
         self.best = Best()
         self.sums = Sums()
         self.interrupted = False
-        self._forward: Callable[[Tensor], Any] = model
+        self._forward = self._compiled = model
+        self._full_batch = len(range(world.rank, settings.batch_size, world.size))
         self._images, self._seconds = 0, 0.0  # of this process, for the speed
 
     @property
@@ -107,7 +107,9 @@ class Training:
         if self.world.size > 1:
             devices = [self.world.device] if self.world.device.type == "cuda" else None
             forward = DistributedDataParallel(forward, device_ids=devices)
-        self._forward = torch.compile(forward) if self.settings.compile else forward
+        self._forward = self._compiled = forward
+        if self.settings.compile:
+            self._compiled = torch.compile(forward)  # type: ignore[assignment]
         for hook in self.hooks:
             hook.on_start(self.at)
 
@@ -153,7 +155,9 @@ class Training:
         seed_step(self.seed, self.at.step, self.world)
         amp = self.settings.amp
         with torch.autocast(device.type, dtype=_AMP_TYPES.get(amp or ""), enabled=amp is not None):
-            loss, right = self.objective(self._forward, images, labels, self.at.step)
+            # the last, smaller batch of an epoch is not worth a second compilation
+            forward = self._compiled if len(images) == self._full_batch else self._forward
+            loss, right = self.objective(forward, images, labels, self.at.step)
         # DDP averages over processes, whose shares of a batch may differ by one image: make it the global mean
         self._scaler.scale(loss * (self.world.size / global_size)).backward()
         self._scaler.unscale_(self.optimizer)
@@ -239,6 +243,8 @@ class Training:
         return {"loss": loss / everyone, "accuracy": 100 * right / everyone}
 
     def _replace_masks(self, masks: Mapping[str, Tensor]) -> None:
+        if same_masks(masks, self.at.masks):
+            return
         self._mask_hook.replace(masks)
         self.at.masks = self._mask_hook.masks
         if self._average is not None:

@@ -29,7 +29,7 @@ class StepState:
     def set_masks(self, masks: Mapping[str, Tensor]) -> None:
         """From here on these weights stay and all others of the named tensors are zero.
 
-        A best epoch found earlier belongs to another sparsity and no longer counts.
+        A best epoch found with other masks belongs to another sparsity and no longer counts.
         """
         self.replace_masks(masks)
 
@@ -104,6 +104,10 @@ class MaskHook(Hook):
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         self.replace(saved["masks"])
+
+
+def same_masks(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name].bool().cpu(), other[name].cpu()) for name in one)
 
 
 def _multiply(tensors: list[Tensor], factors: list[Tensor]) -> None:

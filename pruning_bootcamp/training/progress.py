@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from pruning_bootcamp.logs import LOGGER
+from pruning_bootcamp.runs import disk_error
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -94,4 +95,9 @@ def open_curves(folder: Path, first_step: int) -> "SummaryWriter":
     """TensorBoard's writer. Points of later steps than `first_step`, left by a killed run, are hidden from now on."""
     from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(str(folder), purge_step=first_step + 1, max_queue=1000, flush_secs=10)
+    try:
+        writer = SummaryWriter(str(folder), purge_step=first_step + 1, max_queue=1000, flush_secs=10)
+        writer.flush()
+    except OSError as error:
+        raise disk_error(error, folder) from error
+    return writer

@@ -112,7 +112,7 @@ def test_masks_that_fit_nothing_are_named(small: Any) -> None:
 
 
 class PruneAt(Hook):
-    """Prunes half of a layer after some steps, as gradual pruning does."""
+    """Prunes half of a layer after some steps, as gradual pruning does; says the same again at every later step."""
 
     def __init__(self, step: int) -> None:
         self.step = step
@@ -120,15 +120,19 @@ class PruneAt(Hook):
     def on_step_end(self, state: StepState) -> None:
         if state.step == self.step:
             weight = state.model.get_parameter("3.weight").detach()
-            state.set_masks({"3.weight": weight.abs() > weight.abs().median()})
+            self.masks = {"3.weight": weight.abs() > weight.abs().median()}
+        if state.step >= self.step:
+            state.set_masks(self.masks)
 
 
 @pytest.mark.parametrize("ema", [None, 0.9])
 def test_masks_set_on_the_way_hold_and_older_bests_do_not_count(ema: float | None, small: Any) -> None:
     net = small.small_net()
-    # from a high rate to next to none: the later epochs hardly improve
-    result = fit(net, small.small_splits(), small.settings(ema=ema), device=CPU, hooks=[PruneAt(12)])
-    assert result.best_epoch == 3  # epochs 1 and 2 were of the dense network
+    worse_and_worse = small.settings(epochs=4, ema=ema, schedule="onecycle", schedule_args={"peak": 0.99}, lr=1.0)
+    result = fit(net, small.small_splits(), worse_and_worse, device=CPU, hooks=[PruneAt(12)])
+    accuracies = [entry["val_accuracy"] for entry in result.history]
+    assert result.best_accuracy == max(accuracies[2:])  # epochs 1 and 2 were of the dense network
+    assert result.best_epoch == 3 + accuracies[2:].index(max(accuracies[2:]))
     assert net.get_parameter("3.weight").eq(0).float().mean() == pytest.approx(0.5, abs=0.01)
     assert result.masks["3.weight"].float().mean() == pytest.approx(0.5, abs=0.01)
 
@@ -348,6 +352,12 @@ def test_main_output_of_a_network_with_auxiliary_heads(small: Any) -> None:
 
     result = fit(TwoHeads(), small.small_splits(), small.settings(epochs=8), device=CPU)
     assert result.best_accuracy > 60
+
+
+def test_a_folder_that_can_not_be_one_is_said(small: Any, tmp_path: Any) -> None:
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(BootcampError, match="a file stands where a folder is needed"):
+        fit(small.small_net(), small.small_splits(), small.settings(), device=CPU, folder=tmp_path / "taken")
 
 
 @pytest.mark.slow
