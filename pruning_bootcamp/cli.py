@@ -1,5 +1,6 @@
 """The command line: one thin function a command. Errors become a message and an exit code; torch is imported late."""
 
+import errno
 import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -26,7 +27,13 @@ def _examples(*lines: str) -> str:
     return "\b\nExamples:\n" + "\n".join(f"  pruning-bootcamp {line}" for line in lines)
 
 
-def _load(command: str, config: Path | None, overrides: list[str] | None, options: dict[str, Any]) -> Any:
+def _load(
+    command: str,
+    config: Path | None,
+    overrides: list[str] | None,
+    options: dict[str, Any],
+    iterative: bool = False,
+) -> Any:
     """The checked config of a command; its problems, of every kind, in one error and before any work."""
     from pruning_bootcamp.config import load
     from pruning_bootcamp.logs import start_screen
@@ -34,6 +41,8 @@ def _load(command: str, config: Path | None, overrides: list[str] | None, option
 
     start_screen(debug="--debug" in sys.argv)
     cfg = load(config, overrides or (), options)
+    if iterative and cfg.prune.iterations == 1 and "prune.iterations" not in options:
+        cfg.prune.iterations = 5  # --iterative alone, and the config names no number
     check(cfg, command, where=str(config) if config else "the config")
     return cfg
 
@@ -47,9 +56,9 @@ def _common(save_dir: str | None, device: str | None, seed: int | None, **more: 
 @app.command(epilog=_examples("quickstart", "quickstart --save-dir /tmp/quickstart --seed 1"))
 def quickstart(
     overrides: Overrides = None,
-    dataset: Annotated[str, typer.Option("--dataset", help="The images to learn from; digits needs no download.")] = (
-        "digits"
-    ),
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help="The images to learn from (digits, which needs no download).")
+    ] = None,
     config: ConfigFile = None,
     save_dir: SaveDir = None,
     device: Device = None,
@@ -57,7 +66,7 @@ def quickstart(
     debug: Debug = False,
 ) -> None:
     """The whole way in two minutes: train, prune to half the FLOPs, fine-tune, evaluate, export, profile, report."""
-    options = _common(save_dir, device, seed, **{"data.name": dataset if config is None else None})
+    options = _common(save_dir, device, seed, **{"data.name": dataset})
     cfg = _load("quickstart", config, overrides, options)
     from pruning_bootcamp.quickstart import quickstart as run
 
@@ -90,7 +99,7 @@ def train(
     "eval",
     epilog=_examples(
         "eval -c cfgs/digits.yaml --checkpoint results/baseline/best_model.pth --measure-latency",
-        "eval -c cfgs/digits.yaml --checkpoint results/structured/bn_scale_sp0.5/pruned_model.pth "
+        "eval -c cfgs/digits.yaml --checkpoint results/structured/bn_scale_flops0.5/pruned_model.pth "
         "--baseline-metrics results/baseline/metrics.yaml",
     ),
 )
@@ -151,16 +160,15 @@ def prune_unstructured(
         "prune.allocation": mode,
         "prune.sparsity": sparsity,
         "prune.pattern": pattern,
-        "prune.iterations": num_iterations or (5 if iterative else None),
+        "prune.iterations": num_iterations,
         "prune.schedule": schedule,
         "fine_tune.enabled": fine_tune,
     }
-    cfg = _load(
-        "prune-unstructured", config, overrides, _common(save_dir, device, seed, checkpoint=checkpoint, **options)
-    )
+    options = _common(save_dir, device, seed, checkpoint=checkpoint, **options)
+    cfg = _load("prune-unstructured", config, overrides, options, iterative=iterative)
     from pruning_bootcamp.stages import prune_unstructured as run
 
-    run(cfg, method=method, resume=resume)
+    _exit_by_goal(run(cfg, method=method, resume=resume))
 
 
 @app.command(
@@ -225,7 +233,7 @@ def _one_budget(sparsity: float | None, flops: float | None, params: float | Non
 
 @app.command(
     epilog=_examples(
-        "export -c cfgs/digits.yaml --checkpoint results/structured/bn_scale_sp0.5/pruned_model.pth --format both",
+        "export -c cfgs/digits.yaml --checkpoint results/structured/bn_scale_flops0.5/pruned_model.pth --format both",
         "export -c cfgs/digits.yaml --checkpoint results/baseline/best_model.pth --format pt2 --verify",
     )
 )
@@ -256,7 +264,7 @@ def export(
 @app.command(
     epilog=_examples(
         "profile -c cfgs/digits.yaml --baseline results/baseline/best_model.pth "
-        "--pruned results/structured/bn_scale_sp0.5/pruned_model.pth",
+        "--pruned results/structured/bn_scale_flops0.5/pruned_model.pth",
         "profile -c cfgs/digits.yaml --pruned results/quickstart/structured/pruned_model.pth "
         "--batch-size 16 --backend onnxruntime --save-results results/profile.yaml",
     )
@@ -329,15 +337,13 @@ def main() -> NoReturn:
         if ending.code == 130:  # Ctrl-C
             _message("interrupted. Nothing is lost: run the same command again to go on.")
         raise
-    except BrokenPipeError:  # the reader of our output went away (`| head`)
-        sys.stderr.close()
-        sys.exit(0)
     except OSError as error:
         from pruning_bootcamp.runs import disk_error
 
-        if "--debug" in sys.argv or error.filename is None:
+        full_or_forbidden = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+        if "--debug" in sys.argv or error.errno not in full_or_forbidden:
             raise
-        _message(f"error: {disk_error(error, Path(error.filename))}")
+        _message(f"error: {disk_error(error, Path(error.filename or 'the output'))}")
         sys.exit(2)
     sys.exit(0)
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.tools.datasets import Split, Splits, eval_batches
 from pruning_bootcamp.tools.metrics import (
@@ -16,6 +17,7 @@ from pruning_bootcamp.tools.metrics import (
     compute_params,
     compute_sparsity,
 )
+from pruning_bootcamp.tools.modes import evaluation_mode
 
 
 def evaluate_on(
@@ -39,14 +41,29 @@ def cost_of(
     model: nn.Module, example: Tensor, masks: Mapping[str, Tensor] | None = None
 ) -> tuple[dict[str, Any], Flops]:
     """{"flops_g", "flops_g_thop", "params_m", "sparsity"} and the per-layer count behind them."""
+    _check_runs(model, example)
     flops = compute_flops(model, example)
     figures: dict[str, Any] = {
-        "flops_g": round(flops.macs / 1e9, 6),
-        "flops_g_thop": None if flops.macs_thop is None else round(flops.macs_thop / 1e9, 6),
-        "params_m": round(compute_params(model) / 1e6, 6),
+        "flops_g": flops.macs / 1e9,  # not rounded: budgets and goals are judged by it
+        "flops_g_thop": None if flops.macs_thop is None else flops.macs_thop / 1e9,
+        "params_m": compute_params(model) / 1e6,
         "sparsity": round(compute_sparsity(model, masks).total, 6),
     }
     return figures, flops
+
+
+def _check_runs(model: nn.Module, example: Tensor) -> None:
+    """A network that can't take these images is the user's to choose anew, not a traceback."""
+    where = next((parameter.device for parameter in model.parameters()), example.device)
+    try:
+        with evaluation_mode(model), torch.inference_mode():
+            model(example.to(where))
+    except (RuntimeError, ValueError, IndexError, AssertionError) as error:
+        shape = "x".join(str(side) for side in example.shape[1:])
+        reason = str(error).strip().partition("\n")[0]
+        raise BootcampError(
+            f"the network does not run on images of {shape} ({reason}). Choose another model.name, or the image size."
+        ) from error
 
 
 def say_disagreement(flops: Flops) -> None:

@@ -5,9 +5,11 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
+from logging.handlers import MemoryHandler
 from pathlib import Path
 
 LOGGER = logging.getLogger("pruning_bootcamp")
+_FEW = 10_000  # lines remembered until a run has its folder
 
 
 class _Screen(logging.Handler):
@@ -29,6 +31,11 @@ def start_screen(debug: bool = False) -> None:
         screen = _Screen()
         screen.setFormatter(logging.Formatter("%(message)s"))
         LOGGER.addHandler(screen)
+        LOGGER.addHandler(_memory())
+
+
+def _memory() -> MemoryHandler:
+    return MemoryHandler(_FEW, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
 
 
 def _leads() -> bool:
@@ -37,16 +44,24 @@ def _leads() -> bool:
 
 @contextlib.contextmanager
 def also_to_file(path: Path) -> Iterator[None]:
-    """Inside, every message is also appended to `path` with its time. Of several processes only the first writes."""
+    """Inside, every message is also appended to `path` with its time, after those since the last file's end.
+
+    Of several processes only the first writes.
+    """
     if not _leads():
         yield
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    for memory in [known for known in LOGGER.handlers if isinstance(known, MemoryHandler)]:
+        memory.setTarget(handler)
+        memory.flush()
+        LOGGER.removeHandler(memory)
     LOGGER.addHandler(handler)
     try:
         yield
     finally:
         LOGGER.removeHandler(handler)
         handler.close()
+        LOGGER.addHandler(_memory())

@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from pruning_bootcamp.checkpoints.files import read_file
@@ -17,10 +16,12 @@ from pruning_bootcamp.pruning.structured import check_structured
 from pruning_bootcamp.pruning.unstructured import check_unstructured
 from pruning_bootcamp.registry import Registry
 from pruning_bootcamp.runs import siblings
+from pruning_bootcamp.runtime import choose_device
+from pruning_bootcamp.stages.afterwards import fine_tune_settings
 from pruning_bootcamp.stages.common import training_settings
 from pruning_bootcamp.stages.unstructured import target_sparsity
 from pruning_bootcamp.tools.datasets import AUGMENTATIONS, check_dataset
-from pruning_bootcamp.training.optim import LR_SCHEDULES
+from pruning_bootcamp.training.optim import LR_SCHEDULES, OPTIMIZERS
 from pruning_bootcamp.training.settings import check_settings
 
 
@@ -48,19 +49,31 @@ def _train(cfg: Config) -> list[str]:
         *_duration(t.warmup, "train.warmup"),
         *_augment(t.augment, "train.augment"),
     ]
-    if problems:  # the rest is judged with durations that can be read
-        cfg = replace(cfg, train=replace(t, epochs="1ep", warmup="0ep"))
-    return problems + check_settings(training_settings(cfg), "train")
+    # in their right types: YAML reads 1e-9 as text
+    problems += _registered(OPTIMIZERS, t.optimizer, "train.optimizer")
+    problems += _registered(LR_SCHEDULES, t.schedule, "train.schedule")
+    return problems or check_settings(training_settings(cfg), "train")
 
 
 def _fine_tune(cfg: Config) -> list[str]:
     f = cfg.fine_tune
-    return [
+    problems = [
         *(_registered(LR_SCHEDULES, f.schedule, "fine_tune.schedule") if f.schedule else []),
         *_duration(f.epochs, "fine_tune.epochs", least=1),
         *_duration(f.warmup, "fine_tune.warmup"),
         *_augment(f.augment, "fine_tune.augment"),
     ]
+    if problems or _train(cfg):  # what is wrong there would only be said twice
+        return problems
+    return check_settings(fine_tune_settings(cfg), "fine_tune")
+
+
+def _device(cfg: Config) -> list[str]:
+    try:
+        choose_device(cfg.device)
+    except BootcampError as error:
+        return error.problems
+    return []
 
 
 def _unstructured(cfg: Config) -> list[str]:
@@ -157,7 +170,7 @@ def _augment(names: list[str] | None, where: str) -> list[str]:
     ]
 
 
-_EVERY = (_data, _model, _save_dir)
+_EVERY = (_data, _model, _device, _save_dir)
 _TRAINING = (*_EVERY, _train)
 CHECKS: Mapping[str, tuple[Callable[[Config], list[str]], ...]] = {
     "quickstart": (*_TRAINING, _fine_tune, _structured, _export),

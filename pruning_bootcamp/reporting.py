@@ -106,9 +106,9 @@ def structured_table(plan: StructuredPlan) -> str:
     lines += [f"not cut: {name}: {reason}" for name, reason in plan.uncuttable.items()]
     lines += [f"limited: {name}: {reason}" for name, reason in plan.limited.items()]
     lines.append(
-        f"Predicted: {plan.macs_after / 1e9:.4g} G of {plan.macs_before / 1e9:.4g} G multiply-accumulates "
+        f"Predicted: {plan.macs_after / 1e9:.4g} G of {plan.baseline_macs / 1e9:.4g} G multiply-accumulates "
         f"({100 * plan.macs_reduction:.1f}% fewer), {plan.params_after / 1e6:.4g} M of "
-        f"{plan.params_before / 1e6:.4g} M parameters ({100 * plan.params_reduction:.1f}% fewer)"
+        f"{plan.baseline_params / 1e6:.4g} M parameters ({100 * plan.params_reduction:.1f}% fewer)"
     )
     return "\n".join(lines)
 

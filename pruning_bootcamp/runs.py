@@ -20,8 +20,8 @@ METRICS = "metrics.yaml"
 CONFIG = "config.yaml"
 
 # What a run may have written. Only these are moved aside when another run takes the folder.
+# The config, which says whose they are, comes last: a kill in between leaves the rest to be moved by the next run.
 RUN_FILES = (
-    CONFIG,
     METRICS,
     "*_metrics.yaml",
     "profile.yaml",
@@ -35,6 +35,7 @@ RUN_FILES = (
     "log.txt",
     "report.md",
     "cycle_*",
+    CONFIG,
 )
 
 
@@ -132,17 +133,23 @@ class Run:
     folder: Path
     command: str
     fingerprint: str
+    outputs: tuple[str, ...] = ()
+    """files without which it is not finished, whatever metrics.yaml says"""
 
     def path(self, name: str) -> Path:
         return self.folder / name
 
     def finished(self) -> dict[str, Any] | None:
         """The metrics of this very run (same fingerprint) when it is complete, else None."""
-        if not self.path(METRICS).exists():
+        if not all(self.path(name).exists() for name in (METRICS, *self.outputs)):
             return None
         metrics = read_yaml(self.path(METRICS))
         done = metrics.get("fingerprint") == self.fingerprint and metrics.get("status") == "complete"
         return metrics if done else None
+
+    def is_in_folder(self) -> bool:
+        """Whether the files in the folder are this very run's, finished or not."""
+        return _fingerprint_in(self.folder) == self.fingerprint
 
     def finish(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
         """Write metrics.yaml, the last file of a run, and give back what it holds."""
@@ -199,7 +206,7 @@ def _move_aside(folder: Path) -> None:
 
 def remove_leftovers(folder: Path) -> None:
     """Temporary files of processes that were killed. Those of living processes stay."""
-    for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
+    for path in [*folder.glob(f"{TEMPORARY_PREFIX}*"), *folder.glob(f"cycle_*/{TEMPORARY_PREFIX}*")]:
         found = re.match(rf"{re.escape(TEMPORARY_PREFIX)}(\d+)-", path.name)
         if found and not _alive(int(found[1])):
             path.unlink(missing_ok=True)

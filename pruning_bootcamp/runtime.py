@@ -33,6 +33,8 @@ def choose_device(name: str = "auto") -> tuple[torch.device, str]:
         raise BootcampError(f"--device: '{name}' is not a device. Use auto, cpu, cuda, cuda:N or mps.") from None
     if device.type not in ("cpu", "cuda", "mps"):
         raise BootcampError(f"--device: '{name}' is not supported. Use auto, cpu, cuda, cuda:N or mps.")
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     if device.type == "cuda" and (not cuda or (device.index or 0) >= torch.cuda.device_count()):
         found = f"{torch.cuda.device_count()} CUDA devices" if cuda else "no CUDA device"
         raise BootcampError(f"--device: '{name}' was asked for, and this machine has {found}. Use --device auto.")

@@ -109,7 +109,27 @@ def rebuild(recipe: Recipe, tensors: Mapping[str, Tensor]) -> nn.Module:
     for name, tensor in tensors.items():
         # the object stays, only what it holds is exchanged: whoever shares it (tied weights) sees the new values
         own[name].data = tensor
+    _check_shapes(model, recipe)
     return model
+
+
+_SIZES = {
+    nn.Linear: lambda m: (m.out_features, m.in_features),
+    nn.Conv2d: lambda m: (m.out_channels, m.in_channels // m.groups, *m.kernel_size),
+    nn.BatchNorm2d: lambda m: (m.num_features,),
+}
+
+
+def _check_shapes(model: nn.Module, recipe: Recipe) -> None:
+    """Layers must say what their weights are: a factory that was edited since builds other widths."""
+    for path, module in model.named_modules():
+        size = _SIZES.get(type(module))
+        weight = getattr(module, "weight", None)
+        if size is not None and isinstance(weight, Tensor) and tuple(weight.shape) != size(module):
+            raise BootcampError(
+                f"{path} of {recipe.model} is built for weights {size(module)}, and the file holds "
+                f"{tuple(weight.shape)}. Was the code that builds it changed since?"
+            )
 
 
 def check_names(tensors: Mapping[str, Any], needed: set[str], recipe: Recipe) -> None:

@@ -87,7 +87,7 @@ class TrainConfig:
 
 @dataclass
 class FineTuneConfig:
-    """Training after pruning. What is left out (null) is as in `train`."""
+    """Training after pruning. What is left out (null) is as in `train`; mixup, bn_l1 and early stopping are off."""
 
     enabled: bool = True
     """false: prune and measure only"""

@@ -12,9 +12,19 @@ from pruning_bootcamp.models import external, factory
 from pruning_bootcamp.models.catalog import MODELS
 from pruning_bootcamp.models.cnn import make_prunable
 
-__all__ = ["MODELS", "build_model", "check_model", "is_factory", "make_prunable", "same_model", "structure_args"]
+__all__ = [
+    "MODELS",
+    "build_model",
+    "check_model",
+    "factory_file",
+    "is_factory",
+    "make_prunable",
+    "same_model",
+    "structure_args",
+]
 
 is_factory = factory.is_factory
+factory_file = factory.factory_file
 
 _NONE: Mapping[str, Any] = MappingProxyType({})
 _CHECKS: dict[str, Callable[[str, Mapping[str, Any], str], list[str]]] = {

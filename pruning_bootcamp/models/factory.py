@@ -27,6 +27,11 @@ def is_factory(name: str) -> bool:
     return ":" in name
 
 
+def factory_file(name: str) -> Path:
+    """The source file of the user's factory: what a network depends on beside its arguments."""
+    return Path(inspect.getsourcefile(inspect.unwrap(_find(name))) or __file__)
+
+
 def check_factory(name: str, args: Mapping[str, Any], where: str) -> list[str]:
     """Problems with the user's factory or its arguments. Imports the user's module, calls nothing."""
     try:

@@ -1,4 +1,4 @@
-"""The stages: (config) -> metrics, each a story of its own. Running one again is a no-op."""
+"""The stages: (config) -> metrics, each a story of its own. A finished training or pruning is not done again."""
 
 from pruning_bootcamp.stages.export import export
 from pruning_bootcamp.stages.profile import profile

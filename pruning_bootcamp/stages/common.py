@@ -14,6 +14,7 @@ from pruning_bootcamp.config import Config, as_dict, fingerprint
 from pruning_bootcamp.duration import parse_duration
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.logs import LOGGER
+from pruning_bootcamp.models import factory_file, is_factory
 from pruning_bootcamp.runs import Run, open_run, siblings
 from pruning_bootcamp.runtime import choose_device, seed_everything
 from pruning_bootcamp.tools.datasets import Splits, load_dataset
@@ -136,10 +137,19 @@ def content_hash(path: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def open_stage(
-    cfg: Config, command: str, folder: Path, sections: Iterable[str], checkpoint: Path | None, resume: bool | None
+def stage_run(
+    cfg: Config,
+    command: str,
+    folder: Path,
+    sections: Iterable[str],
+    checkpoint: Path | None = None,
+    outputs: tuple[str, ...] = (),
 ) -> Run:
-    """The run's folder. Its fingerprint covers the named sections of the config, the seed, the checkpoint."""
+    """The run that this config asks for; nothing is written yet.
+
+    Its fingerprint covers the named sections of the config, the seed, the checkpoint's content, and the source of a
+    `module:factory`. (The images of a folder are not covered: --no-resume after changing them.)
+    """
     everything = as_dict(cfg)
     parts: dict[str, Any] = {"seed": cfg.seed}
     for section in sections:
@@ -147,25 +157,39 @@ def open_stage(
         parts[section] = {key: value for key, value in everything[section].items() if key not in skipped}
     if checkpoint is not None:
         parts["checkpoint"] = content_hash(checkpoint)
-        everything["checkpoint"] = str(checkpoint)
+    if is_factory(cfg.model.name):
+        parts["factory"] = content_hash(factory_file(cfg.model.name))
     folder = Path(cfg.save_dir) if cfg.save_dir else folder
-    mark = fingerprint(command, parts)
+    if checkpoint is not None and checkpoint.parent.resolve() == folder.resolve():
+        raise BootcampError(f"--save-dir: {folder} holds the checkpoint to start from. Choose another folder.")
+    return Run(folder, command, fingerprint(command, parts), outputs)
+
+
+def begin(run: Run, cfg: Config, checkpoint: Path | None, resume: bool | None) -> None:
+    """Take the folder: config.yaml is written, another run's files are moved aside. Only after every check."""
     if not is_leader():
-        return Run(folder, command, mark)
-    run = open_run(folder, f"pruning-bootcamp {command}", everything, mark, fresh=resume is False)
-    if resume and not any(run.folder.rglob("training_state.pth")) and run.finished() is None:
-        raise BootcampError(f"--resume: {folder} holds no unfinished run of this config. Leave --resume out to begin.")
-    return run
+        return
+    unfinished = [path for path in run.folder.rglob("training_state.pth") if not _is_previous(path, run.folder)]
+    if resume and (not unfinished or not run.is_in_folder()):
+        raise BootcampError(
+            f"--resume: {run.folder} holds no unfinished run of this config. Leave --resume out to begin."
+        )
+    config = as_dict(cfg)
+    if checkpoint is not None:
+        config["checkpoint"] = str(checkpoint)
+    open_run(run.folder, f"pruning-bootcamp {run.command}", config, run.fingerprint, fresh=resume is False)
 
 
-def already_done(run: Run) -> dict[str, Any] | None:
+def _is_previous(path: Path, folder: Path) -> bool:
+    return any(part.startswith("previous-") for part in path.relative_to(folder).parts)
+
+
+def already_done(run: Run, resume: bool | None) -> dict[str, Any] | None:
     """The metrics of a finished run, said on the screen: doing it again would give the same."""
-    metrics = run.finished()
+    metrics = None if resume is False else run.finished()
     if metrics is not None:
         remove_training_states(run.folder)  # a kill just after the finish mark may have left them
         LOGGER.info("%s is already finished (same config, same inputs); --no-resume does it again", run.folder)
-        if "goal_met" in metrics:
-            say_goal(metrics)
     return metrics
 
 
@@ -175,9 +199,16 @@ def say_goal(metrics: Mapping[str, Any]) -> None:
 
 def remove_training_states(folder: Path) -> None:
     """The resume points of a run that needs them no more."""
-    for path in folder.rglob("training_state.pth"):
-        if "previous-" not in str(path):
-            path.unlink(missing_ok=True)
+    if is_leader():
+        for path in folder.rglob("training_state.pth"):
+            if not _is_previous(path, folder):
+                path.unlink(missing_ok=True)
+
+
+def one_process(command: str) -> None:
+    """Refuse torchrun where several processes would only do the same work and write the same files."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise BootcampError(f"{command}: runs in one process. Start it without torchrun.")
 
 
 def training_settings(cfg: Config) -> FitSettings:

@@ -15,6 +15,7 @@ FORMATS = {"both": ("onnx", "torchscript"), "all": tuple(EXPORTERS)}
 
 def export(cfg: Config) -> dict[str, Any]:
     """One file a format in the checkpoint's folder; an unverified file is removed and GoalNotMet raised."""
+    common.one_process("export")
     path = common.checkpoint_path(cfg.checkpoint)
     device = common.start(cfg)
     checkpoint = common.open_alone(path, cfg)

@@ -9,6 +9,7 @@ from torch import nn
 
 from pruning_bootcamp.checkpoints import Checkpoint, Recipe
 from pruning_bootcamp.config import Config
+from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.evaluation import cost_of, say_disagreement
 from pruning_bootcamp.exporters import Runner, deployable_copy, export_model
 from pruning_bootcamp.exporters.onnx import open_onnx
@@ -34,12 +35,19 @@ ALTERNATIVE_BATCHES = (1, 16)
 
 def profile(cfg: Config, baseline: str | None = None, save_results: Path | None = None) -> dict[str, Any]:
     """Dense and pruned side by side: cost, interleaved latency, layers, and why the two reductions differ."""
+    common.one_process("profile")
     paths = {
         "baseline": common.checkpoint_path(baseline, "--baseline"),
         "pruned": common.checkpoint_path(cfg.checkpoint, "--pruned"),
     }
     device = common.start(cfg)
     networks = {name: common.open_alone(path, cfg) for name, path in paths.items()}
+    shapes = {name: network.recipe.input_shape for name, network in networks.items()}
+    if shapes["baseline"] != shapes["pruned"]:
+        raise BootcampError(
+            f"--baseline takes images of {shapes['baseline']}, and --pruned of {shapes['pruned']}: they can't be "
+            "compared. Give the dense network that was pruned."
+        )
     figures: dict[str, dict[str, Any]] = {}
     for name, network in networks.items():
         figures[name], flops = cost_of(network.model, common.example_input(network.recipe), network.masks)
@@ -79,7 +87,7 @@ def _measure(
     }
     stats = compare_latencies(asked, runs=runs)
     for name, stat in stats.items():
-        figures[name] |= {"latency_ms": round(stat.median_ms, 4), "throughput_fps": round(stat.throughput_fps, 2)}
+        figures[name] |= {"latency_ms": stat.median_ms, "throughput_fps": stat.throughput_fps}
     layers = profile_layers({name: (model, images) for name, model in models.items()}, runs=max(5, runs // 2))
     measured = {
         name: Measured(

@@ -4,51 +4,74 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from pruning_bootcamp.checkpoints import Checkpoint, Recipe
 from pruning_bootcamp.config import Config
+from pruning_bootcamp.errors import GoalNotMet
 from pruning_bootcamp.evaluation import cost_of, evaluate_on
 from pruning_bootcamp.logs import LOGGER, also_to_file
 from pruning_bootcamp.models import make_prunable
 from pruning_bootcamp.pruning.structured import StructuredPlan, cut_channels, plan_structured
 from pruning_bootcamp.reporting import structured_table
 from pruning_bootcamp.stages import afterwards, common
+from pruning_bootcamp.stages.afterwards import Goal
+from pruning_bootcamp.tools.modes import evaluation_mode
+
+# Sections of the config that the cut network depends on. The goal only judges it.
+SECTIONS = ("data", "model", "train", "structured", "recover", "fine_tune")
 
 
 def prune_structured(cfg: Config, dry_run: bool = False, resume: bool | None = None) -> dict[str, Any]:
     """Cut channels to a budget, prove the cut, fine-tune, and judge the goal. With `dry_run` only the plan is shown."""
     path = common.checkpoint_path(cfg.checkpoint)
+    run = common.stage_run(cfg, "prune-structured", _default_folder(cfg), SECTIONS, path, outputs=("pruned_model.pth",))
+    if not dry_run and (done := common.already_done(run, resume)):
+        return afterwards.judge_again(run, done, goal_of(cfg))
+    device = common.start(cfg)
+    splits = common.open_data(cfg)
+    dense = common.open_network(path, cfg, splits)
+    ready, recipe, plan = _plan(cfg, dense)
     if dry_run:
-        device = common.start(cfg)
-        splits = common.open_data(cfg)
-        _, _, plan = _plan(cfg, common.open_network(path, cfg, splits))
         LOGGER.info("\nDry run: nothing was changed or written.")
-        return {"flops_reduction_pct": round(100 * plan.macs_reduction, 4)}
-    run = common.open_stage(cfg, "prune-structured", _default_folder(cfg), afterwards.SECTIONS, path, resume)
-    if done := common.already_done(run):
-        return done
+        return {"flops_reduction_pct": 100 * plan.macs_reduction}
+    cut = cut_channels(ready, common.example_input(recipe), plan)  # a failed proof leaves nothing behind
+    LOGGER.info("Slice proof: passed, %s", cut.proof)
+    common.begin(run, cfg, path, resume)
     with also_to_file(run.path("log.txt")):
-        device = common.start(cfg)
-        splits = common.open_data(cfg)
-        dense = common.open_network(path, cfg, splits)
-        ready, recipe, plan = _plan(cfg, dense)
-        cut = cut_channels(ready, common.example_input(recipe), plan)
-        LOGGER.info("Slice proof: passed, %s", cut.proof)
         model = cut.model
+        masks = {name: model.get_parameter(name).detach() != 0 for name in dense.masks}
+        if masks:
+            LOGGER.info("The checkpoint's own zeros stay, in %d of the cut network's layers", len(masks))
         afterwards.recover(model, cfg, splits, device)
         pruned_val = evaluate_on(model, splits.val, splits, device=device, batch_size=cfg.data.batch_size)
         LOGGER.info("Validation accuracy before fine-tuning: %.2f%%", pruned_val["accuracy"])
         figures: dict[str, Any] = {"val_accuracy_pruned": round(pruned_val["accuracy"], 4)}
         if cfg.fine_tune.enabled:
-            figures |= afterwards.fine_tune(cfg, run, model, splits, device, run.folder, dense.model, None)
+            figures |= afterwards.fine_tune(cfg, run, model, splits, device, run.folder, dense.model, masks or None)
         else:
             figures["val_accuracy"] = figures["val_accuracy_pruned"]
         figures |= {
             "slice_proof": {"max_difference": float(cut.proof.max_difference), "passed": True},
             "widths": {group.name: [group.width, len(group.keep)] for group in plan.groups},
         }
-        return afterwards.finish(cfg, run, dense, model, recipe, {}, splits, device, figures)
+        return afterwards.finish(cfg, run, dense, model, recipe, masks, splits, device, figures, goal_of(cfg))
+
+
+def goal_of(cfg: Config) -> Goal:
+    return Goal(accuracy_drop=cfg.goal.accuracy_drop, flops_reduction_pct=cfg.goal.flops_reduction_pct)
+
+
+def _check_same_function(dense: nn.Module, ready: nn.Module, example: Tensor) -> None:
+    """What was rewritten so that it can be cut computes what it did before, to rounding."""
+    if ready is dense:
+        return
+    with evaluation_mode(dense, ready), torch.inference_mode():
+        before, after = dense(example), ready(example)
+    difference = float((before - after).abs().max() / before.abs().max().clamp(min=1.0))
+    if not difference < 1e-5:
+        raise GoalNotMet(f"the network rewritten for cutting differs from the dense one by {difference:.1e}.")
 
 
 def _plan(cfg: Config, dense: Checkpoint) -> tuple[nn.Module, Recipe, StructuredPlan]:
@@ -57,6 +80,7 @@ def _plan(cfg: Config, dense: Checkpoint) -> tuple[nn.Module, Recipe, Structured
     ready, args = make_prunable(dense.model, dense.recipe.args)
     recipe = replace(dense.recipe, args=args)
     example = common.example_input(recipe)
+    _check_same_function(dense.model.cpu(), ready.cpu(), common.example_input(recipe, 4))
     baseline, _ = cost_of(dense.model, example)
     LOGGER.info("\n=== Structured Pruning: %s (%s) ===", s.score.name, s.allocation)
     plan = plan_structured(

@@ -19,19 +19,20 @@ from pruning_bootcamp.training.loop import fit
 
 def train(cfg: Config, resume: bool | None = None) -> dict[str, Any]:
     """Train, keep the epoch with the best validation accuracy, read the test split once; metrics.yaml's content."""
-    run = common.open_stage(cfg, "train", common.RESULTS / "baseline", ("data", "model", "train"), None, resume)
-    if done := common.already_done(run):
+    sections = ("data", "model", "train")
+    run = common.stage_run(cfg, "train", common.RESULTS / "baseline", sections, outputs=("best_model.pth",))
+    if done := common.already_done(run, resume):
         return done
+    device = common.start(cfg)
+    splits = common.open_data(cfg)
+    recipe = common.recipe_for(cfg, splits)
+    model = build_model(recipe.model, classes=recipe.classes, in_channels=recipe.in_channels, args=recipe.args)
+    cost, flops = cost_of(model, common.example_input(recipe))
+    LOGGER.info("\n=== Baseline Model Metrics ===")
+    LOGGER.info("FLOPs: %.4g G (multiply-accumulates)\nParams: %.4g M\n", cost["flops_g"], cost["params_m"])
+    say_disagreement(flops)
+    common.begin(run, cfg, None, resume)
     with also_to_file(run.path("log.txt")):
-        device = common.start(cfg)
-        splits = common.open_data(cfg)
-        recipe = common.recipe_for(cfg, splits)
-        model = build_model(recipe.model, classes=recipe.classes, in_channels=recipe.in_channels, args=recipe.args)
-        cost, flops = cost_of(model, common.example_input(recipe))
-        LOGGER.info("\n=== Baseline Model Metrics ===")
-        LOGGER.info("FLOPs: %.4g G (multiply-accumulates)\nParams: %.4g M\n", cost["flops_g"], cost["params_m"])
-        say_disagreement(flops)
-
         settings = common.training_settings(cfg)
         model.to(device)
         result = fit(
@@ -70,6 +71,7 @@ def train(cfg: Config, resume: bool | None = None) -> dict[str, Any]:
 
 def evaluate(cfg: Config, measure_latency: bool = False, baseline_metrics: Path | None = None) -> dict[str, Any]:
     """Accuracy on the test split, FLOPs, parameters, sparsity, latency; written to eval_metrics.yaml."""
+    common.one_process("eval")
     path = common.checkpoint_path(cfg.checkpoint)
     baseline = read_yaml(baseline_metrics) if baseline_metrics is not None else None
     device = common.start(cfg)
@@ -97,9 +99,13 @@ def evaluate(cfg: Config, measure_latency: bool = False, baseline_metrics: Path 
             checkpoint.model, common.example_input(checkpoint.recipe, cfg.profile.batch_size).to(device)
         )
         LOGGER.info("Latency: %s", stats)
-        metrics |= {"latency_ms": round(stats.median_ms, 4), "throughput_fps": round(stats.throughput_fps, 2)}
+        metrics |= {
+            "latency_ms": stats.median_ms,
+            "throughput_fps": stats.throughput_fps,
+            "latency_batch_size": stats.batch_size,
+        }
     if baseline is not None:
-        comparison = compare_metrics(baseline, metrics)
+        comparison = compare_metrics(_comparable(baseline, metrics, environment(device)), metrics)
         LOGGER.info("\n=== Against %s ===", baseline_metrics)
         for name, value in comparison.items():
             LOGGER.info("%s: %.4g", name, value)
@@ -109,6 +115,17 @@ def evaluate(cfg: Config, measure_latency: bool = False, baseline_metrics: Path 
     write_yaml(target, metrics, "flops_g: multiply-accumulates in 10^9")
     LOGGER.info("\nMetrics saved to %s", target)
     return metrics
+
+
+def _comparable(baseline: dict[str, Any], metrics: dict[str, Any], here: dict[str, Any]) -> dict[str, Any]:
+    """The baseline without its latency, unless that was measured in the same way: device, threads, batch, torch."""
+    there = baseline.get("environment") or {}
+    same = all(there.get(key) == here[key] for key in ("device", "threads", "torch"))
+    same &= baseline.get("latency_batch_size") == metrics.get("latency_batch_size")
+    if same or "latency_ms" not in baseline or "latency_ms" not in metrics:
+        return baseline
+    LOGGER.info("Latency is not compared: the baseline's was measured differently. `profile` measures both, in turn.")
+    return {key: value for key, value in baseline.items() if key not in ("latency_ms", "throughput_fps")}
 
 
 def _beside(checkpoint: Path, cfg: Config) -> Path:

@@ -18,35 +18,45 @@ from pruning_bootcamp.pruning.unstructured import UnstructuredResult, iterative_
 from pruning_bootcamp.pruning.unstructured import prune_unstructured as prune_weights
 from pruning_bootcamp.runs import Run
 from pruning_bootcamp.stages import afterwards, common
-from pruning_bootcamp.stages.afterwards import Masks
+from pruning_bootcamp.stages.afterwards import Goal, Masks
 from pruning_bootcamp.tools.datasets import Splits, eval_batches
+from pruning_bootcamp.tools.metrics import compute_sparsity
+
+# Sections of the config that the pruned network depends on. The goal only judges it.
+SECTIONS = ("data", "model", "train", "prune", "recover", "fine_tune")
 
 
 def prune_unstructured(cfg: Config, method: str | None = None, resume: bool | None = None) -> dict[str, Any]:
     """Zero weights in one shot or in cycles, fine-tune with the zeros frozen, compare with the dense network."""
     path = common.checkpoint_path(cfg.checkpoint)
-    run = common.open_stage(cfg, "prune-unstructured", _default_folder(cfg, method), afterwards.SECTIONS, path, resume)
-    if done := common.already_done(run):
-        return done
+    folder = _default_folder(cfg, method)
+    run = common.stage_run(cfg, "prune-unstructured", folder, SECTIONS, path, outputs=("pruned_model.pth",))
+    goal = Goal(accuracy_drop=cfg.goal.accuracy_drop)  # zeros save no FLOPs without sparse kernels
+    if done := common.already_done(run, resume):
+        return afterwards.judge_again(run, done, goal)
+    device = common.start(cfg)
+    splits = common.open_data(cfg)
+    dense = common.open_network(path, cfg, splits)
+    common.begin(run, cfg, path, resume)
     with also_to_file(run.path("log.txt")):
-        device = common.start(cfg)
-        splits = common.open_data(cfg)
-        dense = common.open_network(path, cfg, splits)
-        p = cfg.prune
+        p, target = cfg.prune, target_sparsity(cfg)
         LOGGER.info("\n=== Pruning: %s (%s, %s) ===", p.score.name, p.allocation.name, _pattern_text(cfg))
-        target = target_sparsity(cfg)
         LOGGER.info("Target sparsity: %s", "as the pattern says" if target is None else f"{100 * target:.1f}%")
         LOGGER.info("Mode: %s", "one-shot" if p.iterations == 1 else f"{p.iterations} cycles, {p.schedule.name}")
 
-        model, masks = detached_copy(dense.model), dict[str, Tensor]()
+        model, masks = detached_copy(dense.model), dense.masks
         steps: list[float | None] = [target]
         if target is not None:
-            steps = [*iterative_sparsities(target, p.iterations, p.schedule.name, p.schedule.args)]
+            there = compute_sparsity(model, masks).total if masks else 0.0
+            sparsities = iterative_sparsities(target, p.iterations, p.schedule.name, p.schedule.args)
+            steps = [*(step for step in sparsities[:-1] if step > there), target]
+            if there:
+                LOGGER.info("The checkpoint's own zeros stay: %.2f%% before this pruning", 100 * there)
         cycles: list[dict[str, Any]] = []
         for number, sparsity in enumerate(steps, start=1):
             model, masks, figures = _cycle(cfg, run, number, sparsity, model, masks, dense, splits, device)
             cycles.append(figures)
-        return afterwards.finish(cfg, run, dense, model, dense.recipe, masks, splits, device, {"cycles": cycles})
+        return afterwards.finish(cfg, run, dense, model, dense.recipe, masks, splits, device, {"cycles": cycles}, goal)
 
 
 def _cycle(
@@ -66,8 +76,9 @@ def _cycle(
     saved = folder / "pruned_model.pth"
     if p.iterations > 1 and saved.exists():
         checkpoint = load_checkpoint(saved, recipe=dense.recipe)
-        LOGGER.info("Cycle %d: already finished, read from %s", number, saved)
-        return checkpoint.model, checkpoint.masks, checkpoint.metrics
+        if checkpoint.extra.get("fingerprint") == run.fingerprint:
+            LOGGER.info("Cycle %d: already finished, read from %s", number, saved)
+            return checkpoint.model, checkpoint.masks, checkpoint.metrics
     result = prune_weights(
         model,
         sparsity=sparsity,
@@ -97,7 +108,8 @@ def _cycle(
     else:
         figures["val_accuracy"] = figures["val_accuracy_pruned"]
     if common.is_leader() and p.iterations > 1:
-        save_checkpoint(saved, model, dense.recipe, masks=result.masks, metrics=figures)
+        mark = {"fingerprint": run.fingerprint}
+        save_checkpoint(saved, model, dense.recipe, masks=result.masks, metrics=figures, extra=mark)
     return model, result.masks, figures
 
 

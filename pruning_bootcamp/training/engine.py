@@ -64,8 +64,9 @@ class Training:
             model, lr=settings.lr, weight_decay=settings.weight_decay, **settings.optimizer_args
         )
         self._scaler = torch.amp.GradScaler(world.device.type, enabled=settings.amp == "fp16")
-        self._average = MovingAverage(model, settings.ema) if settings.ema is not None else None
         self._mask_hook = MaskHook(model, masks or {}, gradients_too=settings.clip_grad_norm is not None)
+        # after the masks are applied: the average starts from zeros where the network does
+        self._average = MovingAverage(model, settings.ema) if settings.ema is not None else None
         self._own_hooks: list[Hook] = [self._mask_hook]
         if settings.bn_l1 > 0:
             self._own_hooks.append(ScaleSparsity(model, settings.bn_l1))

@@ -65,9 +65,10 @@ def fit(
     """Train `model` in place, on `device`; it ends with the weights of the best epoch by validation accuracy.
 
     The test split is never read. With a `folder`, a resume point is written there now and then, and TensorBoard curves
-    under `logs`; the same call after a kill goes on from that point and gives the same result to the bit. `fingerprint`
-    stands for what the caller knows and `settings` do not say (which network, which checkpoint): a resume point with
-    another one is refused. Weights that `masks` (name -> True where it stays) prune are exactly zero throughout.
+    under `logs`; the same call after a kill goes on from that point and gives the same result, on a CPU to the bit.
+    `fingerprint` stands for what the caller knows and `settings` do not say (which network, which checkpoint): a resume
+    point with another one is refused. Weights that `masks` (name -> True where it stays) prune are exactly zero
+    throughout.
     With a `teacher`, `distill_weight` of the loss is the distance from its outputs (Hinton et al., 2015).
 
     Modes (train/eval) of both networks and the random generators are left as found. BootcampError: bad settings, a
@@ -181,6 +182,7 @@ def _describe(training: Training, splits: Splits, fingerprint: str) -> dict[str,
         "data": f"{splits.name}, {len(splits.train)} training and {len(splits.val)} validation images",
         "network": f"{len(parameters)} tensors with {sum(p.numel() for p in parameters)} parameters",
         "masks": f"{len(training.at.masks)} tensors",
+        "processes": f"{training.world.size} on {training.world.device.type}",
         "hooks": ", ".join(type(hook).__name__ for hook in training.hooks),
     }
 

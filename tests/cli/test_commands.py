@@ -11,6 +11,8 @@ import pytest
 import torch
 import yaml
 
+# a smoke run says nothing about accuracy, so the goal is none
+ANY = "goal.accuracy_drop=100"
 SMOKE = str(Path(__file__).resolve().parents[2] / "cfgs" / "smoke" / "digits.yaml")
 
 
@@ -31,6 +33,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, command: Command) -> Path:
 def test_train_writes_what_a_run_must_hold(trained: Path) -> None:
     run = trained / "results" / "baseline"
     figures = metrics(run / "metrics.yaml")
+    assert "Data: digits" in (run / "log.txt").read_text(), "what was said before the folder was taken"
     for key in ("accuracy", "val_accuracy", "flops_g", "params_m", "environment", "seed", "fingerprint", "status"):
         assert key in figures, key
     assert (run / "best_model.pth").exists()
@@ -72,7 +75,7 @@ def test_eval_agrees_with_training_and_compares(trained: Path, command: Command)
 
 
 def test_unstructured_pruning_reaches_the_sparsity_and_keeps_it(trained: Path, command: Command) -> None:
-    command(trained, "prune-unstructured", "-c", SMOKE, "--method", "global", "--sparsity", "0.8")
+    command(trained, "prune-unstructured", "-c", SMOKE, "--method", "global", "--sparsity", "0.8", ANY)
     run = trained / "results" / "unstructured" / "global_global_sp0.8"
     figures = metrics(run / "metrics.yaml")
     assert figures["sparsity"] == pytest.approx(0.8, abs=1e-4)
@@ -83,10 +86,12 @@ def test_unstructured_pruning_reaches_the_sparsity_and_keeps_it(trained: Path, c
 
 def test_iterative_n_of_m_pruning(trained: Path, command: Command) -> None:
     text = command(
-        trained, "prune-unstructured", "-c", SMOKE, "--method", "l1", "--pattern", "2:4", "--no-fine-tune"
+        trained, "prune-unstructured", "-c", SMOKE, "--method", "l1", "--pattern", "2:4", "--no-fine-tune", ANY
     )  # fmt: skip
     assert "skipped" in text, "the first convolution has one channel: 2:4 can't fit it, and that must be said"
-    command(trained, "prune-unstructured", "-c", SMOKE, "--iterative", "--num-iterations", "2", "--sparsity", "0.6")
+    command(
+        trained, "prune-unstructured", "-c", SMOKE, "--iterative", "--num-iterations", "2", "--sparsity", "0.6", ANY
+    )
     run = next((trained / "results" / "unstructured").glob("*_x2"))
     cycles = metrics(run / "metrics.yaml")["cycles"]
     assert [cycle["cycle"] for cycle in cycles] == [1, 2]
@@ -98,8 +103,7 @@ def test_structured_pruning_to_deployment(trained: Path, command: Command) -> No
     assert "nothing was changed" in text
     assert not (trained / "results" / "structured").exists()
 
-    goal = "goal.accuracy_drop=100"  # a smoke run says nothing about accuracy
-    command(trained, "prune-structured", "-c", SMOKE, "--target-flops-reduction", "0.5", goal)
+    command(trained, "prune-structured", "-c", SMOKE, "--target-flops-reduction", "0.5", ANY)
     run = trained / "results" / "structured" / "bn_scale_flops0.5"
     figures = metrics(run / "metrics.yaml")
     assert figures["goal_met"] is True

@@ -67,7 +67,8 @@ def test_iterative_pruning_that_was_killed_goes_on_with_its_next_cycle(
 ) -> None:
     arguments = (
         *("prune-unstructured", "-c", SMOKE, "--checkpoint", str(unbroken / "best_model.pth"), "--sparsity", "0.8"),
-        *("--iterative", "--num-iterations", "3", "fine_tune.epochs=2", "train.checkpoint_seconds=0", "--save-dir"),
+        *("--iterative", "--num-iterations", "3", "fine_tune.epochs=2", "train.checkpoint_seconds=0"),
+        *("goal.accuracy_drop=100", "--save-dir"),
     )
     whole, killed = tmp_path / "a", tmp_path / "b"
     whole.mkdir()
