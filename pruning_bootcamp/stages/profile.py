@@ -1,6 +1,7 @@
 """profile: FLOPs against latency, measured here, interleaved, layer by layer."""
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -117,22 +118,26 @@ def _measure(
 def _alternatives(
     models: dict[str, nn.Module], exported: dict[str, Runner], recipe: Recipe, device: torch.device, runs: int
 ) -> dict[str, dict[str, LatencyStats]]:
-    """Other ways to run the pair here: torch, torch with NHWC memory, ONNX Runtime; all interleaved."""
-    candidates: dict[tuple[str, str], Candidate] = {}
+    """Other ways to run the pair here: torch, torch with NHWC memory, ONNX Runtime; each pair interleaved.
+
+    One way after the other: the idle threads of one runtime spin for a while and would slow the other's next pass.
+    """
+    nhwc = {
+        name: deployable_copy(model).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for name, model in models.items()
+    }
+    stats = {}
     for batch in ALTERNATIVE_BATCHES:
         images = common.example_input(recipe, batch).to(device)
-        for name, model in models.items():
-            nhwc = deployable_copy(model).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            candidates[f"torch, batch {batch}", name] = (model, images)
-            candidates[f"torch channels_last, batch {batch}", name] = (
-                nhwc,
-                images.to(memory_format=torch.channels_last),
-            )
-            candidates[f"onnxruntime on cpu, batch {batch}", name] = (exported[name], images.cpu())
-    timed = {f"{way}|{name}": one for (way, name), one in candidates.items()}
-    stats = compare_latencies(timed, runs=runs, min_seconds=3.0, max_seconds=30.0)
-    ways = dict.fromkeys(way for way, _ in candidates)
-    return {way: {name: stats[f"{way}|{name}"] for name in models} for way in ways}
+        ways: dict[str, tuple[Mapping[str, Runner | nn.Module], torch.Tensor]] = {
+            "torch": (models, images),
+            "torch channels_last": (nhwc, images.to(memory_format=torch.channels_last)),
+            "onnxruntime on cpu": (exported, images.cpu()),
+        }
+        for way, (runners, inputs) in ways.items():
+            pair: dict[str, Candidate] = {name: (runner, inputs) for name, runner in runners.items()}
+            stats[f"{way}, batch {batch}"] = compare_latencies(pair, runs=runs, min_seconds=0.5, max_seconds=10.0)
+    return stats
 
 
 def _onnx_runner(model: nn.Module, images: torch.Tensor, folder: Path) -> Runner:
