@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,13 +15,16 @@ def run_command(arguments: tuple[str, ...]) -> tuple[int, str]:
     from pruning_bootcamp.cli import main
 
     out = io.StringIO()
-    before = sys.argv
+    before, logger = sys.argv, logging.getLogger("pruning_bootcamp")
+    handlers, propagate, level = logger.handlers[:], logger.propagate, logger.level
     sys.argv = ["pruning-bootcamp", *arguments]
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out), pytest.raises(SystemExit) as ending:
             main()
     finally:
         sys.argv = before
+        logger.handlers, logger.propagate = handlers, propagate
+        logger.setLevel(level)
     return int(ending.value.code or 0), out.getvalue()
 
 
