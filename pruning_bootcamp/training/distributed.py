@@ -1,6 +1,7 @@
 """The processes of one training under torchrun: who am I, and sums over all. Alone, all of it is the identity."""
 
 import atexit
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -73,3 +74,15 @@ def join_world(device: torch.device) -> World:
 def _leave_world() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def seed_step(seed: int, step: int, world: World) -> None:
+    """What the step draws (dropout) depends on nothing else. The generators are set one by one: torch.manual_seed would
+    queue a call, with its stack, for every kind of device that is not in use yet."""
+    drawn = hashlib.blake2b(f"{seed},{step},{world.rank}".encode(), digest_size=7).digest()
+    value = int.from_bytes(drawn, "little")
+    torch.default_generator.manual_seed(value)
+    if world.device.type == "cuda":
+        torch.cuda.default_generators[world.device.index or 0].manual_seed(value)
+    elif world.device.type == "mps":
+        torch.mps.manual_seed(value)

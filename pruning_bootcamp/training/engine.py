@@ -1,6 +1,5 @@
 """The moving parts of one training: the step, the end of an epoch, and the state that a resume needs."""
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pruning_bootcamp.tools.datasets import Splits, TrainBatches, eval_batches
 from pruning_bootcamp.tools.metrics import classification_metrics
-from pruning_bootcamp.training.distributed import World
+from pruning_bootcamp.training.distributed import World, seed_step
 from pruning_bootcamp.training.ema import MovingAverage
 from pruning_bootcamp.training.hooks import Hook, MaskHook, ScaleSparsity, StepState, apply_masks_exactly, same_masks
 from pruning_bootcamp.training.losses import Objective
@@ -235,7 +234,7 @@ class Training:
         size = 2 * math.ceil(self.settings.batch_size / self.world.size)
         loss, right, count = 0.0, 0.0, len(self._val)
         if count:
-            batches = eval_batches(self._val, batch_size=size, channels_last=self.settings.channels_last, **self._look)
+            batches = eval_batches(self._val, batch_size=size, **self._look)
             found = classification_metrics(network, batches, amp=self.settings.amp)
             if self.world.size == 1:
                 return found
@@ -290,15 +289,3 @@ class Training:
         self.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         self.model.zero_grad(set_to_none=True)
         apply_masks_exactly(self.model, self.at.masks)
-
-
-def seed_step(seed: int, step: int, world: World) -> None:
-    """What the step draws (dropout) depends on nothing else. The generators are set one by one: torch.manual_seed would
-    queue a call, with its stack, for every kind of device that is not in use yet."""
-    drawn = hashlib.blake2b(f"{seed},{step},{world.rank}".encode(), digest_size=7).digest()
-    value = int.from_bytes(drawn, "little")
-    torch.default_generator.manual_seed(value)
-    if world.device.type == "cuda":
-        torch.cuda.default_generators[world.device.index or 0].manual_seed(value)
-    elif world.device.type == "mps":
-        torch.mps.manual_seed(value)
