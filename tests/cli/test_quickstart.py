@@ -1,0 +1,22 @@
+"""Quickstart keeps its promise: an accurate network, half the FLOPs, little lost, files proven, latency measured."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+
+
+def test_quickstart_meets_its_goal(tmp_path: Path, command: Callable[..., str]) -> None:
+    text = command(tmp_path, "quickstart")
+    assert text.rstrip().splitlines()[-1].startswith("Goal MET (>= 50% fewer FLOPs")
+    root = tmp_path / "results" / "quickstart"
+    figures = yaml.safe_load((root / "metrics.yaml").read_text())
+    assert figures["baseline"]["accuracy"] >= 97
+    assert figures["flops_reduction_pct"] >= 50
+    assert figures["accuracy_drop"] <= 1.5
+    assert figures["latency_ms"] > 0
+    assert figures["baseline"]["latency_ms"] > 0
+    assert figures["export"]["onnx"]["verified"]
+    assert (root / "report.md").read_text().count("Goal MET") == 1
+    again = command(tmp_path, "quickstart")
+    assert again.count("already finished") == 2, "training and pruning are not done twice"
