@@ -1,13 +1,11 @@
-"""The command line: one thin function a command. Errors become a message and an exit code; torch is imported late."""
+"""The command line: one thin function a command; torch is imported inside it, so that --help is quick."""
 
-import errno
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
-from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.options import Checkpoint, ConfigFile, Debug, Device, FineTune, Overrides, Resume, SaveDir, Seed
 
 app = typer.Typer(
@@ -322,32 +320,3 @@ def validate(
     """Check a config without running anything: names, settings, types, ranges, files; all problems at once."""
     _load("validate", Path(what), overrides, {})
     typer.echo(f"{what}: valid")
-
-
-def main() -> NoReturn:
-    """Run the command line. Exit codes: 0 done, 1 a bug, 2 the user's mistake, 3 a goal not met, 130 interrupted."""
-    try:
-        app(standalone_mode=True)
-    except BootcampError as error:
-        if "--debug" in sys.argv:
-            raise
-        _message(f"error: {error}")
-        sys.exit(error.exit_code)
-    except SystemExit as ending:
-        if ending.code == 130:  # Ctrl-C
-            _message("interrupted. Nothing is lost: run the same command again to go on.")
-        raise
-    except OSError as error:
-        from pruning_bootcamp.runs import disk_error
-
-        full_or_forbidden = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
-        if "--debug" in sys.argv or error.errno not in full_or_forbidden:
-            raise
-        _message(f"error: {disk_error(error, Path(error.filename or 'the output'))}")
-        sys.exit(2)
-    sys.exit(0)
-
-
-def _message(text: str) -> None:
-    sys.stdout.flush()
-    print(text, file=sys.stderr)

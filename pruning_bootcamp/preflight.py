@@ -17,9 +17,9 @@ from pruning_bootcamp.pruning.unstructured import check_unstructured
 from pruning_bootcamp.registry import Registry
 from pruning_bootcamp.runs import siblings
 from pruning_bootcamp.runtime import choose_device
+from pruning_bootcamp.stages import structured, unstructured
 from pruning_bootcamp.stages.afterwards import fine_tune_settings
 from pruning_bootcamp.stages.common import training_settings
-from pruning_bootcamp.stages.unstructured import target_sparsity
 from pruning_bootcamp.tools.datasets import AUGMENTATIONS, check_dataset
 from pruning_bootcamp.training.optim import LR_SCHEDULES, OPTIMIZERS
 from pruning_bootcamp.training.settings import check_settings
@@ -78,19 +78,8 @@ def _device(cfg: Config) -> list[str]:
 
 def _unstructured(cfg: Config) -> list[str]:
     p = cfg.prune
-    problems = check_unstructured(
-        sparsity=target_sparsity(cfg),
-        score=p.score.name,
-        score_args=p.score.args,
-        allocation=p.allocation.name,
-        allocation_args=p.allocation.args,
-        pattern=p.pattern.name,
-        pattern_args=p.pattern.args,
-        include=p.include,
-        exclude=p.exclude,
-        where="prune",
-    )
-    if p.iterations > 1 and target_sparsity(cfg) is None:
+    problems = check_unstructured(**unstructured.engine_choices(cfg), where="prune")
+    if p.iterations > 1 and unstructured.target_sparsity(cfg) is None:
         problems.append(
             f"prune.iterations: {p.iterations} cycles have nothing to grow, since {p.pattern.name} fixes the sparsity. "
             "Leave --iterative out."
@@ -99,16 +88,7 @@ def _unstructured(cfg: Config) -> list[str]:
 
 
 def _structured(cfg: Config) -> list[str]:
-    s = cfg.structured
-    problems = check_structured(
-        score=s.score.name,
-        score_args=s.score.args,
-        allocation=s.allocation,
-        **s.budget(),
-        round_to=s.round_to,
-        max_sparsity=s.max_sparsity,
-        where="structured",
-    )
+    problems = check_structured(**structured.engine_choices(cfg), where="structured")
     # the engine's names of the budgets, as the config spells them
     return [re.sub(r"\b(flops|params)_reduction\b", r"target_\1_reduction", problem) for problem in problems]
 

@@ -59,6 +59,19 @@ def prune_structured(cfg: Config, dry_run: bool = False, resume: bool | None = N
         return afterwards.finish(cfg, run, dense, model, recipe, masks, splits, device, figures, goal_of(cfg))
 
 
+def engine_choices(cfg: Config) -> dict[str, Any]:
+    """`structured` of the config in the engine's words: what is checked before a run is what runs."""
+    s = cfg.structured
+    return {
+        "score": s.score.name,
+        "score_args": s.score.args,
+        "allocation": s.allocation,
+        **s.budget(),
+        "round_to": s.round_to,
+        "max_sparsity": s.max_sparsity,
+    }
+
+
 def goal_of(cfg: Config) -> Goal:
     return Goal(accuracy_drop=cfg.goal.accuracy_drop, flops_reduction_pct=cfg.goal.flops_reduction_pct)
 
@@ -86,12 +99,7 @@ def _plan(cfg: Config, dense: Checkpoint) -> tuple[nn.Module, Recipe, Structured
     plan = plan_structured(
         ready,
         example,
-        score=s.score.name,
-        score_args=s.score.args,
-        allocation=s.allocation,
-        **s.budget(),
-        round_to=s.round_to,
-        max_sparsity=s.max_sparsity,
+        **engine_choices(cfg),
         exclude=s.exclude,
         seed=cfg.seed,
         baseline_macs=baseline["flops_g"] * 1e9,

@@ -81,15 +81,7 @@ def _cycle(
             return checkpoint.model, checkpoint.masks, checkpoint.metrics
     result = prune_weights(
         model,
-        sparsity=sparsity,
-        score=p.score.name,
-        score_args=p.score.args,
-        allocation=p.allocation.name,
-        allocation_args=p.allocation.args,
-        pattern=p.pattern.name,
-        pattern_args=p.pattern.args,
-        include=p.include,
-        exclude=p.exclude,
+        **engine_choices(cfg) | {"sparsity": sparsity},
         previous=masks or None,
         stats_batches=_labelled_batches(cfg, splits, device),
         seed=cfg.seed,
@@ -132,6 +124,22 @@ def _say_pruned(result: UnstructuredResult, number: int, cycles: int) -> None:
         LOGGER.info("  left out %s: %s", layer, reason)
     for note in result.notes:
         LOGGER.info("  note: %s", note)
+
+
+def engine_choices(cfg: Config) -> dict[str, Any]:
+    """`prune` of the config in the engine's words: what is checked before a run is what runs."""
+    p = cfg.prune
+    return {
+        "sparsity": target_sparsity(cfg),
+        "score": p.score.name,
+        "score_args": p.score.args,
+        "allocation": p.allocation.name,
+        "allocation_args": p.allocation.args,
+        "pattern": p.pattern.name,
+        "pattern_args": p.pattern.args,
+        "include": p.include,
+        "exclude": p.exclude,
+    }
 
 
 def target_sparsity(cfg: Config) -> float | None:

@@ -12,7 +12,7 @@ import pytest
 
 def run_command(arguments: tuple[str, ...]) -> tuple[int, str]:
     """(exit code, everything printed) of `pruning-bootcamp ARGUMENTS`."""
-    from pruning_bootcamp.cli import main
+    from pruning_bootcamp.__main__ import main
 
     out = io.StringIO()
     before, logger = sys.argv, logging.getLogger("pruning_bootcamp")

@@ -156,7 +156,7 @@ def test_help_ends_in_examples_and_is_quick() -> None:
 
 def test_help_does_not_import_torch() -> None:
     code = "import sys, json; sys.argv = ['x', '--help']\n"
-    code += "from pruning_bootcamp.cli import main\ntry: main()\nexcept SystemExit: pass\n"
+    code += "from pruning_bootcamp.__main__ import main\ntry: main()\nexcept SystemExit: pass\n"
     code += "print(json.dumps([n for n in ('torch', 'numpy', 'rich', 'omegaconf') if n in sys.modules]))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout.splitlines()[-1]) == []
