@@ -1,6 +1,7 @@
 """pruning-bootcamp, also as python -m pruning_bootcamp: runs the command line; errors -> message and exit code."""
 
 import errno
+import os
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -10,6 +11,18 @@ from pruning_bootcamp.errors import BootcampError
 
 
 def main() -> NoReturn:
+    """Run the command line and end the process with its exit code."""
+    try:
+        run()
+    except SystemExit as ending:
+        if os.environ.get("WORLD_SIZE", "1") != "1":  # under torchrun
+            from pruning_bootcamp.training.distributed import end_process
+
+            end_process(ending.code if isinstance(ending.code, int) else int(ending.code is not None))
+        raise
+
+
+def run() -> NoReturn:
     """Run the command line. Exit codes: 0 done, 1 a bug, 2 the user's mistake, 3 a goal not met, 130 interrupted."""
     try:
         app(standalone_mode=True)

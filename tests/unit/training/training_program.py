@@ -19,6 +19,7 @@ from torch import nn
 
 from pruning_bootcamp.duration import parse_duration
 from pruning_bootcamp.tools.datasets import ImageSplit, Splits
+from pruning_bootcamp.training.distributed import end_process
 from pruning_bootcamp.training.hooks import Hook, StepState
 from pruning_bootcamp.training.loop import FitSettings, fit
 
@@ -134,3 +135,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        end_process(0)
