@@ -125,7 +125,8 @@ def evaluate(
     "prune-unstructured",
     epilog=_examples(
         "prune-unstructured -c cfgs/digits.yaml --method global --sparsity 0.8",
-        "prune-unstructured -c cfgs/digits.yaml --method l1 --pattern 2:4 --iterative --num-iterations 3",
+        "prune-unstructured -c cfgs/digits.yaml --method l1 --sparsity 0.9 --iterative --num-iterations 3",
+        "prune-unstructured -c cfgs/digits.yaml --method global --sparsity 0.9 --gradual --schedule cubic",
     ),
 )
 def prune_unstructured(
@@ -140,8 +141,9 @@ def prune_unstructured(
     pattern: Annotated[str | None, typer.Option("--pattern", help="unstructured, or N:M such as 2:4.")] = None,
     iterative: Annotated[bool, typer.Option("--iterative", help="Prune and fine-tune in cycles.")] = False,
     num_iterations: Annotated[int | None, typer.Option("--num-iterations", help="How many cycles (5).")] = None,
+    gradual: Annotated[bool, typer.Option("--gradual", help="Grow the sparsity while fine-tuning.")] = False,
     schedule: Annotated[
-        str | None, typer.Option("--schedule", help="How sparsity grows over the cycles: cubic, linear, ...")
+        str | None, typer.Option("--schedule", help="How sparsity grows (--iterative, --gradual): cubic, linear, ...")
     ] = None,
     fine_tune: FineTune = None,
     resume: Resume = None,
@@ -159,6 +161,7 @@ def prune_unstructured(
         "prune.sparsity": sparsity,
         "prune.pattern": pattern,
         "prune.iterations": num_iterations,
+        "prune.gradual": gradual or None,  # without the flag, the config decides
         "prune.schedule": schedule,
         "fine_tune.enabled": fine_tune,
     }

@@ -11,6 +11,7 @@ from pruning_bootcamp.duration import parse_duration
 from pruning_bootcamp.errors import BootcampError, unknown
 from pruning_bootcamp.exporters import EXPORTERS
 from pruning_bootcamp.models import check_model
+from pruning_bootcamp.pruning.patterns import PATTERNS
 from pruning_bootcamp.pruning.schedules import check_schedule
 from pruning_bootcamp.pruning.structured import check_structured
 from pruning_bootcamp.pruning.unstructured import check_unstructured
@@ -19,9 +20,11 @@ from pruning_bootcamp.runs import siblings
 from pruning_bootcamp.runtime import choose_device
 from pruning_bootcamp.stages import structured, unstructured
 from pruning_bootcamp.stages.afterwards import fine_tune_settings
-from pruning_bootcamp.stages.common import training_settings
+from pruning_bootcamp.stages.common import BASELINE_CHECKPOINT, training_settings
 from pruning_bootcamp.tools.datasets import AUGMENTATIONS, check_dataset
+from pruning_bootcamp.training.gradual import check_gradual
 from pruning_bootcamp.training.optim import LR_SCHEDULES, OPTIMIZERS
+from pruning_bootcamp.training.rewinding import rewind_file
 from pruning_bootcamp.training.settings import check_settings
 
 
@@ -48,6 +51,7 @@ def _train(cfg: Config) -> list[str]:
         *_duration(t.epochs, "train.epochs", least=1),
         *_duration(t.warmup, "train.warmup"),
         *_augment(t.augment, "train.augment"),
+        *_save_steps(cfg),
     ]
     # in their right types: YAML reads 1e-9 as text
     problems += _registered(OPTIMIZERS, t.optimizer, "train.optimizer")
@@ -79,12 +83,81 @@ def _device(cfg: Config) -> list[str]:
 def _unstructured(cfg: Config) -> list[str]:
     p = cfg.prune
     problems = check_unstructured(**unstructured.engine_choices(cfg), where="prune")
-    if p.iterations > 1 and unstructured.target_sparsity(cfg) is None:
+    if p.iterations > 1 and (fixes := _fixes_sparsity(cfg)):
         problems.append(
-            f"prune.iterations: {p.iterations} cycles have nothing to grow, since {p.pattern.name} fixes the sparsity. "
+            f"prune.iterations: {p.iterations} cycles have nothing to grow, since {fixes} fixes the sparsity. "
             "Leave --iterative out."
         )
-    return problems + check_schedule(p.schedule.name, p.schedule.args, "prune.schedule")
+    problems += check_schedule(p.schedule.name, p.schedule.args, "prune.schedule")
+    return problems + (_gradual(cfg) if p.gradual else []) + (_rewind(cfg) if p.rewind is not None else [])
+
+
+def _fixes_sparsity(cfg: Config) -> str | None:
+    """The pattern or allocation that leaves no sparsity to grow."""
+    p = cfg.prune
+    if p.pattern.name in PATTERNS and "fixed_count" in PATTERNS[p.pattern.name].facts:
+        return f"pattern '{p.pattern.name}'"
+    if unstructured.target_sparsity(cfg) is None:
+        return f"allocation '{p.allocation.name}'"
+    return None
+
+
+def _gradual(cfg: Config) -> list[str]:
+    p, f = cfg.prune, cfg.fine_tune
+    solver = unstructured.engine_choices(cfg).get("solver", "none")
+    fixes = _fixes_sparsity(cfg)
+    reasons = [
+        (
+            p.iterations > 1,
+            f"the sparsity grows within one fine-tuning, and prune.iterations={p.iterations} asks for several. Choose "
+            "--gradual or --iterative.",
+        ),
+        (not f.enabled, "the sparsity grows while fine-tuning, which is off. Set fine_tune.enabled=true."),
+        (fixes is not None, f"there is nothing to grow, since {fixes} fixes the sparsity. Leave --gradual out."),
+        (
+            solver != "none",
+            f"prune.solver={solver} would move the weights again at every update, in the middle of the optimiser's "
+            "work. Leave the solver out.",
+        ),
+        (
+            p.rewind is not None,
+            "prune.rewind puts weights back once the masks are known, and here they are known only when the training "
+            "is nearly over. Choose one.",
+        ),
+    ]
+    problems = [f"prune.gradual: {reason}" for is_so, reason in reasons if is_so]
+    wrong_epochs = _duration(f.epochs, "fine_tune.epochs")  # said by _fine_tune
+    training = None if wrong_epochs else parse_duration(f.epochs)
+    return problems + check_gradual(p.begin, p.end, p.frequency, training, "prune")
+
+
+def _rewind(cfg: Config) -> list[str]:
+    p = cfg.prune
+    assert p.rewind is not None
+    problems = []
+    solver = unstructured.engine_choices(cfg).get("solver", "none")
+    if solver != "none":
+        problems.append(f"prune.rewind: would undo what prune.solver={solver} does to the weights. Choose one.")
+    checkpoint = Path(cfg.checkpoint) if cfg.checkpoint is not None else BASELINE_CHECKPOINT
+    if checkpoint.is_file():  # else that is the problem, and said elsewhere
+        try:
+            rewind_file(p.rewind, checkpoint)
+        except BootcampError as error:
+            problems += [f"prune.rewind: {problem}" for problem in error.problems]
+    return problems
+
+
+def _save_steps(cfg: Config) -> list[str]:
+    """Steps that the training does not reach, as far as that can be seen without the data."""
+    problems = [problem for text in cfg.train.save_steps for problem in _duration(text, "train.save_steps")]
+    if problems or _duration(cfg.train.epochs, "train.epochs"):
+        return problems
+    training = parse_duration(cfg.train.epochs)
+    return [
+        f"train.save_steps: {step} is after the training's {training}."
+        for step in map(parse_duration, cfg.train.save_steps)
+        if step.unit == training.unit and step.value > training.value
+    ]
 
 
 def _structured(cfg: Config) -> list[str]:

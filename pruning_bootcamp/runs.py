@@ -27,6 +27,7 @@ RUN_FILES = (
     "profile.yaml",
     "best_model.pth",
     "pruned_model.pth",
+    "step_*.pth",
     "training_state.pth",
     "model.onnx",
     "model.pt",

@@ -83,6 +83,8 @@ class TrainConfig:
     """stop after so many epochs without a better validation accuracy"""
     checkpoint_seconds: float = _between(30.0, 0)
     """how often the training state is written, so that a killed run goes on from there"""
+    save_steps: list[str] = field(default_factory=list)
+    """write the network at these times as step_500it.pth etc., for prune.rewind: [0it, 500it, 1ep]"""
 
 
 @dataclass
@@ -126,7 +128,18 @@ class PruneConfig:
     iterations: int = _between(1, 1)
     """cycles of prune and fine-tune; 1 = one shot"""
     schedule: Choice = _choice("cubic")
-    """how the sparsity grows over the cycles"""
+    """how the sparsity grows over the cycles, or during fine-tuning"""
+    gradual: bool = False
+    """grow the sparsity during fine-tuning instead of before it"""
+    begin: int | str = "0%"
+    """gradual: first update, as 1ep, 500it or a share of the fine-tuning"""
+    end: int | str = "75%"
+    """gradual: last update, at which the sparsity is reached; what is left of the fine-tuning recovers"""
+    frequency: int | str = "5%"
+    """gradual: time from one update to the next"""
+    rewind: str | None = None
+    """after each pruning, put the surviving weights back to a step of the training: 500it (of train.save_steps) or a
+    checkpoint; then usually with fine_tune.lr and fine_tune.epochs of the training itself"""
     include: list[str] = field(default_factory=list)
     """prune only layers that match one of these (layer1.*)"""
     exclude: list[str] = field(default_factory=list)

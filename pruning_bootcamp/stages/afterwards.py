@@ -1,6 +1,6 @@
 """What both kinds of pruning do afterwards: re-estimate batch norm, fine-tune, measure against the dense network."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from pruning_bootcamp.runtime import environment, preserved_rng
 from pruning_bootcamp.stages import common
 from pruning_bootcamp.tools.datasets import Splits, calibration_batches
 from pruning_bootcamp.tools.metrics import compare_metrics
+from pruning_bootcamp.training.hooks import Hook
 from pruning_bootcamp.training.loop import FitSettings, fit
 from pruning_bootcamp.training.recovery import reestimate_batch_norm
 
@@ -81,6 +82,7 @@ def fine_tune(
     folder: Path,
     teacher: nn.Module,
     masks: Masks | None,
+    hooks: Sequence[Hook] = (),
 ) -> dict[str, Any]:
     LOGGER.info("\n=== Fine-tuning ===")
     distill = cfg.fine_tune.distill
@@ -92,6 +94,7 @@ def fine_tune(
         folder=folder,
         seed=cfg.seed,
         masks=masks,
+        hooks=hooks,
         teacher=teacher.to(device) if distill > 0 else None,
         distill_weight=distill,
         distill_temperature=cfg.fine_tune.temperature,

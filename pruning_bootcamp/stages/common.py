@@ -144,11 +144,13 @@ def stage_run(
     sections: Iterable[str],
     checkpoint: Path | None = None,
     outputs: tuple[str, ...] = (),
+    inputs: Iterable[Path] = (),
 ) -> Run:
     """The run that this config asks for; nothing is written yet.
 
-    Its fingerprint covers the named sections of the config, the seed, the checkpoint's content, and the source of a
-    `module:factory`. (The images of a folder are not covered: --no-resume after changing them.)
+    Its fingerprint covers the named sections of the config, the seed, the content of the checkpoint and of other
+    `inputs`, and the source of a `module:factory`. (The images of a folder are not covered: --no-resume after changing
+    them.)
     """
     everything = as_dict(cfg)
     parts: dict[str, Any] = {"seed": cfg.seed}
@@ -157,6 +159,8 @@ def stage_run(
         parts[section] = {key: value for key, value in everything[section].items() if key not in skipped}
     if checkpoint is not None:
         parts["checkpoint"] = content_hash(checkpoint)
+    if hashes := [content_hash(path) for path in inputs]:
+        parts["inputs"] = hashes
     if is_factory(cfg.model.name):
         parts["factory"] = content_hash(factory_file(cfg.model.name))
     folder = Path(cfg.save_dir) if cfg.save_dir else folder

@@ -5,6 +5,7 @@ from typing import Any
 
 from pruning_bootcamp.checkpoints import save_checkpoint
 from pruning_bootcamp.config import Config
+from pruning_bootcamp.duration import parse_duration
 from pruning_bootcamp.evaluation import cost_of, evaluate_on, say_disagreement
 from pruning_bootcamp.logs import LOGGER, also_to_file
 from pruning_bootcamp.models import build_model
@@ -15,12 +16,17 @@ from pruning_bootcamp.stages import common
 from pruning_bootcamp.tools.latency import measure_latency_with_stats
 from pruning_bootcamp.tools.metrics import compare_metrics
 from pruning_bootcamp.training.loop import fit
+from pruning_bootcamp.training.rewinding import StepCheckpoints, step_file
 
 
 def train(cfg: Config, resume: bool | None = None) -> dict[str, Any]:
     """Train, keep the epoch with the best validation accuracy, read the test split once; metrics.yaml's content."""
     sections = ("data", "model", "train")
-    run = common.stage_run(cfg, "train", common.RESULTS / "baseline", sections, outputs=("best_model.pth",))
+    steps = [parse_duration(text, "train.save_steps") for text in cfg.train.save_steps]
+    outputs = ["best_model.pth"]
+    if cfg.train.early_stopping is None:  # else the training may rightly end before a step
+        outputs += [step_file(step) for step in steps]
+    run = common.stage_run(cfg, "train", common.RESULTS / "baseline", sections, outputs=tuple(outputs))
     if done := common.already_done(run, resume):
         return done
     device = common.start(cfg)
@@ -36,7 +42,14 @@ def train(cfg: Config, resume: bool | None = None) -> dict[str, Any]:
         settings = common.training_settings(cfg)
         model.to(device)
         result = fit(
-            model, splits, settings, device=device, folder=run.folder, seed=cfg.seed, fingerprint=run.fingerprint
+            model,
+            splits,
+            settings,
+            device=device,
+            folder=run.folder,
+            seed=cfg.seed,
+            hooks=[StepCheckpoints(run.folder, recipe, steps, write=common.is_leader())] if steps else (),
+            fingerprint=run.fingerprint,
         )
         if not common.is_leader():
             return {}

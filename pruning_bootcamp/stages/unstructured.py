@@ -1,5 +1,6 @@
-"""prune-unstructured: zero weights in one shot or in cycles, with the zeros frozen while fine-tuning."""
+"""prune-unstructured: zero weights in one shot, in cycles or while fine-tuning; the zeros stay zero."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,30 +22,38 @@ from pruning_bootcamp.stages import afterwards, common
 from pruning_bootcamp.stages.afterwards import Goal, Masks
 from pruning_bootcamp.tools.datasets import Splits, eval_batches
 from pruning_bootcamp.tools.metrics import compute_sparsity
+from pruning_bootcamp.training.gradual import GradualPruning, say_left_out
+from pruning_bootcamp.training.rewinding import load_values, rewind, rewind_file
 
 # Sections of the config that the pruned network depends on. The goal only judges it.
 SECTIONS = ("data", "model", "train", "prune", "recover", "fine_tune")
 
 
 def prune_unstructured(cfg: Config, method: str | None = None, resume: bool | None = None) -> dict[str, Any]:
-    """Zero weights in one shot or in cycles, fine-tune with the zeros frozen, compare with the dense network."""
+    """Zero weights in one shot, in cycles or while fine-tuning, then compare with the dense network."""
     path = common.checkpoint_path(cfg.checkpoint)
+    ticket = [rewind_file(cfg.prune.rewind, path)] if cfg.prune.rewind is not None else []
     folder = _default_folder(cfg, method)
-    run = common.stage_run(cfg, "prune-unstructured", folder, SECTIONS, path, outputs=("pruned_model.pth",))
+    outputs = ("pruned_model.pth",)
+    run = common.stage_run(cfg, "prune-unstructured", folder, SECTIONS, path, outputs=outputs, inputs=ticket)
     goal = Goal(accuracy_drop=cfg.goal.accuracy_drop)  # zeros save no FLOPs without sparse kernels
     if done := common.already_done(run, resume):
         return afterwards.judge_again(run, done, goal)
     device = common.start(cfg)
     splits = common.open_data(cfg)
     dense = common.open_network(path, cfg, splits)
+    start = load_values(ticket[0], dense.recipe, dense.model) if ticket else None
     common.begin(run, cfg, path, resume)
     with also_to_file(run.path("log.txt")):
         p, target = cfg.prune, target_sparsity(cfg)
         LOGGER.info("\n=== Pruning: %s (%s, %s) ===", p.score.name, p.allocation.name, _pattern_text(cfg))
         LOGGER.info("Target sparsity: %s", "as the pattern says" if target is None else f"{100 * target:.1f}%")
-        LOGGER.info("Mode: %s", "one-shot" if p.iterations == 1 else f"{p.iterations} cycles, {p.schedule.name}")
+        LOGGER.info("Mode: %s", _mode_text(cfg))
 
         model, masks = detached_copy(dense.model), dense.masks
+        if p.gradual:
+            masks, figures = _gradually(cfg, run, model, dense, splits, device)
+            return afterwards.finish(cfg, run, dense, model, dense.recipe, masks, splits, device, figures, goal)
         steps: list[float | None] = [target]
         if target is not None:
             there = compute_sparsity(model, masks).total if masks else 0.0
@@ -54,7 +63,7 @@ def prune_unstructured(cfg: Config, method: str | None = None, resume: bool | No
                 LOGGER.info("The checkpoint's own zeros stay: %.2f%% before this pruning", 100 * there)
         cycles: list[dict[str, Any]] = []
         for number, sparsity in enumerate(steps, start=1):
-            model, masks, figures = _cycle(cfg, run, number, sparsity, model, masks, dense, splits, device)
+            model, masks, figures = _cycle(cfg, run, number, sparsity, model, masks, dense, start, splits, device)
             cycles.append(figures)
         return afterwards.finish(cfg, run, dense, model, dense.recipe, masks, splits, device, {"cycles": cycles}, goal)
 
@@ -67,10 +76,11 @@ def _cycle(
     model: nn.Module,
     masks: Masks,
     dense: Checkpoint,
+    start: Mapping[str, Tensor] | None,
     splits: Splits,
     device: torch.device,
 ) -> tuple[nn.Module, Masks, dict[str, Any]]:
-    """One prune and fine-tune. A cycle that was finished before is read back instead of done again."""
+    """One prune (and rewind to `start`) and fine-tune. A cycle that was finished before is read back instead."""
     p = cfg.prune
     folder = run.folder if p.iterations == 1 else run.path(f"cycle_{number}")
     saved = folder / "pruned_model.pth"
@@ -87,7 +97,13 @@ def _cycle(
         seed=cfg.seed,
     )
     _say_pruned(result, number, p.iterations)
-    afterwards.recover(model, cfg, splits, device)
+    if start is not None:
+        # nothing is re-estimated or recovered now: it is the ticket as it was at that step that trains, and batch-norm
+        # statistics of other weights, or weights fitted to the dense network's outputs, would make it another one
+        rewind(model, start, result.masks)
+        LOGGER.info("Rewound to %s: the weights that stay, and all that is not pruned", p.rewind)
+    else:
+        afterwards.recover(model, cfg, splits, device)
     pruned_val = evaluate_on(model, splits.val, splits, device=device, batch_size=cfg.data.batch_size)
     LOGGER.info("Validation accuracy before fine-tuning: %.2f%%", pruned_val["accuracy"])
     figures: dict[str, Any] = {
@@ -105,6 +121,28 @@ def _cycle(
     return model, result.masks, figures
 
 
+def _gradually(
+    cfg: Config, run: Run, model: nn.Module, dense: Checkpoint, splits: Splits, device: torch.device
+) -> tuple[Masks, dict[str, Any]]:
+    """Fine-tune while the sparsity grows. Batch norm follows by itself: its statistics are the training's own."""
+    p, target = cfg.prune, target_sparsity(cfg)
+    assert target is not None, "preflight refuses a pattern that fixes the sparsity"
+    growing = GradualPruning(
+        target,
+        schedule=p.schedule.name,
+        schedule_args=p.schedule.args,
+        begin=p.begin,
+        end=p.end,
+        frequency=p.frequency,
+        choices=engine_choices(cfg),
+        batches=lambda: _labelled_batches(cfg, splits, device),
+        seed=cfg.seed,
+    )
+    masks = dense.masks or None
+    figures = afterwards.fine_tune(cfg, run, model, splits, device, run.folder, dense.model, masks, hooks=[growing])
+    return growing.masks, {"updates": growing.points, **figures}
+
+
 def _labelled_batches(cfg: Config, splits: Splits, device: torch.device) -> list[tuple[Tensor, Tensor]] | None:
     """Training images with labels for a score that needs gradients; None for one that looks at the weights only."""
     if not needs_of(cfg.prune.score.name):
@@ -118,12 +156,7 @@ def _labelled_batches(cfg: Config, splits: Splits, device: torch.device) -> list
 def _say_pruned(result: UnstructuredResult, number: int, cycles: int) -> None:
     which = f"Cycle {number}/{cycles}: " if cycles > 1 else ""
     LOGGER.info("%spruned to %.2f%% of %d layers' weights", which, 100 * result.sparsity, len(result.layers))
-    for layer, reason in result.skipped.items():
-        LOGGER.info("  skipped %s: %s", layer, reason)
-    for layer, reason in result.left_out.items():
-        LOGGER.info("  left out %s: %s", layer, reason)
-    for note in result.notes:
-        LOGGER.info("  note: %s", note)
+    say_left_out(result)
 
 
 def engine_choices(cfg: Config) -> dict[str, Any]:
@@ -152,6 +185,13 @@ def target_sparsity(cfg: Config) -> float | None:
     return None if says_it else 0.5
 
 
+def _mode_text(cfg: Config) -> str:
+    p = cfg.prune
+    if p.gradual:
+        return f"gradual, {p.schedule.name}, from {p.begin} to {p.end} of the fine-tuning, every {p.frequency}"
+    return "one-shot" if p.iterations == 1 else f"{p.iterations} cycles, {p.schedule.name}"
+
+
 def _pattern_text(cfg: Config) -> str:
     pattern = cfg.prune.pattern
     return f"{pattern.args['n']}:{pattern.args['m']}" if pattern.name == "nm" else pattern.name
@@ -162,6 +202,8 @@ def _default_folder(cfg: Config, method: str | None) -> Path:
     mode = {"uniform": "layerwise"}.get(p.allocation.name, p.allocation.name)
     pattern = "" if p.pattern.name == "unstructured" else "_" + _pattern_text(cfg).replace(":", "of")
     cycles = "" if p.iterations == 1 else f"_x{p.iterations}"
+    cycles += "_gradual" if p.gradual else ""
+    cycles += "" if p.rewind is None else f"_rewind_{Path(p.rewind).stem}"
     target = target_sparsity(cfg)
     sparsity = "" if target is None else f"_sp{target:g}"
     return common.RESULTS / "unstructured" / f"{method or p.score.name}_{mode}{sparsity}{pattern}{cycles}"

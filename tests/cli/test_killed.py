@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 SMOKE = str(Path(__file__).resolve().parents[2] / "cfgs" / "smoke" / "digits.yaml")
 TRAIN = ("train", "-c", SMOKE, "train.epochs=4", "train.checkpoint_seconds=0", "--save-dir")
@@ -80,3 +81,27 @@ def test_iterative_pruning_that_was_killed_goes_on_with_its_next_cycle(
     assert "Cycle 1: already finished" in text
     one, two = weights(whole / "run" / "pruned_model.pth"), weights(killed / "run" / "pruned_model.pth")
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_gradual_pruning_that_was_killed_prunes_on_from_there(
+    unbroken: Path, tmp_path: Path, command: Callable[..., str]
+) -> None:
+    arguments = (
+        *("prune-unstructured", "-c", SMOKE, "--checkpoint", str(unbroken / "best_model.pth"), "--sparsity", "0.8"),
+        *("--gradual", "fine_tune.epochs=6", "prune.frequency=1it", "train.checkpoint_seconds=0"),
+        *("goal.accuracy_drop=100", "--save-dir"),
+    )
+    whole, killed = tmp_path / "a", tmp_path / "b"
+    whole.mkdir()
+    killed.mkdir()
+    command(whole, *arguments, "run")
+    code, _ = start_and_signal(killed, signal.SIGKILL, (*arguments, "run"), "training_state.pth")
+    assert code == -signal.SIGKILL
+    state = torch.load(killed / "run" / "training_state.pth", weights_only=True)
+    assert state["step"] < 18, "killed after the last update: nothing was left to prune"
+    assert f"resumed at step {state['step']}" in command(killed, *arguments, "run")
+    one, two = weights(whole / "run" / "pruned_model.pth"), weights(killed / "run" / "pruned_model.pth")
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    points = [yaml.safe_load((path / "run" / "metrics.yaml").read_text())["updates"] for path in (whole, killed)]
+    assert points[0] == points[1]
+    assert len(points[0]) > 10

@@ -1,0 +1,212 @@
+"""Gradual pruning: the sparsity grows while the network trains (Zhu & Gupta, 2017)."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from pruning_bootcamp.duration import Duration, parse_duration
+from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.logs import LOGGER
+from pruning_bootcamp.pruning.masks import Masks, detached_copy
+from pruning_bootcamp.pruning.schedules import SCHEDULES, check_schedule
+from pruning_bootcamp.pruning.stats import Batches
+from pruning_bootcamp.pruning.unstructured import UnstructuredResult, prune_unstructured
+from pruning_bootcamp.training.hooks import Hook, StepState
+
+BEGIN, END, FREQUENCY = "0%", "75%", "5%"
+_MANY = 10_000  # steps per epoch, where only epochs and shares are compared and the real number is not known yet
+
+
+class GradualPruning(Hook):
+    """Prunes at steps `begin`, `begin` + `frequency`, ... and `end`; the last time to exactly `target`.
+
+    The sparsity at t (0 at `begin`, 1 at `end`) is s_0 + (target - s_0) * schedule(t), where s_0 is what was pruned
+    when the training began. What is pruned stays pruned. Times are durations ("500it", "3ep") or shares of the training
+    ("75%"). `choices` are the engine's (score, allocation, ...); `batches` gives the data of a score that needs some,
+    the same each time.
+    """
+
+    def __init__(
+        self,
+        target: float,
+        *,
+        schedule: str = "cubic",
+        schedule_args: Mapping[str, Any] | None = None,
+        begin: int | str = BEGIN,
+        end: int | str = END,
+        frequency: int | str = FREQUENCY,
+        choices: Mapping[str, Any] | None = None,
+        batches: Callable[[], Batches | None] | None = None,
+        seed: int = 0,
+    ) -> None:
+        problems = check_gradual(begin, end, frequency) + check_schedule(schedule, schedule_args or {})
+        if problems:
+            raise BootcampError(*problems)
+        self.target, self.schedule, self.schedule_args = target, schedule, dict(schedule_args or {})
+        self.begin, self.end, self.frequency = begin, end, frequency
+        self.choices, self.batches, self.seed = dict(choices or {}), batches, seed
+        self.masks: Masks = {}
+        """True where a weight stays, as far as the training has come"""
+        self.points: list[dict[str, Any]] = []
+        """{"step", "sparsity"} of every update so far"""
+        self._plan: dict[int, float] = {}
+        self._pruned_before: float | None = None
+
+    def on_start(self, state: StepState) -> None:
+        times = update_steps(self.begin, self.end, self.frequency, state.total_steps, state.steps_per_epoch)
+        self.masks = dict(state.masks)
+        if self._pruned_before is None:
+            # tried once on a copy: a target that can't be reached is an error now, and not in the middle
+            trial = self._prune(state, self.target)
+            self._pruned_before = _share_pruned(trial, self.masks)
+            say_left_out(trial)
+        self._plan = planned_sparsities(times, self._pruned_before, self.target, self.schedule, self.schedule_args)
+        LOGGER.info(
+            "Gradual pruning: %s from %.2f%% to %.2f%%, %d updates from step %d to %d of %d",
+            self.schedule,
+            100 * self._pruned_before,
+            100 * self.target,
+            len(times),
+            times[0],
+            times[-1],
+            state.total_steps,
+        )
+        self._update(state)
+
+    def on_step_end(self, state: StepState) -> None:
+        self._update(state)
+
+    def _update(self, state: StepState) -> None:
+        """Prune when the plan says so, unless that was done before the training was stopped."""
+        step = state.step
+        if step not in self._plan or (self.points and self.points[-1]["step"] >= step):
+            return
+        earlier = [sparsity for time, sparsity in self._plan.items() if time < step]
+        if self._plan[step] > max([*earlier, self._pruned_before or 0.0]) or step == max(self._plan):
+            result = self._prune(state, self._plan[step])
+            state.set_masks(result.masks)
+            self.masks, sparsity = dict(state.masks), result.sparsity
+        else:
+            sparsity = self.points[-1]["sparsity"] if self.points else self._pruned_before or 0.0
+        self.points.append({"step": step, "sparsity": round(sparsity, 6)})
+        LOGGER.info("Step %d: %.2f%% pruned", step, 100 * sparsity)
+
+    def _prune(self, state: StepState, sparsity: float) -> UnstructuredResult:
+        """The engine's masks at this sparsity. It works on a copy: the training's own weights obey `set_masks`."""
+        network = detached_copy(state.model)
+        batches = self.batches() if self.batches is not None else None
+        result = prune_unstructured(
+            network,
+            **self.choices | {"sparsity": sparsity},
+            previous=state.masks or None,
+            stats_batches=batches,
+            seed=self.seed,
+        )
+        _agree(result.masks, next(network.parameters()).device)
+        return result
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"points": self.points, "pruned_before": self._pruned_before}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        self.points, self._pruned_before = list(saved["points"]), saved["pruned_before"]
+
+
+def update_steps(
+    begin: int | str, end: int | str, frequency: int | str, total_steps: int, steps_per_epoch: int
+) -> list[int]:
+    """The optimiser steps after which is pruned (0: before the first). BootcampError when they don't fit."""
+    if problems := check_gradual(begin, end, frequency):
+        raise BootcampError(*problems)
+    first, last, every = (_steps(text, total_steps, steps_per_epoch) for text in (begin, end, frequency))
+    if not first < last <= total_steps:
+        raise BootcampError(_out_of_order(begin, end, f"{total_steps} steps", f"; here steps {first} and {last}"))
+    return [*range(first, last, max(every, 1)), last]
+
+
+def planned_sparsities(
+    steps: list[int], start: float, target: float, schedule: str, schedule_args: Mapping[str, Any]
+) -> dict[int, float]:
+    """The sparsity after each of the steps; after the last it is the target itself."""
+    growth, first, last = SCHEDULES[schedule], steps[0], steps[-1]
+    shares = {step: growth((step - first) / (last - first), **schedule_args) for step in steps}
+    return {step: start + (target - start) * share for step, share in shares.items()} | {last: target}
+
+
+def check_gradual(
+    begin: int | str, end: int | str, frequency: int | str, training: Duration | None = None, where: str = "prune"
+) -> list[str]:
+    """Every problem with the times that can be seen before any work; with `training`, how long that is."""
+    problems, parts = [], []
+    for name, text in (("begin", begin), ("end", end), ("frequency", frequency)):
+        try:
+            parts.append(_parse(text, f"{where}.{name}"))
+        except BootcampError as error:
+            problems += str(error).splitlines()
+    if problems or training is None:
+        return problems
+    units = {part.unit for part in (*parts, training) if isinstance(part, Duration) and part.value}
+    if units == {"ep", "it"}:
+        return []  # how long an epoch is, is known when the data is: update_steps looks then
+    total = training.steps(_MANY)
+    first, last = (_steps(text, total, _MANY) for text in (begin, end))
+    return [] if first < last <= total else [f"{where}.end: {_out_of_order(begin, end, str(training))}"]
+
+
+def say_left_out(result: UnstructuredResult) -> None:
+    """What was not pruned, and why."""
+    for layer, reason in result.skipped.items():
+        LOGGER.info("  skipped %s: %s", layer, reason)
+    for layer, reason in result.left_out.items():
+        LOGGER.info("  left out %s: %s", layer, reason)
+    for note in result.notes:
+        LOGGER.info("  note: %s", note)
+
+
+def _out_of_order(begin: int | str, end: int | str, length: str, more: str = "") -> str:
+    return (
+        f"pruning from {begin} to {end} does not fit into {length} of training{more}. It must end after it begins, and "
+        "not after the training."
+    )
+
+
+def _parse(text: int | str, where: str) -> Duration | float:
+    """A duration, or a share of the training: "75%" is 0.75."""
+    if isinstance(text, str) and text.strip().endswith("%"):
+        try:
+            share = float(text.strip().removesuffix("%")) / 100
+        except ValueError:
+            share = -1.0
+        if not 0 <= share <= 1:
+            raise BootcampError(f"{text!r} is not a share of the training, 0% to 100%.", where=where)
+        return share
+    try:
+        return parse_duration(text, where)
+    except BootcampError:
+        raise BootcampError(
+            f"{text!r} is no time in a training. Write 3ep (epochs), 500it (steps) or 75% (of the training).",
+            where=where,
+        ) from None
+
+
+def _steps(text: int | str, total_steps: int, steps_per_epoch: int) -> int:
+    part = _parse(text, "gradual")
+    return part.steps(steps_per_epoch) if isinstance(part, Duration) else round(part * total_steps)
+
+
+def _share_pruned(result: UnstructuredResult, masks: Mapping[str, torch.Tensor]) -> float:
+    """What the masks prune, of the weights that the engine counts: those in layers that the pattern fits."""
+    counted = [layer for layer in result.layers if layer.name not in result.skipped]
+    gone = sum(int((~masks[layer.name]).sum()) for layer in counted if layer.name in masks)
+    return gone / max(sum(layer.size for layer in counted), 1)
+
+
+def _agree(masks: Masks, device: torch.device) -> None:
+    """Several processes prune what the first one would: sums of gradients can differ in their last bits."""
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        for name in sorted(masks):
+            keep = masks[name].to(device, torch.uint8)
+            dist.broadcast(keep, src=0)
+            masks[name] = keep.bool().to(masks[name].device)
