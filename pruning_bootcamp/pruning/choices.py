@@ -7,7 +7,7 @@ from typing import Any
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.pruning.allocation import ALLOCATIONS
 from pruning_bootcamp.pruning.patterns import PATTERNS
-from pruning_bootcamp.pruning.scores import SCORES, needs_of
+from pruning_bootcamp.pruning.scores import SCORES, needs_labels, needs_of
 from pruning_bootcamp.pruning.solvers import SOLVERS
 from pruning_bootcamp.registry import Entry
 from pruning_bootcamp.shorthand import parse_pattern
@@ -87,9 +87,11 @@ def resolve(
     problems += _check_sparsity(sparsity, found.get("allocation"), found.get("pattern"), where)
     problems += _check_lists(include, exclude, where)
     if "score" in found and not has_batches and (needs := needs_of(found["score"].entry.name)):
+        name = found["score"].entry.name
+        data = "labelled batches" if needs_labels(name) else "batches of images (labels are not needed)"
         problems.append(
-            f"{where}.score: '{found['score'].entry.name}' needs {', '.join(needs)}, measured on labelled batches, "
-            "and none are given. Give stats_batches, or choose a score that needs only the weights: magnitude."
+            f"{where}.score: '{name}' needs {', '.join(needs)}, measured on {data}, and none are given. "
+            "Give stats_batches, or choose a score that needs only the weights: magnitude."
         )
     return (None if problems else Choices(**found)), problems
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.pruning.stats import LayerStats
+from pruning_bootcamp.pruning.stats import LayerStats, wants_labels
 from pruning_bootcamp.registry import Registry
 
 # f(weight, stats, *, ...) -> Tensor of the weight's shape, finite, deterministic for stats.seed; higher = keep.
@@ -34,7 +34,7 @@ def random(weight: Tensor, stats: LayerStats) -> Tensor:
 
 @SCORES.register("taylor", needs=("abs_grad",))
 def taylor(weight: Tensor, stats: LayerStats) -> Tensor:
-    """|w * g|: how much the loss moves, to first order, when the weight goes (Molchanov et al., 2019)."""
+    """|w * g|, |g| taken batch by batch: how much the loss moves when the weight goes (Molchanov et al., 2019)."""
     return (weight * stats["abs_grad"]).abs()
 
 
@@ -42,6 +42,24 @@ def taylor(weight: Tensor, stats: LayerStats) -> Tensor:
 def movement(weight: Tensor, stats: LayerStats) -> Tensor:
     """-w * g: high where training drives the weight away from zero (Sanh et al., 2020; weights held still)."""
     return -weight * stats["grad"]
+
+
+@SCORES.register("snip", needs=("grad",))
+def snip(weight: Tensor, stats: LayerStats) -> Tensor:
+    """|w * g| of the mean gradient over all images, signs and all (Lee et al., 2019; there before training)."""
+    return (weight * stats["grad"]).abs()
+
+
+@SCORES.register("obd", needs=("fisher",))
+def obd(weight: Tensor, stats: LayerStats) -> Tensor:
+    """h * w^2 / 2: the loss that a weight's removal adds, h of the Hessian's diagonal (LeCun et al., 1990)."""
+    return stats["fisher"] * weight.float().square() / 2
+
+
+@SCORES.register("wanda", needs=("input_norm",))
+def wanda(weight: Tensor, stats: LayerStats) -> Tensor:
+    """|w| * ||x||_2, x being the inputs that the weight multiplies; needs no gradient (Sun et al., 2024, eq. 1)."""
+    return weight.abs() * stats["input_norm"]
 
 
 @SCORES.register("lamp")
@@ -99,6 +117,11 @@ def check_finite(tensor: Tensor, what: str) -> tuple[float, float]:
 def needs_of(name: str) -> tuple[str, ...]:
     """The statistics that the named score asks for; empty when the weights alone are enough."""
     return tuple(SCORES.get(name).facts.get("needs", ()))
+
+
+def needs_labels(name: str) -> bool:
+    """Whether what the named score asks for is measured against labels; images alone do otherwise."""
+    return wants_labels(needs_of(name))
 
 
 def layer_seed(seed: int, name: str) -> int:

@@ -105,8 +105,9 @@ def prune_unstructured(
 
     `sparsity` is the share of all target weights that is zero afterwards (of those in layers that the pattern fits);
     None where pattern ("2:4") or allocation (`per_layer`) says it. `previous` masks are kept: what was pruned stays
-    pruned and counts towards the sparsity. `stats_batches` are (images, labels) for scores that need gradients. Mode,
-    gradients and random state of the model are left as found.
+    pruned and counts towards the sparsity. `stats_batches` are what the score's statistics are measured on: (images,
+    labels), or images alone where `needs_labels(score)` is False. The model's mode, gradients and random state are left
+    as found.
     """
     choices, problems = resolve(
         sparsity=sparsity,
@@ -126,7 +127,7 @@ def prune_unstructured(
     check_masks(model, earlier)
     _check_weights(targets.chosen)
 
-    statistics = gather(model, targets.chosen, needs_of(score), stats_batches)
+    statistics = gather(model, targets.chosen, needs_of(score), stats_batches, seed)
     groups = {name: transposed_groups(model, name) for name in targets.chosen}
     skipped = _misfits(targets.chosen, groups, choices)
     fitting = {name: weight for name, weight in targets.chosen.items() if name not in skipped}

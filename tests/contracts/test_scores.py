@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from torch import nn
 
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.pruning.scores import SCORES, importance, layer_seed, needs_of
-from pruning_bootcamp.pruning.stats import STATISTICS, LayerStats
+from pruning_bootcamp.pruning.scores import SCORES, importance, layer_seed, needs_labels, needs_of
+from pruning_bootcamp.pruning.stats import STATISTICS, LayerStats, gather
+from pruning_bootcamp.pruning.unstructured import check_unstructured, prune_unstructured
 
 SHAPES = [(7, 5), (4, 3, 3, 3), (8, 1, 3, 3), (1, 1)]
 
@@ -66,6 +68,66 @@ def test_taylor_and_movement_by_hand() -> None:
     assert importance(weight, "taylor", stats=stats).values.tolist() == [0.5, 1.0, 3.0]
     # -w * g: a step against the gradient makes the first weight smaller, the two others larger in size
     assert importance(weight, "movement", stats=stats).values.tolist() == [-0.5, 1.0, 3.0]
+
+
+def test_snip_and_taylor_differ_where_gradients_cancel_out() -> None:
+    weight = torch.tensor([1.0, -2.0])
+    stats = LayerStats("layer", 0, {"grad": torch.tensor([0.0, -0.5]), "abs_grad": torch.tensor([3.0, 0.5])})
+    assert importance(weight, "snip", stats=stats).values.tolist() == [0.0, 1.0]
+    assert importance(weight, "taylor", stats=stats).values.tolist() == [3.0, 1.0]
+
+
+def test_obd_by_hand() -> None:
+    stats = LayerStats("layer", 0, {"fisher": torch.tensor([[2.0, 0.5], [1.0, 0.0]])})
+    scores = importance(torch.tensor([[1.0, -4.0], [3.0, 7.0]]), "obd", stats=stats).values
+    assert scores.tolist() == [[1.0, 4.0], [4.5, 0.0]]  # h w^2 / 2
+
+
+def test_obd_says_what_the_loss_loses() -> None:
+    """Where the model's own distribution is the truth, its loss is at a minimum and rises by the scores' prediction."""
+    layer = nn.Linear(4, 3, bias=False)
+    images = torch.randn(20000, 4)
+    with torch.no_grad():
+        layer.weight.mul_(0.3)  # small weights: a second-order expansion is about small changes
+    fisher = gather(layer, {"weight": layer.weight}, ("fisher",), [images])["fisher"]["weight"]
+    predicted = importance(layer.weight, "obd", stats=LayerStats("weight", 0, {"fisher": fisher})).values
+    truth = layer(images).detach().softmax(1)
+    for row in range(3):
+        for column in range(4):
+            pruned = layer.weight.detach().clone()
+            pruned[row, column] = 0
+            lost = (truth * (truth.log() - (images @ pruned.T).log_softmax(1))).sum(1).mean()
+            assert float(predicted[row, column]) == pytest.approx(float(lost), rel=0.15, abs=1e-5)
+
+
+def test_wanda_by_hand() -> None:
+    # eq. 1's point: by magnitude the first column would go, its inputs make it the one to keep
+    layer = nn.Linear(2, 2, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[1.0, -2.0], [-0.5, 3.0]]))
+    images = torch.tensor([[30.0, 0.0], [40.0, 1.0]])  # norms 50 and 1
+    norm = gather(layer, {"weight": layer.weight}, ("input_norm",), [images])["input_norm"]["weight"]
+    scores = importance(layer.weight, "wanda", stats=LayerStats("weight", 0, {"input_norm": norm})).values
+    assert scores.tolist() == [[50.0, 2.0], [25.0, 3.0]]
+    result = prune_unstructured(layer, sparsity=0.5, score="wanda", stats_batches=[images])
+    assert result.masks["weight"].tolist() == [[True, False], [True, False]]
+
+
+def test_what_needs_data_and_what_needs_labels() -> None:
+    without_data = {name for name in SCORES if not needs_of(name)}
+    assert {"magnitude", "random", "lamp"} <= without_data
+    assert {name for name in SCORES if needs_labels(name)} >= {"taylor", "movement", "snip"}
+    assert not needs_labels("wanda")
+    assert not needs_labels("obd")
+    assert not any(needs_labels(name) for name in without_data)
+
+
+@pytest.mark.parametrize("name", [name for name in SCORES if needs_of(name)])
+def test_missing_data_is_said_before_any_work(name: str) -> None:
+    (problem,) = check_unstructured(sparsity=0.5, score=name, has_batches=False)
+    assert problem.startswith(f"prune.score: '{name}' needs {needs_of(name)[0]}")
+    assert ("labelled batches" in problem) == needs_labels(name)
+    assert ("labels are not needed" in problem) != needs_labels(name)
 
 
 def test_lamp_by_hand() -> None:
