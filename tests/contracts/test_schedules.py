@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.pruning.schedules import SCHEDULES, check_schedule, iterative_sparsities
+from pruning_bootcamp.pruning.schedules import (
+    SCHEDULES,
+    Cubic,
+    Exponential,
+    Gradual,
+    OneShot,
+    check_schedule,
+    iterative_sparsities,
+)
 
 ARGS: dict[str, list[dict[str, Any]]] = {
     "one_shot": [{}, {"at": 0.4}, {"at": 1.0}],
@@ -46,6 +54,45 @@ def test_iterative_sparsities_rise_to_the_target(name: str, args: dict[str, Any]
     assert len(steps) == cycles
     assert steps[-1] == target
     assert all(earlier <= later + 1e-12 for earlier, later in pairwise(steps))
+
+
+@given(step=st.integers(-50, 300), start=st.integers(0, 100), length=st.integers(1, 150), target=st.floats(0.01, 1))
+def test_the_classes_say_what_the_functions_say(step: int, start: int, length: int, target: float) -> None:
+    t = min(max((step - start) / length, 0), 1)
+    pairs = [
+        (Cubic(start, start + length, target), target * SCHEDULES["cubic"](t)),
+        (Gradual(start, start + length, 0.0, target), target * SCHEDULES["linear"](t)),
+        (OneShot(start, target), target * SCHEDULES["one_shot"](0.0 if step < start else 1.0, at=1.0)),
+        (
+            Exponential(start, start + length, target / 4, target),
+            0.0 if step < start else target * SCHEDULES["exponential"](t, initial=0.25),
+        ),
+    ]
+    for schedule, expected in pairs:
+        assert schedule.sparsity_at_step(step) == pytest.approx(expected, abs=1e-9), schedule
+        assert schedule.final_sparsity == schedule.sparsity_at_step(start + length) == target
+
+
+@given(
+    steps=st.lists(st.integers(0, 400), min_size=2, max_size=20),
+    start=st.integers(0, 100),
+    length=st.integers(1, 200),
+    ends=st.tuples(st.floats(0.01, 1), st.floats(0.01, 1)),
+    frequency=st.integers(1, 50),
+)
+def test_the_classes_never_fall_and_stay_within_bounds(
+    steps: list[int], start: int, length: int, ends: tuple[float, float], frequency: int
+) -> None:
+    low, high, end = *sorted(ends), start + length
+    for schedule in (
+        OneShot(start, high),
+        Gradual(start, end, low, high, frequency),
+        Cubic(start, end, high),
+        Exponential(start, end, low, high),
+    ):
+        values = [schedule.sparsity_at_step(step) for step in sorted(steps)]
+        assert all(0 <= value <= high + 1e-12 for value in values)
+        assert all(earlier <= later + 1e-12 for earlier, later in pairwise(values))
 
 
 def test_iterative_linear_by_hand() -> None:
