@@ -1,12 +1,12 @@
 """MagnitudePruner and IterativeMagnitudePruner: the engine with its masks remembered, for your own loop."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.pruning.masks import zero_pruned
+from pruning_bootcamp.pruning.masks import check_masks, zero_pruned
 from pruning_bootcamp.pruning.schedules import Exponential
 from pruning_bootcamp.pruning.targets import find_targets
 from pruning_bootcamp.pruning.unstructured import UnstructuredResult, prune_unstructured
@@ -51,6 +51,15 @@ class MagnitudePruner:
             for attribute, keep in self._masks.get(module, {}).items()
         }
 
+    def set_masks(self, model: nn.Module, masks: Mapping[str, Tensor]) -> None:
+        """Take masks that were found before (`masks(model)`, saved); the weights obey at once."""
+        check_masks(model, masks)
+        for name, keep in masks.items():
+            path, _, attribute = name.rpartition(".")
+            self._masks.setdefault(model.get_submodule(path), {})[attribute] = keep.clone()
+        if masks:
+            self.apply_masks(model)
+
     def apply_masks(self, model: nn.Module) -> None:
         """Set all pruned weights of the model to exact zeros again (after an optimiser step)."""
         found = [module for module in model.modules() if module in self._masks]
@@ -74,9 +83,7 @@ class MagnitudePruner:
         else:
             raise BootcampError("MagnitudePruner: give a sparsity, or make it with target_sparsity or threshold.")
         result = prune_unstructured(model, **choice, include=include, previous=self.masks(model))
-        for name, keep in result.masks.items():
-            path, _, attribute = name.rpartition(".")
-            self._masks.setdefault(model.get_submodule(path), {})[attribute] = keep
+        self.set_masks(model, result.masks)
         return result
 
 
@@ -132,6 +139,11 @@ class IterativeMagnitudePruner:
     def masks(self, model: nn.Module) -> dict[str, Tensor]:
         """The keep masks of the model's pruned layers, by weight name."""
         return self._pruner.masks(model)
+
+    def go_on(self, model: nn.Module, history: Sequence[Mapping[str, Any]], masks: Mapping[str, Tensor]) -> None:
+        """Stand where another pruner stood when its `history` and `masks(model)` were saved."""
+        self.history = [dict(entry) for entry in history]
+        self._pruner.set_masks(model, masks)
 
     def get_pruning_summary(self) -> dict[str, Any]:
         """How far it is: rounds done and planned, the sparsity reached, and every round's figures."""

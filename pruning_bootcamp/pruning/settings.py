@@ -1,4 +1,4 @@
-"""PruningConfig: method, target, pattern and schedule of one pruning in Python, checked before anything runs."""
+"""PruningConfig and CalibrationConfig: one pruning and its data in Python, checked before anything runs."""
 
 from dataclasses import dataclass, field
 
@@ -34,5 +34,39 @@ class PruningConfig:
                 f"PruningConfig.schedule: {type(self.schedule).__name__} ends at {ends_at}, and target_sparsity is "
                 f"{self.target_sparsity}. Give both the same value."
             )
+        if problems:
+            raise BootcampError(*problems)
+
+
+@dataclass(frozen=True)
+class CalibrationConfig:
+    """The data for methods that need some: how many samples of which dataset, in which batches.
+
+    `sequence_length` counts tokens of a text and says nothing about images.
+    """
+
+    num_samples: int = 128
+    sequence_length: int = 2048
+    batch_size: int = 1
+    dataset: str = "c4"
+
+    @property
+    def num_batches(self) -> int:
+        """How many batches the samples make; the last may be smaller."""
+        return -(-self.num_samples // self.batch_size)
+
+    def validate(self) -> None:
+        """BootcampError with every problem: numbers that are not whole or below 1, no dataset's name."""
+        problems = []
+        for name in ("num_samples", "sequence_length", "batch_size"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                problems.append(f"CalibrationConfig.{name}: {value!r} is not a whole number from 1 up.")
+        if not problems and self.batch_size > self.num_samples:
+            problems.append(
+                f"CalibrationConfig.batch_size: {self.batch_size} is more than all {self.num_samples} samples."
+            )
+        if not isinstance(self.dataset, str) or not self.dataset.strip():
+            problems.append(f"CalibrationConfig.dataset: {self.dataset!r} is not a name.")
         if problems:
             raise BootcampError(*problems)

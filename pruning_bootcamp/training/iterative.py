@@ -1,0 +1,232 @@
+"""IterativePruningTrainer: prune a little, retrain, and again, on plain DataLoaders of (inputs, targets)."""
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pruning_bootcamp.checkpoints.files import plain, read_file, write_file
+from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.logs import LOGGER
+from pruning_bootcamp.pruning.magnitude_pruner import IterativeMagnitudePruner
+from pruning_bootcamp.runs import atomic_path
+from pruning_bootcamp.runtime import choose_device, preserved_rng
+from pruning_bootcamp.tools.modes import evaluation_mode
+
+Loader = Iterable[tuple[Tensor, Tensor]]
+
+
+class IterativePruningTrainer:
+    """Magnitude pruning in rounds, s_0 * (s_f / s_0)^(t / T), with retraining after each (Han et al., 2015).
+
+    The model, trained in place, is a classifier or a language model: its output (or its `.logits`, or the first of a
+    tuple) is [..., classes], and the targets are [...]; a target of -100 does not count. `target_layers` are parts of
+    names, all convolution and linear layers when None.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        initial_sparsity: float = 0.2,
+        final_sparsity: float = 0.8,
+        num_iterations: int = 5,
+        target_layers: Sequence[str] | None = None,
+        device: str = "auto",
+        seed: int = 0,
+    ) -> None:
+        self.device, _ = choose_device(device)
+        self.model = model.to(self.device)
+        self.seed = seed
+        self.pruner = IterativeMagnitudePruner(initial_sparsity, final_sparsity, num_iterations, target_layers)
+        self._choices = {
+            "initial_sparsity": initial_sparsity,
+            "final_sparsity": final_sparsity,
+            "num_iterations": num_iterations,
+            "target_layers": list(target_layers) if target_layers is not None else None,
+            "seed": seed,
+        }
+
+    def run_iterative_pruning(
+        self,
+        train_loader: Loader,
+        val_loader: Loader,
+        retrain_epochs: int = 3,
+        learning_rate: float = 1e-4,
+        save_dir: Path | str | None = None,
+    ) -> dict[str, Any]:
+        """All rounds; what was reached at which price, and every round's figures in `history`.
+
+        `perplexity_degradation` is relative to the dense model (0.1: 10% more), `compression_ratio` and
+        `achieved_sparsity` are those of the target layers. With a `save_dir` each round ends in iteration_N.pth there,
+        and the same call again (a fresh trainer, the dense model) goes on after the last finished round.
+        """
+        if retrain_epochs < 0 or not learning_rate > 0:
+            raise BootcampError(
+                f"run_iterative_pruning: retrain_epochs {retrain_epochs} must be 0 or more, and learning_rate "
+                f"{learning_rate} above 0."
+            )
+        if self.pruner.history:
+            raise BootcampError("run_iterative_pruning: this trainer has run. Make a new one with the dense model.")
+        folder = Path(save_dir) if save_dir is not None else None
+        about = {
+            **self._choices,
+            "retrain_epochs": retrain_epochs,
+            "learning_rate": learning_rate,
+            "dense model": _fingerprint(self.model),
+        }
+        saved = _last_round(folder, about, self.pruner.num_iterations)
+        if saved is not None:
+            self.model.load_state_dict(saved["state_dict"])
+            masks = {name: keep.to(self.device) for name, keep in saved["masks"].items()}
+            self.pruner.go_on(self.model, saved["history"], masks)
+            dense = float(saved["dense_perplexity"])
+            LOGGER.info("Iteration %d: already finished, read from %s", len(self.pruner.history), folder)
+        else:
+            dense = self.perplexity(val_loader)
+        while len(self.pruner.history) < self.pruner.num_iterations:
+            self._round(train_loader, val_loader, retrain_epochs, learning_rate)
+            if folder is not None:
+                self._save(folder, about, dense)
+        last = self.pruner.history[-1]
+        return {
+            "achieved_sparsity": last["sparsity"],
+            "compression_ratio": last["compression_ratio"],
+            "perplexity_degradation": last["perplexity"] / dense - 1,
+            "dense_perplexity": dense,
+            "final_perplexity": last["perplexity"],
+            "history": self.pruner.history,
+        }
+
+    def perplexity(self, loader: Loader) -> float:
+        """exp of the mean cross-entropy over every target of the loader."""
+        total, count = 0.0, 0
+        with preserved_rng(), evaluation_mode(self.model), torch.inference_mode():
+            for inputs, targets in loader:
+                loss, number = self._loss(inputs, targets)
+                total, count = total + float(loss), count + number
+        if count == 0:
+            raise BootcampError("the loader gives no target: there is no perplexity to measure.")
+        if total / count > 700:  # math.exp would overflow
+            return math.inf
+        return math.exp(total / count)
+
+    def _round(self, train_loader: Loader, val_loader: Loader, epochs: int, learning_rate: float) -> None:
+        """Prune, retrain with the zeros held, and measure before and after; one entry of the pruner's history."""
+        number = len(self.pruner.history) + 1
+        figures = self.pruner.prune_step(self.model)
+        figures["perplexity_pruned"] = self.perplexity(val_loader)
+        with preserved_rng():
+            torch.manual_seed(self.seed + number)  # a round draws the same whatever ran before it
+            figures["train_loss"] = self._retrain(train_loader, epochs, learning_rate)
+        figures["perplexity"] = self.perplexity(val_loader)
+        LOGGER.info(
+            "Iteration %d/%d: %.2f%% pruned, perplexity %.4g, retrained %.4g",
+            number,
+            self.pruner.num_iterations,
+            100 * figures["sparsity"],
+            figures["perplexity_pruned"],
+            figures["perplexity"],
+        )
+
+    def _retrain(self, loader: Loader, epochs: int, learning_rate: float) -> list[float]:
+        """The mean training loss of each epoch."""
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.Adam(trained, lr=learning_rate)
+        losses = []
+        with evaluation_mode(self.model):  # for the modes that it gives back
+            self.model.train()
+            for epoch in range(1, epochs + 1):
+                losses.append(self._epoch(loader, optimizer))
+                if not math.isfinite(losses[-1]):
+                    raise BootcampError(f"retraining, epoch {epoch}: the loss is {losses[-1]}. Lower learning_rate.")
+        optimizer.zero_grad(set_to_none=True)
+        return losses
+
+    def _epoch(self, loader: Loader, optimizer: torch.optim.Optimizer) -> float:
+        total, count = 0.0, 0
+        for inputs, targets in loader:
+            optimizer.zero_grad(set_to_none=True)
+            loss, number = self._loss(inputs, targets)
+            (loss / max(number, 1)).backward()
+            optimizer.step()
+            self.pruner.train_step_with_mask(self.model)
+            total, count = total + float(loss.detach()), count + number
+        if count == 0:
+            raise BootcampError("the training loader gives no target: there is nothing to learn from.")
+        return total / count
+
+    def _loss(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, int]:
+        """Cross-entropy summed over the targets, and how many there are."""
+        output = self.model(inputs.to(self.device))
+        logits: Tensor = output[0] if isinstance(output, tuple) else getattr(output, "logits", output)
+        targets = targets.to(self.device)
+        if logits.shape[:-1] != targets.shape:
+            raise BootcampError(
+                f"the model gives {tuple(logits.shape)} for targets of shape {tuple(targets.shape)}: it must be "
+                "[..., classes] for targets [...]."
+            )
+        flat = targets.reshape(-1)
+        loss = F.cross_entropy(logits.reshape(-1, logits.shape[-1]).float(), flat, reduction="sum")
+        return loss, int((flat != -100).sum())
+
+    def _save(self, folder: Path, about: Mapping[str, Any], dense: float) -> None:
+        content = {
+            "about": dict(about),
+            "dense_perplexity": dense,
+            "state_dict": self.model.state_dict(),
+            "masks": self.pruner.masks(self.model),
+            "history": self.pruner.history,
+        }
+        with atomic_path(_round_file(folder, len(self.pruner.history))) as temporary:
+            write_file(temporary, plain(content, "iterative pruning"))
+
+
+def create_iterative_pruning_trainer(
+    model: nn.Module,
+    initial_sparsity: float = 0.2,
+    final_sparsity: float = 0.8,
+    num_iterations: int = 5,
+    target_layers: Sequence[str] | None = None,
+    device: str = "auto",
+    seed: int = 0,
+) -> IterativePruningTrainer:
+    """An IterativePruningTrainer for the model, which is moved to the device."""
+    return IterativePruningTrainer(
+        model, initial_sparsity, final_sparsity, num_iterations, target_layers, device=device, seed=seed
+    )
+
+
+def _round_file(folder: Path, number: int) -> Path:
+    return folder / f"iteration_{number}.pth"
+
+
+def _last_round(folder: Path | None, about: Mapping[str, Any], rounds: int) -> dict[str, Any] | None:
+    """What the last finished round saved; BootcampError when it belongs to another pruning."""
+    found = [] if folder is None else [_round_file(folder, number) for number in range(rounds, 0, -1)]
+    path = next((file for file in found if file.exists()), None)
+    if path is None:
+        return None
+    saved = read_file(path)
+    theirs = saved.get("about", {})
+    differences = [
+        f"{key} was {theirs.get(key, 'not there')} and is now {value}."
+        for key, value in about.items()
+        if theirs.get(key, "not there") != value
+    ]
+    if differences:
+        raise BootcampError(f"{path} is a round of another pruning. Choose another save_dir.", *differences)
+    return saved
+
+
+def _fingerprint(model: nn.Module) -> str:
+    """16 digits that stand for all of the model's tensors."""
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if value.ndim else b"")
+    return digest.hexdigest()[:16]
