@@ -29,6 +29,8 @@ LAYERS = {
     "pruning.scores": 4,
     "pruning.channel_scores": 4,
     "pruning.solvers": 4,
+    "pruning.lockstep": 3,
+    "pruning.sweep": 3,
     "pruning.choices": 5,
     "pruning.unstructured": 5,
     "pruning.settings": 5,

@@ -86,6 +86,7 @@ def resolve(
                 found[kind] = choice
     problems += _check_sparsity(sparsity, found.get("allocation"), found.get("pattern"), where)
     problems += _check_lists(include, exclude, where)
+    problems += _check_solver(found.get("solver"), found.get("pattern"), has_batches, where)
     if "score" in found and not has_batches and (needs := needs_of(found["score"].entry.name)):
         name = found["score"].entry.name
         data = "labelled batches" if needs_labels(name) else "batches of images (labels are not needed)"
@@ -122,6 +123,25 @@ def _check_sparsity(sparsity: float | None, allocation: Choice | None, pattern: 
         problems.append(
             f"{key}: {sparsity} was asked for, and pattern '{name}' with {dict(pattern.args)} {gives}. Leave sparsity "
             + ("out (null)." if fixed is None else f"out (null), or set it to {fixed:.6g}.")
+        )
+    return problems
+
+
+def _check_solver(solver: Choice | None, pattern: Choice | None, has_batches: bool, where: str) -> list[str]:
+    """Images for a solver that needs them, and a pattern that leaves it something to decide."""
+    if solver is None:
+        return []
+    problems, name = [], solver.entry.name
+    if solver.entry.facts.get("images") and not has_batches:
+        problems.append(
+            f"{where}.solver: '{name}' needs calibration images (labels are not needed), and none are given. Give "
+            "stats_batches, or use none."
+        )
+    by_value = pattern is not None and pattern.has("fixed_count") and pattern.fact("fixed_sparsity") is None
+    if solver.entry.facts.get("chooses") and pattern is not None and by_value:
+        problems.append(
+            f"{where}.solver: '{name}' decides itself which weights go, and pattern '{pattern.entry.name}' by the "
+            "value of the score: they can't both. Use reconstruct or none, or give a sparsity without the pattern."
         )
     return problems
 

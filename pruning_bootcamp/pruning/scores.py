@@ -72,6 +72,12 @@ def lamp(weight: Tensor, stats: LayerStats) -> Tensor:
     return scores.reshape(weight.shape)
 
 
+@SCORES.register("obs", needs=("removal_cost",))
+def obs(weight: Tensor, stats: LayerStats) -> Tensor:
+    """Loss added when the weight goes and its row is re-fitted (optimal brain surgeon; Hassibi & Stork, 1993)."""
+    return stats["removal_cost"]
+
+
 @dataclass(frozen=True)
 class ScoreStats:
     """A layer's scores in four numbers."""

@@ -1,6 +1,6 @@
 """The engine: targets -> statistics -> scores -> counts -> masks -> solver -> zeros. All weights' pruning goes here."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +19,11 @@ from pruning_bootcamp.pruning.scores import (
     layer_seed,
     needs_of,
 )
+from pruning_bootcamp.pruning.solvers import Task
 from pruning_bootcamp.pruning.stats import Batches, LayerStats, gather
+from pruning_bootcamp.pruning.stats.base import device_of, images_in
 from pruning_bootcamp.pruning.targets import choose_targets, swap_channels, transposed_groups
+from pruning_bootcamp.tools.modes import detached_clone
 
 __all__ = ["LayerSparsity", "UnstructuredResult", "check_unstructured", "iterative_sparsities", "prune_unstructured"]
 
@@ -127,6 +130,10 @@ def prune_unstructured(
     check_masks(model, earlier)
     _check_weights(targets.chosen)
 
+    solved = bool(choices.solver.entry.facts.get("images"))
+    if solved and isinstance(stats_batches, Iterator):  # gone over by the statistics, and again by the solver
+        stats_batches = list(stats_batches)
+    images = list(images_in(stats_batches or (), device_of(targets.chosen))) if solved else []
     statistics = gather(model, targets.chosen, needs_of(score), stats_batches, seed)
     groups = {name: transposed_groups(model, name) for name in targets.chosen}
     skipped = _misfits(targets.chosen, groups, choices)
@@ -142,7 +149,21 @@ def prune_unstructured(
     decided, notes = decide_masks(oriented, sparsity, choices, kept_before)
     masks = {name: swap_channels(keep, groups[name]).contiguous() for name, keep in decided.items()}
 
-    masks = {**earlier, **choices.solver(model, masks, stats_batches)}
+    def choose(score: Tensor, count: int, kept: Tensor | None) -> Tensor:
+        return _choose(_earlier_first(score, kept, choices), count, kept, choices)
+
+    task = Task(
+        model=model,
+        masks=masks,
+        images=images,
+        reference=detached_clone(model) if images else None,
+        choose=choose,
+        fits=lambda shape: not choices.pattern.fact("misfit", shape),
+        unit=_unit(choices),
+        earlier=earlier,
+        notes=notes,
+    )
+    masks = {**earlier, **choices.solver(task)}
     apply_masks(model, masks)
     return _result(targets.chosen, masks, scores, skipped, targets.left_out, notes)
 
@@ -158,11 +179,23 @@ def decide_masks(
     counts, notes = _counts(settled, sparsity, choices, kept_before)
     masks: Masks = {}
     for name, score in settled.items():
-        keep = choices.pattern(score, counts[name])
-        if name in kept_before:
-            keep &= kept_before[name].to(keep.device)  # N:M and blocks can't always take every earlier zero in
-        masks[name] = keep
+        masks[name] = _choose(score, counts[name], kept_before.get(name), choices)
     return masks, notes
+
+
+def _choose(score: Tensor, count: int, kept: Tensor | None, choices: Choices) -> Tensor:
+    keep: Tensor = choices.pattern(score, count)
+    if kept is not None:
+        keep &= kept.to(keep.device)  # N:M and blocks can't always take every earlier zero in
+    return keep
+
+
+def _unit(choices: Choices) -> int:
+    """How many weights go together."""
+    if not choices.pattern.has("pool"):
+        return 1
+    args = choices.pattern.args
+    return int(args.get("rows", 4)) * int(args.get("columns", 4))
 
 
 def _earlier_first(score: Tensor, kept: Tensor | None, choices: Choices) -> Tensor:

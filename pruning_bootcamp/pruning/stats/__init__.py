@@ -10,6 +10,7 @@ from pruning_bootcamp.pruning.stats.base import STATISTICS, Batches, LayerStats
 from pruning_bootcamp.pruning.stats.fisher import fisher
 from pruning_bootcamp.pruning.stats.gradients import mean_absolute_gradient, mean_gradient
 from pruning_bootcamp.pruning.stats.inputs import input_norm
+from pruning_bootcamp.pruning.stats.removal import removal_cost
 from pruning_bootcamp.runtime import preserved_rng
 from pruning_bootcamp.tools.modes import evaluation_mode
 
@@ -22,6 +23,7 @@ __all__ = [
     "input_norm",
     "mean_absolute_gradient",
     "mean_gradient",
+    "removal_cost",
     "wants_labels",
 ]
 
