@@ -1,7 +1,7 @@
 """A layer as a matrix product: its inputs as columns, its outputs and its weight as rows, for each group."""
 
+import math
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -30,8 +30,7 @@ def weight_rows(layer: nn.Module, weight: Tensor) -> Tensor:
 
 def draw_positions(layer: nn.Module, output: Tensor, generator: Generator) -> Tensor | None:
     """At most POSITIONS of one image's output positions in order, as flat indices; None stands for all."""
-    space = _space(layer, output)
-    count = int(torch.tensor(space).prod()) if space else 1
+    count = math.prod(_space(layer, output))
     return None if count <= POSITIONS else torch.randperm(count, generator=generator)[:POSITIONS].sort().values
 
 
@@ -53,7 +52,12 @@ def input_columns(layer: nn.Module, x: Tensor, output: Tensor, positions: Tensor
         zip(layer.kernel_size, layer.stride, layer.dilation, strict=True), start=2
     ):
         windows = windows.unfold(dim, (kernel - 1) * dilation + 1, stride)[..., ::dilation]  # a view
-    assert windows.shape[2 : 2 + len(space)] == tuple(space), f"{tuple(windows.shape)} for {tuple(space)}"
+    found = tuple(windows.shape[2 : 2 + len(layer.kernel_size)])
+    if found != tuple(space):
+        raise BootcampError(
+            f"{layer}: its output has {tuple(space)} positions, its padding and stride make {found} (does it pad by "
+            "itself, or run without a batch dimension?). Exclude it, or choose another score or solver."
+        )
     # [batch, in, *space, *kernel] -> [in, *kernel, batch, positions]: a view until the chosen positions are copied
     order = [*range(2, 2 + len(space)), 0, 1, *range(2 + len(space), windows.ndim)]
     by_position = windows.permute(order)
@@ -78,7 +82,7 @@ def output_rows(layer: nn.Module, output: Tensor, positions: Tensor | None = Non
     return rows.movedim(1, 0)
 
 
-def _space(layer: nn.Module, output: Tensor) -> Sequence[Any]:
+def _space(layer: nn.Module, output: Tensor) -> Sequence[int]:
     return output.shape[1:-1] if isinstance(layer, nn.Linear) else output.shape[2:]
 
 

@@ -11,18 +11,21 @@ _NUMBERS_AT_ONCE = 2**23
 _DAMPINGS = 12
 
 
-def factorise(gram: Tensor, damping: float) -> tuple[Tensor, float]:
-    """Lower Cholesky factors of gram [..., n, n] + damping * its mean diagonal, and the damping it took.
+def scale_of(gram: Tensor) -> Tensor:
+    """Its mean diagonal, the unit in which a damping is given; 1 for a gram of zeros."""
+    mean = gram.diagonal().mean()
+    return torch.where(mean > torch.finfo(gram.dtype).tiny, mean, torch.ones_like(mean))
 
-    The damping grows tenfold until a factor exists and is finite; a gram of zeros counts as the identity.
+
+def factorise(gram: Tensor, damping: float) -> tuple[Tensor, float]:
+    """Lower Cholesky factors of gram [..., n, n] + damping * identity, and the damping it took.
+
+    It grows tenfold until a factor exists and is finite. `gram` has been divided by its scale_of.
     """
-    scale = gram.diagonal(dim1=-2, dim2=-1).mean().clamp_min(torch.finfo(gram.dtype).tiny)
-    if float(scale) <= torch.finfo(gram.dtype).tiny:
-        return torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device).expand(gram.shape).clone(), damping
     for attempt in range(_DAMPINGS):
         tried = damping if attempt == 0 else max(damping, 1e-8) * 10**attempt
         damped = gram.clone()
-        damped.diagonal(dim1=-2, dim2=-1).add_(tried * scale)
+        damped.diagonal(dim1=-2, dim2=-1).add_(tried)
         factor, failed = torch.linalg.cholesky_ex(damped)
         if not bool(failed.any()) and bool(torch.isfinite(factor).all()):
             return factor, tried
@@ -36,7 +39,7 @@ def fit_rows(gram: Tensor, products: Tensor, keep: Tensor, damping: float, towar
     the damping is in units of G's mean diagonal. Exact by Cholesky, or by conjugate gradients where that would take too
     long. Returns the rows and the damping that was needed.
     """
-    scale = _scale(gram)
+    scale = scale_of(gram)
     gram, products = gram / scale, products / scale
     largest = int(keep.sum(1).max())
     if len(keep) * largest**3 / 3 > _DIRECT_LIMIT:
@@ -57,7 +60,7 @@ def removal_costs(gram: Tensor, rows: Tensor, keep: Tensor, damping: float) -> t
     w_q^2 / (2 [G_S^-1]_qq), S what the row keeps (Hassibi & Stork, 1993, eq. 5), with w the rows re-fitted on their
     masks already. Returns the costs (0 where nothing is kept), those rows, and the damping that was needed.
     """
-    scale = _scale(gram)
+    scale = scale_of(gram)
     gram = gram / scale
     costs, refitted, used = torch.zeros_like(rows), torch.zeros_like(rows), damping
     products = rows @ gram
@@ -75,11 +78,6 @@ def removal_costs(gram: Tensor, rows: Tensor, keep: Tensor, damping: float) -> t
         costs[some] = torch.zeros_like(rows[some]).scatter_(1, index, cost)
         used = max(used, needed)
     return costs, refitted, used
-
-
-def _scale(gram: Tensor) -> Tensor:
-    mean = gram.diagonal().mean()
-    return torch.where(mean > 0, mean, torch.ones_like(mean))
 
 
 def _submatrices(gram: Tensor, keep: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
@@ -106,7 +104,7 @@ def _submatrices(gram: Tensor, keep: Tensor) -> Iterator[tuple[Tensor, Tensor, T
 def _conjugate_gradients(gram: Tensor, products: Tensor, keep: Tensor, damping: float, start: Tensor) -> Tensor:
     """The same minimum for many long rows at once, each with its own mask (Hestenes & Stiefel, 1952), Jacobi scaled."""
     mask = keep.to(gram.dtype)
-    inverse_diagonal = mask / (gram.diagonal() + damping)
+    inverse_diagonal = mask / (gram.diagonal() + damping).clamp_min(torch.finfo(gram.dtype).eps)
     w = start * mask
     residual = (products - w @ gram - damping * w) * mask
     z = residual * inverse_diagonal

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pruning_bootcamp.pruning.least_squares import factorise
+from pruning_bootcamp.pruning.least_squares import factorise, scale_of
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,10 @@ def sweep(
     """Zero weights of `rows` [r, n] in place, part by part, and say which stay (Frantar & Alistarh, 2023, algorithm 1).
 
     `choose(part, score)` gives a part's keep mask [r, columns] for scores w^2 / [U]_jj^2, U'U = (G + damping)^-1 upper
-    triangular. Returns the mask and the damping (in units of G's mean diagonal) at which G had a factor.
+    triangular, G in units of its mean diagonal. Returns the mask and the damping at which G had a factor.
     """
     # G = R R' with R upper (a Cholesky factor of G turned round), so U = R^-1: no inverse is ever factorised
+    gram = gram / scale_of(gram)
     turned, used = factorise(gram.flip(0, 1), damping)
     identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     upper = torch.linalg.solve_triangular(turned.flip(0, 1), identity, upper=True)
