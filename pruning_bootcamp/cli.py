@@ -139,6 +139,9 @@ def prune_unstructured(
     ] = None,
     sparsity: Annotated[float | None, typer.Option("--sparsity", help="Share of zero weights, in [0, 1).")] = None,
     pattern: Annotated[str | None, typer.Option("--pattern", help="unstructured, or N:M such as 2:4.")] = None,
+    solver: Annotated[
+        str | None, typer.Option("--solver", help="What happens to the rest: none, sparsegpt, reconstruct.")
+    ] = None,
     iterative: Annotated[bool, typer.Option("--iterative", help="Prune and fine-tune in cycles.")] = False,
     num_iterations: Annotated[int | None, typer.Option("--num-iterations", help="How many cycles (5).")] = None,
     gradual: Annotated[bool, typer.Option("--gradual", help="Grow the sparsity while fine-tuning.")] = False,
@@ -160,6 +163,7 @@ def prune_unstructured(
         "prune.allocation": mode,
         "prune.sparsity": sparsity,
         "prune.pattern": pattern,
+        "prune.solver": solver,
         "prune.iterations": num_iterations,
         "prune.gradual": gradual or None,  # without the flag, the config decides
         "prune.schedule": schedule,

@@ -12,6 +12,7 @@ from pruning_bootcamp.pruning.channel_scores import CHANNEL_SCORES
 from pruning_bootcamp.pruning.patterns import PATTERNS
 from pruning_bootcamp.pruning.schedules import SCHEDULES
 from pruning_bootcamp.pruning.scores import SCORES
+from pruning_bootcamp.pruning.solvers import SOLVERS
 from pruning_bootcamp.registry import Registry
 from pruning_bootcamp.tools.datasets import AUGMENTATIONS, DATASETS
 from pruning_bootcamp.training.optim import LR_SCHEDULES, OPTIMIZERS
@@ -25,6 +26,7 @@ KINDS: dict[str, tuple[Registry, str]] = {
     "scores": (SCORES, "prune.score, --method of prune-unstructured; short: l1, l2, global"),
     "allocations": (ALLOCATIONS, "prune.allocation, --mode; short: layerwise"),
     "patterns": (PATTERNS, "prune.pattern, --pattern; short: 2:4"),
+    "solvers": (SOLVERS, "prune.solver, --solver"),
     "schedules": (SCHEDULES, "prune.schedule, --schedule"),
     "channel_scores": (CHANNEL_SCORES, "structured.score, --method of prune-structured"),
     "formats": (EXPORTERS, "export.format, --format; also both and all"),

@@ -29,6 +29,7 @@ RUN_FILES = (
     "pruned_model.pth",
     "step_*.pth",
     "training_state.pth",
+    "recovery",
     "model.onnx",
     "model.pt",
     "model.pt2",

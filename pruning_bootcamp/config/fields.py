@@ -125,6 +125,8 @@ class PruneConfig:
     """how the sparsity is spread over the layers; short form: layerwise (= uniform)"""
     pattern: Choice = _choice("unstructured")
     """which weights may go together; short form "2:4" (in quotes: 2 kept of 4)"""
+    solver: Choice = _choice("none")
+    """what happens to the weights that stay: none, sparsegpt, reconstruct"""
     iterations: int = _between(1, 1)
     """cycles of prune and fine-tune; 1 = one shot"""
     schedule: Choice = _choice("cubic")
@@ -145,7 +147,7 @@ class PruneConfig:
     exclude: list[str] = field(default_factory=list)
     """leave out layers that match one of these"""
     calibration_images: int = _between(1024, 1)
-    """training images for scores that need gradients or activations"""
+    """training images for scores and solvers that need gradients or activations"""
 
 
 @dataclass
@@ -181,10 +183,30 @@ class StructuredConfig:
 
 @dataclass
 class RecoverConfig:
-    """Recovery without labels, right after pruning."""
+    """Recovery without labels, right after pruning; fine-tuning, if enabled, comes after it."""
 
+    method: Literal["none", "bn", "distill"] = "bn"
+    """bn: batch-norm statistics anew, where that helps; distill: that, then training after the dense network's outputs"""
     bn_images: int = _between(2048, 0)
     """augmented training images to re-estimate batch-norm statistics on; 0 = keep the old statistics"""
+    images: int = _between(4096, 2)
+    """training images, without their labels, to distil on"""
+    steps: int = _between(1000, 1)
+    """optimiser steps of the distillation, at most"""
+    minutes: float | None = _between(None, 0, None, "(]")
+    """time for the distillation: only as many steps as fit in"""
+    batch_size: int = _between(128, 2)
+    """images per optimiser step"""
+    lr: float = _between(0.02, 0, None, "(]")
+    """peak learning rate (SGD with Nesterov momentum, cosine)"""
+    temperature: float = _between(4.0, 0, None, "(]")
+    """softmax temperature of the distillation"""
+    features: float = _between(5.0, 0)
+    """weight of the distance between the outputs of the blocks; 0 = final outputs only"""
+    grow: float = _between(0.0, 0, 1, "[)")
+    """share of the pruning (of the logarithm of what stays) left to the first half of the distillation, by magnitude"""
+    amp: Literal["auto", "bf16", "fp16"] | None = None
+    """mixed precision; auto: bfloat16 where a short trial finds it quicker"""
 
 
 @dataclass

@@ -13,7 +13,9 @@ from pruning_bootcamp.registry import Registry
 Counts = dict[str, int]
 
 # f(scores, sparsity, *, ...) -> {name: count}. The engine gives scores of what can go apart: weights, or whole blocks.
-# Fact own_sparsity=True: the settings can say everything, so that `sparsity` may be left out (None).
+# Facts:
+#   own_sparsity=True   the settings can say everything, so that `sparsity` may be left out (None)
+#   by="obs"            it is given that score's values instead of the chosen score's, which then only says which weights
 ALLOCATIONS: Registry = Registry("allocation")
 
 
@@ -39,6 +41,12 @@ def global_(scores: Mapping[str, Tensor], sparsity: float) -> Counts:
         counts[name] += tied
         remaining -= tied
     return counts
+
+
+@ALLOCATIONS.register("second_order", by="obs")
+def second_order(scores: Mapping[str, Tensor], sparsity: float) -> Counts:
+    """Where the second-order cost of what goes is least over the whole network, whatever score says which weights go."""
+    return global_(scores, sparsity)
 
 
 @ALLOCATIONS.register("per_layer", own_sparsity=True)

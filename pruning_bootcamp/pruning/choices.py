@@ -87,6 +87,11 @@ def resolve(
     problems += _check_sparsity(sparsity, found.get("allocation"), found.get("pattern"), where)
     problems += _check_lists(include, exclude, where)
     problems += _check_solver(found.get("solver"), found.get("pattern"), has_batches, where)
+    if "allocation" in found and not has_batches and found["allocation"].entry.facts.get("by"):
+        problems.append(
+            f"{where}.allocation: '{found['allocation'].entry.name}' is measured on batches of images (labels are not "
+            "needed), and none are given. Give stats_batches, or choose global."
+        )
     if "score" in found and not has_batches and (needs := needs_of(found["score"].entry.name)):
         name = found["score"].entry.name
         data = "labelled batches" if needs_labels(name) else "batches of images (labels are not needed)"
@@ -95,6 +100,11 @@ def resolve(
             "Give stats_batches, or choose a score that needs only the weights: magnitude."
         )
     return (None if problems else Choices(**found)), problems
+
+
+def counting_score(choices: Choices) -> str:
+    """The name of the score by which the allocation counts: its own, or else the chosen one."""
+    return str(choices.allocation.entry.facts.get("by") or choices.score.entry.name)
 
 
 def _check_sparsity(sparsity: float | None, allocation: Choice | None, pattern: Choice | None, where: str) -> list[str]:

@@ -5,7 +5,8 @@ like. All stop at a layer, the layer is changed, all go on: each layer's inputs 
 earlier layers are changed already. What is alive meanwhile is what one forward pass over all images needs.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,15 +35,36 @@ class _Pass(greenlet):
         self.stop: tuple[str, Tensor] | None = None
 
     def go_on(self) -> None:
-        found = self.switch() if self else self.switch(self.images)
+        with _own_modes():
+            found = self.switch() if self else self.switch(self.images)
         self.stop = None if self.dead else found
+
+    def give_up(self) -> None:
+        if self:
+            with _own_modes():
+                self.throw()
 
 
 def _wait(name: str, tensor: Tensor) -> None:
     current = getcurrent()
     if isinstance(current, _Pass):
         assert current.parent is not None
-        current.parent.switch((name, tensor))
+        with _own_modes():
+            current.parent.switch((name, tensor))
+
+
+@contextlib.contextmanager
+def _own_modes() -> Iterator[None]:
+    """Gradient and autocast modes belong to the thread: what another pass has entered meanwhile is not ours."""
+    gradients = torch.is_grad_enabled()
+    casts = [(kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in ("cpu", "cuda")]
+    try:
+        yield
+    finally:
+        torch.set_grad_enabled(gradients)
+        for kind, enabled, dtype in casts:
+            torch.set_autocast_enabled(kind, enabled)
+            torch.set_autocast_dtype(kind, dtype)
 
 
 @torch.no_grad()
@@ -56,15 +78,16 @@ def in_lockstep(
     """Call `change(layer, visits)` for each of the layers (module paths) in the order in which they run.
 
     `change` alters the layer of `model`; what runs after it sees the altered layer. Both networks are in eval mode. A
-    layer that runs several times is changed at its first. Returns the layers that never ran.
+    layer that runs several times is changed at its first; where the order depends on the batch, with those that wait
+    there. Returns the layers that never ran.
     """
     waiting = set(layers)
-    handles = []
+    pairs = [(_Pass(model, images), _Pass(reference, images)) for images in batches]
 
     def before(name: str) -> Callable[..., None]:
-        def hook(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+        def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if name in waiting:
-                _wait(name, inputs[0])
+                _wait(name, args[0] if args else kwargs["input"])
 
         return hook
 
@@ -74,26 +97,22 @@ def in_lockstep(
 
         return hook
 
-    handles += [model.get_submodule(name).register_forward_pre_hook(before(name)) for name in layers]
-    handles += [reference.get_submodule(name).register_forward_hook(after(name)) for name in layers]
-    pairs = [(_Pass(model, images), _Pass(reference, images)) for images in batches]
-    try:
-        with evaluation_mode(model), evaluation_mode(reference):
-            for changed, _ in pairs:
+    with contextlib.ExitStack() as ends, evaluation_mode(model), evaluation_mode(reference):
+        for one in (one for pair in pairs for one in pair):
+            ends.callback(one.give_up)  # after the hooks are gone, so that none stops it on its way out
+        for name in layers:
+            first = model.get_submodule(name).register_forward_pre_hook(before(name), with_kwargs=True)
+            ends.callback(first.remove)
+            ends.callback(reference.get_submodule(name).register_forward_hook(after(name)).remove)
+        for changed, _ in pairs:
+            changed.go_on()
+        while stopped := [changed.stop[0] for changed, _ in pairs if changed.stop]:
+            name = max(stopped, key=stopped.count)  # others may still come to where few wait
+            here = [pair for pair in pairs if pair[0].stop is not None and pair[0].stop[0] == name]
+            change(name, list(_visits(name, here)))
+            waiting.discard(name)
+            for changed, _ in here:
                 changed.go_on()
-            while name := next((changed.stop[0] for changed, _ in pairs if changed.stop), None):
-                here = [pair for pair in pairs if pair[0].stop is not None and pair[0].stop[0] == name]
-                change(name, list(_visits(name, here)))
-                waiting.discard(name)
-                for changed, _ in here:
-                    changed.go_on()
-    finally:
-        for handle in handles:
-            handle.remove()
-        for pair in pairs:
-            for one in pair:
-                if one and not one.dead:
-                    one.throw()
     return [name for name in layers if name in waiting]
 
 
@@ -106,8 +125,3 @@ def _visits(name: str, pairs: Sequence[tuple[_Pass, _Pass]]) -> Iterator[Visit]:
             raise BootcampError(f"{name}: runs in the pruned network and not in the dense one on the same images.")
         assert changed.stop is not None
         yield Visit(changed.stop[1], unchanged.stop[1])
-
-
-def names_of_layers(layers: Mapping[str, nn.Module]) -> dict[str, str]:
-    """Module path -> weight name."""
-    return {name.rpartition(".")[0]: name for name in layers}

@@ -1,6 +1,7 @@
 """What happens to the weights that stay, once it is decided how many go in each layer."""
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -35,17 +36,40 @@ class Task:
     """whether the pattern fits a part of a layer of this shape [out, in, *kernel]"""
     unit: int = 1
     """how many weights go together"""
+    gone: Callable[[Tensor], int] = lambda keep: keep.numel() - int(torch.count_nonzero(keep))
+    """how many zeros of a mask [out, in, *kernel] are in units of which nothing is left"""
     earlier: Mapping[str, Tensor] = field(default_factory=dict)
     """keep masks from before: what they prune stays pruned"""
     notes: list[str] = field(default_factory=list)
     """what a user should know, such as a damping that had to be raised"""
 
 
+@contextlib.contextmanager
+def put_back_on_error(task: Task) -> Iterator[None]:
+    """Inside, a solver may change weights, biases and running means; when it fails they are as in the reference."""
+    try:
+        yield
+    except BaseException:
+        if task.reference is not None:
+            now = [*task.model.parameters(), *task.model.buffers()]
+            before = [*task.reference.parameters(), *task.reference.buffers()]
+            with torch.no_grad():
+                for changed, unchanged in zip(now, before, strict=True):
+                    changed.copy_(unchanged)
+        raise
+
+
 # f(task, *, ...) -> masks with as many zeros in each layer as task.masks, in the pattern. The engine writes the zeros.
 # Facts:
-#   images=True    it needs calibration images
+#   images=True    it needs calibration images, and changes weights: on an error the engine puts the model back
 #   chooses=True   which weights go it decides itself; of the scores only each layer's count matters
 SOLVERS: Registry = Registry("solver")
+
+
+def _invalid(*, damping: float = 0.0, block: int = 1, refit: bool = False) -> str | None:
+    if not 0 <= damping < float("inf"):
+        return f"a damping of {damping} is no share of the mean diagonal: 0 or more, such as 0.01."
+    return None if block >= 1 else f"a block of {block} columns has no weights in it."
 
 
 @SOLVERS.register("none")
@@ -54,7 +78,7 @@ def none(task: Task) -> Masks:
     return dict(task.masks)
 
 
-@SOLVERS.register("reconstruct", images=True)
+@SOLVERS.register("reconstruct", images=True, invalid=_invalid)
 def reconstruct(task: Task, *, damping: float = 1e-3) -> Masks:
     """Least squares, layer after layer: outputs as in the dense network, from the inputs of the pruned one.
 
@@ -62,13 +86,13 @@ def reconstruct(task: Task, *, damping: float = 1e-3) -> Masks:
     a constant that is left over goes into the bias, or the mean of the batch norm behind. Earlier layers are pruned and
     fitted by then, so later ones make up for what those could not.
     """
-    apply_masks(task.model, task.masks)
     walk = _Walk(task)
+    apply_masks(task.model, task.masks)
     walk.run(lambda name, moments: walk.fit(name, moments, task.masks[name], damping))
     return dict(task.masks)
 
 
-@SOLVERS.register("sparsegpt", images=True, chooses=True)
+@SOLVERS.register("sparsegpt", images=True, chooses=True, invalid=_invalid)
 def sparsegpt(task: Task, *, damping: float = 0.01, block: int = 128, refit: bool = False) -> Masks:
     """Column by column with optimal-brain-surgeon updates, weights chosen block by block (Frantar & Alistarh, 2023).
 
@@ -123,15 +147,19 @@ class _Walk:
         self.generator = Generator().manual_seed(0)
 
     def run(self, change: Callable[[str, _Moments], None]) -> None:
-        names = {name.rpartition(".")[0]: name for name in self.layers}
+        # the reference of a compiled network is a copy of the one inside it
+        names = {name.rpartition(".")[0].removeprefix("_orig_mod."): name for name in self.layers}
+        model = getattr(self.task.model, "_orig_mod", self.task.model)
 
         def visit(path: str, visits: list[Visit]) -> None:
             moments = _Moments.of(self.layers[names[path]], visits, self.generator)
             if not all(bool(torch.isfinite(part).all()) for part in (moments.xx, moments.yx)):
                 raise BootcampError(f"{names[path]}: its inputs or outputs on the calibration images are NaN or Inf.")
+            if not bool(moments.xx.any()):
+                self.task.notes.append(f"{names[path]}: its inputs are all zero on the calibration images")
             change(names[path], moments)
 
-        never = in_lockstep(self.task.model, self.reference, list(names), self.task.images, visit)
+        never = in_lockstep(model, self.reference, list(names), self.task.images, visit)
         if never:
             raise BootcampError(
                 *(f"{names[path]}: the layer never ran on the calibration images. Exclude it." for path in never)
@@ -197,9 +225,11 @@ class _Chooser:
     def __init__(self, task: Task, parts: Sequence[Part], keep: Tensor, earlier: Tensor | None) -> None:
         self.task, self.keep, self.earlier = task, keep, earlier
         self.as_scored = not all(task.fits((len(keep), part.channels, part.positions)) for part in parts)
+        if self.as_scored:
+            return
         self._sizes = {part.columns.start: len(keep) * part.channels * part.positions for part in parts}
-        self._gone = {part.columns.start: self._gone_in(part) for part in parts}
-        self._left = keep.numel() - int(torch.count_nonzero(keep))
+        self._gone = {part.columns.start: self._gone_in(part, earlier) for part in parts}
+        self._left = sum(self._gone_in(part, keep) for part in parts)
 
     def __call__(self, part: Part, score: Tensor) -> Tensor:
         if self.as_scored:
@@ -212,11 +242,8 @@ class _Chooser:
         count = max(gone, self._left - later, min(count, size, self._left - gone_later))
         earlier = None if self.earlier is None else part.as_weight(self.earlier[:, part.columns])
         kept = part.as_columns(self.task.choose(part.as_weight(score), count, earlier))
-        self._left -= kept.numel() - int(torch.count_nonzero(kept))
+        self._left -= count
         return kept
 
-    def _gone_in(self, part: Part) -> int:
-        if self.earlier is None:
-            return 0
-        gone = int(torch.count_nonzero(~self.earlier[:, part.columns]))
-        return gone if self.task.unit == 1 else gone // self.task.unit * self.task.unit
+    def _gone_in(self, part: Part, keep: Tensor | None) -> int:
+        return 0 if keep is None else self.task.gone(part.as_weight(keep[:, part.columns]))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.pruning.choices import Choices, resolve
+from pruning_bootcamp.pruning.choices import Choices, counting_score, resolve
 from pruning_bootcamp.pruning.masks import Masks, apply_masks, check_masks
 from pruning_bootcamp.pruning.schedules import iterative_sparsities
 from pruning_bootcamp.pruning.scores import (
@@ -19,10 +19,11 @@ from pruning_bootcamp.pruning.scores import (
     layer_seed,
     needs_of,
 )
-from pruning_bootcamp.pruning.solvers import Task
+from pruning_bootcamp.pruning.solvers import Task, put_back_on_error
 from pruning_bootcamp.pruning.stats import Batches, LayerStats, gather
 from pruning_bootcamp.pruning.stats.base import device_of, images_in
 from pruning_bootcamp.pruning.targets import choose_targets, swap_channels, transposed_groups
+from pruning_bootcamp.runtime import preserved_rng
 from pruning_bootcamp.tools.modes import detached_clone
 
 __all__ = ["LayerSparsity", "UnstructuredResult", "check_unstructured", "iterative_sparsities", "prune_unstructured"]
@@ -133,8 +134,9 @@ def prune_unstructured(
     solved = bool(choices.solver.entry.facts.get("images"))
     if solved and isinstance(stats_batches, Iterator):  # gone over by the statistics, and again by the solver
         stats_batches = list(stats_batches)
-    images = list(images_in(stats_batches or (), device_of(targets.chosen))) if solved else []
-    statistics = gather(model, targets.chosen, needs_of(score), stats_batches, seed)
+    images = _images(stats_batches or (), device_of(targets.chosen), seed) if solved else []
+    by = counting_score(choices)
+    statistics = gather(model, targets.chosen, (*needs_of(score), *needs_of(by)), stats_batches, seed)
     groups = {name: transposed_groups(model, name) for name in targets.chosen}
     skipped = _misfits(targets.chosen, groups, choices)
     fitting = {name: weight for name, weight in targets.chosen.items() if name not in skipped}
@@ -144,13 +146,21 @@ def prune_unstructured(
     }
     scores = {name: importance(weight, score, choices.score.args, stats[name]) for name, weight in fitting.items()}
 
-    oriented = {name: swap_channels(score.values, groups[name]) for name, score in scores.items()}
+    counted = scores
+    if by != score:
+        counted = {name: importance(weight, by, None, stats[name]) for name, weight in fitting.items()}
+    oriented, counting = (
+        {name: swap_channels(some.values, groups[name]) for name, some in each.items()} for each in (scores, counted)
+    )
     kept_before = {name: swap_channels(earlier[name], groups[name]) for name in fitting if name in earlier}
-    decided, notes = decide_masks(oriented, sparsity, choices, kept_before)
+    decided, notes = decide_masks(oriented, sparsity, choices, kept_before, counting)
     masks = {name: swap_channels(keep, groups[name]).contiguous() for name, keep in decided.items()}
 
     def choose(score: Tensor, count: int, kept: Tensor | None) -> Tensor:
-        return _choose(_earlier_first(score, kept, choices), count, kept, choices)
+        score = _earlier_first(score, kept, choices)
+        if choices.pattern.has("fixed_count"):  # earlier zeros that do not fit N:M come on top of it, part by part
+            count = choices.pattern.fact("fixed_count", score)
+        return _choose(score, count, kept, choices)
 
     task = Task(
         model=model,
@@ -160,23 +170,35 @@ def prune_unstructured(
         choose=choose,
         fits=lambda shape: not choices.pattern.fact("misfit", shape),
         unit=_unit(choices),
+        gone=lambda keep: _gone(keep, choices),
         earlier=earlier,
         notes=notes,
     )
-    masks = {**earlier, **choices.solver(task)}
+    with put_back_on_error(task), preserved_rng():
+        torch.manual_seed(seed)
+        masks = {**earlier, **choices.solver(task)}
+        if solved:
+            _check_weights(fitting)
     apply_masks(model, masks)
     return _result(targets.chosen, masks, scores, skipped, targets.left_out, notes)
 
 
 def decide_masks(
-    scores: Mapping[str, Tensor], sparsity: float | None, choices: Choices, kept_before: Mapping[str, Tensor]
+    scores: Mapping[str, Tensor],
+    sparsity: float | None,
+    choices: Choices,
+    kept_before: Mapping[str, Tensor],
+    counting: Mapping[str, Tensor] | None = None,
 ) -> tuple[Masks, list[str]]:
     """Scores to keep masks ([out, in, *kernel], higher = keep), and notes; nothing is changed.
 
-    Earlier zeros come first in every order, so they are part of the count and stay pruned.
+    `counting` scores say how many go in each layer, where others than `scores`. Earlier zeros come first in every order, so they are part of the count and stay pruned.
     """
     settled = {name: _earlier_first(score, kept_before.get(name), choices) for name, score in scores.items()}
-    counts, notes = _counts(settled, sparsity, choices, kept_before)
+    ranked = settled
+    if counting is not None and counting is not scores:
+        ranked = {name: _earlier_first(score, kept_before.get(name), choices) for name, score in counting.items()}
+    counts, notes = _counts(ranked, sparsity, choices, kept_before)
     masks: Masks = {}
     for name, score in settled.items():
         masks[name] = _choose(score, counts[name], kept_before.get(name), choices)
@@ -204,10 +226,23 @@ def _earlier_first(score: Tensor, kept: Tensor | None, choices: Choices) -> Tens
         return score
     kept = kept.to(score.device)
     if choices.pattern.has("pool"):
-        share_kept = choices.pattern.fact("pool", kept.to(score.dtype))
-        gone = int(torch.count_nonzero(share_kept == 0)) * (score.numel() // share_kept.numel())
-        kept = choices.pattern(kept.to(score.dtype), gone)  # zeros exactly where no weight of a unit was left
+        # zeros exactly where no weight of a unit was left
+        kept = choices.pattern(kept.to(score.dtype), _gone(kept, choices))
     return score.masked_fill(~kept, -torch.inf)
+
+
+def _gone(keep: Tensor, choices: Choices) -> int:
+    """How many zeros are in units of which nothing is left; all of them where weights go one by one."""
+    if not choices.pattern.has("pool"):
+        return keep.numel() - int(torch.count_nonzero(keep))
+    share_kept = choices.pattern.fact("pool", keep.float())
+    return int(torch.count_nonzero(share_kept == 0)) * (keep.numel() // share_kept.numel())
+
+
+def _images(batches: Batches, device: torch.device, seed: int) -> list[Tensor]:
+    with preserved_rng():
+        torch.manual_seed(seed)  # a loader that shuffles
+        return list(images_in(batches, device))
 
 
 def _counts(

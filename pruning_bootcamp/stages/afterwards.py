@@ -17,11 +17,11 @@ from pruning_bootcamp.reporting import run_report
 from pruning_bootcamp.runs import Run, write_text
 from pruning_bootcamp.runtime import environment, preserved_rng
 from pruning_bootcamp.stages import common
-from pruning_bootcamp.tools.datasets import Splits, calibration_batches
+from pruning_bootcamp.tools.datasets import Splits, calibration_batches, eval_batches
 from pruning_bootcamp.tools.metrics import compare_metrics
 from pruning_bootcamp.training.hooks import Hook
 from pruning_bootcamp.training.loop import FitSettings, fit
-from pruning_bootcamp.training.recovery import reestimate_batch_norm
+from pruning_bootcamp.training.recovery import DistillSettings, distill, first_images, improve_batch_norm
 
 Masks = dict[str, Tensor]
 
@@ -52,25 +52,89 @@ def judge_again(run: Run, metrics: dict[str, Any], goal: Goal) -> dict[str, Any]
     return run.finish(judged) if judged != metrics and common.is_leader() else judged
 
 
-def recover(model: nn.Module, cfg: Config, splits: Splits, device: torch.device) -> None:
-    """Batch-norm statistics of the pruned network on augmented training images, without labels."""
-    images = min(cfg.recover.bn_images, len(splits.train))
+def recover(
+    model: nn.Module,
+    dense: nn.Module,
+    cfg: Config,
+    run: Run,
+    splits: Splits,
+    device: torch.device,
+    folder: Path,
+    masks: Masks | None,
+    hooks: Sequence[Hook] = (),
+) -> dict[str, Any]:
+    """What brings the pruned network back without labels, as `recover` of the config says; figures for the metrics."""
+    r = cfg.recover
     model.to(device)
-    if images == 0:
-        return
+    dense.to(device)
+    figures: dict[str, Any] = {}
+    if r.method != "none" and r.bn_images > 0:
+        figures |= _recover_batch_norm(model, dense, cfg, splits, device)
+    if r.method == "distill":
+        LOGGER.info("\n=== Recovery: distillation from the dense network, without labels ===")
+        result, plan = distill(
+            model,
+            dense,
+            splits,
+            distill_settings(cfg),
+            device=device,
+            folder=folder / "recovery",
+            seed=cfg.seed,
+            masks=masks,
+            fingerprint=run.fingerprint,
+            hooks=hooks,
+        )
+        figures["distillation"] = {**plan, "seconds": round(result.seconds, 2)}
+    return figures
+
+
+def _recover_batch_norm(
+    model: nn.Module, dense: nn.Module, cfg: Config, splits: Splits, device: torch.device
+) -> dict[str, Any]:
+    count = min(cfg.recover.bn_images, len(splits.train))
+    images = splits.train.subset(first_images(len(splits.train), count, cfg.seed))
     batches = calibration_batches(
-        splits.train,
-        images=images,
-        batch_size=min(128, images),
+        images,
+        images=count,
+        batch_size=min(128, count),
         seed=cfg.seed,
         augment=splits.augment if cfg.train.augment is None else cfg.train.augment,
         mean=splits.mean,
         std=splits.std,
         device=device,
     )
+    judge = eval_batches(
+        images.subset(torch.arange(min(512, count))), batch_size=256, mean=splits.mean, std=splits.std, device=device
+    )
     with preserved_rng():
-        if reestimate_batch_norm(model, batches):
-            LOGGER.info("Batch-norm statistics re-estimated on %d training images", images)
+        found = improve_batch_norm(model, dense, batches, [shown for shown, _ in judge])
+    if found is None:
+        return {}
+    LOGGER.info(
+        "Batch-norm statistics %s on %d training images: divergence from the dense network %.4f before, %.4f after",
+        "re-estimated" if found.kept else "kept as they were; re-estimating them was tried",
+        count,
+        found.before,
+        found.after,
+    )
+    return {"batch_norm_reestimated": found.kept}
+
+
+def distill_settings(cfg: Config) -> DistillSettings:
+    """`recover` of the config as the distillation's settings."""
+    r = cfg.recover
+    return DistillSettings(
+        images=r.images,
+        steps=r.steps,
+        minutes=r.minutes,
+        batch_size=r.batch_size,
+        lr=r.lr,
+        temperature=r.temperature,
+        feature_weight=r.features,
+        amp=r.amp,
+        augment=None if cfg.train.augment is None else tuple(cfg.train.augment),
+        checkpoint_seconds=cfg.train.checkpoint_seconds,
+    )
 
 
 def fine_tune(

@@ -44,10 +44,10 @@ def prune_structured(cfg: Config, dry_run: bool = False, resume: bool | None = N
         masks = {name: model.get_parameter(name).detach() != 0 for name in dense.masks}
         if masks:
             LOGGER.info("The checkpoint's own zeros stay, in %d of the cut network's layers", len(masks))
-        afterwards.recover(model, cfg, splits, device)
+        recovered = afterwards.recover(model, dense.model, cfg, run, splits, device, run.folder, masks or None)
         pruned_val = evaluate_on(model, splits.val, splits, device=device, batch_size=cfg.data.batch_size)
         LOGGER.info("Validation accuracy before fine-tuning: %.2f%%", pruned_val["accuracy"])
-        figures: dict[str, Any] = {"val_accuracy_pruned": round(pruned_val["accuracy"], 4)}
+        figures: dict[str, Any] = {"val_accuracy_pruned": round(pruned_val["accuracy"], 4), **recovered}
         if cfg.fine_tune.enabled:
             figures |= afterwards.fine_tune(cfg, run, model, splits, device, run.folder, dense.model, masks or None)
         else:

@@ -1,5 +1,6 @@
 """prune-unstructured: zero weights in one shot, in cycles or while fine-tuning; the zeros stay zero."""
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from pruning_bootcamp.logs import LOGGER, also_to_file
 from pruning_bootcamp.pruning.allocation import ALLOCATIONS
 from pruning_bootcamp.pruning.masks import detached_copy
 from pruning_bootcamp.pruning.patterns import PATTERNS
-from pruning_bootcamp.pruning.scores import needs_of
+from pruning_bootcamp.pruning.scores import needs_labels, needs_of
+from pruning_bootcamp.pruning.solvers import SOLVERS
 from pruning_bootcamp.pruning.unstructured import UnstructuredResult, iterative_sparsities
 from pruning_bootcamp.pruning.unstructured import prune_unstructured as prune_weights
 from pruning_bootcamp.runs import Run
@@ -23,6 +25,7 @@ from pruning_bootcamp.stages.afterwards import Goal, Masks
 from pruning_bootcamp.tools.datasets import Splits, eval_batches
 from pruning_bootcamp.tools.metrics import compute_sparsity
 from pruning_bootcamp.training.gradual import GradualPruning, say_left_out
+from pruning_bootcamp.training.recovery import first_images
 from pruning_bootcamp.training.rewinding import load_values, rewind, rewind_file
 
 # Sections of the config that the pruned network depends on. The goal only judges it.
@@ -46,7 +49,8 @@ def prune_unstructured(cfg: Config, method: str | None = None, resume: bool | No
     common.begin(run, cfg, path, resume)
     with also_to_file(run.path("log.txt")):
         p, target = cfg.prune, target_sparsity(cfg)
-        LOGGER.info("\n=== Pruning: %s (%s, %s) ===", p.score.name, p.allocation.name, _pattern_text(cfg))
+        solver = "" if p.solver.name == "none" else f", {p.solver.name}"
+        LOGGER.info("\n=== Pruning: %s (%s, %s%s) ===", p.score.name, p.allocation.name, _pattern_text(cfg), solver)
         LOGGER.info("Target sparsity: %s", "as the pattern says" if target is None else f"{100 * target:.1f}%")
         LOGGER.info("Mode: %s", _mode_text(cfg))
 
@@ -89,36 +93,69 @@ def _cycle(
         if checkpoint.extra.get("fingerprint") == run.fingerprint:
             LOGGER.info("Cycle %d: already finished, read from %s", number, saved)
             return checkpoint.model, checkpoint.masks, checkpoint.metrics
+    begun = time.perf_counter()
+    first = _before_growing(cfg, sparsity, compute_sparsity(model, masks).total if masks else 0.0)
     result = prune_weights(
-        model,
-        **engine_choices(cfg) | {"sparsity": sparsity},
+        model.to(device),
+        **engine_choices(cfg) | {"sparsity": first},
         previous=masks or None,
-        stats_batches=_labelled_batches(cfg, splits, device),
+        stats_batches=_calibration(cfg, splits, device),
         seed=cfg.seed,
     )
+    seconds = {"pruning_seconds": round(time.perf_counter() - begun, 2)}
     _say_pruned(result, number, p.iterations)
     if start is not None:
         # nothing is re-estimated or recovered now: it is the ticket as it was at that step that trains, and batch-norm
         # statistics of other weights, or weights fitted to the dense network's outputs, would make it another one
         rewind(model, start, result.masks)
         LOGGER.info("Rewound to %s: the weights that stay, and all that is not pruned", p.rewind)
+        recovered, masks, reached = {}, result.masks, result.sparsity
     else:
-        afterwards.recover(model, cfg, splits, device)
+        growing = [] if first == sparsity else [_growing(cfg, sparsity)]
+        masks, reached = result.masks, result.sparsity
+        recovered = afterwards.recover(model, dense.model, cfg, run, splits, device, folder, masks, growing)
+        for hook in growing:
+            masks, reached = hook.masks, hook.points[-1]["sparsity"]
     pruned_val = evaluate_on(model, splits.val, splits, device=device, batch_size=cfg.data.batch_size)
     LOGGER.info("Validation accuracy before fine-tuning: %.2f%%", pruned_val["accuracy"])
     figures: dict[str, Any] = {
         "cycle": number,
-        "sparsity": round(result.sparsity, 6),
+        "sparsity": round(reached, 6),
         "val_accuracy_pruned": round(pruned_val["accuracy"], 4),
+        **seconds,
+        **recovered,
     }
     if cfg.fine_tune.enabled:
-        figures |= afterwards.fine_tune(cfg, run, model, splits, device, folder, dense.model, result.masks)
+        figures |= afterwards.fine_tune(cfg, run, model, splits, device, folder, dense.model, masks)
     else:
         figures["val_accuracy"] = figures["val_accuracy_pruned"]
     if common.is_leader() and p.iterations > 1:
         mark = {"fingerprint": run.fingerprint}
-        save_checkpoint(saved, model, dense.recipe, masks=result.masks, metrics=figures, extra=mark)
-    return model, result.masks, figures
+        save_checkpoint(saved, model, dense.recipe, masks=masks, metrics=figures, extra=mark)
+    return model, masks, figures
+
+
+def _before_growing(cfg: Config, target: float | None, there: float) -> float | None:
+    """The sparsity before the distillation, which grows it to the target; the target itself where nothing can grow."""
+    r = cfg.recover
+    if target is None or r.method != "distill" or r.grow == 0 or fixes_count(cfg):
+        return target
+    return min(max(1 - (1 - target) ** (1 - r.grow), there), target)
+
+
+def _growing(cfg: Config, target: float | None) -> GradualPruning:
+    """Grows the sparsity in the first half of the distillation, by the size that the weights have come to there."""
+    assert target is not None
+    by_weights = {"score": "magnitude", "score_args": {}, "solver": "none", "solver_args": {}}
+    if ALLOCATIONS[cfg.prune.allocation.name].facts.get("by"):
+        by_weights |= {"allocation": "global", "allocation_args": {}}
+    return GradualPruning(target, end="50%", frequency="2%", choices=engine_choices(cfg) | by_weights, seed=cfg.seed)
+
+
+def fixes_count(cfg: Config) -> bool:
+    """Whether the pattern itself says how many weights go, so that no sparsity can grow."""
+    name = cfg.prune.pattern.name
+    return name in PATTERNS and "fixed_count" in PATTERNS[name].facts
 
 
 def _gradually(
@@ -135,7 +172,7 @@ def _gradually(
         end=p.end,
         frequency=p.frequency,
         choices=engine_choices(cfg),
-        batches=lambda: _labelled_batches(cfg, splits, device),
+        batches=lambda: _calibration(cfg, splits, device),
         seed=cfg.seed,
     )
     masks = dense.masks or None
@@ -143,14 +180,18 @@ def _gradually(
     return growing.masks, {"updates": growing.points, **figures}
 
 
-def _labelled_batches(cfg: Config, splits: Splits, device: torch.device) -> list[tuple[Tensor, Tensor]] | None:
-    """Training images with labels for a score that needs gradients; None for one that looks at the weights only."""
-    if not needs_of(cfg.prune.score.name):
+def _calibration(cfg: Config, splits: Splits, device: torch.device) -> list[tuple[Tensor, Tensor] | Tensor] | None:
+    """Training images for the scores and solvers that need them; with labels only where a score asks for labels."""
+    p = cfg.prune
+    by = ALLOCATIONS[p.allocation.name].facts.get("by")
+    if not needs_of(p.score.name) and by is None and not SOLVERS[p.solver.name].facts.get("images"):
         return None
-    count = min(cfg.prune.calibration_images, len(splits.train))
-    chosen = torch.randperm(len(splits.train), generator=torch.Generator().manual_seed(cfg.seed))[:count]
-    images = splits.train.subset(chosen)
-    return list(eval_batches(images, batch_size=min(128, count), mean=splits.mean, std=splits.std, device=device))
+    count = min(p.calibration_images, len(splits.train))
+    images = splits.train.subset(first_images(len(splits.train), count, cfg.seed))
+    batches = eval_batches(images, batch_size=min(128, count), mean=splits.mean, std=splits.std, device=device)
+    if needs_labels(p.score.name):
+        return list(batches)
+    return [shown for shown, _ in batches]
 
 
 def _say_pruned(result: UnstructuredResult, number: int, cycles: int) -> None:
@@ -170,6 +211,8 @@ def engine_choices(cfg: Config) -> dict[str, Any]:
         "allocation_args": p.allocation.args,
         "pattern": p.pattern.name,
         "pattern_args": p.pattern.args,
+        "solver": p.solver.name,
+        "solver_args": p.solver.args,
         "include": p.include,
         "exclude": p.exclude,
     }
@@ -180,8 +223,9 @@ def target_sparsity(cfg: Config) -> float | None:
     p = cfg.prune
     if p.sparsity is not None:
         return p.sparsity
-    says_it = p.pattern.name in PATTERNS and "fixed_count" in PATTERNS[p.pattern.name].facts
-    says_it |= p.allocation.name in ALLOCATIONS and bool(ALLOCATIONS[p.allocation.name].facts.get("own_sparsity"))
+    says_it = fixes_count(cfg) or (
+        p.allocation.name in ALLOCATIONS and bool(ALLOCATIONS[p.allocation.name].facts.get("own_sparsity"))
+    )
     return None if says_it else 0.5
 
 
@@ -201,9 +245,10 @@ def _default_folder(cfg: Config, method: str | None) -> Path:
     p = cfg.prune
     mode = {"uniform": "layerwise"}.get(p.allocation.name, p.allocation.name)
     pattern = "" if p.pattern.name == "unstructured" else "_" + _pattern_text(cfg).replace(":", "of")
+    solver = "" if p.solver.name == "none" else f"_{p.solver.name}"
     cycles = "" if p.iterations == 1 else f"_x{p.iterations}"
     cycles += "_gradual" if p.gradual else ""
     cycles += "" if p.rewind is None else f"_rewind_{Path(p.rewind).stem}"
     target = target_sparsity(cfg)
     sparsity = "" if target is None else f"_sp{target:g}"
-    return common.RESULTS / "unstructured" / f"{method or p.score.name}_{mode}{sparsity}{pattern}{cycles}"
+    return common.RESULTS / "unstructured" / f"{method or p.score.name}_{mode}{sparsity}{pattern}{solver}{cycles}"

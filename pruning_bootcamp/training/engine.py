@@ -222,7 +222,8 @@ class Training:
         """Loss and accuracy on the validation split; the weights are kept when they are the best so far."""
         network = self._average.model if self._average is not None else self.model
         val = self._evaluate(network)
-        if (val["accuracy"], -val["loss"]) > (self.best.accuracy, -self.best.loss):
+        better = (val["accuracy"], -val["loss"]) > (self.best.accuracy, -self.best.loss)
+        if better or not self.settings.keep_best:
             weights = {name: value.detach().clone() for name, value in network.state_dict().items()}
             self.best = Best(self.at.epoch, val["accuracy"], val["loss"], weights)
         return val

@@ -15,6 +15,7 @@ from pruning_bootcamp.runtime import preserved_rng
 from pruning_bootcamp.tools.datasets import Splits
 from pruning_bootcamp.training.distributed import World, join_world
 from pruning_bootcamp.training.engine import Training
+from pruning_bootcamp.training.features import FeatureMatch
 from pruning_bootcamp.training.hooks import Hook
 from pruning_bootcamp.training.interrupts import Interrupts
 from pruning_bootcamp.training.losses import Objective
@@ -58,6 +59,7 @@ def fit(
     teacher: nn.Module | None = None,
     distill_weight: float = 0.5,
     distill_temperature: float = 4.0,
+    feature_weight: float = 0.0,
     progress: bool = True,
     label: str = "train",
     fingerprint: str = "",
@@ -69,7 +71,8 @@ def fit(
     `fingerprint` stands for what the caller knows and `settings` do not say (which network, which checkpoint): a resume
     point with another one is refused. Weights that `masks` (name -> True where it stays) prune are exactly zero
     throughout.
-    With a `teacher`, `distill_weight` of the loss is the distance from its outputs (Hinton et al., 2015).
+    With a `teacher`, `distill_weight` of the loss is the distance from its outputs (Hinton et al., 2015), and
+    `feature_weight` times the relative distance of its blocks' outputs is added (Romero et al., 2015).
 
     Modes (train/eval) of both networks and the random generators are left as found. BootcampError: bad settings, a
     resume point of another training, a loss that is not finite.
@@ -86,6 +89,8 @@ def fit(
         teacher=teacher,
         distill_weight=distill_weight,
         distill_temperature=distill_temperature,
+        features=FeatureMatch(model, teacher) if teacher is not None and feature_weight > 0 else None,
+        feature_weight=feature_weight,
     )
     with preserved_rng(), _modes_kept(model, teacher), _tuned_kernels(settings), Interrupts(folder is not None) as stop:
         training = Training(
@@ -106,7 +111,8 @@ def fit(
             active=world.leads,
             visible=progress,
         )
-        with contextlib.closing(seen), _compiler_explained(settings):
+        features = objective.features.watching() if objective.features is not None else contextlib.nullcontext()
+        with contextlib.closing(seen), _compiler_explained(settings), features:
             seen.say("%s", _summary(training, splits, label))
             training.start()
             _run(training, seen, folder if world.leads else None, about, stop)
@@ -174,9 +180,8 @@ def _describe(training: Training, splits: Splits, fingerprint: str) -> dict[str,
     """What a resume point must share with the training that goes on from it, in words for the message."""
     about = {name: str(value) for name, value in vars(training.settings).items() if name != "checkpoint_seconds"}
     objective, parameters = training.objective, list(training.model.parameters())
-    taught = objective.teacher is not None
     return about | {
-        "distillation": f"{objective.distill_weight} at {objective.distill_temperature}" if taught else "off",
+        "distillation": _taught(objective),
         "seed": str(training.seed),
         "fingerprint": fingerprint,
         "data": f"{splits.name}, {len(splits.train)} training and {len(splits.val)} validation images",
@@ -185,6 +190,13 @@ def _describe(training: Training, splits: Splits, fingerprint: str) -> dict[str,
         "processes": f"{training.world.size} on {training.world.device.type}",
         "hooks": ", ".join(type(hook).__name__ for hook in training.hooks),
     }
+
+
+def _taught(objective: Objective) -> str:
+    if objective.teacher is None:
+        return "off"
+    features = f", features {objective.feature_weight}" if objective.features is not None else ""
+    return f"{objective.distill_weight} at {objective.distill_temperature}{features}"
 
 
 def _summary(training: Training, splits: Splits, label: str) -> str:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.training.features import FeatureMatch
 
 
 @dataclass
@@ -23,6 +24,8 @@ class Objective:
     teacher: nn.Module | None = None
     distill_weight: float = 0.5
     distill_temperature: float = 4.0
+    features: FeatureMatch | None = None
+    feature_weight: float = 0.0
 
     def __call__(
         self, forward: Callable[[Tensor], Any], images: Tensor, labels: Tensor, step: int
@@ -48,6 +51,8 @@ class Objective:
                 raise BootcampError(f"teacher: knows {taught.shape[1]} classes, and the network {self.classes}.")
             distilled = distillation(logits, taught, self.distill_temperature)
             loss = (1 - self.distill_weight) * loss + self.distill_weight * distilled
+            if self.features is not None:
+                loss = loss + self.feature_weight * self.features.distance(len(images))
         return loss, right
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:

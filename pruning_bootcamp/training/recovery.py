@@ -1,11 +1,35 @@
-"""Recovery without labels, right after pruning: batch-norm statistics estimated anew."""
+"""Recovery without labels, right after pruning: batch-norm statistics anew, and distillation from the dense network."""
 
-from collections.abc import Iterable
+import copy
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import update_bn
+
+from pruning_bootcamp.duration import Duration
+from pruning_bootcamp.logs import LOGGER
+from pruning_bootcamp.runs import read_yaml, write_yaml
+from pruning_bootcamp.runtime import preserved_rng
+from pruning_bootcamp.tools.datasets import Splits, eval_batches
+from pruning_bootcamp.tools.modes import detached_clone, evaluation_mode
+from pruning_bootcamp.training.hooks import Hook
+from pruning_bootcamp.training.loop import FitResult, FitSettings, fit
+from pruning_bootcamp.training.losses import logits_of
+
+PLAN = "plan.yaml"
+_TRIAL_STEPS = 8
+# Evaluation after each epoch, progress and checkpoints come on top of the steps.
+_OVERHEAD = 1.08
+# bfloat16 must be quicker by this much before its rounding is worth it.
+_WORTHWHILE = 1.15
+_AMP: Mapping[str | None, Literal["bf16", "fp16"] | None] = {None: None, "bf16": "bf16", "fp16": "fp16"}
 
 
 def reestimate_batch_norm(model: nn.Module, batches: Iterable[Tensor]) -> bool:
@@ -22,3 +46,197 @@ def reestimate_batch_norm(model: nn.Module, batches: Iterable[Tensor]) -> bool:
     for module, mode in modes.items():
         module.training = mode
     return True
+
+
+@dataclass(frozen=True)
+class Reestimated:
+    """Mean divergence from the dense network's outputs with the old statistics and the new; whether the new stay."""
+
+    before: float
+    after: float
+
+    @property
+    def kept(self) -> bool:
+        return self.after < self.before
+
+
+def improve_batch_norm(
+    model: nn.Module, dense: nn.Module, batches: Iterable[Tensor], judge: Iterable[Tensor]
+) -> Reestimated | None:
+    """Re-estimate batch norm where that brings the outputs on `judge` nearer to the dense network's; else undo it.
+
+    A layer-wise fit leaves statistics that suit it, and a lightly pruned network those of its long training: replacing
+    them by estimates from few images can cost accuracy. None when there is no batch norm to re-estimate.
+    """
+    judge = list(judge)
+    with torch.no_grad(), evaluation_mode(dense):
+        wanted = [logits_of(dense(images)).float().log_softmax(1) for images in judge]
+    old = {name: value.clone() for name, value in model.named_buffers()}
+    before = _divergence(model, judge, wanted)
+    if not reestimate_batch_norm(model, batches):
+        return None
+    result = Reestimated(before, _divergence(model, judge, wanted))
+    if not result.kept:
+        with torch.no_grad():
+            for name, value in model.named_buffers():
+                value.copy_(old[name])
+    return result
+
+
+@torch.no_grad()
+def _divergence(model: nn.Module, judge: list[Tensor], wanted: list[Tensor]) -> float:
+    """Mean Kullback-Leibler divergence of the model's class probabilities from the wanted ones."""
+    with evaluation_mode(model):
+        found = [logits_of(model(images)).float().log_softmax(1) for images in judge]
+    total = sum(
+        float(F.kl_div(ours, theirs, reduction="sum", log_target=True))
+        for ours, theirs in zip(found, wanted, strict=True)
+    )
+    return total / sum(map(len, judge))
+
+
+@dataclass(frozen=True)
+class DistillSettings:
+    """How a pruned network is brought back to the dense one's outputs. `steps`, or `minutes` if they end sooner."""
+
+    images: int = 4096
+    steps: int = 1000
+    minutes: float | None = None
+    batch_size: int = 128
+    lr: float = 0.02
+    temperature: float = 4.0
+    feature_weight: float = 5.0
+    amp: Literal["auto", "bf16", "fp16"] | None = None
+    augment: tuple[str, ...] | None = None
+    checkpoint_seconds: float = 30.0
+
+
+def distill(
+    model: nn.Module,
+    dense: nn.Module,
+    splits: Splits,
+    settings: DistillSettings,
+    *,
+    device: torch.device,
+    folder: Path | None,
+    seed: int,
+    masks: Mapping[str, Tensor] | None,
+    fingerprint: str,
+    hooks: Sequence[Hook] = (),
+) -> tuple[FitResult, dict[str, Any]]:
+    """Train `model` in place to follow the dense network on training images whose labels are never looked at.
+
+    The loss is the divergence from the dense network's softened outputs (Hinton et al., 2015) and the distance of the
+    blocks' outputs (Romero et al., 2015); weights that `masks` prune stay zero; the last weights are kept. Where
+    `minutes` are given, a short trial says how many steps fit in; number and precision are written to `folder` first,
+    so that a killed run goes on with the same ones. `hooks` as in `fit`. Returns what the training did, and the plan.
+    """
+    taught = _taught_by(dense, splits, settings, device, seed)
+    steps_per_epoch = max(1, len(taught.train) // settings.batch_size)
+    base = FitSettings(
+        epochs=Duration(settings.steps, "it"),
+        batch_size=min(settings.batch_size, len(taught.train)),
+        lr=settings.lr,
+        weight_decay=0.0,
+        schedule="cosine",
+        warmup=Duration(min(settings.steps // 10, 2 * steps_per_epoch), "it"),
+        channels_last=True,
+        amp=None if settings.amp == "auto" else settings.amp,
+        augment=settings.augment,
+        checkpoint_seconds=settings.checkpoint_seconds,
+        keep_best=False,
+    )
+
+    def run(
+        network: nn.Module, chosen: FitSettings, where: Path | None = None, with_hooks: Sequence[Hook] | None = None
+    ) -> FitResult:
+        return fit(
+            network,
+            taught,
+            chosen,
+            device=device,
+            folder=where,
+            seed=seed,
+            masks=masks,
+            teacher=dense,
+            distill_weight=1.0,
+            distill_temperature=settings.temperature,
+            feature_weight=settings.feature_weight,
+            hooks=with_hooks or (),
+            progress=with_hooks is not None,
+            label="distill",
+            fingerprint=fingerprint,
+        )
+
+    plan = _read_plan(folder, fingerprint)
+    if plan is None:
+        plan = _plan(settings, base, lambda chosen: run(detached_clone(model), chosen))
+        if folder is not None:
+            write_yaml(folder / PLAN, {**plan, "fingerprint": fingerprint})
+    steps = int(plan["steps"])
+    final = replace(
+        base,
+        epochs=Duration(steps, "it"),
+        warmup=Duration(min(steps // 10, 2 * steps_per_epoch), "it"),
+        amp=_AMP[plan["amp"]],
+    )
+    return run(model, final, folder, hooks), plan
+
+
+def _plan(settings: DistillSettings, base: FitSettings, trial: Callable[[FitSettings], FitResult]) -> dict[str, Any]:
+    """Steps and precision, by a trial on a copy where the settings leave them open."""
+    plan: dict[str, Any] = {"steps": settings.steps, "amp": base.amp}
+    if settings.minutes is None and settings.amp != "auto":
+        return plan
+    candidates = [None, "bf16"] if settings.amp == "auto" else [base.amp]
+    speeds: dict[str | None, float] = {}
+    for amp in candidates:
+        short = replace(base, amp=_AMP[amp], epochs=Duration(_TRIAL_STEPS, "it"), warmup=Duration(0, "it"), lr=1e-6)
+        trial(replace(short, epochs=Duration(2, "it")))  # kernels are chosen and memory is taken the first time
+        speeds[amp] = trial(short).images_per_second / short.batch_size
+    if settings.amp == "auto":
+        quicker = speeds["bf16"] / speeds[None]
+        plan["amp"] = "bf16" if quicker >= _WORTHWHILE else None
+        LOGGER.info("Precision: %s (bfloat16 is %.2fx as fast here)", plan["amp"] or "float32", quicker)
+    per_second = speeds[plan["amp"]]
+    if settings.minutes is not None:
+        fit_in = max(1, math.floor(settings.minutes * 60 * per_second / _OVERHEAD))
+        plan["steps"] = min(settings.steps, fit_in)
+        LOGGER.info(
+            "Distillation: %d steps%s (%.2f steps/s here, at most %g minutes)",
+            plan["steps"],
+            "" if fit_in >= settings.steps else f" of {settings.steps}, all that fits in",
+            per_second,
+            settings.minutes,
+        )
+    return plan
+
+
+def _read_plan(folder: Path | None, fingerprint: str) -> dict[str, Any] | None:
+    """The plan of a run that was killed; None when there is none of this run."""
+    path = None if folder is None else folder / PLAN
+    if path is None or not path.exists():
+        return None
+    plan = read_yaml(path)
+    return plan if isinstance(plan, dict) and plan.get("fingerprint") == fingerprint else None
+
+
+def _taught_by(dense: nn.Module, splits: Splits, settings: DistillSettings, device: torch.device, seed: int) -> Splits:
+    """The first images of the seed's order, labelled by the dense network; some of them again to watch progress by.
+
+    What the training loop calls accuracy is then agreement with the dense network. Nothing is chosen by it.
+    """
+    count = min(settings.images, len(splits.train))
+    images = splits.train.subset(first_images(len(splits.train), count, seed))
+    found = []
+    with torch.no_grad(), evaluation_mode(dense), preserved_rng():
+        for batch, _ in eval_batches(images, batch_size=256, mean=splits.mean, std=splits.std, device=device):
+            found.append(logits_of(dense(batch)).argmax(1).cpu())
+    named = copy.copy(images)
+    named.labels = torch.cat(found).to(images.labels)
+    return replace(splits, train=named, val=named.subset(torch.arange(min(256, count))))
+
+
+def first_images(total: int, count: int, seed: int) -> Tensor:
+    """Indices of `count` images in the seed's order: fewer of them are always among more."""
+    return torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:count]

@@ -34,6 +34,7 @@ class FitSettings:
     bn_l1: float = 0.0  # L1 penalty on batch-norm scales (Network Slimming)
     augment: tuple[str | tuple[str, dict[str, Any]], ...] | None = None  # None: the dataset's own
     checkpoint_seconds: float = 30.0  # how often the training state is written
+    keep_best: bool = True  # end with the weights of the best epoch by validation accuracy; else with the last ones
 
 
 def check_settings(settings: FitSettings, where: str = "train") -> list[str]:

@@ -53,6 +53,7 @@ def removal_cost(model: nn.Module, targets: Mapping[str, nn.Parameter], batches:
             labels = torch.multinomial(scores.detach().softmax(1).cpu(), 1)[:, 0].to(device)
             # a sum, so that each image's gradient is its own
             torch.autograd.grad(F.cross_entropy(scores, labels, reduction="sum"), weights, allow_unused=True)
+            check_totals(model, images, factors.products, "products of inputs")
             check_totals(model, images, factors.fisher, "squared gradients")
             images_seen += len(images)
     if missing := [name for name in targets if name not in factors.products]:
@@ -79,12 +80,17 @@ class _Factors:
         """Inside, what the model runs on and the gradients that come back are taken in."""
 
         def watch(name: str, layer: nn.Module) -> torch.utils.hooks.RemovableHandle:
-            def hook(layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-                self._add_inputs(name, inputs[0], output.detach())
+            def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
+                if not output.requires_grad:
+                    raise BootcampError(
+                        f"{name}: the layer runs without gradients (in torch.no_grad?), so its removal costs can't be "
+                        "measured. Exclude it, or choose another score."
+                    )
+                self._add_inputs(name, args[0] if args else kwargs["input"], output.detach())
                 # a hook of the tensor, which also holds when an activation overwrites it
                 output.register_hook(functools.partial(self._add_gradient, name))
 
-            return layer.register_forward_hook(hook)
+            return layer.register_forward_hook(hook, with_kwargs=True)
 
         handles = [watch(name, layer) for name, layer in self.layers.items()]
         try:
@@ -129,7 +135,7 @@ def _eliminate(rows: Tensor, gram: Tensor, fisher: Tensor) -> Tensor:
     size = _block_size(rows)
     blocks = [slice(start, start + size) for start in range(0, rows.shape[1], size)]
     keep = torch.ones_like(rows, dtype=torch.bool)
-    values, level = torch.zeros_like(rows), 0.0
+    values, level = torch.zeros_like(rows), rows.new_zeros(())
     costs = torch.empty_like(rows)
     for gone in (*_ROUNDS[1:], 1.0):
         for block in blocks:
@@ -139,9 +145,10 @@ def _eliminate(rows: Tensor, gram: Tensor, fisher: Tensor) -> Tensor:
         lowest = current.flatten().argsort(stable=True)[:count]
         leaving = torch.zeros_like(keep).flatten().index_fill_(0, lowest, True).reshape(keep.shape) & keep
         if bool(leaving.any()):
-            # what goes now goes after all that went before, and in the order of its own costs
-            values[leaving] = current[leaving].clamp_min(level)
-            level = float(values[leaving].max())
+            # what goes now is worth more than all that went before, were it by the next number there is
+            above = torch.nextafter(level, level + 1) if level > 0 else level
+            values[leaving] = current[leaving].clamp_min(above)
+            level = values[leaving].max()
             keep &= ~leaving
     return values
 
