@@ -20,14 +20,16 @@ def scale_of(gram: Tensor) -> Tensor:
 def factorise(gram: Tensor, damping: float) -> tuple[Tensor, float]:
     """Lower Cholesky factors of gram [..., n, n] + damping * identity, and the damping it took.
 
-    It grows tenfold until a factor exists and is finite. `gram` has been divided by its scale_of.
+    It grows tenfold until a factor exists that is more than rounding. `gram` has been divided by its scale_of.
     """
+    rounding = 10 * torch.finfo(gram.dtype).eps
     for attempt in range(_DAMPINGS):
         tried = damping if attempt == 0 else max(damping, 1e-8) * 10**attempt
         damped = gram.clone()
         damped.diagonal(dim1=-2, dim2=-1).add_(tried)
         factor, failed = torch.linalg.cholesky_ex(damped)
-        if not bool(failed.any()) and bool(torch.isfinite(factor).all()):
+        # the pivots are squares of its diagonal: a column's share that the columns before it do not say
+        if not bool(failed.any()) and bool((factor.diagonal(dim1=-2, dim2=-1).square() > rounding).all()):
             return factor, tried
     raise AssertionError(f"no Cholesky factor of a finite Gram matrix at damping {tried}")  # dominated by its diagonal
 
