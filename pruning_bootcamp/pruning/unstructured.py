@@ -192,7 +192,8 @@ def decide_masks(
 ) -> tuple[Masks, list[str]]:
     """Scores to keep masks ([out, in, *kernel], higher = keep), and notes; nothing is changed.
 
-    `counting` scores say how many go in each layer, where others than `scores`. Earlier zeros come first in every order, so they are part of the count and stay pruned.
+    `counting` scores say how many go in each layer, where others than `scores`. Earlier zeros come first in every
+    order, so they are part of the count and stay pruned.
     """
     settled = {name: _earlier_first(score, kept_before.get(name), choices) for name, score in scores.items()}
     ranked = settled
