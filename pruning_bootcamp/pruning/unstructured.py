@@ -236,7 +236,7 @@ def _gone(keep: Tensor, choices: Choices) -> int:
     """How many zeros are in units of which nothing is left; all of them where weights go one by one."""
     if not choices.pattern.has("pool"):
         return keep.numel() - int(torch.count_nonzero(keep))
-    share_kept = choices.pattern.fact("pool", keep.float())
+    share_kept: Tensor = choices.pattern.fact("pool", keep.float())
     return int(torch.count_nonzero(share_kept == 0)) * (keep.numel() // share_kept.numel())
 
 
