@@ -133,7 +133,7 @@ def prune_unstructured(
     overrides: Overrides = None,
     config: ConfigFile = None,
     checkpoint: Checkpoint = None,
-    method: Annotated[str | None, typer.Option("--method", help="What a weight is worth: l1, l2, global, ...")] = None,
+    method: Annotated[str | None, typer.Option("--method", help="What a weight is worth: l1, wanda, obs, ...")] = None,
     mode: Annotated[
         str | None, typer.Option("--mode", help="layerwise (each layer the same) or global (one ranking).")
     ] = None,
@@ -158,8 +158,13 @@ def prune_unstructured(
     """Set single weights to zero (or N of M), fine-tune with the zeros frozen, and measure."""
     if mode is None and method == "global":
         mode = "global"
+    if mode is None and pattern is not None and ":" in pattern:
+        mode = "layerwise"  # N:M itself says how many go in each layer, whatever the config has for other patterns
+    score = method
+    if method == "sparsegpt" and solver is None:  # known as a method, it is a solver: it needs no score
+        score, solver = None, method
     options = {
-        "prune.score": method,
+        "prune.score": score,
         "prune.allocation": mode,
         "prune.sparsity": sparsity,
         "prune.pattern": pattern,

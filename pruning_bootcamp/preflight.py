@@ -138,6 +138,8 @@ def _rewind(cfg: Config) -> list[str]:
     solver = unstructured.engine_choices(cfg).get("solver", "none")
     if solver != "none":
         problems.append(f"prune.rewind: would undo what prune.solver={solver} does to the weights. Choose one.")
+    if cfg.recover.method == "distill":
+        problems.append("prune.rewind: would undo what recover.method=distill does to the weights. Choose one.")
     checkpoint = Path(cfg.checkpoint) if cfg.checkpoint is not None else BASELINE_CHECKPOINT
     if checkpoint.is_file():  # else that is the problem, and said elsewhere
         try:

@@ -1,10 +1,12 @@
 """The machine: device, seed, threads, versions; each automatic choice with its reason."""
 
 import contextlib
+import ctypes
 import os
 import platform
 import random
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,6 +66,19 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
+
+
+def keep_freed_memory() -> bool:
+    """Have the C library keep large blocks for the next use instead of returning them to the system; True if it can.
+
+    Every layer's output is such a block, and taking it anew, page by page, costs more than the arithmetic of a small
+    network on many a virtual machine. Only glibc returns them so eagerly; elsewhere nothing is done.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is None:
+        return False
+    trim_threshold, mmap_threshold, never = -1, -3, 2**31 - 1  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
+    return bool(mallopt(mmap_threshold, never)) and bool(mallopt(trim_threshold, never))
 
 
 def peak_memory_mb() -> float:

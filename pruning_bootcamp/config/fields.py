@@ -186,7 +186,7 @@ class RecoverConfig:
     """Recovery without labels, right after pruning; fine-tuning, if enabled, comes after it."""
 
     method: Literal["none", "bn", "distill"] = "bn"
-    """bn: batch-norm statistics anew, where that helps; distill: that, then training after the dense network's outputs"""
+    """bn: batch-norm statistics anew, where that helps; distill: that, then training to the dense network's outputs"""
     bn_images: int = _between(2048, 0)
     """augmented training images to re-estimate batch-norm statistics on; 0 = keep the old statistics"""
     images: int = _between(4096, 2)

@@ -15,7 +15,7 @@ Counts = dict[str, int]
 # f(scores, sparsity, *, ...) -> {name: count}. The engine gives scores of what can go apart: weights, or whole blocks.
 # Facts:
 #   own_sparsity=True   the settings can say everything, so that `sparsity` may be left out (None)
-#   by="obs"            it is given that score's values instead of the chosen score's, which then only says which weights
+#   by="obs"            it is given that score's values; the chosen score then only says which weights go
 ALLOCATIONS: Registry = Registry("allocation")
 
 
@@ -45,7 +45,7 @@ def global_(scores: Mapping[str, Tensor], sparsity: float) -> Counts:
 
 @ALLOCATIONS.register("second_order", by="obs")
 def second_order(scores: Mapping[str, Tensor], sparsity: float) -> Counts:
-    """Where the second-order cost of what goes is least over the whole network, whatever score says which weights go."""
+    """Where the second-order cost is least over the whole network, whatever score says which weights go."""
     return global_(scores, sparsity)
 
 

@@ -5,12 +5,16 @@ from dataclasses import dataclass, field
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.pruning.schedules import OneShot, Schedule
 from pruning_bootcamp.pruning.scores import needs_of
+from pruning_bootcamp.pruning.solvers import SOLVERS
 from pruning_bootcamp.pruning.unstructured import check_unstructured
 
 
 @dataclass(frozen=True)
 class PruningConfig:
-    """`method` is a score, `pattern` a name or a short form ("2:4"), `schedule` the sparsity by training step."""
+    """`method` is a score, or a solver that chooses weights itself (sparsegpt, with the counts of magnitude).
+
+    `pattern` is a name or a short form ("2:4"), `schedule` the sparsity by training step.
+    """
 
     method: str = "magnitude"
     target_sparsity: float = 0.5
@@ -20,12 +24,21 @@ class PruningConfig:
     @property
     def requires_calibration(self) -> bool:
         """Whether the method needs data (gradients or activations) beside the weights."""
-        return bool(needs_of(self.method))
+        score, solver = self.choices
+        return bool(needs_of(score) or SOLVERS[solver].facts.get("images"))
+
+    @property
+    def choices(self) -> tuple[str, str]:
+        """Score and solver, by the engine's names."""
+        if self.method in SOLVERS and SOLVERS[self.method].facts.get("chooses"):
+            return "magnitude", self.method
+        return self.method, "none"
 
     def validate(self) -> None:
         """BootcampError with every problem: names, ranges, N > M, a schedule that ends elsewhere than the target."""
+        score, solver = self.choices
         problems = check_unstructured(
-            sparsity=self.target_sparsity, score=self.method, pattern=self.pattern, where="PruningConfig"
+            sparsity=self.target_sparsity, score=score, solver=solver, pattern=self.pattern, where="PruningConfig"
         )
         ends_at = self.schedule.final_sparsity
         whole = isinstance(self.schedule, OneShot) and ends_at == 1  # "the whole of the target"

@@ -69,7 +69,7 @@ def recover(
     dense.to(device)
     figures: dict[str, Any] = {}
     if r.method != "none" and r.bn_images > 0:
-        figures |= _recover_batch_norm(model, dense, cfg, splits, device)
+        figures |= recover_batch_norm(model, dense, cfg, splits, device)
     if r.method == "distill":
         LOGGER.info("\n=== Recovery: distillation from the dense network, without labels ===")
         result, plan = distill(
@@ -88,9 +88,10 @@ def recover(
     return figures
 
 
-def _recover_batch_norm(
+def recover_batch_norm(
     model: nn.Module, dense: nn.Module, cfg: Config, splits: Splits, device: torch.device
 ) -> dict[str, Any]:
+    """Batch norm re-estimated where that brings the outputs nearer to the dense network's; whether it was."""
     count = min(cfg.recover.bn_images, len(splits.train))
     images = splits.train.subset(first_images(len(splits.train), count, cfg.seed))
     batches = calibration_batches(

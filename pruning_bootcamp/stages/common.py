@@ -16,7 +16,7 @@ from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.models import factory_file, is_factory
 from pruning_bootcamp.runs import Run, open_run, siblings
-from pruning_bootcamp.runtime import choose_device, seed_everything
+from pruning_bootcamp.runtime import choose_device, keep_freed_memory, seed_everything
 from pruning_bootcamp.tools.datasets import Splits, load_dataset
 from pruning_bootcamp.training.loop import FitSettings
 
@@ -30,6 +30,7 @@ _NOT_IN_FINGERPRINT = {"data": ("batch_size",), "train": ("checkpoint_seconds",)
 def start(cfg: Config) -> torch.device:
     """Seed, threads and device as the config says; the device is announced with its reason."""
     seed_everything(cfg.seed)
+    keep_freed_memory()
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
     device, reason = choose_device(cfg.device)

@@ -24,7 +24,7 @@ from pruning_bootcamp.training.loop import FitResult, FitSettings, fit
 from pruning_bootcamp.training.losses import logits_of
 
 PLAN = "plan.yaml"
-_TRIAL_STEPS = 8
+_TRIALS, _TRIAL_STEPS = 3, 6
 # Evaluation after each epoch, progress and checkpoints come on top of the steps.
 _OVERHEAD = 1.08
 # bfloat16 must be quicker by this much before its rounding is worth it.
@@ -189,11 +189,15 @@ def _plan(settings: DistillSettings, base: FitSettings, trial: Callable[[FitSett
     if settings.minutes is None and settings.amp != "auto":
         return plan
     candidates = [None, "bf16"] if settings.amp == "auto" else [base.amp]
-    speeds: dict[str | None, float] = {}
-    for amp in candidates:
-        short = replace(base, amp=_AMP[amp], epochs=Duration(_TRIAL_STEPS, "it"), warmup=Duration(0, "it"), lr=1e-6)
-        trial(replace(short, epochs=Duration(2, "it")))  # kernels are chosen and memory is taken the first time
-        speeds[amp] = trial(short).images_per_second / short.batch_size
+    speeds: dict[str | None, float] = dict.fromkeys(candidates, 0.0)
+    for attempt in range(_TRIALS):  # in turn, and the best of each: other work on the machine only ever slows down
+        for amp in candidates:
+            # the first time kernels are made and memory is taken: not to be timed
+            steps = _TRIAL_STEPS if attempt else 2
+            short = replace(base, amp=_AMP[amp], epochs=Duration(steps, "it"), warmup=Duration(0, "it"), lr=1e-6)
+            per_second = trial(short).images_per_second / short.batch_size
+            if attempt:
+                speeds[amp] = max(speeds[amp], per_second)
     if settings.amp == "auto":
         quicker = speeds["bf16"] / speeds[None]
         plan["amp"] = "bf16" if quicker >= _WORTHWHILE else None

@@ -105,3 +105,25 @@ def test_gradual_pruning_that_was_killed_prunes_on_from_there(
     points = [yaml.safe_load((path / "run" / "metrics.yaml").read_text())["updates"] for path in (whole, killed)]
     assert points[0] == points[1]
     assert len(points[0]) > 10
+
+
+def test_recovery_without_labels_that_was_killed_goes_on_from_there(
+    unbroken: Path, tmp_path: Path, command: Callable[..., str]
+) -> None:
+    arguments = (
+        *("prune-unstructured", "-c", SMOKE, "--checkpoint", str(unbroken / "best_model.pth"), "--sparsity", "0.8"),
+        *("--method", "obs", "--solver", "reconstruct", "--no-fine-tune", "recover.method=distill", "recover.grow=0.3"),
+        *("recover.steps=60", "recover.images=128", "recover.batch_size=32", "recover.minutes=5"),
+        *("train.checkpoint_seconds=0", "goal.accuracy_drop=100", "--save-dir"),
+    )
+    whole, killed = tmp_path / "a", tmp_path / "b"
+    whole.mkdir()
+    killed.mkdir()
+    command(whole, *arguments, "run")
+    code, _ = start_and_signal(killed, signal.SIGKILL, (*arguments, "run"), "recovery/training_state.pth")
+    assert code == -signal.SIGKILL
+    state = torch.load(killed / "run" / "recovery" / "training_state.pth", weights_only=True)
+    assert state["step"] < 60
+    assert f"resumed at step {state['step']}" in command(killed, *arguments, "run")
+    one, two = weights(whole / "run" / "pruned_model.pth"), weights(killed / "run" / "pruned_model.pth")
+    assert all(torch.equal(one[name], two[name]) for name in one)
