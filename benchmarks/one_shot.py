@@ -48,7 +48,7 @@ METHODS: dict[str, Method] = {
     "random": Method({"score": "random"}, "the floor; layerwise"),
     "magnitude, layerwise": Method({"score": "magnitude"}, "|w| (Han et al., 2015)"),
     "magnitude, global": Method({"score": "magnitude", "allocation": "global"}, "|w|, one ranking"),
-    "Wanda": Method({"score": "wanda"}, "|w| ||x||, layerwise (Sun et al., 2024)"),
+    "Wanda": Method({"score": "wanda", "pattern": "per_output"}, "|w| ||x||, row by row (Sun et al., 2024)"),
     "Taylor": Method({"score": "taylor", "allocation": "global"}, "|w g|, one ranking; sees labels", labels=True),
     "OBD": Method({"score": "obd", "allocation": "global"}, "h w^2 / 2, one ranking (LeCun et al., 1990)"),
     "SparseGPT": Method({"solver": "sparsegpt"}, "layerwise (Frantar & Alistarh, 2023)"),
@@ -145,8 +145,8 @@ def _measure(
     choices = dict(method.choices)
     pattern = {"sparsity": float(sparsity)} if ":" not in sparsity else {"sparsity": None, "pattern": sparsity}
     if ":" in sparsity:
-        choices.pop("allocation", None)  # N:M says itself how many go
-        choices.pop("allocation_args", None)
+        for told in ("allocation", "allocation_args", "pattern"):  # N:M says itself how many go, and where
+            choices.pop(told, None)
     images = splits.train.subset(first_images(len(splits.train), cfg.prune.calibration_images, seed))
     batches: list[tuple[Tensor, Tensor]] = list(
         eval_batches(images, batch_size=128, mean=splits.mean, std=splits.std, device=device)

@@ -28,6 +28,37 @@ def unstructured(score: Tensor, count: int) -> Tensor:
     return keep_highest(score, count)
 
 
+@PATTERNS.register("per_output")
+def per_output(score: Tensor, count: int) -> Tensor:
+    """Any weight, as many in each output as in the others, as Wanda compares them (Sun et al., 2024, section 3).
+
+    Where `count` is no multiple of the outputs, those whose next weight is worth least lose one more. An output that
+    has lost more already (scores of -inf) keeps those zeros, and the others share the rest.
+    """
+    rows = score.reshape(score.shape[0], -1)
+    gone = (rows == -torch.inf).sum(1)
+    if int(gone.sum()) > count:
+        gone = torch.zeros_like(gone)
+
+    def losses(each: int) -> Tensor:
+        return torch.maximum(gone, torch.full_like(gone, each))
+
+    low, high = 0, rows.shape[1]  # the most that every output can lose
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if int(losses(middle).sum()) <= count else (low, middle - 1)
+    lost = losses(low)
+    order = rows.argsort(dim=1, stable=True)
+    if extra := count - int(lost.sum()):
+        open_rows = (lost == low).nonzero()[:, 0]
+        following = rows[open_rows, order[open_rows, low]]
+        lost[open_rows[following.argsort(stable=True)[:extra]]] += 1
+    ranks = torch.empty_like(order).scatter_(
+        1, order, torch.arange(rows.shape[1], device=order.device).expand_as(order)
+    )
+    return (ranks >= lost[:, None]).reshape(score.shape)
+
+
 def _nm_invalid(*, n: int, m: int) -> str | None:
     if n < 1 or m < 1:
         return f"{n}:{m} keeps {n} of {m}: both must be at least 1. Write 2:4 to keep 2 of every 4."

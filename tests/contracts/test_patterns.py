@@ -100,6 +100,23 @@ def test_block_takes_whole_blocks_with_the_lowest_mean() -> None:
     assert torch.equal(keep, expected)
 
 
+def test_per_output_takes_as_many_from_each_row_and_the_rest_where_it_costs_least() -> None:
+    score = torch.tensor([[1.0, 2.0, 3.0, 9.0], [8.0, 7.0, 6.0, 5.0], [4.0, 1.5, 0.5, 2.5]])
+    keep = PATTERNS["per_output"](score, 6)
+    assert keep.tolist() == [[False, False, True, True], [True, True, False, False], [True, False, False, True]]
+    keep = PATTERNS["per_output"](score, 7)  # the third of the last row (2.5) is worth less than 3 and 7
+    assert keep.sum(1).tolist() == [2, 2, 1]
+    assert not keep[2, 3]
+
+
+def test_per_output_counts_earlier_zeros_in() -> None:
+    score = torch.ones(3, 4)
+    score[0, :3] = -torch.inf
+    keep = PATTERNS["per_output"](score, 6)
+    assert (~keep).sum(1).tolist() == [3, 2, 1]
+    assert not keep[0, :3].any()
+
+
 def test_threshold_prunes_what_is_below_and_keeps_what_is_equal() -> None:
     score = torch.tensor([[0.0, 0.01], [0.0099, 2.0]])
     assert PATTERNS["threshold"](score, 2, value=0.01).tolist() == [[False, True], [False, True]]
