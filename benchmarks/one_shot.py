@@ -48,8 +48,12 @@ METHODS: dict[str, Method] = {
     "random": Method({"score": "random"}, "the floor; layerwise"),
     "magnitude, layerwise": Method({"score": "magnitude"}, "size (Han et al., 2015)"),
     "magnitude, global": Method({"score": "magnitude", "allocation": "global"}, "size, one ranking"),
-    "Wanda": Method({"score": "wanda", "pattern": "per_output"}, "size times norm of the inputs, row by row (Sun et al., 2024)"),
-    "Taylor": Method({"score": "taylor", "allocation": "global"}, "size times gradient, one ranking; sees labels", labels=True),
+    "Wanda": Method(
+        {"score": "wanda", "pattern": "per_output"}, "size times norm of the inputs, row by row (Sun et al., 2024)"
+    ),
+    "Taylor": Method(
+        {"score": "taylor", "allocation": "global"}, "size times gradient, one ranking; sees labels", labels=True
+    ),
     "OBD": Method({"score": "obd", "allocation": "global"}, "h w^2 / 2, one ranking (LeCun et al., 1990)"),
     "SparseGPT": Method({"solver": "sparsegpt"}, "layerwise (Frantar & Alistarh, 2023)"),
     "SparseGPT, second order": Method(
