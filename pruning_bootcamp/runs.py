@@ -208,7 +208,8 @@ def _move_aside(folder: Path) -> None:
 
 def remove_leftovers(folder: Path) -> None:
     """Temporary files of processes that were killed. Those of living processes stay."""
-    for path in [*folder.glob(f"{TEMPORARY_PREFIX}*"), *folder.glob(f"cycle_*/{TEMPORARY_PREFIX}*")]:
+    inside = ("", "cycle_*/", "recovery/", "cycle_*/recovery/")
+    for path in [path for part in inside for path in folder.glob(f"{part}{TEMPORARY_PREFIX}*")]:
         found = re.match(rf"{re.escape(TEMPORARY_PREFIX)}(\d+)-", path.name)
         if found and not _alive(int(found[1])):
             path.unlink(missing_ok=True)

@@ -138,7 +138,8 @@ def _cycle(
 def _before_growing(cfg: Config, target: float | None, there: float) -> float | None:
     """The sparsity before the distillation, which grows it to the target; the target itself where nothing can grow."""
     r = cfg.recover
-    if target is None or r.method != "distill" or r.grow == 0 or fixes_count(cfg):
+    named = ALLOCATIONS[cfg.prune.allocation.name].facts.get("own_sparsity")  # what it names it does not name for less
+    if target is None or r.method != "distill" or r.grow == 0 or fixes_count(cfg) or named:
         return target
     return min(max(1 - (1 - target) ** (1 - r.grow), there), target)
 

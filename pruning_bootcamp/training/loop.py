@@ -66,6 +66,8 @@ def fit(
 ) -> FitResult:
     """Train `model` in place, on `device`; it ends with the weights of the best epoch by validation accuracy.
 
+    (With `settings.keep_best` off: with the last ones.)
+
     The test split is never read. With a `folder`, a resume point is written there now and then, and TensorBoard curves
     under `logs`; the same call after a kill goes on from that point and gives the same result, on a CPU to the bit.
     `fingerprint` stands for what the caller knows and `settings` do not say (which network, which checkpoint): a resume
