@@ -19,6 +19,7 @@ from pruning_bootcamp.runs import read_yaml, write_yaml
 from pruning_bootcamp.runtime import preserved_rng
 from pruning_bootcamp.tools.datasets import Splits, eval_batches
 from pruning_bootcamp.tools.modes import detached_clone, evaluation_mode
+from pruning_bootcamp.training.distributed import join_world
 from pruning_bootcamp.training.hooks import Hook
 from pruning_bootcamp.training.loop import FitResult, FitSettings, fit
 from pruning_bootcamp.training.losses import logits_of
@@ -168,10 +169,11 @@ def distill(
             fingerprint=fingerprint,
         )
 
-    plan = _read_plan(folder, fingerprint)
+    world = join_world(device)  # the leader's clock and folder count: other numbers of steps would never meet
+    plan = world.leaders(_read_plan(folder, fingerprint) if world.leads else None)
     if plan is None:
-        plan = _plan(settings, base, lambda chosen: run(detached_clone(model), chosen))
-        if folder is not None:
+        plan = world.leaders(_plan(settings, base, lambda chosen: run(detached_clone(model), chosen)))
+        if folder is not None and world.leads:
             write_yaml(folder / PLAN, {**plan, "fingerprint": fingerprint})
     steps = int(plan["steps"])
     final = replace(
