@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 import torch.distributed as dist
@@ -42,13 +42,13 @@ class World:
             for buffer in model.buffers():
                 dist.broadcast(buffer, src=0)
 
-    def leaders(self, value: Any) -> Any:
-        """What the leader has, in every process: plain values only."""
+    def leaders(self, values: Sequence[float]) -> list[float]:
+        """The leader's numbers, in every process; the others give as many, which are not looked at."""
         if self.size == 1:
-            return value
-        box = [value]
-        dist.broadcast_object_list(box, src=0, device=self.device)
-        return box[0]
+            return list(values)
+        box = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.broadcast(box, src=0)
+        return box.tolist()
 
     def check_same_step(self, step: int) -> None:
         """All processes must go on from one step; otherwise they would wait for each other for ever."""

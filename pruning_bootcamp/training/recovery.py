@@ -19,7 +19,7 @@ from pruning_bootcamp.runs import read_yaml, write_yaml
 from pruning_bootcamp.runtime import preserved_rng
 from pruning_bootcamp.tools.datasets import Splits, eval_batches
 from pruning_bootcamp.tools.modes import detached_clone, evaluation_mode
-from pruning_bootcamp.training.distributed import join_world
+from pruning_bootcamp.training.distributed import World, join_world
 from pruning_bootcamp.training.hooks import Hook
 from pruning_bootcamp.training.loop import FitResult, FitSettings, fit
 from pruning_bootcamp.training.losses import logits_of
@@ -169,12 +169,14 @@ def distill(
             fingerprint=fingerprint,
         )
 
-    world = join_world(device)  # the leader's clock and folder count: other numbers of steps would never meet
-    plan = world.leaders(_read_plan(folder, fingerprint) if world.leads else None)
-    if plan is None:
-        plan = world.leaders(_plan(settings, base, lambda chosen: run(detached_clone(model), chosen)))
+    world = join_world(device)
+    plan = _read_plan(folder, fingerprint) if world.leads else None
+    # the leader's folder and clock count: with other numbers of steps the processes would wait for each other for ever
+    if not world.leaders([plan is not None])[0]:
+        plan = _plan(settings, base, lambda chosen: run(detached_clone(model), chosen))
         if folder is not None and world.leads:
             write_yaml(folder / PLAN, {**plan, "fingerprint": fingerprint})
+    plan = _leaders_plan(world, plan)
     steps = int(plan["steps"])
     final = replace(
         base,
@@ -216,6 +218,13 @@ def _plan(settings: DistillSettings, base: FitSettings, trial: Callable[[FitSett
             settings.minutes,
         )
     return plan
+
+
+def _leaders_plan(world: World, plan: Mapping[str, Any] | None) -> dict[str, Any]:
+    precisions = list(_AMP)
+    mine = [0.0, 0.0] if plan is None else [plan["steps"], precisions.index(plan["amp"])]
+    steps, precision = world.leaders(mine)
+    return {"steps": int(steps), "amp": precisions[int(precision)]}
 
 
 def _read_plan(folder: Path | None, fingerprint: str) -> dict[str, Any] | None:
