@@ -82,13 +82,36 @@ def keep_freed_memory() -> bool:
 
 
 def peak_memory_mb() -> float:
-    """Highest resident memory of this process so far, in MiB (unknown, so 0.0, where `resource` is missing)."""
+    """Highest resident memory of this process so far, in MiB (unknown, so 0.0, where `resource` is missing).
+
+    On Linux since the last `restart_peak_memory`.
+    """
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 2**10
     try:
         import resource
     except ImportError:
         return 0.0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if platform.system() == "Darwin" else peak / 2**10
+
+
+def restart_peak_memory() -> None:
+    """From here on `peak_memory_mb` and `device_memory_mb` mean the time since this call, where the system offers it.
+
+    Linux does (/proc/self/clear_refs, where it may be written); elsewhere the peak stays the whole process's.
+    """
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # 5: the high-water mark, see proc(5)
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def device_memory_mb() -> float | None:
+    """Highest memory that torch has allocated on the CUDA device, in MiB; None without one."""
+    return torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None
 
 
 def environment(device: torch.device) -> dict[str, Any]:

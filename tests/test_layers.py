@@ -18,6 +18,7 @@ LAYERS = {
     "runtime": 0,
     "tools.modes": 0,
     "runs": 1,
+    "locks": 1,
     "tools.quiet": 1,
     "config": 1,
     "tools.metrics": 1,
@@ -32,6 +33,7 @@ LAYERS = {
     "pruning.lockstep": 3,
     "pruning.sweep": 3,
     "pruning.choices": 5,
+    "pruning.decision": 5,
     "pruning.unstructured": 5,
     "pruning.settings": 5,
     "pruning.magnitude_pruner": 5,
@@ -44,6 +46,7 @@ LAYERS = {
     "reporting": 7,
     "exporters": 7,
     "stages": 8,
+    "pipeline": 9,
     "preflight": 9,
     "quickstart": 9,
     "listing": 9,
@@ -64,6 +67,7 @@ ALLOWED = {
     ("runtime", "__init__"),  # the version
     ("runs", "errors"),
     ("config", "runs"),
+    ("locks", "runs"),
     ("checkpoints", "models"),
 }
 CONFIG_FROM = 8

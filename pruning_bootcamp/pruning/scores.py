@@ -105,10 +105,15 @@ def importance(
     with torch.no_grad():
         check_finite(weight, f"{stats.name}: weights")
         values = score(weight.detach(), stats, **(args or {}))
-        low, high = check_finite(values, f"{stats.name}: {method} scores")
-        std, mean = torch.std_mean(values.float(), correction=0)
     label = score.facts["label"](**(args or {})) if "label" in score.facts else method
-    return ImportanceScores(values, label, ScoreStats(low, high, float(mean), float(std)))
+    return ImportanceScores(values, label, score_stats(values, stats.name, method))
+
+
+def score_stats(values: Tensor, name: str, method: str = "the") -> ScoreStats:
+    """Min, max, mean and standard deviation of a weight's scores; NaN or Inf among them is a BootcampError."""
+    low, high = check_finite(values, f"{name}: {method} scores")
+    std, mean = torch.std_mean(values.float(), correction=0)
+    return ScoreStats(low, high, float(mean), float(std))
 
 
 def check_finite(tensor: Tensor, what: str) -> tuple[float, float]:

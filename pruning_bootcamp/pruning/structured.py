@@ -130,6 +130,7 @@ def plan_structured(
     seed: int = 0,
     baseline_macs: float | None = None,
     baseline_params: int | None = None,
+    scores: Mapping[str, Tensor] | None = None,
 ) -> StructuredPlan:
     """What to cut so that one budget is met; the model is not changed.
 
@@ -138,7 +139,8 @@ def plan_structured(
     give the original's when the model was made prunable at a price), achieved within 0.01, and not below where steps
     allow it. `round_to`: widths of cut groups are multiples of it. `exclude`: groups with a layer that matches keep all
     channels (patterns as in targets.find_targets). No group loses more than `max_sparsity` of its units or gets
-    narrower than `min_width` channels. Scores are compared across groups relative to their group's mean.
+    narrower than `min_width` channels. Scores are compared across groups relative to their group's mean; `scores` are
+    those of `score_channels`, where they are there already.
     Raises BootcampError for wrong settings or a network without anything to cut, GoalNotMet when the budget can't be
     reached, saying what can.
     """
@@ -156,7 +158,8 @@ def plan_structured(
     everything = find_groups(copied, example)
     left_out = _left_out(everything, score, exclude)
     groups = [group for group in everything if group.name not in left_out]
-    scores = score_groups(groups, score, args, seed)
+    if scores is None:
+        scores = score_groups(groups, score, args, seed)
     ladders = {group.name: make_ladder(group, scores[group.name], allocation=allocation, **limits) for group in groups}
     left_out |= {group.name: _too_narrow(group, limits) for group in groups if not ladders[group.name].keys}
     groups = [group for group in groups if group.name not in left_out]
@@ -196,6 +199,24 @@ def plan_structured(
         baseline_macs=baseline["macs"],
         baseline_params=round(baseline["params"]),
     )
+
+
+def score_channels(
+    model: nn.Module,
+    example: Tensor,
+    *,
+    score: str = "bn_scale",
+    score_args: Mapping[str, Any] | None = None,
+    exclude: Sequence[str] = (),
+    seed: int = 0,
+) -> dict[str, Tensor]:
+    """Group -> one value a unit that can be cut, higher = keep: what `plan_structured` goes by."""
+    args, problems = CHANNEL_SCORES.check(score, score_args or {}, "score")
+    if problems:
+        raise BootcampError(*problems)
+    everything = find_groups(*_at_hand(model, example))
+    left_out = _left_out(everything, score, exclude)
+    return score_groups([group for group in everything if group.name not in left_out], score, args, seed)
 
 
 def cut_channels(model: nn.Module, example: Tensor, plan: StructuredPlan) -> CutResult:

@@ -72,20 +72,35 @@ def recover(
         figures |= recover_batch_norm(model, dense, cfg, splits, device)
     if r.method == "distill":
         LOGGER.info("\n=== Recovery: distillation from the dense network, without labels ===")
-        result, plan = distill(
-            model,
-            dense,
-            splits,
-            distill_settings(cfg),
-            device=device,
-            folder=folder / "recovery",
-            seed=cfg.seed,
-            masks=masks,
-            fingerprint=run.fingerprint,
-            hooks=hooks,
-        )
-        figures["distillation"] = {**plan, "seconds": round(result.seconds, 2)}
+        figures |= follow_dense(model, dense, cfg, run, splits, device, folder / "recovery", masks, hooks)
     return figures
+
+
+def follow_dense(
+    model: nn.Module,
+    dense: nn.Module,
+    cfg: Config,
+    run: Run,
+    splits: Splits,
+    device: torch.device,
+    folder: Path,
+    masks: Masks | None,
+    hooks: Sequence[Hook] = (),
+) -> dict[str, Any]:
+    """Distillation from the dense network, without labels, as `recover` of the config says; what it did."""
+    result, plan = distill(
+        model.to(device),
+        dense.to(device),
+        splits,
+        distill_settings(cfg),
+        device=device,
+        folder=folder,
+        seed=cfg.seed,
+        masks=masks,
+        fingerprint=run.fingerprint,
+        hooks=hooks,
+    )
+    return {"distillation": {**plan, "seconds": round(result.seconds, 2)}}
 
 
 def recover_batch_norm(
@@ -163,10 +178,15 @@ def fine_tune(
         teacher=teacher.to(device) if distill > 0 else None,
         distill_weight=distill,
         distill_temperature=cfg.fine_tune.temperature,
+        feature_weight=cfg.fine_tune.features,
         label="fine-tune",
         fingerprint=run.fingerprint,
     )
-    return {"val_accuracy": round(result.best_accuracy, 4), "fine_tune_seconds": round(result.seconds, 2)}
+    return {
+        "val_accuracy": round(result.best_accuracy, 4),
+        "best_epoch": result.best_epoch,
+        "fine_tune_seconds": round(result.seconds, 2),
+    }
 
 
 def fine_tune_settings(cfg: Config) -> FitSettings:

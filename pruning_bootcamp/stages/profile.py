@@ -115,6 +115,19 @@ def _measure(
     }
 
 
+def pair_latency(
+    cfg: Config, models: dict[str, nn.Module], recipe: Recipe, device: torch.device
+) -> Mapping[str, LatencyStats]:
+    """Latency of each model by `profile` of the config (backend, batch size, runs), interleaved."""
+    images = common.example_input(recipe, cfg.profile.batch_size).to(device)
+    candidates: dict[str, Candidate] = {name: (model.to(device), images) for name, model in models.items()}
+    with tempfile.TemporaryDirectory() as scratch:
+        if cfg.profile.backend == "onnxruntime":
+            for name, model in models.items():
+                candidates[name] = (_onnx_runner(model, images.cpu(), Path(scratch) / name), images.cpu())
+        return compare_latencies(candidates, runs=cfg.profile.runs)
+
+
 def _alternatives(
     models: dict[str, nn.Module], exported: dict[str, Runner], recipe: Recipe, device: torch.device, runs: int
 ) -> dict[str, dict[str, LatencyStats]]:

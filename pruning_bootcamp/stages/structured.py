@@ -1,5 +1,6 @@
 """prune-structured: plan a cut that meets the budget, cut, prove it, recover, judge the goal."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pruning_bootcamp.checkpoints import Checkpoint, Recipe
+from pruning_bootcamp.checkpoints import Recipe
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.errors import GoalNotMet
 from pruning_bootcamp.evaluation import cost_of, evaluate_on
@@ -32,7 +33,7 @@ def prune_structured(cfg: Config, dry_run: bool = False, resume: bool | None = N
     device = common.start(cfg)
     splits = common.open_data(cfg)
     dense = common.open_network(path, cfg, splits)
-    ready, recipe, plan = _plan(cfg, dense)
+    ready, recipe, plan = plan_cut(cfg, dense.model, dense.recipe)
     if dry_run:
         LOGGER.info("\nDry run: nothing was changed or written.")
         return {"flops_reduction_pct": 100 * plan.macs_reduction}
@@ -87,14 +88,22 @@ def _check_same_function(dense: nn.Module, ready: nn.Module, example: Tensor) ->
         raise GoalNotMet(f"the network rewritten for cutting differs from the dense one by {difference:.1e}.")
 
 
-def _plan(cfg: Config, dense: Checkpoint) -> tuple[nn.Module, Recipe, StructuredPlan]:
+def ready_to_cut(model: nn.Module, recipe: Recipe) -> tuple[nn.Module, Recipe]:
+    """The network as it can be cut (option A shortcuts become convolutions), the same function; how that is built."""
+    ready, args = make_prunable(model, recipe.args)
+    recipe = replace(recipe, args=args)
+    _check_same_function(model.cpu(), ready.cpu(), common.example_input(recipe, 4))
+    return ready, recipe
+
+
+def plan_cut(
+    cfg: Config, model: nn.Module, recipe: Recipe, scores: Mapping[str, Tensor] | None = None
+) -> tuple[nn.Module, Recipe, StructuredPlan]:
     """The network as it can be cut, how that is built, and what to cut; the plan is shown."""
     s = cfg.structured
-    ready, args = make_prunable(dense.model, dense.recipe.args)
-    recipe = replace(dense.recipe, args=args)
+    ready, recipe = ready_to_cut(model, recipe)
     example = common.example_input(recipe)
-    _check_same_function(dense.model.cpu(), ready.cpu(), common.example_input(recipe, 4))
-    baseline, _ = cost_of(dense.model, example)
+    baseline, _ = cost_of(model, example)
     LOGGER.info("\n=== Structured Pruning: %s (%s) ===", s.score.name, s.allocation)
     plan = plan_structured(
         ready,
@@ -104,6 +113,7 @@ def _plan(cfg: Config, dense: Checkpoint) -> tuple[nn.Module, Recipe, Structured
         seed=cfg.seed,
         baseline_macs=baseline["flops_g"] * 1e9,
         baseline_params=round(baseline["params_m"] * 1e6),
+        scores=scores,
     )
     LOGGER.info("%s", structured_table(plan))
     return ready, recipe, plan

@@ -94,16 +94,16 @@ def _cycle(
             LOGGER.info("Cycle %d: already finished, read from %s", number, saved)
             return checkpoint.model, checkpoint.masks, checkpoint.metrics
     begun = time.perf_counter()
-    first = _before_growing(cfg, sparsity, compute_sparsity(model, masks).total if masks else 0.0)
+    first = before_growing(cfg, sparsity, compute_sparsity(model, masks).total if masks else 0.0)
     result = prune_weights(
         model.to(device),
         **engine_choices(cfg) | {"sparsity": first},
         previous=masks or None,
-        stats_batches=_calibration(cfg, splits, device),
+        stats_batches=calibration(cfg, splits, device),
         seed=cfg.seed,
     )
     seconds = {"pruning_seconds": round(time.perf_counter() - begun, 2)}
-    _say_pruned(result, number, p.iterations)
+    say_pruned(result, number, p.iterations)
     if start is not None:
         # nothing is re-estimated or recovered now: it is the ticket as it was at that step that trains, and batch-norm
         # statistics of other weights, or weights fitted to the dense network's outputs, would make it another one
@@ -111,10 +111,10 @@ def _cycle(
         LOGGER.info("Rewound to %s: the weights that stay, and all that is not pruned", p.rewind)
         recovered, masks, reached = {}, result.masks, result.sparsity
     else:
-        growing = [] if first == sparsity else [_growing(cfg, sparsity)]
+        hooks = [] if first == sparsity else [growing(cfg, sparsity)]
         masks, reached = result.masks, result.sparsity
-        recovered = afterwards.recover(model, dense.model, cfg, run, splits, device, folder, masks, growing)
-        for hook in growing:
+        recovered = afterwards.recover(model, dense.model, cfg, run, splits, device, folder, masks, hooks)
+        for hook in hooks:
             masks, reached = hook.masks, hook.points[-1]["sparsity"]
     pruned_val = evaluate_on(model, splits.val, splits, device=device, batch_size=cfg.data.batch_size)
     LOGGER.info("Validation accuracy before fine-tuning: %.2f%%", pruned_val["accuracy"])
@@ -135,7 +135,7 @@ def _cycle(
     return model, masks, figures
 
 
-def _before_growing(cfg: Config, target: float | None, there: float) -> float | None:
+def before_growing(cfg: Config, target: float | None, there: float) -> float | None:
     """The sparsity before the distillation, which grows it to the target; the target itself where nothing can grow."""
     r = cfg.recover
     named = ALLOCATIONS[cfg.prune.allocation.name].facts.get("own_sparsity")  # what it names it does not name for less
@@ -144,7 +144,7 @@ def _before_growing(cfg: Config, target: float | None, there: float) -> float | 
     return min(max(1 - (1 - target) ** (1 - r.grow), there), target)
 
 
-def _growing(cfg: Config, target: float | None) -> GradualPruning:
+def growing(cfg: Config, target: float | None) -> GradualPruning:
     """Grows the sparsity in the first half of the distillation, by the size that the weights have come to there."""
     assert target is not None
     by_weights = {"score": "magnitude", "score_args": {}, "solver": "none", "solver_args": {}}
@@ -163,9 +163,18 @@ def _gradually(
     cfg: Config, run: Run, model: nn.Module, dense: Checkpoint, splits: Splits, device: torch.device
 ) -> tuple[Masks, dict[str, Any]]:
     """Fine-tune while the sparsity grows. Batch norm follows by itself: its statistics are the training's own."""
-    p, target = cfg.prune, target_sparsity(cfg)
+    target = target_sparsity(cfg)
     assert target is not None, "preflight refuses a pattern that fixes the sparsity"
-    growing = GradualPruning(
+    growing = gradual_pruning(cfg, target, splits, device)
+    masks = dense.masks or None
+    figures = afterwards.fine_tune(cfg, run, model, splits, device, run.folder, dense.model, masks, hooks=[growing])
+    return growing.masks, {"updates": growing.points, **figures}
+
+
+def gradual_pruning(cfg: Config, target: float, splits: Splits, device: torch.device) -> GradualPruning:
+    """The hook that prunes while the fine-tuning goes on, as `prune` of the config says."""
+    p = cfg.prune
+    return GradualPruning(
         target,
         schedule=p.schedule.name,
         schedule_args=p.schedule.args,
@@ -173,15 +182,12 @@ def _gradually(
         end=p.end,
         frequency=p.frequency,
         choices=engine_choices(cfg),
-        batches=lambda: _calibration(cfg, splits, device),
+        batches=lambda: calibration(cfg, splits, device),
         seed=cfg.seed,
     )
-    masks = dense.masks or None
-    figures = afterwards.fine_tune(cfg, run, model, splits, device, run.folder, dense.model, masks, hooks=[growing])
-    return growing.masks, {"updates": growing.points, **figures}
 
 
-def _calibration(cfg: Config, splits: Splits, device: torch.device) -> list[tuple[Tensor, Tensor] | Tensor] | None:
+def calibration(cfg: Config, splits: Splits, device: torch.device) -> list[tuple[Tensor, Tensor] | Tensor] | None:
     """Training images for the scores and solvers that need them; with labels only where a score asks for labels."""
     p = cfg.prune
     by = ALLOCATIONS[p.allocation.name].facts.get("by")
@@ -195,7 +201,7 @@ def _calibration(cfg: Config, splits: Splits, device: torch.device) -> list[tupl
     return [shown for shown, _ in batches]
 
 
-def _say_pruned(result: UnstructuredResult, number: int, cycles: int) -> None:
+def say_pruned(result: UnstructuredResult, number: int, cycles: int) -> None:
     which = f"Cycle {number}/{cycles}: " if cycles > 1 else ""
     LOGGER.info("%spruned to %.2f%% of %d layers' weights", which, 100 * result.sparsity, len(result.layers))
     say_left_out(result)

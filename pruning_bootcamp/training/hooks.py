@@ -37,6 +37,9 @@ class StepState:
 class Hook:
     """Override what is needed. `state_dict` holds tensors and plain values that an exact resume needs."""
 
+    shows_progress = False
+    """it tells the user how far the training is, so no bar is drawn"""
+
     def on_start(self, state: StepState) -> None:
         """Before the first step of this process; after `load_state_dict` when a training goes on."""
 

@@ -112,6 +112,7 @@ def fit(
             first_step=first_step,
             active=world.leads,
             visible=progress,
+            bar=progress and not any(hook.shows_progress for hook in hooks),
         )
         features = objective.features.watching() if objective.features is not None else contextlib.nullcontext()
         with contextlib.closing(seen), _compiler_explained(settings), features:

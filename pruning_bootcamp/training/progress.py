@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 class Progress:
-    """`active` is False in all processes but the leader; `visible` False keeps the screen quiet, not the curves."""
+    """`active` is False in all processes but the leader; `visible` False keeps the screen quiet, not the curves.
+
+    Without `bar` the lines stay, and something else shows how far it is.
+    """
 
     def __init__(
         self,
@@ -26,6 +29,7 @@ class Progress:
         first_step: int,
         active: bool,
         visible: bool,
+        bar: bool = True,
     ) -> None:
         self.epochs = epochs
         self.active = active
@@ -38,7 +42,7 @@ class Progress:
             unit="step",
             dynamic_ncols=True,
             leave=False,
-            disable=None if active and visible else True,
+            disable=None if active and visible and bar else True,
         )
         self._writer = open_curves(folder / "logs", first_step) if active and folder is not None else None
 
