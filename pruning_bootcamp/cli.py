@@ -252,7 +252,8 @@ def export(
     config: ConfigFile = None,
     checkpoint: Checkpoint = None,
     format: Annotated[  # noqa: A002 - the option's name is fixed
-        str | None, typer.Option("--format", help="onnx, torchscript, pt2, both (onnx and torchscript) or all.")
+        str | None,
+        typer.Option("--format", help="onnx, torchscript, pt2, int8, sparse, both (onnx and torchscript) or all."),
     ] = None,
     verify: Annotated[
         bool | None, typer.Option("--verify/--no-verify", help="Run the file, here and in a new process.")
@@ -308,6 +309,69 @@ def profile(
     from pruning_bootcamp.stages import profile as run
 
     run(cfg, baseline=baseline, save_results=save_results)
+
+
+pipeline = typer.Typer(
+    name="pipeline",
+    help="The stage machine: from training to exported files, with gates; killed at any moment, it goes on.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(pipeline)
+
+PipelineDir = Annotated[Path, typer.Option("--save-dir", metavar="DIR", help="The folder that `pipeline run` wrote.")]
+
+
+@pipeline.command(
+    "run",
+    epilog=_examples(
+        "pipeline run -c cfgs/pipeline/digits.yaml --save-dir results/pipeline/digits",
+        "pipeline run -c cfgs/pipeline/digits.yaml prune.sparsity=0.9 gates.max_accuracy_drop=1",
+    ),
+)
+def pipeline_run(
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    checkpoint: Checkpoint = None,
+    resume: Resume = None,
+    save_dir: SaveDir = None,
+    device: Device = None,
+    seed: Seed = None,
+    debug: Debug = False,
+) -> None:
+    """Train (or take --checkpoint), compress, judge by the gates, export, verify; each stage is kept and reused."""
+    cfg = _load("pipeline run", config, overrides, _common(save_dir, device, seed, checkpoint=checkpoint))
+    from pruning_bootcamp.pipeline.commands import run
+
+    run(cfg, resume=resume)
+
+
+@pipeline.command("resume", epilog=_examples("pipeline resume --save-dir results/pipeline/digits"))
+def pipeline_resume(save_dir: PipelineDir, device: Device = None, debug: Debug = False) -> None:
+    """Go on with a pipeline that was interrupted or killed, with the config that it began with."""
+    from pruning_bootcamp.pipeline.commands import resume
+
+    resume(save_dir, lambda path, options: _load("pipeline run", path, [], _common(None, device, None) | options))
+
+
+@pipeline.command(
+    "status",
+    epilog=_examples(
+        "pipeline status --save-dir results/pipeline/digits",
+        "pipeline status --save-dir results/pipeline/digits --watch",
+    ),
+)
+def pipeline_status(
+    save_dir: PipelineDir,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep showing it until the pipeline ends.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Where a pipeline stands: its stages, progress and time left; from any terminal."""
+    from pruning_bootcamp.logs import start_screen
+    from pruning_bootcamp.pipeline.commands import status
+
+    start_screen(debug)
+    status(save_dir, watch)
 
 
 @app.command("list", epilog=_examples("list", "list models"))

@@ -11,6 +11,7 @@ from pruning_bootcamp.duration import parse_duration
 from pruning_bootcamp.errors import BootcampError, unknown
 from pruning_bootcamp.exporters import EXPORTERS
 from pruning_bootcamp.models import check_model
+from pruning_bootcamp.pipeline.compression import check_order
 from pruning_bootcamp.pruning.patterns import PATTERNS
 from pruning_bootcamp.pruning.schedules import check_schedule
 from pruning_bootcamp.pruning.structured import check_structured
@@ -21,6 +22,7 @@ from pruning_bootcamp.runtime import choose_device
 from pruning_bootcamp.stages import structured, unstructured
 from pruning_bootcamp.stages.afterwards import fine_tune_settings
 from pruning_bootcamp.stages.common import BASELINE_CHECKPOINT, training_settings
+from pruning_bootcamp.stages.export import FORMATS
 from pruning_bootcamp.tools.datasets import AUGMENTATIONS, check_dataset
 from pruning_bootcamp.training.gradual import check_gradual
 from pruning_bootcamp.training.optim import LR_SCHEDULES, OPTIMIZERS
@@ -66,10 +68,18 @@ def _fine_tune(cfg: Config) -> list[str]:
         *_duration(f.epochs, "fine_tune.epochs", least=1),
         *_duration(f.warmup, "fine_tune.warmup"),
         *_augment(f.augment, "fine_tune.augment"),
+        *_features(cfg),
     ]
     if problems or _train(cfg):  # what is wrong there would only be said twice
         return problems
     return check_settings(fine_tune_settings(cfg), "fine_tune")
+
+
+def _features(cfg: Config) -> list[str]:
+    f = cfg.fine_tune
+    if f.features > 0 and f.distill == 0:
+        return [f"fine_tune.features: {f.features:g} has no teacher to compare with. Set fine_tune.distill above 0."]
+    return []
 
 
 def _device(cfg: Config) -> list[str]:
@@ -170,11 +180,36 @@ def _structured(cfg: Config) -> list[str]:
 
 def _export(cfg: Config) -> list[str]:
     problems = []
-    formats = [*EXPORTERS, "both", "all"]
+    formats = [*EXPORTERS, *FORMATS]
     if cfg.export.format not in formats:
         problems.append(f"export.format: {unknown('format', cfg.export.format, formats)}")
+    else:
+        for name in FORMATS.get(cfg.export.format, (cfg.export.format,)):
+            least = EXPORTERS[name].facts.get("first_opset", 0)
+            if cfg.export.opset is not None and cfg.export.opset < least:
+                problems.append(f"export.opset: {cfg.export.opset} is too old for {name}, which needs {least} or up.")
     if not cfg.export.batch_sizes or min(cfg.export.batch_sizes) < 1:
         problems.append(f"export.batch_sizes: {cfg.export.batch_sizes} is not a list of numbers from 1 up.")
+    return problems
+
+
+def _pipeline(cfg: Config) -> list[str]:
+    """The steps by name, in an order that makes sense, and what each of them needs."""
+    problems = check_order(cfg.pipeline.steps)
+    if "prune-unstructured" in cfg.pipeline.steps:
+        problems += _unstructured(cfg)
+        if cfg.prune.rewind is not None:
+            problems.append("prune.rewind: a pipeline does not rewind. Leave it out, or use prune-unstructured.")
+    if "prune-structured" in cfg.pipeline.steps:
+        problems += _structured(cfg)
+    q, g = cfg.quantize, cfg.gates
+    if "quantize" in cfg.pipeline.steps:
+        problems += _duration(q.epochs, "quantize.epochs", least=1)
+    for name, value in (("max_accuracy_drop", g.max_accuracy_drop), ("min_accuracy", g.min_accuracy)):
+        if value is not None and value > 100:
+            problems.append(f"gates.{name}: {value:g} is more than 100%.")
+    if g.export_verified and not cfg.export.verify:
+        problems.append("gates.export_verified: can't be met with export.verify=false. Set one of them to the other.")
     return problems
 
 
@@ -233,6 +268,7 @@ CHECKS: Mapping[str, tuple[Callable[[Config], list[str]], ...]] = {
     "eval": (*_EVERY, _checkpoint),
     "prune-unstructured": (*_TRAINING, _checkpoint, _fine_tune, _unstructured),
     "prune-structured": (*_TRAINING, _checkpoint, _fine_tune, _structured),
+    "pipeline run": (*_TRAINING, _checkpoint, _fine_tune, _pipeline, _export),
     "export": (*_EVERY, _checkpoint, _export),
     "profile": (*_EVERY, _checkpoint),
     "validate": (*_TRAINING, _checkpoint, _fine_tune, _unstructured, _structured, _export),

@@ -68,6 +68,7 @@ ALLOWED = {
     ("runs", "errors"),
     ("config", "runs"),
     ("locks", "runs"),
+    ("preflight", "pipeline"),
     ("checkpoints", "models"),
 }
 CONFIG_FROM = 8

@@ -1,0 +1,222 @@
+"""pipeline run, resume and status: a config in, a verified network, its report and its card out."""
+
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pruning_bootcamp.config import Config, as_dict, fingerprint
+from pruning_bootcamp.errors import BootcampError, GoalNotMet
+from pruning_bootcamp.locks import command_line, locked, owner_of
+from pruning_bootcamp.logs import LOGGER, also_to_file
+from pruning_bootcamp.pipeline import finishing, gates, report, view
+from pruning_bootcamp.pipeline.compression import COMPRESSIONS, Plan
+from pruning_bootcamp.pipeline.gates import Verdict
+from pruning_bootcamp.pipeline.machine import STAGES, Machine, keys_of
+from pruning_bootcamp.pipeline.status import STATUS, Board, Watch, read_status
+from pruning_bootcamp.pipeline.step import NETWORK, Desk, Done, Step, check_unique
+from pruning_bootcamp.runs import CONFIG, METRICS, Run, atomic_path, open_run, siblings, write_text, write_yaml
+from pruning_bootcamp.runtime import environment
+from pruning_bootcamp.stages import common
+from pruning_bootcamp.tools.datasets import Splits
+
+COMMAND = "pipeline run"
+EXPORTS, CARD, REPORT = "export", "model_card.md", "report.md"
+_OUTPUTS = ("pruned_model.pth", REPORT, f"{EXPORTS}/{CARD}")
+_NOTE = "flops_g: multiply-accumulates in 10^9, as pruning papers print FLOPs; accuracy and drops in percent points"
+
+
+def make_plan(cfg: Config, checkpoint: str | None) -> Plan:
+    """Every step, in order. `checkpoint` is the hash of the given one's content; None when the network is trained."""
+    plan = Plan(cfg)
+    finishing.add_dense(plan, checkpoint)
+    for number, name in enumerate(cfg.pipeline.steps, start=1):
+        plan.part = f"{number}-{name}"
+        COMPRESSIONS[name](cfg, plan)
+    finishing.add_evaluation(plan)
+    finishing.add_export(plan)
+    check_unique(plan.steps)
+    return plan
+
+
+def run(cfg: Config, resume: bool | None = None) -> dict[str, Any]:
+    """Run the pipeline, or what is left of it; the metrics. A failed gate is a GoalNotMet, and nothing is exported."""
+    common.one_process(COMMAND)
+    folder = folder_of(cfg)
+    checkpoint = None if cfg.checkpoint is None else common.content_hash(common.checkpoint_path(cfg.checkpoint))
+    plan = make_plan(cfg, checkpoint)
+    parts = {
+        "keys": keys_of(plan.steps),
+        "gates": as_dict(cfg)["gates"],
+        "card": as_dict(cfg)["card"],
+        "name": cfg.name,
+    }
+    print_ = fingerprint(COMMAND, parts)
+    with locked(folder, command_line()):
+        known = Run(folder, COMMAND, print_, _OUTPUTS)
+        done = None if resume is False else known.finished()
+        if done is not None:
+            LOGGER.info("%s is already finished (same config, same inputs); --no-resume does it again", folder)
+            return done
+        comment = f"pruning-bootcamp {COMMAND}"
+        open_run(folder, comment, as_dict(cfg), print_, fresh=resume is False, kept_for_others=(STAGES,))
+        for name in (METRICS, EXPORTS):  # of a run that a gate stopped, or that was killed while it published
+            _remove(folder / name)
+        with also_to_file(known.path("log.txt")):
+            return _run(cfg, plan, known)
+
+
+def folder_of(cfg: Config) -> Path:
+    return Path(cfg.save_dir) if cfg.save_dir else common.RESULTS / "pipeline" / cfg.name
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@dataclass
+class _Found:
+    """What is known so far, for the report of a pipeline that goes through and of one that is stopped."""
+
+    metrics: dict[str, Any] = field(default_factory=dict)
+    verdicts: list[Verdict] = field(default_factory=list)
+
+
+def _run(cfg: Config, plan: Plan, run: Run) -> dict[str, Any]:
+    device = common.start(cfg)
+    splits = common.open_data(cfg)
+    board = Board(run.folder, cfg.name, command_line(), plan.steps)
+    found = _Found({"seed": cfg.seed})
+
+    def desk(step: Step, folder: Path, key: str, inputs: dict[str, Done]) -> Desk:
+        return Desk(cfg, device, splits, folder, key, inputs, Watch(board, step))
+
+    machine = Machine(run.folder, cfg.seed, board, desk)  # type: ignore[arg-type]
+    try:
+        with view.live(board):
+            _work(cfg, plan, machine, found)
+            _publish(cfg, plan, machine, run, found, splits)
+            board.complete()
+    except GoalNotMet as failure:
+        board.fail("; ".join(failure.problems))
+        _stopped(cfg, board, run, found, device, failure.problems)
+        raise
+    except (KeyboardInterrupt, SystemExit):
+        board.fail("stopped by the user", interrupted=True)
+        raise
+    except BaseException as error:
+        board.fail(f"{type(error).__name__}: {error}" if not isinstance(error, BootcampError) else str(error))
+        raise
+    return _finish(cfg, board, run, found, device)
+
+
+def _work(cfg: Config, plan: Plan, machine: Machine, found: _Found) -> None:
+    """Every step; the gates are judged as soon as their figures are there, and a failed one stops the rest."""
+    for step in plan.steps:
+        done = machine.run(step)
+        if done is None:
+            continue
+        metrics, figures = found.metrics, done.figures
+        if step.name == finishing.EVALUATION:
+            some = [text for known in machine.done.values() for text in known.figures.get("fall_backs", [])]
+            metrics["validation"], metrics["fall_backs"] = figures, some
+            found.verdicts += gates.judge_accuracy(cfg.gates, figures, f"{figures['images']} validation images")
+            found.verdicts += gates.judge_cost(cfg.gates, figures, some)
+        elif step.name == finishing.TEST:
+            cost = {key: value for key, value in metrics["validation"].items() if key not in figures}
+            cost.pop("val_accuracy", None)
+            baseline = metrics["validation"]["baseline"] | figures["baseline"]
+            metrics["test"] = cost | figures | {"baseline": baseline}
+            found.verdicts += gates.judge_accuracy(cfg.gates, figures, f"{figures['images']} test images")
+        elif step.name == finishing.EXPORT:
+            metrics |= {"files": figures["files"], "dense_size_mb": figures["dense_size_mb"]}
+            verdicts = gates.judge_files(cfg.gates, figures["files"])
+            found.verdicts += verdicts
+            if any(gates.failed(verdicts)):
+                _remove(done.folder)  # what a gate stopped is not left lying about to be shipped
+        _check(found.verdicts)
+
+
+def _check(verdicts: Sequence[Verdict]) -> None:
+    if texts := [f"{verdict}." for verdict in gates.failed(verdicts)]:
+        raise GoalNotMet(*texts)
+
+
+def _publish(cfg: Config, plan: Plan, machine: Machine, run: Run, found: _Found, splits: Splits) -> None:
+    """Copies of the network and of the exported files in their place, and the card beside them."""
+    _copy(machine.done[plan.last].folder / NETWORK, run.path("pruned_model.pth"))
+    exported = machine.done[finishing.EXPORT].folder
+    files = {name: run.folder / EXPORTS / file["file"] for name, file in found.metrics["files"].items()}
+    for path in files.values():
+        _copy(exported / path.name, path)
+    shape = "x".join(str(side) for side in splits.shape)
+    found.metrics["input"] = {"shape": shape, "mean": list(splits.mean), "std": list(splits.std)}
+    card = report.model_card(cfg, found.metrics, machine.board.status, files, splits.class_names)
+    write_text(run.folder / EXPORTS / CARD, card)
+
+
+def _copy(source: Path, target: Path) -> None:
+    with atomic_path(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+def _finish(cfg: Config, board: Board, run: Run, found: _Found, device: torch.device) -> dict[str, Any]:
+    metrics = _metrics(found, device, met=True)
+    write_text(run.path(REPORT), report.pipeline_report(cfg, metrics, found.verdicts, board.status))
+    LOGGER.info("\n=== Gates ===")
+    for verdict in found.verdicts:
+        LOGGER.info("%s", verdict)
+    LOGGER.info("%s", report.size_table(metrics) if metrics["files"] else "")
+    LOGGER.info("\nTest accuracy: %.2f%% (dense %.2f%%)", metrics["accuracy"], metrics["baseline"]["accuracy"])
+    LOGGER.info("Results saved to %s; what ships is in %s", run.folder, run.folder / EXPORTS)
+    common.say_goal(metrics)
+    return run.finish(metrics)
+
+
+def _stopped(cfg: Config, board: Board, run: Run, found: _Found, device: torch.device, problems: Sequence[str]) -> None:
+    """Report and metrics of a pipeline that a gate or a proof stopped."""
+    metrics = _metrics(found, device, met=False) | {"stopped": list(problems)}
+    write_text(run.path(REPORT), report.pipeline_report(cfg, metrics, found.verdicts, board.status))
+    write_yaml(run.path(METRICS), {**metrics, "fingerprint": run.fingerprint, "status": "failed"}, _NOTE)
+    LOGGER.info("\nStopped before exporting anything. Report: %s", run.path(REPORT))
+
+
+def _metrics(found: _Found, device: torch.device, met: bool) -> dict[str, Any]:
+    """The test figures in front, where the test split was read; else what validation says, under its own name."""
+    metrics = found.metrics
+    first = {key: value for key, value in metrics.get("test", {}).items() if key not in ("summary", "images")}
+    if "test" in metrics:
+        first |= {"test_images": metrics["test"]["images"], "val_accuracy": metrics["validation"]["accuracy"]}
+    asked = [f"{verdict.gate} {verdict.asked} ({verdict.where})" for verdict in found.verdicts]
+    judged = {"goal": ", ".join(asked) or "no gate", "goal_met": met, "gates": [vars(v) for v in found.verdicts]}
+    return first | judged | metrics | {"environment": environment(device)}
+
+
+def resume(folder: Path, load: Any) -> dict[str, Any]:
+    """Go on with what `run` began in the folder; `load(path, options)` gives the checked config."""
+    if not (folder / CONFIG).exists():
+        raise BootcampError(f"--save-dir: {folder} holds no pipeline to go on with. {siblings(folder / CONFIG)}")
+    return run(load(folder / CONFIG, {"save_dir": str(folder)}))
+
+
+def status(folder: Path, watch: bool = False) -> None:
+    """Show where the pipeline in the folder stands; with `watch` until it ends."""
+    if not (folder / STATUS).exists():
+        raise BootcampError(f"--save-dir: there is no pipeline in {folder}. {siblings(folder / STATUS)}")
+    if watch and sys.stdout.isatty():
+        view.follow(lambda: read_status(folder))
+        return
+    found = read_status(folder)
+    view.show(found)
+    if found.state == "interrupted":
+        LOGGER.info("Go on: pruning-bootcamp pipeline resume --save-dir %s", folder)
+    elif (owner := owner_of(folder)) is not None:
+        LOGGER.info("Running: %s; last change %.0f s ago", owner, max(0.0, time.time() - found.updated))

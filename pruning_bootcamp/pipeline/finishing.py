@@ -1,0 +1,146 @@
+"""The steps around the compression: the dense network; evaluation, the one look at the test split, and export."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pruning_bootcamp.config import as_dict
+from pruning_bootcamp.evaluation import cost_of, evaluate_on, say_disagreement
+from pruning_bootcamp.exporters import deployable_copy
+from pruning_bootcamp.logs import LOGGER
+from pruning_bootcamp.models import build_model
+from pruning_bootcamp.pipeline.compression import Plan, section
+from pruning_bootcamp.pipeline.step import Desk, Figures, Network, Step
+from pruning_bootcamp.pipeline.training import as_shipped
+from pruning_bootcamp.pruning.pipeline_stages import PruningStage
+from pruning_bootcamp.stages import common
+from pruning_bootcamp.stages.profile import pair_latency
+from pruning_bootcamp.tools.datasets import Split
+from pruning_bootcamp.tools.metrics import compare_metrics
+from pruning_bootcamp.training.loop import fit
+
+EVALUATION, TEST, EXPORT = "evaluate", "test", "export"
+
+
+def add_dense(plan: Plan, checkpoint: str | None) -> None:
+    """The network that is compressed: trained here, or taken from the checkpoint (its content's hash)."""
+    cfg = plan.cfg
+    base: dict[str, Any] = {"seed": cfg.seed, "data": as_dict(cfg)["data"], "model": as_dict(cfg)["model"]}
+    base["data"].pop("batch_size")
+    if checkpoint is None:
+        settings, title, work = base | section(cfg, "train"), "Training the dense network", _train
+    else:
+        settings, title, work = base | {"checkpoint": checkpoint}, "Opening the dense network", _open
+    plan.steps.append(Step(plan.dense, title, None, work, settings))
+
+
+def add_evaluation(plan: Plan) -> None:
+    """Judged on the validation images; then the test images, once."""
+    cfg = plan.cfg
+    latency = as_dict(cfg)["profile"] if cfg.gates.min_latency_reduction_pct is not None else None
+    roles = {"dense": plan.dense, "before": plan.last}
+    stage = PruningStage.EVALUATING
+    for name, title, work in (
+        (EVALUATION, "Evaluating on the validation images", _evaluate),
+        (TEST, "Evaluating on the test images, once", _test),
+    ):
+        settings = {"latency": latency} if name == EVALUATION else {}
+        plan.steps.append(Step(name, title, stage, work, settings, roles))
+
+
+def add_export(plan: Plan) -> None:
+    settings = section(plan.cfg, "export")
+    title = f"Exporting: {plan.cfg.export.format}"
+    roles = {"dense": plan.dense, "before": plan.last}
+    plan.steps.append(Step(EXPORT, title, PruningStage.EXPORTING, _export, settings, roles))
+
+
+def _train(desk: Desk) -> Figures:
+    cfg = desk.cfg
+    recipe = common.recipe_for(cfg, desk.splits)
+    model = build_model(recipe.model, classes=recipe.classes, in_channels=recipe.in_channels, args=recipe.args)
+    result = fit(
+        model.to(desk.device),
+        desk.splits,
+        common.training_settings(cfg),
+        device=desk.device,
+        folder=desk.folder,
+        seed=cfg.seed,
+        hooks=[desk.watch],
+        fingerprint=desk.key,
+    )
+    desk.keep_network(Network(model, recipe))
+    accuracy = round(result.best_accuracy, 4)
+    return {
+        "val_accuracy": accuracy,
+        "epochs": len(result.history),
+        "best_epoch": result.best_epoch,
+        "summary": f"validation {accuracy:.2f}%, best of {len(result.history)} epochs",
+    }
+
+
+def _open(desk: Desk) -> Figures:
+    path = common.checkpoint_path(desk.cfg.checkpoint)
+    found = common.open_network(path, desk.cfg, desk.splits)
+    desk.keep_network(Network(found.model, found.recipe, found.masks))
+    return {"checkpoint": str(path), "summary": str(path)}
+
+
+def _accuracies(desk: Desk, split: Split) -> tuple[dict[str, Any], dict[str, Any]]:
+    """{"accuracy", "loss", "n"} of the dense network and of the final one, as it will be shipped."""
+    dense, final = desk.network("dense"), desk.network()
+    look: dict[str, Any] = {"device": desk.device, "batch_size": desk.cfg.data.batch_size, "progress": False}
+    before = evaluate_on(dense.model.to(desk.device), split, desk.splits, **look)
+    with as_shipped(Network(final.model.to(desk.device), final.recipe, final.masks, final.ranges)) as model:
+        after = evaluate_on(model, split, desk.splits, **look)
+    LOGGER.info("Dense: %.2f%%, compressed: %.2f%% (%d images)", before["accuracy"], after["accuracy"], after["n"])
+    return before, after
+
+
+def _evaluate(desk: Desk) -> Figures:
+    cfg, dense, final = desk.cfg, desk.network("dense"), desk.network()
+    before, after = _accuracies(desk, desk.splits.val)
+    baseline, _ = cost_of(dense.model.cpu(), common.example_input(dense.recipe))
+    cost, flops = cost_of(final.model.cpu(), common.example_input(final.recipe), final.masks)
+    say_disagreement(flops)
+    baseline["accuracy"], figures = round(before["accuracy"], 4), {"accuracy": round(after["accuracy"], 4), **cost}
+    if cfg.gates.min_latency_reduction_pct is not None:
+        models = {"baseline": deployable_copy(dense.model), "pruned": deployable_copy(final.model)}
+        timed = pair_latency(cfg, models, final.recipe, desk.device)
+        for where, stats in ((baseline, timed["baseline"]), (figures, timed["pruned"])):
+            where |= {"latency_ms": stats.median_ms, "throughput_fps": stats.throughput_fps}
+    compared = compare_metrics(baseline, figures)
+    summary = f"validation {after['accuracy']:.2f}%, dense {before['accuracy']:.2f}%"
+    return {**figures, **compared, "images": after["n"], "baseline": baseline, "summary": summary}
+
+
+def _test(desk: Desk) -> Figures:
+    before, after = _accuracies(desk, desk.splits.test)
+    return {
+        "accuracy": round(after["accuracy"], 4),
+        "loss": round(after["loss"], 6),
+        "images": after["n"],
+        "accuracy_drop": round(before["accuracy"] - after["accuracy"], 4),
+        "baseline": {"accuracy": round(before["accuracy"], 4), "loss": round(before["loss"], 6)},
+        "summary": f"test {after['accuracy']:.2f}%, dense {before['accuracy']:.2f}%",
+    }
+
+
+def _export(desk: Desk) -> Figures:
+    from pruning_bootcamp.stages.export import export_network
+
+    final = desk.network()
+    files = export_network(desk.cfg, final.model, final.recipe, final.masks, desk.folder, desk.splits)
+    sizes = ", ".join(f"{name} {file['size_mb']:.3f} MB" for name, file in files.items())
+    return {"files": files, "dense_size_mb": _dense_size_mb(desk.network("dense")), "summary": sizes}
+
+
+def _dense_size_mb(dense: Network) -> float:
+    """What the dense network's float32 weights take on disk, as a safetensors file and nothing else."""
+    import safetensors.torch
+
+    state = {name: value.detach().clone().contiguous() for name, value in dense.model.cpu().state_dict().items()}
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "dense.safetensors"
+        safetensors.torch.save_file(state, path)
+        return path.stat().st_size / 1e6

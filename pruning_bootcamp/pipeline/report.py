@@ -1,0 +1,142 @@
+"""report.md of a pipeline, and the model card that goes with the exported files."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pruning_bootcamp.config import Config
+from pruning_bootcamp.pipeline.gates import Verdict
+from pruning_bootcamp.pipeline.status import Status
+from pruning_bootcamp.reporting import comparison_rows, markdown_table
+
+
+def pipeline_report(cfg: Config, metrics: Mapping[str, Any], verdicts: Sequence[Verdict], status: Status) -> str:
+    """Figures, gates, sizes, and the stages with their time and memory; of a stopped pipeline what there is."""
+    parts = [f"# Pipeline {cfg.name}: {cfg.model.name} on {cfg.data.name}"]
+    if status.state == "failed":
+        parts.append(f"**Stopped: {status.reason}** Nothing was exported.")
+    for where, images in (("validation", "chosen on"), ("test", "read once")):
+        if where in metrics:
+            figures = metrics[where]
+            parts += [
+                f"## On {figures['images']} {where} images ({images})",
+                markdown_table(["figure", "dense", "compressed"], comparison_rows(figures["baseline"], figures)),
+                f"- accuracy drop: {figures['accuracy_drop']:.2f} points",
+            ]
+    if "test" in metrics:
+        parts.append(f"One seed ({cfg.seed}): no spread is claimed.")
+    if verdicts:
+        rows = [
+            [verdict.gate, verdict.asked, verdict.found, verdict.where, "met" if verdict.met else "**failed**"]
+            for verdict in verdicts
+        ]
+        parts += ["## Gates", markdown_table(["gate", "asked", "found", "where", ""], rows)]
+    if metrics.get("files"):
+        parts += ["## Files", size_table(metrics)]
+    if fall_backs := metrics.get("fall_backs"):
+        parts += ["## Done otherwise than asked", "\n".join(f"- {text}" for text in fall_backs)]
+    rows = [
+        [
+            line.stage or "Dense network",
+            line.title,
+            line.state,
+            "" if line.seconds is None else f"{line.seconds:.1f}",
+            "" if line.peak_memory_mb is None else f"{line.peak_memory_mb:.0f}",
+            line.text,
+        ]
+        for line in status.steps
+    ]
+    header = ["stage", "step", "", "seconds", "peak memory (MiB)", "what came out"]
+    parts += ["## Stages", markdown_table(header, rows)]
+    parts += ["## Again", "```\npruning-bootcamp pipeline run -c config.yaml --save-dir DIR\n```"]
+    return "\n\n".join(parts) + "\n"
+
+
+def size_table(metrics: Mapping[str, Any]) -> str:
+    """Every exported file on disk against the dense network's float32 weights on disk."""
+    dense = metrics["dense_size_mb"]
+    rows = [["dense weights (float32)", f"{dense:.4f}", "1.00", ""]]
+    for name, file in metrics["files"].items():
+        rows.append([name, f"{file['size_mb']:.4f}", f"{dense / file['size_mb']:.2f}", _proof(file)])
+    return markdown_table(["file", "MB on disk", "times smaller", "proof"], rows)
+
+
+def _proof(file: Mapping[str, Any]) -> str:
+    if not file["verified"]:
+        return "not verified"
+    if file.get("agreement") is not None:
+        return f"same class on {100 * file['agreement']:.2f}% of {file['agreement_images']} validation images"
+    return f"largest difference {file['max_difference']:.1e}"
+
+
+def model_card(
+    cfg: Config, metrics: Mapping[str, Any], status: Status, files: Mapping[str, Path], classes: Sequence[str]
+) -> str:
+    """What the network is, how it was made, what it does and does not; licences and hashes. With a YAML head."""
+    test, card = metrics["test"], cfg.card
+    head = {
+        "license": card.license or "unknown",
+        "datasets": [cfg.data.name],
+        "metrics": ["accuracy"],
+        "tags": ["pruning", "image-classification", cfg.model.name],
+        "model-index": [
+            {
+                "name": cfg.name,
+                "results": [
+                    {
+                        "task": {"type": "image-classification"},
+                        "dataset": {"name": cfg.data.name, "type": cfg.data.name, "split": "test"},
+                        "metrics": [{"type": "accuracy", "value": test["accuracy"]}],
+                    }
+                ],
+            }
+        ],
+    }
+    recipe = metrics["input"]
+    steps = [f"{n}. {line.title}. {line.text}".rstrip() for n, line in enumerate(_worked(status), start=1)]
+    known = ", ".join(classes[:20]) + (" ..." if len(classes) > 20 else "")
+    limits = [
+        f"It knows {len(classes)} classes and nothing else: {known}. Any other image gets one of them too.",
+        f"Accuracy was measured on {test['images']} test images of {cfg.data.name}, once, with one seed; other images, "
+        "cameras or groups of people were not measured.",
+        "What pruning and quantisation take away is not spread evenly: rare classes can lose more than the average.",
+        *card.limits,
+    ]
+    hashes = [[path.name, f"{path.stat().st_size:,}", sha256(path)] for path in files.values()]
+    parts = [
+        f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---",
+        f"# {cfg.name}",
+        f"{cfg.model.name}, compressed by pruning_bootcamp; it puts {recipe['shape']} images of {cfg.data.name} into "
+        f"one of {len(classes)} classes.",
+        "## Use",
+        card.intended_use or "The makers have not said what it is for.",
+        f"Input: float32 [batch, {', '.join(recipe['shape'].split('x'))}], values in [0, 1] minus mean {recipe['mean']}"
+        f" over std {recipe['std']}. Output: one score a class, in the order above all.",
+        "## How it was made",
+        "\n".join(steps),
+        "## What it does",
+        markdown_table(["figure", "dense", "compressed"], comparison_rows(test["baseline"], test)),
+        f"Test images: {test['images']}, read once, after every choice was made on validation images. "
+        f"Accuracy drop: {test['accuracy_drop']:.2f} points.",
+        size_table(metrics),
+        "## Limits",
+        "\n".join(f"- {text}" for text in limits),
+        "## Licences",
+        f"- weights: {card.license or 'not stated'}\n- training data ({cfg.data.name}): "
+        f"{card.data_license or 'not stated'}\n- authors: {', '.join(card.authors) or 'not stated'}",
+        "## Files",
+        markdown_table(["file", "bytes", "SHA-256"], hashes),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _worked(status: Status) -> list[Any]:
+    return [line for line in status.steps if line.state in ("done", "reused") and line.stage != "Exporting"]
+
+
+def sha256(path: Path) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,207 @@
+"""Where a pipeline stands: kept in status.yaml at every change, so that another terminal can see it."""
+
+import contextlib
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.locks import owner_of
+from pruning_bootcamp.logs import LOGGER
+from pruning_bootcamp.pipeline.step import Done, Step
+from pruning_bootcamp.pruning.pipeline_stages import PruningStage
+from pruning_bootcamp.runs import TEMPORARY_PREFIX, read_yaml, write_yaml
+from pruning_bootcamp.training.hooks import Hook, StepState
+
+STATUS = "status.yaml"
+State = Literal["waiting", "running", "done", "reused", "skipped", "failed", "interrupted"]
+_EVERY_SECONDS = 1.0
+
+
+@dataclass
+class StepStatus:
+    """One line of the view."""
+
+    name: str
+    title: str
+    stage: str | None
+    state: State = "waiting"
+    seconds: float | None = None
+    peak_memory_mb: float | None = None
+    begun: float | None = None
+    """seconds since the epoch, while it runs"""
+    first: int = 0
+    """where this process took the training up"""
+    done: int = 0
+    total: int = 0
+    """of the steps of a training"""
+    text: str = ""
+
+
+@dataclass
+class Status:
+    """The whole pipeline."""
+
+    name: str
+    command: str
+    stage: str = PruningStage.IDLE.display_name
+    state: Literal["running", "complete", "failed", "interrupted"] = "running"
+    reason: str = ""
+    begun: float = 0.0
+    updated: float = 0.0
+    steps: list[StepStatus] = field(default_factory=list)
+    transitions: list[dict[str, Any]] = field(default_factory=list)
+    """{"time", "from", "to", "seconds" in the stage that ended, "peak_memory_mb"}"""
+
+
+class Board:
+    """Keeps the status, in memory for the view and in status.yaml for everybody else, and logs every transition."""
+
+    def __init__(self, folder: Path, name: str, command: str, steps: Sequence[Step]) -> None:
+        self._path = folder / STATUS
+        now = time.time()
+        lines = [StepStatus(step.name, step.title, step.stage and step.stage.display_name) for step in steps]
+        self.status = Status(name, command, begun=now, updated=now, steps=lines)
+        self._stage_begun, self._stage_memory = now, 0.0
+        self._written = 0.0
+        self._write()
+
+    def line(self, step: Step) -> StepStatus:
+        return next(line for line in self.status.steps if line.name == step.name)
+
+    def skip(self, step: Step) -> None:
+        line = self.line(step)
+        line.state, line.text = "skipped", step.skipped or ""
+        LOGGER.info("\n=== %s: skipped, %s ===", step.title, step.skipped)
+        self._write()
+
+    def reuse(self, step: Step, done: Done) -> None:
+        self._to(step.stage)
+        line = self.line(step)
+        line.state, line.seconds, line.peak_memory_mb = "reused", done.seconds, done.peak_memory_mb
+        line.text = str(done.figures.get("summary", ""))
+        LOGGER.info("\n=== %s: already done, kept in %s ===", step.title, done.folder.name)
+        self._write()
+
+    def begin(self, step: Step) -> None:
+        self._to(step.stage)
+        line = self.line(step)
+        line.state, line.begun = "running", time.time()
+        LOGGER.info("\n=== %s ===", step.title)
+        self._write()
+
+    def progress(self, step: Step, done: int, total: int, text: str) -> None:
+        """How far the step's training is; the file follows once a second."""
+        line = self.line(step)
+        line.done, line.total, line.text = done, total, text
+        if time.time() - self._written >= _EVERY_SECONDS:
+            self._write(lightly=True)
+
+    def end(self, step: Step, done: Done) -> None:
+        line = self.line(step)
+        line.state, line.seconds, line.peak_memory_mb, line.begun = "done", done.seconds, done.peak_memory_mb, None
+        line.text = str(done.figures.get("summary", ""))
+        self._stage_memory = max(self._stage_memory, done.peak_memory_mb)
+        LOGGER.info("%s: took %.1f s, peak memory %.0f MiB", step.title, done.seconds, done.peak_memory_mb)
+        self._write()
+
+    def complete(self) -> None:
+        self._to(PruningStage.COMPLETE)
+        self.status.state = "complete"
+        self._write()
+
+    def fail(self, reason: str, interrupted: bool = False) -> None:
+        """The end of a run that did not get through; what is finished stays."""
+        for line in self.status.steps:
+            if line.state == "running":
+                line.state, line.begun = ("interrupted" if interrupted else "failed"), None
+        if not interrupted:
+            self._to(PruningStage.FAILED)
+        self.status.state, self.status.reason = ("interrupted" if interrupted else "failed"), reason
+        with contextlib.suppress(BootcampError):  # the disk that failed us may fail again; the error itself counts
+            self._write()
+
+    def _to(self, stage: PruningStage | None) -> None:
+        if stage is None or stage.display_name == self.status.stage:
+            return
+        now = time.time()
+        transition = {
+            "time": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now)),
+            "from": self.status.stage,
+            "to": stage.display_name,
+            "seconds": round(now - self._stage_begun, 2),
+            "peak_memory_mb": round(self._stage_memory, 1),
+        }
+        self.status.transitions.append(transition)
+        LOGGER.info(
+            "Stage: %s -> %s (after %.1f s, peak memory %.0f MiB)",
+            transition["from"],
+            transition["to"],
+            transition["seconds"],
+            transition["peak_memory_mb"],
+        )
+        self.status.stage, self._stage_begun, self._stage_memory = stage.display_name, now, 0.0
+
+    def _write(self, lightly: bool = False) -> None:
+        self._written = self.status.updated = time.time()
+        if not lightly:
+            write_yaml(self._path, asdict(self.status))
+            return
+        # progress only: a reader sees the old file or the new one, and nothing waits for the disk
+        temporary = self._path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{STATUS}")
+        with contextlib.suppress(OSError):
+            temporary.write_text(yaml.safe_dump(asdict(self.status), sort_keys=False), encoding="utf-8")
+            os.replace(temporary, self._path)
+
+
+class Watch(Hook):
+    """Tells the board after every step of a training how far it is."""
+
+    shows_progress = True
+
+    def __init__(self, board: Board, step: Step) -> None:
+        self._board, self._step, self._text = board, step, ""
+
+    def on_start(self, state: StepState) -> None:
+        line = self._board.line(self._step)
+        line.first, line.begun = state.step, time.time()
+        self._tell(state)
+
+    def on_step_end(self, state: StepState) -> None:
+        self._tell(state)
+
+    def on_epoch_end(self, state: StepState) -> None:
+        self._text = f"epoch {state.epoch}: validation {state.metrics['val_accuracy']:.2f}%"
+        self._tell(state)
+
+    def _tell(self, state: StepState) -> None:
+        self._board.progress(self._step, state.step, state.total_steps, self._text)
+
+
+def read_status(folder: Path) -> Status:
+    """What status.yaml says; a pipeline that says it runs and whose process is gone is interrupted."""
+    content = read_yaml(folder / STATUS)
+    try:
+        steps = [StepStatus(**_known(StepStatus, line)) for line in content["steps"]]
+        status = Status(**{**_known(Status, content), "steps": steps})
+        numbers = (status.begun, status.updated, *(line.done + line.total for line in steps))
+        assert all(isinstance(number, int | float) for number in numbers)
+    except (KeyError, TypeError, ValueError, AssertionError) as error:
+        raise BootcampError(
+            f"{folder / STATUS}: is damaged ({type(error).__name__}). The next run writes it anew."
+        ) from error
+    if status.state == "running" and owner_of(folder) is None:
+        status.state, status.reason = "interrupted", "its process is gone"
+        for line in steps:
+            if line.state == "running":
+                line.state, line.begun = "interrupted", None
+    return status
+
+
+def _known(kind: Any, content: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in dict(content).items() if key in kind.__dataclass_fields__}
