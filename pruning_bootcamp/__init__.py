@@ -7,6 +7,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from pruning_bootcamp.checkpoints import load_model as load_model
     from pruning_bootcamp.errors import BootcampError as BootcampError
+    from pruning_bootcamp.training.compression import CompressionPipeline as CompressionPipeline
 
 
 def __getattr__(name: str) -> Any:
@@ -19,4 +20,8 @@ def __getattr__(name: str) -> Any:
         from pruning_bootcamp.errors import BootcampError
 
         return BootcampError
+    if name == "CompressionPipeline":
+        from pruning_bootcamp.training.compression import CompressionPipeline
+
+        return CompressionPipeline
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,362 @@
+"""CompressionPipeline: quantise, prune and distil on your own DataLoaders, until the file is as small as asked."""
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pruning_bootcamp.checkpoints.sparse import read_sparse, write_sparse
+from pruning_bootcamp.errors import BootcampError, unknown
+from pruning_bootcamp.logs import LOGGER
+from pruning_bootcamp.pruning.magnitude_pruner import MagnitudePruner
+from pruning_bootcamp.pruning.targets import find_targets
+from pruning_bootcamp.runs import atomic_path
+from pruning_bootcamp.runtime import choose_device, preserved_rng
+from pruning_bootcamp.tools.modes import detached_clone
+from pruning_bootcamp.training.iterative import IterativePruningTrainer, Loader
+from pruning_bootcamp.training.losses import distillation
+from pruning_bootcamp.training.quantize import QuantizationAware, quantization_aware, round_weights
+
+STAGES = ("quantize", "prune", "distill")
+_RANGES = "activation_ranges"
+# Training after the pruning changes how well the file deflates: this much room is left for it.
+_MARGIN = 0.03
+_PRECISION = 0.001  # of the sparsity that is searched for
+
+
+class CompressionPipeline:
+    """Makes a network's file `target_compression` times smaller than its dense float32 file, or says what stops it.
+
+    Stages, in any order that makes sense: `quantize` trains with 8-bit weights and inputs (and every stage after it
+    does), `prune` prunes and retrains in rounds to the sparsity that the target needs, at most `max_sparsity`, and
+    `distill` trains after the network as it was given, by `distill_weight` of the loss (Hinton et al., 2015). The
+    model is trained in place; it and the data are as in `IterativePruningTrainer`. `target_layers` are the layers to
+    prune, `exclude` those that stay in float32, both as in `find_targets`. Weights that are zero stay zero.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        target_compression: float = 10.0,
+        *,
+        stages: Sequence[str] = STAGES,
+        max_sparsity: float = 0.95,
+        target_layers: Sequence[str] | None = None,
+        exclude: Sequence[str] = (),
+        distill_weight: float = 0.5,
+        temperature: float = 4.0,
+        device: str = "auto",
+        seed: int = 0,
+    ) -> None:
+        problems = check_stages(stages)
+        if not target_compression >= 1:
+            problems.append(f"target_compression: {target_compression} is not 1 or more.")
+        if not 0 < max_sparsity < 1:
+            problems.append(f"max_sparsity: {max_sparsity} is not between 0 and 1.")
+        if not 0 < distill_weight <= 1 or not temperature > 0:
+            problems.append(
+                f"distill_weight: {distill_weight} must be in (0, 1], and temperature: {temperature} above 0."
+            )
+        if problems:
+            raise BootcampError(*problems, where="CompressionPipeline")
+        self.device, _ = choose_device(device)
+        self.model = model.to(self.device)
+        self.target_compression, self.max_sparsity = target_compression, max_sparsity
+        self.stages, self.target_layers, self.exclude = tuple(stages), target_layers, tuple(exclude)
+        self.distill_weight, self.temperature = distill_weight, temperature
+        self.seed = seed
+        self.masks = _zeros_that_are_there(model, target_layers)
+        """name -> True where a weight stays"""
+        self.ranges: dict[str, Tensor] = {}
+        """of the layers' inputs, for `quantized_evaluation`, when the network is quantised"""
+        self._int8 = "quantize" in stages
+        self._quantized: QuantizationAware | None = None
+        self._begun = self._finished = False
+
+    def run_pipeline(
+        self,
+        train_loader: Loader,
+        val_loader: Loader,
+        qat_epochs: int = 3,
+        pruning_epochs: int = 3,
+        distillation_epochs: int = 5,
+        learning_rate: float = 1e-4,
+    ) -> dict[str, Any]:
+        """All stages; what was reached at which price, and each stage's figures in `stages`.
+
+        `pruning_epochs` is the number of rounds, each with one epoch of retraining. `compression_ratio` is the dense
+        float32 safetensors file over the file of `save`, both measured on disk; where it stays below the target,
+        `target_reached` is False and `limit` says why. Accuracy is in percent of the targets. Afterwards the model
+        holds the weights of the file; evaluate it in `quantized_evaluation(model, pipeline.ranges)`.
+        """
+        epochs = {"quantize": qat_epochs, "prune": pruning_epochs, "distill": distillation_epochs}
+        if min(epochs.values()) < 0 or not learning_rate > 0:
+            raise BootcampError("run_pipeline: the epochs must be 0 or more, and learning_rate above 0.")
+        if self._begun:
+            raise BootcampError("run_pipeline: this pipeline has run. Make a new one with the dense model.")
+        dense_bytes = _dense_bytes(self.model)
+        allowed = dense_bytes / self.target_compression
+        first = self._bytes(detached_clone(self.model))  # what can't be rounded or kept is an error before any training
+        LOGGER.info("Dense file: %s bytes; as it is, compressed: %s; wanted: %s", dense_bytes, first, int(allowed))
+        teacher = detached_clone(self.model).eval().requires_grad_(False) if "distill" in self.stages else None
+        dense = self._trainer().judge(val_loader)
+        entries: list[dict[str, Any]] = []
+        self._begun = True
+
+        def note(stage: str, figures: Mapping[str, Any]) -> None:
+            size = self._bytes(detached_clone(self.model))
+            about = {"sparsity": self.sparsity, "compressed_bytes": size, "compression_ratio": dense_bytes / size}
+            entries.append({"stage": stage, **self._trainer().judge(val_loader), **about, **figures})
+            LOGGER.info(
+                "%s: accuracy %.2f%%, %.2f%% pruned, %.2fx smaller",
+                *(stage, entries[-1]["accuracy"], 100 * self.sparsity, dense_bytes / size),
+            )
+
+        with contextlib.ExitStack() as inside:
+            for number, stage in enumerate(self.stages):
+                figures: dict[str, Any] = {}
+                if stage == "quantize":
+                    self._quantized = inside.enter_context(quantization_aware(self.model, exclude=self.exclude))
+                    if epochs[stage] == 0:
+                        self._quantized.calibrate(train_loader)
+                if stage == "prune":
+                    figures = self._prune(train_loader, val_loader, epochs[stage], learning_rate, allowed, number)
+                else:
+                    trainer = self._trainer(seed=number, teacher=teacher if stage == "distill" else None)
+                    figures["train_loss"] = trainer.learn(train_loader, epochs[stage], learning_rate)
+                note(stage, figures)
+            if self._prune_the_rest(allowed, entries[-1]["compressed_bytes"]):
+                note("prune the rest", {})
+            if self._int8:
+                round_weights(self.model, self.masks, self.exclude)
+            final = self._trainer().judge(val_loader)
+        self.ranges = self._quantized.ranges if self._quantized is not None else {}
+        self._finished = True
+        size = self._bytes(detached_clone(self.model))
+        return {
+            "target_compression": self.target_compression,
+            "compression_ratio": dense_bytes / size,
+            "target_reached": size <= allowed,
+            "limit": None if size <= allowed else self._limit(dense_bytes),
+            "dense_bytes": dense_bytes,
+            "compressed_bytes": size,
+            "achieved_sparsity": self.sparsity,
+            "dense_accuracy": dense["accuracy"],
+            "final_accuracy": final["accuracy"],
+            "dense_perplexity": dense["perplexity"],
+            "final_perplexity": final["perplexity"],
+            "perplexity_degradation": final["perplexity"] / dense["perplexity"] - 1,
+            "not_quantized": dict(self._quantized.left_out) if self._quantized is not None else {},
+            "stages": entries,
+        }
+
+    @property
+    def sparsity(self) -> float:
+        """The share of the target layers' weights that is pruned."""
+        return sum(int((~keep).sum()) for keep in self.masks.values()) / sum(map(Tensor.numel, self.masks.values()))
+
+    def save(self, path: Path | str) -> None:
+        """Write the compressed file, all or nothing; `load_compressed` puts it into a network."""
+        if not self._finished:
+            raise BootcampError("save: there is nothing yet. Call run_pipeline first.")
+        with atomic_path(path) as temporary:
+            self._write(detached_clone(self.model), temporary)
+
+    def _trainer(self, *, seed: int = 0, teacher: nn.Module | None = None, **rounds: Any) -> "_Trainer":
+        same: dict[str, Any] = {"target_layers": self.target_layers, "device": str(self.device)}
+        trainer = _Trainer(self.model, **rounds, **same, seed=self.seed + 1000 * seed)
+        trainer.pruner.go_on(self.model, [], self.masks)
+        trainer.teacher, trainer.distill_weight, trainer.temperature = teacher, self.distill_weight, self.temperature
+        return trainer
+
+    def _prune(
+        self, train_loader: Loader, val_loader: Loader, epochs: int, learning_rate: float, allowed: float, seed: int
+    ) -> dict[str, Any]:
+        """Rounds of pruning and retraining to the sparsity that the target needs now, or as far as it may go."""
+        needed = needed_sparsity(self._bytes_at, (1 - _MARGIN) * allowed, self.sparsity, self.max_sparsity)
+        final = needed if needed is not None else max(self.max_sparsity, self.sparsity)
+        if final == self.sparsity:
+            LOGGER.info(
+                "prune: %s", "the file is small enough" if needed is not None else "max_sparsity is there already"
+            )
+            return {"train_loss": self._trainer(seed=seed).learn(train_loader, epochs, learning_rate), "history": []}
+        trainer = self._trainer(
+            seed=seed,
+            initial_sparsity=max(final / 2, self.sparsity),
+            final_sparsity=final,
+            num_iterations=max(epochs, 1),
+        )
+        results = trainer.run_iterative_pruning(train_loader, val_loader, min(epochs, 1), learning_rate)
+        self.masks = trainer.pruner.masks(self.model)
+        return {"history": results["history"]}
+
+    def _prune_the_rest(self, allowed: float, size: int) -> bool:
+        """The few weights more that the training since the search has made necessary; whether there were any."""
+        if size <= allowed or self.sparsity >= self.max_sparsity or "prune" not in self.stages:
+            return False
+        needed = needed_sparsity(self._bytes_at, allowed, self.sparsity, self.max_sparsity)
+        self.masks = self._pruned(self.model, needed if needed is not None else self.max_sparsity)
+        return True
+
+    def _pruned(self, network: nn.Module, sparsity: float) -> dict[str, Tensor]:
+        pruner = MagnitudePruner()
+        pruner.set_masks(network, self.masks)
+        pruner.prune_model(network, self.target_layers, sparsity)
+        return pruner.masks(network)
+
+    def _bytes_at(self, sparsity: float) -> int:
+        """Size of the file if the network as it is now were pruned so far."""
+        network = detached_clone(self.model)
+        self._pruned(network, sparsity)
+        return self._bytes(network)
+
+    def _bytes(self, network: nn.Module) -> int:
+        """Size of the network's compressed file on disk. The network is a copy."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "compressed"
+            self._write(network, path)
+            return path.stat().st_size
+
+    def _write(self, network: nn.Module, path: Path) -> None:
+        """The network, a copy, is rounded for it."""
+        rounded = round_weights(network, exclude=self.exclude) if self._int8 else {}
+        state = network.state_dict()
+        places = {state[name].data_ptr() for name in rounded}  # a weight that layers share has several names
+        int8 = [name for name, value in state.items() if value.numel() and value.data_ptr() in places]
+        ranges = self._quantized.ranges if self._quantized is not None else {}
+        about = json.dumps({name: values.tolist() for name, values in ranges.items()})
+        write_sparse(path, state, int8=int8, metadata={_RANGES: about} if ranges else {})
+
+    def _limit(self, dense_bytes: int) -> str:
+        """Why the file is not smaller, in words."""
+        if "prune" not in self.stages:
+            return "stages has no 'prune': nothing but rounding and deflating makes the file smaller."
+        network = detached_clone(self.model)
+        with torch.no_grad():
+            for weight in find_targets(network, include=self.target_layers or ()).values():
+                weight.zero_()
+        rest = self._bytes(network)
+        text = (
+            f"{self.sparsity:.1%} of the target layers' weights are pruned, and max_sparsity is "
+            f"{self.max_sparsity:.1%}. Without any of these weights the file would still have {rest:,} bytes (biases, "
+            f"batch norm, other layers, names), {dense_bytes / rest:.1f}x smaller than the dense one"
+        )
+        if dense_bytes / rest < self.target_compression:
+            return f"{text}: {self.target_compression:g}x is out of reach for pruning."
+        return f"{text}. Raise max_sparsity, or ask for less."
+
+
+def check_stages(stages: Sequence[str]) -> list[str]:
+    """Every reason why these stages, in this order, make no sense."""
+    problems = [f"stages: {unknown('stage', stage, STAGES)}" for stage in stages if stage not in STAGES]
+    counts = {stage: stages.count(stage) for stage in STAGES}
+    problems += [f"stages: '{stage}' is there {count} times." for stage, count in counts.items() if count > 1]
+    if not stages:
+        problems.append(f"stages: there is none. Name some of {', '.join(STAGES)}.")
+    elif stages[0] == "distill":
+        problems.append(
+            "stages: 'distill' is first, but it brings a changed network back to the dense one, and nothing has "
+            "changed yet. Put 'quantize' or 'prune' before it."
+        )
+    return problems
+
+
+def needed_sparsity(bytes_at: Callable[[float], int], allowed: float, low: float, high: float) -> float | None:
+    """The sparsity from `low` to `high`, to 0.1 points, at which the file is just small enough; None: not even `high`.
+
+    Interpolated between measured sizes: writing a file takes its time, and sizes are almost straight lines.
+    """
+    above, below = bytes_at(low), bytes_at(max(low, high))
+    if above <= allowed:
+        return low
+    if below > allowed:
+        return None
+    while high - low > _PRECISION and below < 0.99 * allowed:
+        share = (above - allowed) / (above - below)
+        middle = low + (high - low) * min(max(share, 0.05), 0.95)
+        found = bytes_at(middle)
+        if found <= allowed:
+            high, below = middle, found
+        else:
+            low, above = middle, found
+    return high
+
+
+def load_compressed(model: nn.Module, path: Path | str) -> dict[str, Tensor]:
+    """Put a file of `CompressionPipeline.save` into the model; the ranges, for `quantized_evaluation`."""
+    file = read_sparse(Path(path))
+    try:
+        model.load_state_dict(file.tensors)
+    except RuntimeError as error:
+        raise BootcampError(f"{path}: is another network's file ({' '.join(str(error).split())}).") from None
+    return {name: torch.tensor(values) for name, values in json.loads(file.metadata.get(_RANGES, "{}")).items()}
+
+
+class _Trainer(IterativePruningTrainer):
+    """Its loops, with accuracy beside perplexity, and a teacher where there is one."""
+
+    teacher: nn.Module | None = None
+    distill_weight = 0.5
+    temperature = 4.0
+    _right, _targets = 0, 0
+
+    def judge(self, loader: Loader) -> dict[str, float]:
+        self._right, self._targets = 0, 0
+        perplexity = self.perplexity(loader)
+        return {"accuracy": 100 * self._right / self._targets, "perplexity": perplexity}
+
+    def learn(self, loader: Loader, epochs: int, learning_rate: float) -> list[float]:
+        """The mean training loss of each epoch; pruned weights stay zero."""
+        with preserved_rng():
+            torch.manual_seed(self.seed)
+            return self._retrain(loader, epochs, learning_rate)
+
+    def _loss(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, int]:
+        seen: list[Tensor] = []
+        handle = self.model.register_forward_hook(lambda module, given, output: seen.append(_logits(output)))
+        try:
+            loss, count = super()._loss(inputs, targets)
+        finally:
+            handle.remove()
+        targets = targets.to(self.device)
+        logits = seen[0][targets != -100]
+        self._right += int((logits.detach().argmax(-1) == targets[targets != -100]).sum())
+        self._targets += count
+        if self.teacher is not None and self.model.training:
+            with torch.no_grad():
+                taught = _logits(self.teacher(inputs.to(self.device)))[targets != -100]
+            distilled = distillation(logits, taught, self.temperature)
+            loss = (1 - self.distill_weight) * loss + self.distill_weight * distilled
+        return loss, count
+
+
+def _logits(output: Any) -> Tensor:
+    logits: Tensor = output[0] if isinstance(output, tuple) else getattr(output, "logits", output)
+    return logits
+
+
+def _zeros_that_are_there(model: nn.Module, target_layers: Sequence[str] | None) -> dict[str, Tensor]:
+    """Masks of the zeros in the target layers; a layer of nothing but zeros has not begun to learn, and is free."""
+    weights = find_targets(model, include=target_layers or ())
+    return {name: weight.detach().bool() | ~weight.detach().any() for name, weight in weights.items()}
+
+
+def _dense_bytes(model: nn.Module) -> int:
+    """Size on disk of the model's state as float32 in a safetensors file, a tensor of several names once."""
+    import safetensors.torch
+
+    tensors: dict[tuple[int, torch.Size], tuple[str, Tensor]] = {}
+    for name, value in model.state_dict().items():
+        kept = value.detach().cpu()
+        kept = kept.float() if kept.is_floating_point() else kept
+        key = (value.data_ptr() if value.numel() else len(tensors), value.shape)
+        tensors.setdefault(key, (name, kept.contiguous()))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "dense.safetensors"
+        safetensors.torch.save_file(dict(tensors.values()), path)
+        return path.stat().st_size

@@ -1,0 +1,441 @@
+"""Quantisation-aware training: the network learns with weights and inputs of 8 bits (Jacob et al., 2018)."""
+
+import contextlib
+import types
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from pruning_bootcamp.errors import BootcampError, listed, unknown
+from pruning_bootcamp.logs import LOGGER
+from pruning_bootcamp.pruning.masks import apply_masks
+from pruning_bootcamp.pruning.targets import matches
+from pruning_bootcamp.tools.modes import evaluation_mode
+from pruning_bootcamp.training.hooks import Hook, StepState
+
+_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+Layer = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
+_WEIGHT_LEVELS = 127  # -127..127: symmetric, so that 0 is a level and no channel needs a zero point
+_INPUT_LEVELS = 255  # 0..255
+# The range forgets like a moving average of this decay, faster at first: batch n counts 9 / (10 + n), later 1%.
+_DECAY = 0.99
+
+
+@contextlib.contextmanager
+def quantization_aware(model: nn.Module, *, exclude: Sequence[str] = ()) -> Iterator["QuantizationAware"]:
+    """Inside, every Conv1d/2d/3d and Linear computes with weight and input rounded to 8 bits; afterwards as before.
+
+    Weights: per output channel, symmetric, -127..127 times max|w| / 127, so zeros stay exact zeros. Inputs: per layer,
+    256 levels from the smallest to the largest value, both moving averages over the training batches, fixed in
+    evaluation; 0 is one of the levels. Gradients pass the rounding as if it were not there (straight-through; Bengio et
+    al., 2013), except for inputs outside the range. It is what onnxruntime's static quantisation with per-channel int8
+    weights computes.
+
+    Names, parameters, state_dict and classes stay as they are, so masks, hooks and checkpoints fit. Give what this
+    yields to `fit(..., hooks=[quantized])`: a killed training then goes on with its ranges. Layers that are not
+    quantised are in `.left_out` with the reason; `exclude` takes names as in `find_targets`. A copy made inside is
+    quantised too, for good, and goes by the model's ranges until it is trained itself: copy a teacher before.
+    """
+    layers, left_out = _choose(model, exclude)
+    quantized = QuantizationAware(model, layers, left_out)
+    LOGGER.info("Quantisation-aware: weights and inputs of %d layers in 8 bits", len(layers))
+    for name, reason in left_out.items():
+        LOGGER.info("  left out %s: %s", name, reason)
+    with _attached(layers, quantized._ranges):
+        yield quantized
+
+
+@contextlib.contextmanager
+def quantized_evaluation(model: nn.Module, ranges: Mapping[str, Tensor]) -> Iterator[None]:
+    """Inside, the model is in eval mode and computes in 8 bits in the layers that `ranges` (layer -> [smallest,
+    largest] input, as in `QuantizationAware.ranges`) names, as it did when they were taken."""
+    layers, _ = _choose(model, ())
+    if problems := [f"ranges: {unknown('layer', path, layers)}" for path in ranges if path not in layers]:
+        raise BootcampError(*problems)
+    quantized = QuantizationAware(model, {path: layers[path] for path in ranges}, {})
+    quantized.load_ranges(ranges)
+    with _attached(quantized.layers, quantized._ranges), evaluation_mode(model):
+        yield
+
+
+@torch.no_grad()
+def round_weights(
+    model: nn.Module, masks: Mapping[str, Tensor] | None = None, exclude: Sequence[str] = ()
+) -> dict[str, Tensor]:
+    """Put the weights that `quantization_aware` would quantise on their int8 grid, in place; name -> channels' scales.
+
+    Each weight is then exactly an integer in -127..127 times its channel's scale, which is the channel's max|w| / 127:
+    quantising them again changes no bit. What `masks` (True where it stays) prune is zero first.
+    """
+    layers, _ = _choose(model, exclude)
+    parameters = {id(parameter): name for name, parameter in model.named_parameters()}
+    problems, chosen = [], {}
+    for path, layer in layers.items():
+        name = parameters.get(id(layer.weight))
+        if name is None:
+            problems.append(f"{_weight_name(path)}: is computed from other parameters. Make it plain first.")
+        elif layer.weight.dtype not in (torch.float32, torch.float64):
+            problems.append(f"{name}: {layer.weight.dtype} can't hold int8 times a scale exactly. Use model.float().")
+        elif not bool(layer.weight.isfinite().all()):
+            problems.append(f"{name}: holds NaN or infinity.")
+        else:
+            chosen[name] = layer.weight
+    if problems:
+        raise BootcampError(*problems, where="round_weights")
+    if masks:
+        apply_masks(model, masks)
+    return {name: _round_in_place(weight) for name, weight in chosen.items()}
+
+
+def fake_quantize_weight(weight: Tensor) -> Tensor:
+    """The nearest of -127..127 times each output channel's scale; the gradient passes straight through."""
+    exact = _computing(weight)
+    rounded: Tensor = _Rounded.apply(exact, _per_channel(weight_scales(exact), exact))
+    return rounded.to(weight.dtype)
+
+
+@torch.no_grad()
+def weight_scales(weight: Tensor) -> Tensor:
+    """max|w| / 127 of each output channel; 1 for a channel of zeros (or so small that its scale is none)."""
+    scales = weight.flatten(1).abs().amax(1) / _WEIGHT_LEVELS
+    return torch.where(scales < torch.finfo(scales.dtype).tiny, 1.0, scales)  # NaN stays, to be seen in the loss
+
+
+def fake_quantize_input(values: Tensor, range_: Tensor) -> Tensor:
+    """The nearest of 256 levels between range_[0] and range_[1]; no gradient for values outside."""
+    exact = _computing(values)
+    scale, zero_point = _levels(range_.to(exact.dtype))
+    quantised: Tensor = _Clipped.apply(exact, scale, zero_point)
+    return quantised.to(values.dtype)
+
+
+class InputRange:
+    """Smallest and largest input of one layer, each a moving average over the batches that it was trained on."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.batches = 0
+        self.observing: bool | None = None
+        """None: when the layer is in training mode"""
+        self._values: Tensor | None = None
+        self._followed: InputRange | None = None
+
+    @property
+    def values(self) -> Tensor | None:
+        """[smallest, largest]; None when no batch was seen."""
+        return self._values if self._followed is None else self._followed.values
+
+    def set(self, values: Tensor, batches: int) -> None:
+        self._values, self.batches, self._followed = values, batches, None
+
+    def __call__(self, layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """As a forward pre-hook: it is copied with the layer, and keeps torch's fused transformer layers, which would
+        not call the layer at all, from being used."""
+        if inputs:
+            return (self.quantize(inputs[0], layer.training), *inputs[1:]), named
+        return inputs, {**named, "input": self.quantize(named["input"], layer.training)}
+
+    def quantize(self, values: Tensor, training: bool) -> Tensor:
+        if (training if self.observing is None else self.observing) and values.numel():
+            self._observe(values.detach())
+        range_ = self.values
+        if range_ is None:
+            raise BootcampError(
+                f"{self.name or 'the model'}: was not trained yet, so the range of its input is not known. Train "
+                "first, or call calibrate(batches) or load_ranges(ranges)."
+            )
+        return fake_quantize_input(values, range_.to(values.device))
+
+    def _observe(self, values: Tensor) -> None:
+        with torch.inference_mode(False):  # a range is for training too
+            found = torch.stack(torch.aminmax(values)).float()
+        # elsewhere than on the CPU the look would wait for the device: what is not finite is left out there
+        if found.device.type == "cpu" and not bool(found.isfinite().all()):
+            raise BootcampError(
+                f"{self.name or 'the model'}: its input holds NaN or infinity, which has no range to quantise by. "
+                "Lower the learning rate, or look at the data."
+            )
+        before = self.values
+        if self._followed is not None:
+            self.batches = self._followed.batches
+        if before is None:
+            self.set(found, 1)
+            return
+        decay = min(_DECAY, (1 + self.batches) / (10 + self.batches))
+        before = before.to(found.device)
+        self.set(torch.where(found.isfinite().all(), before.lerp(found, 1 - decay), before), self.batches + 1)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "InputRange":
+        """A copied network (a moving average of the weights) goes by this one's range until it is trained itself."""
+        copied = InputRange(self.name)
+        copied._followed = self
+        return copied
+
+
+class QuantizationAware(Hook):
+    """The quantised layers of a network and the ranges of their inputs, kept over a kill and agreed on by processes."""
+
+    def __init__(self, model: nn.Module, layers: Mapping[str, Layer], left_out: Mapping[str, str]) -> None:
+        self.model = model
+        self.layers = dict(layers)
+        """path -> layer"""
+        self.left_out = dict(left_out)
+        """every other weight of two dimensions or more -> reason"""
+        self._ranges = {path: InputRange(path) for path in layers}
+        self._epochs: dict[int, dict[str, Any]] = {}
+
+    @property
+    def weights(self) -> list[str]:
+        """Names of the quantised weights, each once."""
+        quantised = {id(layer.weight) for layer in self.layers.values()}
+        return [name for name, parameter in self.model.named_parameters() if id(parameter) in quantised]
+
+    @property
+    def ranges(self) -> dict[str, Tensor]:
+        """Layer -> [smallest, largest] of its input, of every layer that was trained; on the CPU, for `load_ranges`."""
+        found = {path: range_.values for path, range_ in self._ranges.items()}
+        known = {path: values.cpu().clone() for path, values in found.items() if values is not None}
+        if problems := [f"{path}: has had no finite input." for path, v in known.items() if not v.isfinite().all()]:
+            raise BootcampError(*problems, where="quantisation")
+        return known
+
+    def load_ranges(self, ranges: Mapping[str, Tensor]) -> None:
+        """Go by these ranges. Training then moves them slowly, as ranges of many batches."""
+        settled = round((10 * _DECAY - 1) / (1 - _DECAY))
+        self._set(ranges, dict.fromkeys(ranges, settled))
+
+    def calibrate(self, batches: Iterable[Any]) -> None:
+        """Take the ranges from inputs (or tuples that begin with them), in eval mode, without training."""
+        device = next(self.model.parameters()).device
+        with self._observing(), evaluation_mode(self.model), torch.no_grad():
+            for batch in batches:
+                inputs = batch[0] if isinstance(batch, tuple | list) else batch
+                self.model(inputs.to(device))
+
+    def use_epoch(self, epoch: int) -> None:
+        """Go by the ranges of that epoch's evaluation: `fit` ends with the weights of `FitResult.best_epoch`."""
+        if epoch not in self._epochs:
+            raise BootcampError(f"use_epoch: {unknown('epoch', epoch, map(str, self._epochs))}")
+        saved = self._epochs[epoch]
+        self._set(_unpacked(saved), dict(zip(saved["layers"], saved["batches"], strict=True)))
+
+    def on_start(self, state: StepState) -> None:
+        if state.model is not self.model:
+            raise BootcampError("hooks: this quantisation belongs to another network than the one to be trained.")
+        if not all(_is_quantized(layer) for layer in self.layers.values()):
+            raise BootcampError("hooks: quantization_aware has ended. Train inside its `with` block.")
+
+    def on_step_end(self, state: StepState) -> None:
+        """Several processes go by the mean of what each saw."""
+        if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+            return
+        device = next(self.model.parameters()).device
+        none = torch.zeros(3, device=device)
+        rows = []
+        for range_ in self._ranges.values():
+            values = range_.values
+            rows.append(none if values is None else torch.cat([values.to(device), none.new_ones(1)]))
+        sums = torch.stack(rows)
+        dist.all_reduce(sums)
+        for range_, values in zip(self._ranges.values(), sums, strict=True):
+            if range_.values is not None:
+                range_.set(values[:2] / values[2], range_.batches)
+
+    def on_epoch_end(self, state: StepState) -> None:
+        self._epochs[state.epoch] = self._packed()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"now": self._packed(), "epochs": dict(self._epochs)}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        now = saved["now"]
+        self._set(_unpacked(now), dict(zip(now["layers"], now["batches"], strict=True)))
+        self._epochs = dict(saved["epochs"])
+
+    def _set(self, ranges: Mapping[str, Tensor], batches: Mapping[str, int]) -> None:
+        problems = []
+        for path, values in ranges.items():
+            if path not in self._ranges:
+                problems.append(f"ranges: {unknown('layer', path, self._ranges)}")
+            elif values.shape != (2,) or not bool(values.isfinite().all()) or values[0] > values[1]:
+                problems.append(f"ranges: {path}: {values.tolist()} is not [smallest, largest].")
+        if problems:
+            raise BootcampError(*problems)
+        for path, values in ranges.items():
+            self._ranges[path].set(values.detach().float().clone(), batches[path])
+
+    def _packed(self) -> dict[str, Any]:
+        """The ranges in one tensor: a file of hundreds of small ones is slow."""
+        ranges = self.ranges
+        values = torch.stack(list(ranges.values())) if ranges else torch.empty(0, 2)
+        return {"layers": list(ranges), "values": values, "batches": [self._ranges[path].batches for path in ranges]}
+
+    @contextlib.contextmanager
+    def _observing(self) -> Iterator[None]:
+        for range_ in self._ranges.values():
+            range_.observing = True
+        try:
+            yield
+        finally:
+            for range_ in self._ranges.values():
+                range_.observing = None
+
+
+class _Rounded(torch.autograd.Function):
+    """round(x / scale) * scale, whose gradient is that of x."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(values: Tensor, scale: Tensor) -> Tensor:
+        return (values / scale).round_().mul_(scale)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        return gradients[0], None
+
+
+class _Clipped(torch.autograd.Function):
+    """The nearest of the levels 0..255; the gradient is that of x where its level is one of them, else 0."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(values: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
+        levels = (values / scale).round_().add_(zero_point)
+        return levels.clamp_(0, _INPUT_LEVELS).sub_(zero_point).mul_(scale)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        values, scale, zero_point = ctx.saved_tensors
+        levels = (values / scale).round_().add_(zero_point)
+        return gradients[0] * ((levels >= 0) & (levels <= _INPUT_LEVELS)), None, None
+
+
+def _levels(range_: Tensor) -> tuple[Tensor, Tensor]:
+    """Scale and zero point of the 256 levels. The range is widened to hold 0, which is a level to the bit."""
+    low, high = range_[0].clamp(max=0), range_[1].clamp(min=0)
+    scale = (high - low) / _INPUT_LEVELS
+    scale = torch.where(scale < torch.finfo(scale.dtype).tiny, 1.0, scale)  # no range at all: as onnxruntime does
+    return scale, (-low / scale).round().clamp(0, _INPUT_LEVELS)
+
+
+def _computing(values: Tensor) -> Tensor:
+    """Half precision has too few digits to find the level in."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
+def _per_channel(scales: Tensor, weight: Tensor) -> Tensor:
+    return scales.reshape(-1, *[1] * (weight.ndim - 1))
+
+
+def _round_in_place(weight: Tensor) -> Tensor:
+    codes = (weight / _per_channel(weight_scales(weight), weight)).round_().add_(0.0)  # -0.0 becomes 0.0
+    for _ in range(3):
+        # 127 * scale is rounded too, and in 1 of 128 channels gives back the scale's neighbour: once more, with that
+        scales = weight_scales(weight)
+        weight.copy_(codes * _per_channel(scales, weight))
+        if torch.equal(weight_scales(weight), scales):
+            return scales
+    raise AssertionError("the scale of a rounded channel is not its own")
+
+
+def _unpacked(packed: Mapping[str, Any]) -> dict[str, Tensor]:
+    return dict(zip(packed["layers"], packed["values"], strict=True))
+
+
+def _weight_name(path: str) -> str:
+    return f"{path}.weight".lstrip(".")
+
+
+@contextlib.contextmanager
+def _attached(layers: Mapping[str, Layer], ranges: Mapping[str, "InputRange"]) -> Iterator[None]:
+    """The layers compute in 8 bits. Nothing else of them changes, and a deep copy computes with its own weights."""
+    if again := [path or "the model" for path, layer in layers.items() if _is_quantized(layer)]:
+        raise BootcampError(f"quantisation: {listed(again, 3)}: quantised already, or copied from a model that is.")
+    handles = [layer.register_forward_pre_hook(ranges[path], with_kwargs=True) for path, layer in layers.items()]
+    for layer in layers.values():
+        layer.forward = types.MethodType(_forward, layer)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for layer in layers.values():
+            vars(layer).pop("forward", None)
+        for handle in handles:
+            handle.remove()
+
+
+def _forward(self: Any, input: Tensor) -> Tensor:  # noqa: A002  # as torch's layers call it
+    weight = fake_quantize_weight(self.weight)
+    if isinstance(self, nn.Linear):
+        return F.linear(input, weight, self.bias)
+    convolved: Tensor = self._conv_forward(input, weight, self.bias)
+    return convolved
+
+
+def _choose(model: nn.Module, exclude: Sequence[str]) -> tuple[dict[str, Layer], dict[str, str]]:
+    """The layers to quantise by path, and every other weight of two dimensions or more with the reason."""
+    if hasattr(model, "_orig_mod"):
+        raise BootcampError("quantisation: give the network itself, and compile it (if at all) inside.")
+    layers: dict[str, Layer] = {}
+    left_out: dict[str, str] = {}
+    attention = [module for module in model.modules() if isinstance(module, nn.MultiheadAttention)]
+    read_by_others = {part for module in attention for part in module.children()}
+    for path, module in model.named_modules():
+        if isinstance(module, _LAYERS):
+            if is_lazy(module.weight):
+                raise BootcampError(f"{path}: a lazy layer has no weight yet. Run one batch through the model first.")
+            if module in read_by_others:
+                left_out[_weight_name(path)] = "MultiheadAttention reads its weight itself"
+            elif reason := _own_way(module):
+                left_out[_weight_name(path)] = reason
+            else:
+                layers[path] = module
+            continue
+        for name, weight in module.named_parameters(path, recurse=False):
+            if is_lazy(weight) or weight.ndim > 1:
+                left_out[name] = f"{type(module).__name__}: only Conv1d, Conv2d, Conv3d and Linear are quantised"
+    names = {path: _weight_name(path) for path in layers}
+    everything = [*names.values(), *left_out]
+    problems = [
+        f"exclude: {unknown('layer', pattern, [name.removesuffix('.weight') for name in everything])}"
+        for pattern in exclude
+        if not any(matches(name, pattern) for name in everything)
+    ]
+    if problems:
+        raise BootcampError(*problems, where="quantisation")
+    for path, name in names.items():
+        pattern = next((pattern for pattern in exclude if matches(name, pattern)), None)
+        if pattern is not None:
+            left_out[name] = f"excluded by '{pattern}'"
+            del layers[path]
+    if not layers:
+        raise BootcampError("quantisation: the model has no Conv1d, Conv2d, Conv3d or Linear layer to quantise.")
+    return layers, left_out
+
+
+def _own_way(layer: Layer) -> str | None:
+    """Why what the layer computes can't be told from its type."""
+    kind, base = type(layer), next(base for base in _LAYERS if isinstance(layer, base))
+    if "forward" in vars(layer) and not _is_quantized(layer):
+        return "its forward pass was replaced"
+    if any(getattr(kind, name, None) is not getattr(base, name, None) for name in ("forward", "_conv_forward")):
+        return f"{kind.__name__} computes in a way of its own"
+    return None
+
+
+def _is_quantized(layer: nn.Module) -> bool:
+    return any(isinstance(hook, InputRange) for hook in layer._forward_pre_hooks.values())
