@@ -14,6 +14,7 @@ from pruning_bootcamp.pipeline.step import Desk, Figures, Network, Step
 from pruning_bootcamp.pipeline.training import as_shipped
 from pruning_bootcamp.pruning.pipeline_stages import PruningStage
 from pruning_bootcamp.stages import common
+from pruning_bootcamp.stages.export import export_network
 from pruning_bootcamp.stages.profile import pair_latency
 from pruning_bootcamp.tools.datasets import Split
 from pruning_bootcamp.tools.metrics import compare_metrics
@@ -127,10 +128,9 @@ def _test(desk: Desk) -> Figures:
 
 
 def _export(desk: Desk) -> Figures:
-    from pruning_bootcamp.stages.export import export_network
-
     final = desk.network()
     files = export_network(desk.cfg, final.model, final.recipe, final.masks, desk.folder, desk.splits)
+    files = {name: {**file, "file": Path(file["file"]).name} for name, file in files.items()}
     sizes = ", ".join(f"{name} {file['size_mb']:.3f} MB" for name, file in files.items())
     return {"files": files, "dense_size_mb": _dense_size_mb(desk.network("dense")), "summary": sizes}
 

@@ -1,0 +1,217 @@
+"""pipeline run, resume and status as a user types them: reuse, gates, locks, what is said and what is left."""
+
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from pruning_bootcamp import load_model
+from pruning_bootcamp.locks import locked
+
+Command = Callable[..., str]
+SMOKE = str(Path(__file__).resolve().parents[2] / "cfgs" / "smoke" / "pipeline.yaml")
+RUN = ("pipeline", "run", "-c", SMOKE, "--save-dir", "run")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, command: Command) -> Path:
+    folder = tmp_path_factory.mktemp("pipeline")
+    (folder / "said.txt").write_text(command(folder, *RUN))
+    return folder
+
+
+def content(path: Path) -> dict:
+    return yaml.safe_load(path.read_text())
+
+
+def done_in(text: str) -> int:
+    return text.count(": took ")
+
+
+def test_every_stage_runs_and_is_logged_with_time_and_memory(finished: Path) -> None:
+    said = (finished / "said.txt").read_text()
+    ways = [("Idle", "Calibrating"), ("Calibrating", "Computing Importance"), ("Computing Importance", "Pruning")]
+    ways += [("Pruning", "Fine-tuning"), ("Fine-tuning", "Evaluating"), ("Evaluating", "Exporting")]
+    for before, after in [*ways, ("Exporting", "Complete")]:
+        assert f"Stage: {before} -> {after} (after " in said
+    status = content(finished / "run" / "status.yaml")
+    assert status["state"] == "complete"
+    assert [(t["from"], t["to"]) for t in status["transitions"]] == [*ways, ("Exporting", "Complete")]
+    assert all(line["seconds"] >= 0 and line["peak_memory_mb"] > 100 for line in status["steps"])
+
+
+def test_what_ships_is_there_with_a_card_that_names_its_hash(finished: Path) -> None:
+    export = finished / "run" / "export"
+    card = (export / "model_card.md").read_text()
+    file = export / "model_sparse.safetensors"
+    assert hashlib.sha256(file.read_bytes()).hexdigest() in card
+    assert "not stated" in card  # a licence that nobody named is not made up
+    metrics = content(finished / "run" / "metrics.yaml")
+    assert metrics["status"] == "complete" and metrics["goal_met"] is True
+    assert metrics["files"]["sparse"]["size_mb"] == pytest.approx(file.stat().st_size / 1e6, abs=1e-6)
+    assert metrics["sparsity"] == pytest.approx(0.5, abs=1e-3)
+    model = load_model(finished / "run" / "pruned_model.pth")
+    assert model(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+
+
+def test_the_same_command_and_resume_are_no_ops(finished: Path, command: Command) -> None:
+    before = (finished / "run" / "metrics.yaml").read_bytes()
+    assert "already finished" in command(finished, *RUN)
+    assert "already finished" in command(finished, "pipeline", "resume", "--save-dir", "run")
+    assert (finished / "run" / "metrics.yaml").read_bytes() == before
+
+
+def test_a_later_setting_reuses_the_earlier_steps_and_going_back_reuses_all(finished: Path, command: Command) -> None:
+    first = content(finished / "run" / "metrics.yaml")
+    text = command(finished, *RUN, "quantize.lr=0.001")
+    assert text.count("already done, kept in") == 5  # dense, calibrate, score, prune, fine-tune
+    assert done_in(text) == 4  # quantize, two evaluations, export
+    text = command(finished, *RUN)
+    assert done_in(text) == 0 and text.count("already done, kept in") == 9
+    again = content(finished / "run" / "metrics.yaml")
+    first.pop("environment"), again.pop("environment")
+    assert again == first
+
+
+def test_the_sparsity_does_not_change_what_was_measured(finished: Path, command: Command) -> None:
+    text = command(finished, "pipeline", "run", "-c", SMOKE, "--save-dir", "run", "prune.sparsity=0.6")
+    assert text.count("already done, kept in") == 3  # dense, calibrate, score
+    command(finished, *RUN)
+
+
+def test_calibrating_is_skipped_for_magnitude(tmp_path: Path, finished: Path, command: Command) -> None:
+    text = command(finished, *RUN[:4], "--save-dir", "magnitude", "prune.score=magnitude")
+    assert "Calibrating: skipped, magnitude needs no images" in text
+    lines = {line["title"]: line["state"] for line in content(finished / "magnitude" / "status.yaml")["steps"]}
+    assert lines["Calibrating"] == "skipped"
+
+
+def test_a_failed_gate_names_figure_and_limit_and_exports_nothing(finished: Path, command: Command) -> None:
+    text = command(finished, *RUN[:4], "--save-dir", "gate", "gates.min_accuracy=99.9", expect=3)
+    assert "gates.min_accuracy: " in text and "asked for >= 99.9" in text and "validation images" in text
+    folder = finished / "gate"
+    assert not (folder / "export").exists() and not (folder / "pruned_model.pth").exists()
+    assert not list((folder / "stages").glob("test-*")), "the test split is not read once validation says no"
+    assert content(folder / "metrics.yaml")["status"] == "failed"
+    assert "**failed**" in (folder / "report.md").read_text()
+    assert content(folder / "status.yaml")["stage"] == "Failed"
+    shown = command(finished, "pipeline", "status", "--save-dir", "gate")
+    assert "failed" in shown and "99.9" in shown
+    text = command(finished, *RUN[:4], "--save-dir", "gate")  # the gate gone, what was done counts
+    assert done_in(text) == 2 and (folder / "export" / "model_card.md").exists()
+
+
+def test_a_file_that_is_too_big_is_not_left_lying_about(finished: Path, command: Command) -> None:
+    text = command(finished, *RUN[:4], "--save-dir", "big", "gates.max_size_mb=0.001", expect=3)
+    assert "gates.max_size_mb" in text and "sparse on disk" in text
+    assert not list((finished / "big").rglob("*.safetensors"))
+
+
+def test_a_fall_back_can_be_a_gate(finished: Path, command: Command) -> None:
+    arguments = ("prune.pattern=2:4", "prune.sparsity=null", "gates.no_fall_back=true")
+    text = command(finished, *RUN[:4], "--save-dir", "fall", *arguments, expect=3)
+    assert "gates.no_fall_back" in text and "skipped" in text
+
+
+def test_a_failed_gate_of_another_config_takes_the_finished_export_away(tmp_path: Path, command: Command) -> None:
+    command(tmp_path, *RUN)
+    command(tmp_path, *RUN, "gates.min_accuracy=99.9", expect=3)
+    assert not (tmp_path / "run" / "export").exists()
+    assert (tmp_path / "run" / "previous-1" / "export" / "model_card.md").exists(), "moved, not lost"
+
+
+def test_two_runs_on_one_folder_cannot_clash(finished: Path, command: Command) -> None:
+    with locked(finished / "run", "pruning-bootcamp pipeline run -c other.yaml"):
+        text = command(finished, *RUN, expect=2)
+        assert "is in use by `pruning-bootcamp pipeline run -c other.yaml`" in text and f"process {os.getpid()}" in text
+    assert not (finished / "run" / ".lock").exists()
+    command(finished, *RUN)
+
+
+def test_cut_then_zero_in_cycles_then_follow_the_dense_network_then_eight_bits(tmp_path: Path, command: Command) -> None:
+    steps = "pipeline.steps=[prune-structured, prune-unstructured, distill, quantize, fine-tune]"
+    shorter = ("recover.steps=3", "recover.images=64", "recover.batch_size=32", "structured.score=l1")
+    arguments = (steps, *shorter, "prune.iterations=2", "prune.score=magnitude", "structured.target_flops_reduction=0.3")
+    text = command(tmp_path, *RUN, *arguments)
+    assert "Slice proof: passed" in text and "cycle 2 of 2" in text
+    metrics = content(tmp_path / "run" / "metrics.yaml")
+    assert metrics["flops_reduction_pct"] == pytest.approx(30, abs=1.1)
+    assert metrics["sparsity"] == pytest.approx(0.5, abs=1e-3)
+
+
+def test_gradual_pruning_and_two_cycles_with_distillation(tmp_path: Path, command: Command) -> None:
+    command(tmp_path, *RUN, "prune.gradual=true", "pipeline.steps=[prune-unstructured]", "prune.score=magnitude")
+    assert content(tmp_path / "run" / "metrics.yaml")["sparsity"] == pytest.approx(0.5, abs=1e-3)
+    recover = ("recover.method=distill", "recover.steps=4", "recover.images=64", "recover.batch_size=32")
+    arguments = ("prune.iterations=2", "recover.grow=0.3", "pipeline.steps=[prune-unstructured]")
+    command(tmp_path, *RUN, *recover, *arguments, "fine_tune.enabled=false")
+    assert content(tmp_path / "run" / "metrics.yaml")["sparsity"] == pytest.approx(0.5, abs=1e-3)
+
+
+def test_from_a_checkpoint_and_from_a_factory_of_ones_own(tmp_path: Path, finished: Path, command: Command) -> None:
+    checkpoint = str(finished / "run" / "pruned_model.pth")
+    text = command(tmp_path, *RUN, "--checkpoint", checkpoint, "prune.sparsity=0.7")
+    assert "Opening the dense network" in text
+    assert content(tmp_path / "run" / "metrics.yaml")["sparsity"] == pytest.approx(0.7, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("pipeline.steps=[]",), "is empty"),
+        (("pipeline.steps=[prune-unstructured, quantise]",), "Did you mean 'quantize'?"),
+        (("pipeline.steps=[distill, prune-unstructured]",), "nothing to recover from yet"),
+        (("pipeline.steps=[quantize, prune-structured]",), "Put it before 'quantize'"),
+        (("pipeline.steps=[quantize, quantize]",), "comes twice"),
+        (("gates.export_verified=true",), "can't be met with export.verify=false"),
+        (("gates.min_acuracy=3",), "Did you mean 'min_accuracy'?"),
+        (("prune.rewind=0it",), "does not rewind"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_any_work(
+    tmp_path: Path, command: Command, arguments: tuple[str, ...], said: str
+) -> None:
+    text = command(tmp_path, *RUN, *arguments, expect=2)
+    assert said in text
+    assert not (tmp_path / "run").exists()
+
+
+def test_resume_and_status_where_there_is_nothing(tmp_path: Path, command: Command) -> None:
+    assert "no pipeline to go on with" in command(tmp_path, "pipeline", "resume", "--save-dir", "none", expect=2)
+    assert "there is no pipeline in" in command(tmp_path, "pipeline", "status", "--save-dir", "none", expect=2)
+
+
+def test_status_from_another_terminal_while_it_runs_and_after_a_kill(tmp_path: Path, command: Command) -> None:
+    arguments = ["-c", SMOKE, "--save-dir", "run", "train.epochs=400ep"]
+    program = [sys.executable, "-m", "pruning_bootcamp", "pipeline", "run", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(program, cwd=tmp_path, stdout=subprocess.DEVNULL, env=environment) as process:
+        status = tmp_path / "run" / "status.yaml"
+        deadline = time.monotonic() + 200
+        while not (status.exists() and any(line["done"] for line in content(status)["steps"])):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.1)
+        shown = command(tmp_path, "pipeline", "status", "--save-dir", "run")
+        assert "running" in shown and "left" in shown and f"process {process.pid}" in shown
+        assert "is in use by" in command(tmp_path, "pipeline", "resume", "--save-dir", "run", expect=2)
+        process.kill()
+    shown = command(tmp_path, "pipeline", "status", "--save-dir", "run")
+    assert "interrupted" in shown and "pipeline resume --save-dir run" in shown
+
+
+def test_a_damaged_result_is_made_again(tmp_path: Path, command: Command) -> None:
+    command(tmp_path, *RUN)
+    [folder] = (tmp_path / "run" / "stages").glob("2-quantize-train-*")
+    whole = (folder / "network.pth").read_bytes()
+    (folder / "network.pth").write_bytes(whole[:100])
+    (tmp_path / "run" / "metrics.yaml").unlink()
+    text = command(tmp_path, *RUN)
+    assert "its files are not as they were left" in text and done_in(text) == 1
+    assert (folder / "network.pth").read_bytes() == whole

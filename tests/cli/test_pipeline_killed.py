@@ -1,0 +1,37 @@
+"""A whole pipeline under a killer (benchmarks/kills.py): 50 kills at random moments, and what each write can leave."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+KILLER = Path(__file__).resolve().parents[2] / "benchmarks" / "kills.py"
+
+
+def killed(*options: str) -> dict:
+    """The summary; the test fails with it when anything differed from the unbroken run."""
+    program = [sys.executable, str(KILLER), *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(program, capture_output=True, text=True, env=environment, timeout=3000)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    return yaml.safe_load(done.stdout)
+
+
+@pytest.mark.timeout(900)
+def test_some_kills_states_and_failing_disks(tmp_path: Path) -> None:
+    summary = killed("--kills", "10", "--writes", "12", "--faults", "6")
+    assert summary["kills"]["sent"] == 10
+    assert summary["writes"]["tried"] == 12 and summary["writes"]["states"] > 30
+    for fault in ("full_disk", "read_only"):
+        assert summary[fault]["tried"] == 6 and summary[fault].get("exit 2", 0) >= 4
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_fifty_kills_every_state_and_every_failing_write() -> None:
+    summary = killed("--kills", "50")
+    assert summary["kills"]["sent"] == 50
+    assert summary["writes"]["tried"] == summary["writes"]["states"]

@@ -1,0 +1,162 @@
+"""The parts of a pipeline that only decide: gates, keys, orders; and the lock and the status on their own."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from pruning_bootcamp.config import load
+from pruning_bootcamp.config.fields import GatesConfig
+from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.locks import NAME, locked, owner_of
+from pruning_bootcamp.pipeline import gates
+from pruning_bootcamp.pipeline.commands import make_plan
+from pruning_bootcamp.pipeline.compression import COMPRESSIONS, check_order
+from pruning_bootcamp.pipeline.machine import RESULT, key_of, keys_of, read_result, sizes_in
+from pruning_bootcamp.pipeline.status import Board, read_status
+from pruning_bootcamp.pipeline.step import Step
+from pruning_bootcamp.pruning.pipeline_stages import PruningStage
+from pruning_bootcamp.runs import write_yaml
+
+FIGURES = {"accuracy": 90.0, "accuracy_drop": 1.5, "flops_reduction_pct": 50.0, "latency_reduction_pct": 20.0}
+
+
+def met(verdicts: list[gates.Verdict]) -> dict[str, bool]:
+    return {verdict.gate: verdict.met for verdict in verdicts}
+
+
+def test_a_limit_itself_is_enough_and_a_hair_beyond_is_not() -> None:
+    exact = GatesConfig(min_accuracy=90.0, max_accuracy_drop=1.5, min_flops_reduction_pct=50.0)
+    assert all(met(gates.judge_accuracy(exact, FIGURES, "here") + gates.judge_cost(exact, FIGURES, [])).values())
+    beyond = GatesConfig(min_accuracy=90.001, max_accuracy_drop=1.499, min_flops_reduction_pct=50.001)
+    found = met(gates.judge_accuracy(beyond, FIGURES, "here") + gates.judge_cost(beyond, FIGURES, []))
+    assert found == {"min_accuracy": False, "max_accuracy_drop": False, "min_flops_reduction_pct": False}
+
+
+def test_gates_that_are_not_set_say_nothing() -> None:
+    none = GatesConfig(export_verified=False)
+    assert not gates.judge_accuracy(none, FIGURES, "here") and not gates.judge_cost(none, FIGURES, ["something"])
+    assert not gates.judge_files(none, {"onnx": {"size_mb": 1, "verified": False}})
+
+
+def test_a_fall_back_latency_size_and_proof() -> None:
+    strict = GatesConfig(no_fall_back=True, min_latency_reduction_pct=21, max_size_mb=1.0)
+    found = gates.judge_cost(strict, FIGURES, ["layer1: damped"])
+    assert met(found) == {"min_latency_reduction_pct": False, "no_fall_back": False}
+    assert "layer1: damped" in str(found[1]) and ">= 21" in str(found[0])
+    files = {"onnx": {"size_mb": 1.01, "verified": True}, "int8": {"size_mb": 0.3, "verified": False}}
+    assert [verdict.met for verdict in gates.judge_files(strict, files)] == [False, True, True, False]
+
+
+def test_a_key_changes_with_settings_and_inputs_and_with_nothing_else() -> None:
+    step = Step("a", "A", PruningStage.PRUNING, lambda desk: {}, {"sparsity": 0.5}, {"before": "dense"})
+    key = key_of(step, {"before": "1"})
+    assert key_of(replace(step, title="B", stage=None), {"before": "1"}) == key
+    assert key_of(replace(step, settings={"sparsity": 0.6}), {"before": "1"}) != key
+    assert key_of(step, {"before": "2"}) != key
+
+
+@pytest.mark.parametrize(
+    ("override", "same"),
+    [
+        ("train.lr=0.3", ()),
+        ("seed=1", ()),
+        ("prune.calibration_images=99", ("dense",)),
+        ("prune.sparsity=0.7", ("dense", "calibrate", "score")),
+        ("fine_tune.lr=0.003", ("dense", "calibrate", "score", "prune")),
+        ("quantize.lr=0.003", ("dense", "calibrate", "score", "prune", "fine-tune")),
+        ("export.format=onnx", ("dense", "calibrate", "score", "prune", "fine-tune", "train", "evaluate", "test")),
+        ("gates.min_accuracy=99", "all"),
+        ("data.batch_size=7", "all"),
+        ("train.checkpoint_seconds=1", "all"),
+    ],
+)
+def test_a_setting_concerns_the_steps_from_the_first_that_reads_it(override: str, same: tuple[str, ...] | str) -> None:
+    common = ("prune.score=obd", "pipeline.steps=[prune-unstructured, quantize]")
+    before = keys_of(make_plan(load(None, common), None).steps)
+    after = keys_of(make_plan(load(None, (*common, override)), None).steps)
+    assert before.keys() == after.keys() and len(before) == 9
+    unchanged = {name for name in before if before[name] == after[name]}
+    expected = set(before) if same == "all" else {name for name in before if name.split("-unstructured-")[-1].split("quantize-")[-1] in same}
+    assert unchanged == expected
+
+
+@pytest.mark.parametrize("name", list(COMPRESSIONS))
+def test_every_registered_step_makes_a_plan_whose_last_network_is_evaluated(name: str) -> None:
+    first = [] if COMPRESSIONS[name].facts.keys() & {"removes", "quantizes"} else ["quantize"]
+    cfg = load(None, (f"pipeline.steps=[{', '.join([*first, name])}]",))
+    assert check_order(cfg.pipeline.steps) == []
+    plan = make_plan(cfg, "hash")
+    evaluate = next(step for step in plan.steps if step.name == "evaluate")
+    assert evaluate.inputs["before"] == plan.last != "dense"
+    assert plan.last.startswith(f"{len(first) + 1}-{name}")
+
+
+def test_a_result_counts_only_while_its_files_are_whole(tmp_path: Path) -> None:
+    (tmp_path / "network.pth").write_bytes(b"12345")
+    content = {"key": "k", "figures": {"a": 1}, "files": sizes_in(tmp_path), "seconds": 1.0, "peak_memory_mb": 2.0}
+    write_yaml(tmp_path / RESULT, content)
+    found = read_result(tmp_path, "k")
+    assert found is not None and found.figures == {"a": 1}
+    assert read_result(tmp_path, "other") is None
+    (tmp_path / "network.pth").write_bytes(b"1234")
+    assert read_result(tmp_path, "k") is None
+    (tmp_path / "network.pth").unlink()
+    assert read_result(tmp_path, "k") is None
+
+
+def test_a_lock_is_exclusive_says_whose_it_is_and_leaves_nothing(tmp_path: Path) -> None:
+    with locked(tmp_path, "first"):
+        owner = owner_of(tmp_path)
+        assert owner is not None and owner.command == "first" and owner.process == os.getpid()
+        with pytest.raises(BootcampError, match=r"in use by `first` \(process \d+, since"), locked(tmp_path, "second"):
+            pass
+    assert list(tmp_path.iterdir()) == [] and owner_of(tmp_path) is None
+    with locked(tmp_path, "third"):
+        pass
+
+
+def test_the_lock_of_a_killed_process_locks_nothing(tmp_path: Path) -> None:
+    program = (
+        "import os, signal, sys; from pathlib import Path; from pruning_bootcamp.locks import locked\n"
+        f"with locked(Path({str(tmp_path)!r}), 'killed'): os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=False)
+    assert (tmp_path / NAME).exists() and owner_of(tmp_path) is None
+    with locked(tmp_path, "next"):
+        assert owner_of(tmp_path) is not None
+
+
+def test_a_lock_does_not_follow_a_planted_link(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / NAME).symlink_to(victim)
+    with pytest.raises(BootcampError), locked(folder, "run"):
+        pass
+    assert victim.read_text() == "precious"
+
+
+def test_a_status_of_a_process_that_is_gone_is_interrupted(tmp_path: Path) -> None:
+    steps = [Step("a", "A", PruningStage.PRUNING, lambda desk: {}), Step("b", "B", PruningStage.EVALUATING, None)]
+    board = Board(tmp_path, "name", "command", steps)
+    board.begin(steps[0])
+    board.progress(steps[0], 3, 10, "half")
+    with locked(tmp_path, "command"):
+        assert read_status(tmp_path).state == "running"
+    found = read_status(tmp_path)
+    assert found.state == "interrupted" and found.steps[0].state == "interrupted" and found.stage == "Pruning"
+    (tmp_path / "status.yaml").write_text("steps: 3")
+    with pytest.raises(BootcampError, match="damaged"):
+        read_status(tmp_path)
+
+
+def test_figures_are_the_same_read_or_made() -> None:
+    from pruning_bootcamp.pipeline.machine import plain
+
+    assert plain({"a": (1, 2), 3: torch.tensor(0.5), "b": None}) == {"a": [1, 2], "3": 0.5, "b": None}
