@@ -5,13 +5,13 @@
 
 A small network is trained on digits, calibrated, scored, pruned, fine-tuned, trained for int8, evaluated and exported.
 One unbroken run is the measure. Then
-  kills   the pipeline runs in a process of its own and gets SIGKILL at a random moment, up to five times in a row in one
-          folder, and is resumed until it is done;
+  kills   the pipeline runs in a process of its own and gets SIGKILL at a random moment, up to five times in a row in
+          one folder, and is resumed until it is done;
   writes  the folder is copied at every write, rename, removal and fsync of an unbroken run, which is what a kill just
           then would leave (whole writes and halves of them), and the pipeline is resumed from each copy;
   faults  the disk is full, or read-only, at the n-th write: the run must end with a message and exit 2, and the next
           one must go on.
-Each ends with the same network, files and metrics as the unbroken run, to the bit, and with the same files in the folder.
+Each ends with the same network, files and metrics as the unbroken run, to the bit, and with no other files.
 The summary is printed as YAML; exit 1 if anything differed.
 """
 
@@ -137,7 +137,11 @@ class Trial:
         code = self._end(self._start(folder))
         found = outcome(folder) if code == 0 else {}
         wrong = [f"{folder.name}: exit {code}"] if code else []
-        wrong += [f"{folder.name}: {name} differs" for name in self.expected if code == 0 and found.get(name) != self.expected[name]]
+        wrong += [
+            f"{folder.name}: {name} differs"
+            for name in self.expected
+            if code == 0 and found.get(name) != self.expected[name]
+        ]
         wrong += [f"{folder.name}: stray {name}" for name in found if name not in self.expected]
         shutil.rmtree(folder, ignore_errors=True)
         return wrong
@@ -160,7 +164,7 @@ class Trial:
             code = 0
         except BootcampError as error:
             code = error.exit_code
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  # the process ends here, and its code says it
             print(f"{folder.name}: {type(error).__name__}: {error}", file=sys.stderr)
             if os.environ.get("KILLS_DEBUG"):
                 import traceback

@@ -7,6 +7,7 @@ from rich.text import Text
 from pruning_bootcamp.errors import BootcampError, unknown
 from pruning_bootcamp.exporters import EXPORTERS
 from pruning_bootcamp.models import MODELS
+from pruning_bootcamp.pipeline.compression import COMPRESSIONS
 from pruning_bootcamp.pruning.allocation import ALLOCATIONS
 from pruning_bootcamp.pruning.channel_scores import CHANNEL_SCORES
 from pruning_bootcamp.pruning.patterns import PATTERNS
@@ -29,6 +30,7 @@ KINDS: dict[str, tuple[Registry, str]] = {
     "solvers": (SOLVERS, "prune.solver, --solver"),
     "schedules": (SCHEDULES, "prune.schedule, --schedule"),
     "channel_scores": (CHANNEL_SCORES, "structured.score, --method of prune-structured"),
+    "pipeline_steps": (COMPRESSIONS, "pipeline.steps, a list in order"),
     "formats": (EXPORTERS, "export.format, --format; also both and all"),
 }
 

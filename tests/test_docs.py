@@ -22,6 +22,7 @@ def test_every_command_shown_exists() -> None:
     from pruning_bootcamp.cli import app
 
     names = {entry.name or entry.callback.__name__.replace("_", "-") for entry in app.registered_commands}
+    names |= {group.typer_instance.info.name for group in app.registered_groups}
     shown = re.findall(r"pruning-bootcamp ([a-z][a-z-]+)", README)
     assert len(shown) > 5
     assert set(shown) <= names

@@ -69,6 +69,7 @@ ALLOWED = {
     ("config", "runs"),
     ("locks", "runs"),
     ("preflight", "pipeline"),
+    ("listing", "pipeline"),
     ("checkpoints", "models"),
 }
 CONFIG_FROM = 8

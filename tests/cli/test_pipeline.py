@@ -54,7 +54,8 @@ def test_what_ships_is_there_with_a_card_that_names_its_hash(finished: Path) -> 
     assert hashlib.sha256(file.read_bytes()).hexdigest() in card
     assert "not stated" in card  # a licence that nobody named is not made up
     metrics = content(finished / "run" / "metrics.yaml")
-    assert metrics["status"] == "complete" and metrics["goal_met"] is True
+    assert metrics["status"] == "complete"
+    assert metrics["goal_met"] is True
     assert metrics["files"]["sparse"]["size_mb"] == pytest.approx(file.stat().st_size / 1e6, abs=1e-6)
     assert metrics["sparsity"] == pytest.approx(0.5, abs=1e-3)
     model = load_model(finished / "run" / "pruned_model.pth")
@@ -74,7 +75,8 @@ def test_a_later_setting_reuses_the_earlier_steps_and_going_back_reuses_all(fini
     assert text.count("already done, kept in") == 5  # dense, calibrate, score, prune, fine-tune
     assert done_in(text) == 4  # quantize, two evaluations, export
     text = command(finished, *RUN)
-    assert done_in(text) == 0 and text.count("already done, kept in") == 9
+    assert done_in(text) == 0
+    assert text.count("already done, kept in") == 9
     again = content(finished / "run" / "metrics.yaml")
     first.pop("environment"), again.pop("environment")
     assert again == first
@@ -95,29 +97,36 @@ def test_calibrating_is_skipped_for_magnitude(tmp_path: Path, finished: Path, co
 
 def test_a_failed_gate_names_figure_and_limit_and_exports_nothing(finished: Path, command: Command) -> None:
     text = command(finished, *RUN[:4], "--save-dir", "gate", "gates.min_accuracy=99.9", expect=3)
-    assert "gates.min_accuracy: " in text and "asked for >= 99.9" in text and "validation images" in text
+    assert "gates.min_accuracy: " in text
+    assert "asked for >= 99.9" in text
+    assert "validation images" in text
     folder = finished / "gate"
-    assert not (folder / "export").exists() and not (folder / "pruned_model.pth").exists()
+    assert not (folder / "export").exists()
+    assert not (folder / "pruned_model.pth").exists()
     assert not list((folder / "stages").glob("test-*")), "the test split is not read once validation says no"
     assert content(folder / "metrics.yaml")["status"] == "failed"
     assert "**failed**" in (folder / "report.md").read_text()
     assert content(folder / "status.yaml")["stage"] == "Failed"
     shown = command(finished, "pipeline", "status", "--save-dir", "gate")
-    assert "failed" in shown and "99.9" in shown
+    assert "failed" in shown
+    assert "99.9" in shown
     text = command(finished, *RUN[:4], "--save-dir", "gate")  # the gate gone, what was done counts
-    assert done_in(text) == 2 and (folder / "export" / "model_card.md").exists()
+    assert done_in(text) == 2
+    assert (folder / "export" / "model_card.md").exists()
 
 
 def test_a_file_that_is_too_big_is_not_left_lying_about(finished: Path, command: Command) -> None:
     text = command(finished, *RUN[:4], "--save-dir", "big", "gates.max_size_mb=0.001", expect=3)
-    assert "gates.max_size_mb" in text and "sparse on disk" in text
+    assert "gates.max_size_mb" in text
+    assert "sparse on disk" in text
     assert not list((finished / "big").rglob("*.safetensors"))
 
 
 def test_a_fall_back_can_be_a_gate(finished: Path, command: Command) -> None:
     arguments = ("prune.pattern=2:4", "prune.sparsity=null", "gates.no_fall_back=true")
     text = command(finished, *RUN[:4], "--save-dir", "fall", *arguments, expect=3)
-    assert "gates.no_fall_back" in text and "skipped" in text
+    assert "gates.no_fall_back" in text
+    assert "skipped" in text
 
 
 def test_a_failed_gate_of_another_config_takes_the_finished_export_away(tmp_path: Path, command: Command) -> None:
@@ -130,17 +139,27 @@ def test_a_failed_gate_of_another_config_takes_the_finished_export_away(tmp_path
 def test_two_runs_on_one_folder_cannot_clash(finished: Path, command: Command) -> None:
     with locked(finished / "run", "pruning-bootcamp pipeline run -c other.yaml"):
         text = command(finished, *RUN, expect=2)
-        assert "is in use by `pruning-bootcamp pipeline run -c other.yaml`" in text and f"process {os.getpid()}" in text
+        assert "is in use by `pruning-bootcamp pipeline run -c other.yaml`" in text
+        assert f"process {os.getpid()}" in text
     assert not (finished / "run" / ".lock").exists()
     command(finished, *RUN)
 
 
-def test_cut_then_zero_in_cycles_then_follow_the_dense_network_then_eight_bits(tmp_path: Path, command: Command) -> None:
+def test_cut_then_zero_in_cycles_then_follow_the_dense_network_then_eight_bits(
+    tmp_path: Path, command: Command
+) -> None:
     steps = "pipeline.steps=[prune-structured, prune-unstructured, distill, quantize, fine-tune]"
     shorter = ("recover.steps=3", "recover.images=64", "recover.batch_size=32", "structured.score=l1")
-    arguments = (steps, *shorter, "prune.iterations=2", "prune.score=magnitude", "structured.target_flops_reduction=0.3")
+    arguments = (
+        steps,
+        *shorter,
+        "prune.iterations=2",
+        "prune.score=magnitude",
+        "structured.target_flops_reduction=0.3",
+    )
     text = command(tmp_path, *RUN, *arguments)
-    assert "Slice proof: passed" in text and "cycle 2 of 2" in text
+    assert "Slice proof: passed" in text
+    assert "cycle 2 of 2" in text
     metrics = content(tmp_path / "run" / "metrics.yaml")
     assert metrics["flops_reduction_pct"] == pytest.approx(30, abs=1.1)
     assert metrics["sparsity"] == pytest.approx(0.5, abs=1e-3)
@@ -196,14 +215,18 @@ def test_status_from_another_terminal_while_it_runs_and_after_a_kill(tmp_path: P
         status = tmp_path / "run" / "status.yaml"
         deadline = time.monotonic() + 200
         while not (status.exists() and any(line["done"] for line in content(status)["steps"])):
-            assert process.poll() is None and time.monotonic() < deadline
+            assert process.poll() is None
+            assert time.monotonic() < deadline
             time.sleep(0.1)
         shown = command(tmp_path, "pipeline", "status", "--save-dir", "run")
-        assert "running" in shown and "left" in shown and f"process {process.pid}" in shown
+        assert "running" in shown
+        assert "left" in shown
+        assert f"process {process.pid}" in shown
         assert "is in use by" in command(tmp_path, "pipeline", "resume", "--save-dir", "run", expect=2)
         process.kill()
     shown = command(tmp_path, "pipeline", "status", "--save-dir", "run")
-    assert "interrupted" in shown and "pipeline resume --save-dir run" in shown
+    assert "interrupted" in shown
+    assert "pipeline resume --save-dir run" in shown
 
 
 def test_a_damaged_result_is_made_again(tmp_path: Path, command: Command) -> None:
@@ -213,5 +236,6 @@ def test_a_damaged_result_is_made_again(tmp_path: Path, command: Command) -> Non
     (folder / "network.pth").write_bytes(whole[:100])
     (tmp_path / "run" / "metrics.yaml").unlink()
     text = command(tmp_path, *RUN)
-    assert "its files are not as they were left" in text and done_in(text) == 1
+    assert "its files are not as they were left" in text
+    assert done_in(text) == 1
     assert (folder / "network.pth").read_bytes() == whole

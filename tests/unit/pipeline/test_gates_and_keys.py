@@ -39,7 +39,8 @@ def test_a_limit_itself_is_enough_and_a_hair_beyond_is_not() -> None:
 
 def test_gates_that_are_not_set_say_nothing() -> None:
     none = GatesConfig(export_verified=False)
-    assert not gates.judge_accuracy(none, FIGURES, "here") and not gates.judge_cost(none, FIGURES, ["something"])
+    assert not gates.judge_accuracy(none, FIGURES, "here")
+    assert not gates.judge_cost(none, FIGURES, ["something"])
     assert not gates.judge_files(none, {"onnx": {"size_mb": 1, "verified": False}})
 
 
@@ -47,7 +48,8 @@ def test_a_fall_back_latency_size_and_proof() -> None:
     strict = GatesConfig(no_fall_back=True, min_latency_reduction_pct=21, max_size_mb=1.0)
     found = gates.judge_cost(strict, FIGURES, ["layer1: damped"])
     assert met(found) == {"min_latency_reduction_pct": False, "no_fall_back": False}
-    assert "layer1: damped" in str(found[1]) and ">= 21" in str(found[0])
+    assert "layer1: damped" in str(found[1])
+    assert ">= 21" in str(found[0])
     files = {"onnx": {"size_mb": 1.01, "verified": True}, "int8": {"size_mb": 0.3, "verified": False}}
     assert [verdict.met for verdict in gates.judge_files(strict, files)] == [False, True, True, False]
 
@@ -79,9 +81,14 @@ def test_a_setting_concerns_the_steps_from_the_first_that_reads_it(override: str
     common = ("prune.score=obd", "pipeline.steps=[prune-unstructured, quantize]")
     before = keys_of(make_plan(load(None, common), None).steps)
     after = keys_of(make_plan(load(None, (*common, override)), None).steps)
-    assert before.keys() == after.keys() and len(before) == 9
+    assert before.keys() == after.keys()
+    assert len(before) == 9
     unchanged = {name for name in before if before[name] == after[name]}
-    expected = set(before) if same == "all" else {name for name in before if name.split("-unstructured-")[-1].split("quantize-")[-1] in same}
+    expected = (
+        set(before)
+        if same == "all"
+        else {name for name in before if name.split("-unstructured-")[-1].split("quantize-")[-1] in same}
+    )
     assert unchanged == expected
 
 
@@ -101,7 +108,8 @@ def test_a_result_counts_only_while_its_files_are_whole(tmp_path: Path) -> None:
     content = {"key": "k", "figures": {"a": 1}, "files": sizes_in(tmp_path), "seconds": 1.0, "peak_memory_mb": 2.0}
     write_yaml(tmp_path / RESULT, content)
     found = read_result(tmp_path, "k")
-    assert found is not None and found.figures == {"a": 1}
+    assert found is not None
+    assert found.figures == {"a": 1}
     assert read_result(tmp_path, "other") is None
     (tmp_path / "network.pth").write_bytes(b"1234")
     assert read_result(tmp_path, "k") is None
@@ -112,10 +120,13 @@ def test_a_result_counts_only_while_its_files_are_whole(tmp_path: Path) -> None:
 def test_a_lock_is_exclusive_says_whose_it_is_and_leaves_nothing(tmp_path: Path) -> None:
     with locked(tmp_path, "first"):
         owner = owner_of(tmp_path)
-        assert owner is not None and owner.command == "first" and owner.process == os.getpid()
+        assert owner is not None
+        assert owner.command == "first"
+        assert owner.process == os.getpid()
         with pytest.raises(BootcampError, match=r"in use by `first` \(process \d+, since"), locked(tmp_path, "second"):
             pass
-    assert list(tmp_path.iterdir()) == [] and owner_of(tmp_path) is None
+    assert list(tmp_path.iterdir()) == []
+    assert owner_of(tmp_path) is None
     with locked(tmp_path, "third"):
         pass
 
@@ -126,7 +137,8 @@ def test_the_lock_of_a_killed_process_locks_nothing(tmp_path: Path) -> None:
         f"with locked(Path({str(tmp_path)!r}), 'killed'): os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", program], check=False)
-    assert (tmp_path / NAME).exists() and owner_of(tmp_path) is None
+    assert (tmp_path / NAME).exists()
+    assert owner_of(tmp_path) is None
     with locked(tmp_path, "next"):
         assert owner_of(tmp_path) is not None
 
@@ -150,7 +162,9 @@ def test_a_status_of_a_process_that_is_gone_is_interrupted(tmp_path: Path) -> No
     with locked(tmp_path, "command"):
         assert read_status(tmp_path).state == "running"
     found = read_status(tmp_path)
-    assert found.state == "interrupted" and found.steps[0].state == "interrupted" and found.stage == "Pruning"
+    assert found.state == "interrupted"
+    assert found.steps[0].state == "interrupted"
+    assert found.stage == "Pruning"
     (tmp_path / "status.yaml").write_text("steps: 3")
     with pytest.raises(BootcampError, match="damaged"):
         read_status(tmp_path)
