@@ -1,7 +1,7 @@
 """Checkpoints without pickle: tensors, masks and the recipe that builds the (pruned) network around them."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,24 @@ import torch
 from torch import Tensor, nn
 
 from pruning_bootcamp.checkpoints import masks as packing
-from pruning_bootcamp.checkpoints.files import plain, plain_tensor, read_file, write_file
+from pruning_bootcamp.checkpoints.files import plain, plain_tensor, read_file, write_file, write_sparse_file
 from pruning_bootcamp.checkpoints.foreign import fit_state_dict
 from pruning_bootcamp.checkpoints.recipe import Recipe, find_changes, rebuild, recipe_from, tensors_of
+from pruning_bootcamp.checkpoints.sparse import rounded
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.models import is_factory, same_model
 from pruning_bootcamp.runs import atomic_path
+from pruning_bootcamp.schema import shown
 
-__all__ = ["Checkpoint", "NeedsRecipeError", "Recipe", "load_checkpoint", "load_model", "save_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "NeedsRecipeError",
+    "Recipe",
+    "load_checkpoint",
+    "load_model",
+    "save_checkpoint",
+    "save_sparse_checkpoint",
+]
 
 FORMAT, VERSION = "pruning_bootcamp", 1
 _PARTS = ("recipe", "state_dict", "other_buffers", "masks", "metrics", "extra")
@@ -53,14 +63,28 @@ def save_checkpoint(
     The file appears under its name only once it was read again and gave the same network. BootcampError when the
     network can't be rebuilt from the recipe, holds non-finite weights or weights that a mask prunes, or the disk fails.
     """
-    path = Path(path)
-    with _naming(path):
-        if path.is_dir():
-            raise BootcampError("is a folder. Give a file name, such as best_model.pth.")
-        content = _compose(model, recipe, masks or {}, metrics or {}, extra or {})
-        with atomic_path(path) as temporary:
-            write_file(temporary, content)
-            _prove(temporary, content)
+    content = _compose_for(Path(path), model, recipe, masks or {}, metrics or {}, extra or {})
+    _put(Path(path), content, write_file, content)
+
+
+def save_sparse_checkpoint(
+    path: Path | str,
+    model: nn.Module,
+    recipe: Recipe,
+    *,
+    masks: Mapping[str, Tensor] | None = None,
+    int8: Collection[str] = (),
+) -> None:
+    """As save_checkpoint, in a sparse .safetensors file; the float32 weights named in `int8` are rounded (`rounded`).
+
+    A mask comes back as the places where its weight is not zero: of a kept weight that is zero, nothing is known.
+    """
+    content = _compose_for(Path(path), model, recipe, masks or {}, {}, {})
+    expected = {
+        part: {name: rounded(tensor) if name in int8 else tensor for name, tensor in content[part].items()}
+        for part in ("state_dict", "other_buffers")
+    }
+    _put(Path(path), content, lambda temporary, whole: write_sparse_file(temporary, whole, int8), expected)
 
 
 def load_checkpoint(
@@ -102,6 +126,25 @@ def load_model(path: Path | str, device: torch.device | str = "cpu", *, trust_co
     return load_checkpoint(path, device=device, trust_code=trust_code).model
 
 
+def _compose_for(path: Path, *given: Any) -> dict[str, Any]:
+    with _naming(path):
+        if path.is_dir():
+            raise BootcampError("is a folder. Give a file name, such as best_model.pth.")
+        return _compose(*given)
+
+
+def _put(
+    path: Path,
+    content: Mapping[str, Any],
+    write: Callable[[Path, Mapping[str, Any]], None],
+    expected: Mapping[str, Any],
+) -> None:
+    """The file under its name, once it was read again and its network holds the expected tensors."""
+    with _naming(path), atomic_path(path) as temporary:
+        write(temporary, content)
+        _prove(temporary, expected)
+
+
 def _compose(
     model: nn.Module,
     recipe: Recipe,
@@ -134,15 +177,24 @@ def _prove(path: Path, content: Mapping[str, Any]) -> None:
     written = {**content["state_dict"], **content["other_buffers"]}
     found = tensors_of(_open_own(read_file(path), None, trust_code=True).model)
     for name, tensor in written.items():
-        if found[name].dtype != tensor.dtype or not torch.equal(found[name], tensor):
+        if not _same_bits(found[name], tensor):
             raise BootcampError(f"{name} comes back with other values: is it tied to another in a fresh build only?")
 
 
+def _same_bits(one: Tensor, other: Tensor) -> bool:
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    bits = [tensor.detach().reshape(-1).contiguous().view(torch.uint8) for tensor in (one, other)]
+    return torch.equal(*bits)
+
+
 def _open_own(content: Mapping[str, Any], expected: Recipe | None, trust_code: bool) -> Checkpoint:
-    if content.get("version") != VERSION:
-        raise BootcampError(f"has format version {content.get('version')}; this release reads {VERSION}. Update it.")
+    version = content.get("version")
+    if type(version) is not int or version != VERSION:
+        raise BootcampError(f"has format version {shown(version)}; this release reads {VERSION}. Update it.")
     for key in _PARTS:
-        if not isinstance(content.get(key), Mapping):
+        part = content.get(key)
+        if not isinstance(part, Mapping) or not all(isinstance(name, str) for name in part):
             raise BootcampError(f"its '{key}' is missing or damaged. Make the file again.")
     recipe = recipe_from(content["recipe"])
     if is_factory(recipe.model) and not trust_code and (expected is None or expected.model != recipe.model):

@@ -1,15 +1,19 @@
 """Reading and writing checkpoint files: plain values and tensors only, never a pickle that could run code."""
 
+import json
 import pickle
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pruning_bootcamp.checkpoints import masks as packing
+from pruning_bootcamp.checkpoints.limits import check_content, check_header
+from pruning_bootcamp.checkpoints.sparse import is_sparse, read_sparse, write_sparse
 from pruning_bootcamp.errors import BootcampError, listed
 from pruning_bootcamp.runs import siblings
 
@@ -28,18 +32,44 @@ def write_file(path: Path, content: Mapping[str, Any]) -> None:
         raise
 
 
+def write_sparse_file(path: Path, content: Mapping[str, Any], int8: Collection[str] = ()) -> None:
+    """`content` of a checkpoint as a sparse file: the masks by name only, as the places where a weight is not zero."""
+    about = {key: content[key] for key in content if key not in ("state_dict", "other_buffers", "masks")}
+    about |= {"other_buffers": [*content["other_buffers"]], "masks": [*content["masks"]]}
+    metadata = {key: json.dumps(_tagged(value)) for key, value in about.items()}
+    write_sparse(path, {**content["state_dict"], **content["other_buffers"]}, int8=int8, metadata=metadata)
+
+
 def read_file(path: Path) -> dict[str, Any]:
     """The table of names and values in a checkpoint file, tensors on the CPU. BootcampError for anything else."""
-    if path.is_dir():
-        found = [entry.name for entry in path.iterdir() if entry.suffix in SUFFIXES]
-        holds = f"Give a file in it: {listed(found, 8)}." if found else f"It holds no {', '.join(SUFFIXES)} file."
-        raise BootcampError(f"{path}: is a folder, not a checkpoint. {holds}")
-    if not path.exists():
-        raise BootcampError(f"{path}: there is no such file. {siblings(path)}")
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    _check_is_file(path)
+    check_header(path)
+    is_torch = path.suffix != ".safetensors"
+    content = _read_torch(path) if is_torch else _read_safetensors(path)
     if not isinstance(content, Mapping):
         raise BootcampError(f"{path}: holds {type(content).__name__}, not a checkpoint. {_HOW_TO_CONVERT}")
+    try:
+        check_content(content, path.stat().st_size if is_torch else None)
+    except BootcampError as error:
+        raise BootcampError(*error.problems, where=str(path)) from None
     return dict(content)
+
+
+def _check_is_file(path: Path) -> None:
+    try:
+        if path.is_dir():
+            found = [entry.name for entry in path.iterdir() if entry.suffix in SUFFIXES]
+            holds = f"Give a file in it: {listed(found, 8)}." if found else f"It holds no {', '.join(SUFFIXES)} file."
+            raise BootcampError(f"{path}: is a folder, not a checkpoint. {holds}")
+        if not path.exists():
+            raise BootcampError(f"{path}: there is no such file. {siblings(path)}")
+        if not path.is_file():  # a pipe would keep us waiting for ever, a device never end
+            raise BootcampError(f"{path}: is a device or a pipe, not a file.")
+        open(path, "rb").close()
+    except PermissionError:
+        raise BootcampError(f"{path}: no permission to read it.") from None
+    except OSError as error:
+        raise BootcampError(f"{path}: can't be read ({error.strerror}).") from None
 
 
 def plain(value: Any, where: str) -> Any:
@@ -71,15 +101,49 @@ def plain_tensor(tensor: Tensor) -> Tensor:
 _HOW_TO_CONVERT = "Save the weights alone: torch.save(model.state_dict(), 'weights.pth')."
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def _read_safetensors(path: Path) -> dict[str, Any]:
     import safetensors.torch
 
+    if is_sparse(path):
+        return _read_sparse(path)
     try:
         return safetensors.torch.load_file(path)
-    except PermissionError:
-        raise BootcampError(f"{path}: no permission to read it.") from None
     except Exception as error:  # the library's own error class is not public
         raise _corrupt(path, error) from error
+
+
+def _read_sparse(path: Path) -> dict[str, Any]:
+    """The content that `write_sparse_file` was given, or the tensors alone where nothing tells of a network."""
+    try:
+        file = read_sparse(path)
+    except (AttributeError, TypeError) as error:  # NumPy has no such type as the file's header names
+        raise _corrupt(path, error) from error
+    if "recipe" not in file.metadata:
+        return dict(file.tensors)
+    try:
+        about = {key: json.loads(text, object_hook=_untagged) for key, text in file.metadata.items()}
+        others, masked = set(about["other_buffers"]), list(about["masks"])
+        masks = packing.pack({name: file.tensors[name] != 0 for name in masked})
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise BootcampError(
+            f"{path}: what it says of its network is damaged ({type(error).__name__}: {error}). Make the file again."
+        ) from error
+    own = {name: tensor for name, tensor in file.tensors.items() if name not in others}
+    rest = {name: tensor for name, tensor in file.tensors.items() if name in others}
+    return {**about, "state_dict": own, "other_buffers": rest, "masks": masks}
+
+
+def _tagged(value: Any) -> Any:
+    """Plain values so that JSON keeps tuples apart from lists."""
+    if isinstance(value, tuple):
+        return {"()": [_tagged(entry) for entry in value]}
+    if isinstance(value, list):
+        return [_tagged(entry) for entry in value]
+    return {key: _tagged(entry) for key, entry in value.items()} if isinstance(value, dict) else value
+
+
+def _untagged(table: dict[str, Any]) -> Any:
+    return tuple(table["()"]) if table.keys() == {"()"} else table
 
 
 def _read_torch(path: Path) -> Any:
@@ -87,8 +151,6 @@ def _read_torch(path: Path) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols and TorchScript: the errors below say it
             return torch.load(path, map_location="cpu", weights_only=True)
-    except PermissionError:
-        raise BootcampError(f"{path}: no permission to read it.") from None
     except pickle.UnpicklingError as error:
         if not _is_pickle(path):
             raise _corrupt(path, error) from error

@@ -90,7 +90,8 @@ def write_sparse(
     """
     _check_int8(tensors, int8)
     rows: list[dict[str, Any]] = []
-    members: dict[int, list[_Coded]] = {0: []}
+    small: list[_Coded] = []
+    stored: list[list[bytes]] = [[]]  # the pieces of each group; of the first, the small ones, when all are known
     seen: dict[tuple[Any, ...], int] = {}
     for name, tensor in tensors.items():
         _check_can_be_kept(name, tensor)
@@ -102,11 +103,13 @@ def write_sparse(
             rows.append(row | {"kind": "same", "of": seen[key]})
             continue
         seen[key] = len(rows)
-        coded = _coded(plain, name in int8)
-        group = 0 if coded.length < _SMALL_BYTES else len(members)
-        members.setdefault(group, []).append(coded)
-        rows.append(row | _form_row(coded.form) | {"group": group})
-    stored = [[_deflated(piece) for piece in _pieces(group)] for group in members.values()]
+        coded, pieces = _coded(plain, name in int8)
+        if coded.length < _SMALL_BYTES:
+            small.append(coded)
+        else:
+            stored.append(pieces)
+        rows.append(row | _form_row(coded.form) | {"group": 0 if coded.length < _SMALL_BYTES else len(stored) - 1})
+    stored[0] = _stored(small)
     content = {"rows": rows, "sizes": [[len(piece) for piece in group] for group in stored]}
     data = b"".join(piece for group in stored for piece in group)
     dense = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
@@ -170,8 +173,8 @@ class _Coded:
         return self.positions.size + self.values.size + self.scales.size
 
 
-def _coded(tensor: Tensor, int8: bool) -> _Coded:
-    """The tensor in the form that takes the fewest bytes, deflated where that helps."""
+def _coded(tensor: Tensor, int8: bool) -> tuple[_Coded, list[bytes]]:
+    """The tensor in the form that takes the fewest bytes, and its pieces where it shares them with no other."""
     scales = np.empty((0, 4), np.uint8)
     if int8:
         integers, factors = to_int8(tensor.numpy())
@@ -182,12 +185,12 @@ def _coded(tensor: Tensor, int8: bool) -> _Coded:
     found = []
     for form in forms(nonzero, inputs):
         coded = _Coded(form, *encode(items, nonzero, form), scales)
-        found.append((sum(len(_deflated(piece)) for piece in _pieces([coded])), coded))
-    smallest = min(size for size, _ in found)
-    for size, coded in found:
-        if coded.form.kind == "nm" and size <= _NM_SLACK * smallest:
-            return coded
-    return next(coded for size, coded in found if size == smallest)
+        found.append((coded, _stored([coded])))
+    sizes = [sum(map(len, pieces)) for _, pieces in found]
+    for size, (coded, pieces) in zip(sizes, found, strict=True):
+        if coded.form.kind == "nm" and size <= _NM_SLACK * min(sizes):
+            return coded, pieces
+    return found[sizes.index(min(sizes))]
 
 
 def _inputs_last(tensor: Tensor) -> Tensor:
@@ -247,11 +250,16 @@ def _pieces(group: Sequence[_Coded]) -> Iterator[bytes]:
             yield plane.tobytes()
 
 
+def _stored(group: Sequence[_Coded]) -> list[bytes]:
+    return [_deflated(piece) for piece in _pieces(group)]
+
+
 def _deflated(piece: bytes) -> bytes:
     """The piece, deflated when that is shorter."""
     shortest = piece
+    # on runs of zeros level 9 takes 15 times as long as 6 for hardly fewer bytes; exponents want no search at all
     for strategy in (zlib.Z_DEFAULT_STRATEGY, zlib.Z_HUFFMAN_ONLY):
-        deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, 9, strategy)
+        deflate = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS, 9, strategy)
         shortest = min(shortest, deflate.compress(piece) + deflate.flush(), key=len)
     return shortest
 

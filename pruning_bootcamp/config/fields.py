@@ -111,6 +111,8 @@ class FineTuneConfig:
     """weight of the dense network's outputs in the loss (Hinton et al., 2015); 0 = labels only"""
     temperature: float = _between(4.0, 0, None, "(]")
     """softmax temperature of the distillation"""
+    features: float = _between(0.0, 0)
+    """weight of the distance from the outputs of the dense network's blocks (Romero et al., 2015); needs `distill`"""
 
 
 @dataclass
@@ -220,9 +222,67 @@ class GoalConfig:
 
 
 @dataclass
+class QuantizeConfig:
+    """Quantisation-aware training: 8-bit weights and activations in every step, so that an int8 file loses little."""
+
+    epochs: int | str = "3ep"
+    """how long"""
+    lr: float | None = _between(None, 0, None, "(]")
+    """peak learning rate; left out: a hundredth of train.lr"""
+    distill: float = _between(0.0, 0, 1)
+    """weight of the dense network's outputs in the loss; 0 = labels only"""
+    exclude: list[str] = field(default_factory=list)
+    """layers that stay in floating point"""
+
+
+@dataclass
+class PipelineConfig:
+    """What `pipeline run` does to the network between training and evaluation."""
+
+    steps: list[str] = field(default_factory=lambda: ["prune-unstructured"])
+    """in this order: prune-structured, prune-unstructured, fine-tune, distill, quantize"""
+
+
+@dataclass
+class GatesConfig:
+    """What a network must reach to be exported; judged on validation images, then once on the test images."""
+
+    min_accuracy: float | None = _between(None, 0, 100)
+    """percent"""
+    max_accuracy_drop: float | None = None
+    """points lost against the dense network"""
+    min_flops_reduction_pct: float | None = _between(None, 0, 100)
+    """percent fewer multiply-accumulates"""
+    min_latency_reduction_pct: float | None = None
+    """percent less time for a batch, measured here (profile.backend, profile.batch_size)"""
+    max_size_mb: float | None = _between(None, 0, None, "(]")
+    """no exported file is larger (10^6 bytes)"""
+    export_verified: bool = True
+    """every exported file was run and compared with the network"""
+    no_fall_back: bool = False
+    """no layer was skipped, damped more than asked, or otherwise treated differently from what was asked"""
+
+
+@dataclass
+class CardConfig:
+    """What only you can say about the network, for its model card."""
+
+    license: str | None = None
+    """of the weights, as an SPDX identifier: apache-2.0, mit, cc-by-4.0, ..."""
+    data_license: str | None = None
+    """of the data that it was trained on"""
+    authors: list[str] = field(default_factory=list)
+    """who answers for it"""
+    intended_use: str | None = None
+    """what it is for"""
+    limits: list[str] = field(default_factory=list)
+    """what it is not good at, beside what was measured"""
+
+
+@dataclass
 class ExportConfig:
     format: str = "both"
-    """onnx, torchscript, pt2, both (onnx and torchscript) or all"""
+    """onnx, torchscript, pt2, int8, sparse, both (onnx and torchscript) or all"""
     verify: bool = True
     """run the file on fresh inputs, here and in a new process, and compare"""
     opset: int | None = _between(None, 7)
@@ -231,6 +291,16 @@ class ExportConfig:
     """batch sizes to verify with"""
     tolerance: float = _between(1e-5, 0, None, "(]")
     """largest difference allowed, relative to the largest output (at least 1)"""
+    calibration_images: int = _between(512, 1)
+    """training images, without their labels, on which int8 measures the activations' ranges"""
+    agreement: float = _between(0.97, 0, 1, "(]")
+    """share of validation images for which a file with int8 numbers must choose the same class as the network"""
+    agreement_images: int = _between(1000, 1)
+    """validation images for that, at most"""
+    sparse_values: Literal["float32", "int8"] = "float32"
+    """what sparse stores: the exact weights, or those of convolutions and linear layers in int8"""
+    int8_reduce_range: bool = False
+    """int8 weights of 7 bits, for x86 processors without VNNI"""
 
 
 @dataclass
@@ -267,5 +337,9 @@ class Config:
     recover: RecoverConfig = field(default_factory=RecoverConfig)
     fine_tune: FineTuneConfig = field(default_factory=FineTuneConfig)
     goal: GoalConfig = field(default_factory=GoalConfig)
+    quantize: QuantizeConfig = field(default_factory=QuantizeConfig)
+    pipeline: PipelineConfig = field(default_factory=PipelineConfig)
+    gates: GatesConfig = field(default_factory=GatesConfig)
+    card: CardConfig = field(default_factory=CardConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     profile: ProfileConfig = field(default_factory=ProfileConfig)

@@ -1,5 +1,6 @@
 """Deployment files: written beside their place, checked against the network, and only then put there."""
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,20 +9,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pruning_bootcamp.checkpoints import Recipe
 from pruning_bootcamp.errors import BootcampError, GoalNotMet
-from pruning_bootcamp.exporters import onnx, pt2, torchscript  # noqa: F401  # each registers its format
-from pruning_bootcamp.exporters.base import EXPORTERS, Runner, deployable_copy
-from pruning_bootcamp.exporters.verify import Difference, fresh_inputs, verify_here, verify_in_new_process
+from pruning_bootcamp.exporters import int8, onnx, pt2, sparse, torchscript  # noqa: F401  # each registers its format
+from pruning_bootcamp.exporters.base import EXPORTERS, Runner, deployable_copy, proof_of
+from pruning_bootcamp.exporters.verify import Difference, fresh_inputs, real_inputs, verify_here, verify_in_new_process
 from pruning_bootcamp.runs import atomic_path
 
-__all__ = ["EXPORTERS", "ExportReport", "Runner", "deployable_copy", "export_model"]
+__all__ = ["EXPORTERS", "ExportReport", "Runner", "deployable_copy", "export_model", "proof_of"]
 
 
 @dataclass(frozen=True)
 class ExportReport:
     """One written file. Differences are against the network, None when it was not verified (see verify.Difference).
 
-    `warning` says when the verification passed and proves little.
+    `agreement` is the share of `images` real images with the same top-1 class, for a format that is judged by it.
+    `dense_mb` is a file of the plain float32 weights, for a format that is there to be smaller. `warning` says when the
+    verification passed and proves little.
     """
 
     format: str
@@ -33,21 +37,35 @@ class ExportReport:
     batch_sizes: tuple[int, ...]
     new_process: bool
     warning: str | None = None
+    agreement: float | None = None
+    images: int | None = None
+    dense_mb: float | None = None
 
     def __str__(self) -> str:
-        title = EXPORTERS[self.format].facts["title"]
-        lines = [f"✓ Exported to {title}: {self.path} ({self.size_mb:.3f} MB)"]
+        facts = EXPORTERS[self.format].facts
+        title = facts["title"]
+        lines = [f"✓ Exported to {title}: {self.path} ({self.size_mb:.3f} MB{self._ratio()})"]
         if self.verified:
             sizes = ", ".join(str(size) for size in self.batch_sizes)
+            if self.agreement is not None:
+                lines.append(f"Same top-1 class as PyTorch for {self.agreement:.2%} of {self.images} real images")
             lines += [
                 f"Max difference between PyTorch and {title}: {self.max_difference:.6f} "
                 f"({self.relative_difference:.1e} relative to the largest output; batches of {sizes})",
-                f"✓ {title} export verified successfully, here and in a new process without pruning_bootcamp",
+                f"✓ {title} export verified successfully, here and in a new process"
+                + ("" if facts.get("project") else " without pruning_bootcamp"),
             ]
             lines += [f"! {self.warning}"] if self.warning else []
         else:
             lines.append(f"- {title} export not verified (--no-verify)")
         return "\n".join(lines)
+
+    def _ratio(self) -> str:
+        if self.dense_mb is None:
+            return ""
+        return (
+            f"; the dense float32 weights take {self.dense_mb:.3f} MB, {self.dense_mb / self.size_mb:.2f} times as much"
+        )
 
 
 def export_model(
@@ -59,15 +77,21 @@ def export_model(
     verify: bool = True,
     batch_sizes: Sequence[int] = (1, 2, 7),
     tolerance: float = 1e-5,
+    agreement: float = 0.97,
     examples: Tensor | None = None,
+    calibration: Tensor | None = None,
+    recipe: Recipe | None = None,
+    masks: Mapping[str, Tensor] | None = None,
     args: Mapping[str, Any] = {},
 ) -> ExportReport:
     """Write folder/model<suffix> and compare it with the network, on fresh inputs and on `examples` when given.
 
     What is written is a copy: on the CPU, in eval mode, in float32; the model stays as it is. The difference relative
-    to max(1, largest |output|) must stay below `tolerance` for every batch size, here and in a new process without
-    the project; else GoalNotMet is raised, and no file of that name is left. A network that the format can't hold, or
-    whose output is not one tensor, is a BootcampError.
+    to max(1, largest |output|) must stay below `tolerance` for every batch size (a float32 sparse file's must be 0), or
+    where numbers were rounded to int8 the top-1 class must be the same for the share `agreement` of `examples`, real
+    images; here, and in a new process that has only what the format needs. Else GoalNotMet is raised, and no file of
+    that name is left. A network that the format can't hold, or whose output is not one tensor, is a BootcampError.
+    `calibration` (real images) is for int8, `recipe` and `masks` are for sparse.
     """
     entry = EXPORTERS.get(format, where="export.format")
     checked, problems = EXPORTERS.check(format, args, "export")
@@ -75,19 +99,25 @@ def export_model(
         problems.append(f"export.batch_sizes: {list(batch_sizes)} must be one or more whole numbers from 1 up.")
     if problems:
         raise BootcampError(*problems)
+    proof = proof_of(format, checked)
+    if verify and proof == "agreement" and (examples is None or len(examples) == 0):
+        raise BootcampError(f"export: {entry.facts['title']} is verified on real images. Give some as examples=.")
     shipped = deployable_copy(model)
     sample = _sample(shipped, example)
     path = Path(folder) / f"model{entry.facts['suffix']}"
+    given = {"calibration": calibration, "recipe": recipe, "masks": masks}
+    checked |= {name: given[name] for name in entry.facts.get("needs", ())}
     difference: Difference | None = None
     try:
         with atomic_path(path) as temporary:
             runner = entry(shipped, sample, temporary, **checked)
             if verify:
-                inputs = fresh_inputs(sample, batch_sizes)
-                if examples is not None:
-                    inputs["batch of real images"] = examples.detach().to("cpu", torch.float32)
-                here = verify_here(shipped, runner, inputs, tolerance)
-                there = verify_in_new_process(shipped, temporary, entry.facts["program"], inputs, tolerance)
+                inputs = _inputs(sample, batch_sizes, examples, proof)
+                allowed = 0.0 if proof == "equal" else tolerance
+                least = agreement if proof == "agreement" else None
+                program, project = entry.facts["program"], bool(entry.facts.get("project"))
+                here = verify_here(shipped, runner, inputs, allowed, least)
+                there = verify_in_new_process(shipped, temporary, program, inputs, allowed, least, project)
                 difference = Difference.largest([here, there])
     except GoalNotMet as failure:
         path.unlink(missing_ok=True)  # an older file of this name would pass for the one that failed
@@ -102,10 +132,35 @@ def export_model(
         batch_sizes=tuple(batch_sizes) if verify else (),
         new_process=verify,
         warning=_proves_little(difference, tolerance) if difference else None,
+        agreement=difference.agreement if difference else None,
+        images=difference.images if difference else None,
+        dense_mb=_dense_bytes(shipped) / 1e6 if entry.facts.get("compact") else None,
     )
 
 
+def _inputs(sample: Tensor, batch_sizes: Sequence[int], examples: Tensor | None, proof: str) -> dict[str, Tensor]:
+    if examples is not None:
+        examples = examples.detach().to("cpu", torch.float32)
+        if proof == "agreement":
+            return real_inputs(examples, batch_sizes)
+    inputs = fresh_inputs(sample, batch_sizes)
+    return inputs if examples is None else inputs | {"batch of real images": examples}
+
+
+def _dense_bytes(model: nn.Module) -> int:
+    """The size of a safetensors file of every parameter and buffer, tied ones once: written, measured, removed."""
+    from safetensors.torch import save_file
+
+    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "dense.safetensors"
+        save_file({name: tensor.detach().clone() for name, tensor in tensors.items()}, file)
+        return file.stat().st_size
+
+
 def _proves_little(difference: Difference, tolerance: float) -> str | None:
+    if difference.classes == 1:
+        return "The network chooses the same class for every image, so this check could hardly fail. Is it trained?"
     if difference.largest_output > 1000 * tolerance:
         return None
     return (

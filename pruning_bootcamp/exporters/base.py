@@ -1,8 +1,9 @@
 """What the formats share: their registry, a runner of a file, the traced program, errors in our words."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +13,23 @@ from pruning_bootcamp.pruning.masks import detached_copy
 from pruning_bootcamp.registry import Registry
 from pruning_bootcamp.tools.quiet import quiet
 
-EXPORTERS: Registry = Registry("format")
+EXPORTERS: Registry = Registry("format", given=("calibration", "recipe", "masks"))
 """f(model, example, path, *, ...) -> Runner. The model is a deployable_copy, the example a batch of at least two.
 
 Facts: `suffix` of the file, `title` for people, and `program`: Python source which, in a process without this project,
-defines `run(array) -> array` from the file named `path`.
+defines `run(array) -> array` from the file named `path`. Where it applies also
+    needs      which of `calibration` (images), `recipe` and `masks` the engine hands over; they are no user's settings
+    proof      f(**settings) -> "equal" or "agreement", how the file's outputs relate to the network's; else they are
+               close (see verify.py)
+    project    True: the program may import this project
+    compact    True: the file is there for its size, which the report compares with the plain weights'
 """
+
+
+def proof_of(format: str, args: Mapping[str, Any]) -> str:  # noqa: A002  # the word users know, from --format
+    """close, equal or agreement: how outputs of the format's files, with these settings, relate to the network's."""
+    proof = EXPORTERS[format].facts.get("proof")
+    return proof(**args) if proof else "close"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pruning_bootcamp.exporters.base import EXPORTERS, Runner, exporting, trace_
 
 _LARGEST_BYTES = 2**31 - 2**20  # a protobuf message, so a one-file ONNX model, ends at 2 GiB
 
-_PROGRAM = """
+PROGRAM = """
 import onnxruntime
 session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 def run(images):
@@ -19,13 +19,19 @@ assert "torch" not in sys.modules, "ONNX Runtime has imported torch"
 """
 
 
-@EXPORTERS.register("onnx", suffix=".onnx", title="ONNX", program=_PROGRAM)
+@EXPORTERS.register("onnx", suffix=".onnx", title="ONNX", program=PROGRAM)
 def write_onnx(model: nn.Module, example: Tensor, path: Path, *, opset: int = 18) -> Runner:
     """ONNX for ONNX Runtime and most other engines; operator set 18 unless asked otherwise.
 
     18 is what torch's exporter is written in. Any other is converted from it, and where that conversion fails torch
     keeps 18 with only a log line: here it is a BootcampError.
     """
+    path.write_bytes(onnx_content(model, example, opset))
+    return open_onnx(path)
+
+
+def onnx_content(model: nn.Module, example: Tensor, opset: int) -> bytes:
+    """The ONNX file of the network, its inputs and outputs named `input` and `output`."""
     size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     if size > _LARGEST_BYTES:
         raise BootcampError(f"export: {size / 2**30:.1f} GiB of weights don't fit in one ONNX file. Use --format pt2.")
@@ -45,9 +51,7 @@ def write_onnx(model: nn.Module, example: Tensor, path: Path, *, opset: int = 18
                 f"--opset: {opset} can't be reached for this network, only {written}. "
                 "The exporter writes 18; newer ones work most often, older ones rarely. Leave --opset out."
             )
-        content = program.model_proto.SerializeToString()
-    path.write_bytes(content)
-    return open_onnx(path)
+        return program.model_proto.SerializeToString()
 
 
 def open_onnx(path: Path) -> Runner:

@@ -1,50 +1,145 @@
 """export: deployment files, each checked against the network that it was made from."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor, nn
+
+from pruning_bootcamp.checkpoints import Checkpoint, Recipe
 from pruning_bootcamp.config import Config
-from pruning_bootcamp.exporters import EXPORTERS, export_model
+from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.exporters import EXPORTERS, ExportReport, export_model, proof_of
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.runs import write_yaml
 from pruning_bootcamp.runtime import environment
 from pruning_bootcamp.stages import common
+from pruning_bootcamp.tools.datasets import Split, Splits, eval_batches
 
 FORMATS = {"both": ("onnx", "torchscript"), "all": tuple(EXPORTERS)}
 
 
 def export(cfg: Config) -> dict[str, Any]:
-    """One file a format in the checkpoint's folder; an unverified file is removed and GoalNotMet raised."""
+    """One file a format in the checkpoint's folder; an unverified file is removed and GoalNotMet raised.
+
+    The data is opened only for a format that is calibrated or judged on real images.
+    """
     common.one_process("export")
     path = common.checkpoint_path(cfg.checkpoint)
     device = common.start(cfg)
-    checkpoint = common.open_alone(path, cfg)
+    checkpoint, splits = _open(path, cfg)
     folder = Path(cfg.save_dir) if cfg.save_dir else path.parent
     LOGGER.info("\n=== Exporting Model ===")
+    reports = export_network(cfg, checkpoint.model, checkpoint.recipe, checkpoint.masks, folder, splits)
+    metrics = {"checkpoint": str(path), "formats": reports, "environment": environment(device)}
+    write_yaml(folder / "export_metrics.yaml", metrics)
+    LOGGER.info("\nExport complete. Files saved to %s", folder)
+    return metrics
+
+
+def export_network(
+    cfg: Config,
+    model: nn.Module,
+    recipe: Recipe,
+    masks: Mapping[str, Tensor] | None,
+    folder: Path,
+    splits: Splits | None,
+) -> dict[str, dict[str, Any]]:
+    """The files that the config asks for, in `folder`; of each, what was written and how it was verified.
+
+    int8 is calibrated on images of the train split, and what is judged by its choices is judged on images of the
+    validation split, all without labels.
+    """
+    calibration, validation = _images_for(cfg, splits)
+    used = calibration if calibration is not None else validation
+    if used is not None and tuple(used.shape[1:]) != tuple(recipe.input_shape):
+        raise BootcampError(
+            f"export: the network takes images of {recipe.input_shape}, and the data's are {tuple(used.shape[1:])}. "
+            "Give the config that it was trained with: -c FILE."
+        )
     reports = {}
-    for name in FORMATS.get(cfg.export.format, (cfg.export.format,)):
-        args = {"opset": cfg.export.opset} if name == "onnx" and cfg.export.opset is not None else {}
+    for name in _formats(cfg):
         report = export_model(
-            checkpoint.model,
-            common.example_input(checkpoint.recipe, 2),
+            model,
+            common.example_input(recipe, 2),
             folder,
             format=name,
             verify=cfg.export.verify,
             batch_sizes=tuple(cfg.export.batch_sizes),
             tolerance=cfg.export.tolerance,
-            args=args,
+            agreement=cfg.export.agreement,
+            examples=validation if _proof(name, cfg) == "agreement" else None,
+            calibration=calibration,
+            recipe=recipe,
+            masks=masks,
+            args=_settings(name, cfg),
         )
         LOGGER.info("%s", report)
-        reports[name] = {
-            "file": str(report.path),
-            "size_mb": round(report.size_mb, 6),
-            "verified": report.verified,
-            "max_difference": report.max_difference,
-            "relative_difference": report.relative_difference,
-            "batch_sizes": list(report.batch_sizes),
-            "new_process": report.new_process,
-        }
-    metrics = {"checkpoint": str(path), "formats": reports, "environment": environment(device)}
-    write_yaml(folder / "export_metrics.yaml", metrics)
-    LOGGER.info("\nExport complete. Files saved to %s", folder)
-    return metrics
+        reports[name] = _figures(report)
+    return reports
+
+
+def _formats(cfg: Config) -> tuple[str, ...]:
+    return FORMATS.get(cfg.export.format, (cfg.export.format,))
+
+
+def _settings(name: str, cfg: Config) -> dict[str, Any]:
+    """What the config says for this format's own settings."""
+    e = cfg.export
+    said = {"opset": e.opset, "values": e.sparse_values, "reduce_range": e.int8_reduce_range}
+    return {key: value for key, value in said.items() if key in EXPORTERS[name].settings and value is not None}
+
+
+def _calibrated(cfg: Config) -> bool:
+    return any("calibration" in EXPORTERS[name].facts.get("needs", ()) for name in _formats(cfg))
+
+
+def _judged(cfg: Config) -> bool:
+    return cfg.export.verify and any(_proof(name, cfg) == "agreement" for name in _formats(cfg))
+
+
+def _open(path: Path, cfg: Config) -> tuple[Checkpoint, Splits | None]:
+    """The network, and the data where a format needs real images."""
+    if not _calibrated(cfg) and not _judged(cfg):
+        return common.open_alone(path, cfg), None
+    splits = common.open_data(cfg)
+    return common.open_network(path, cfg, splits), splits
+
+
+def _images_for(cfg: Config, splits: Splits | None) -> tuple[Tensor | None, Tensor | None]:
+    """(calibration images, validation images), each None where no chosen format needs it."""
+    if splits is None:
+        return None, None
+    calibration = _images(splits.train, splits, cfg.export.calibration_images) if _calibrated(cfg) else None
+    validation = _images(splits.val, splits, cfg.export.agreement_images) if _judged(cfg) else None
+    if calibration is not None:
+        LOGGER.info("int8: calibrating on %d training images, without their labels", len(calibration))
+    return calibration, validation
+
+
+def _proof(name: str, cfg: Config) -> str:
+    return proof_of(name, _settings(name, cfg))
+
+
+def _images(split: Split, splits: Splits, count: int) -> Tensor:
+    """Up to `count` images, spread evenly over the split."""
+    batches = eval_batches(split, batch_size=256, mean=splits.mean, std=splits.std, device="cpu", limit=count)
+    return torch.cat([images for images, _ in batches])
+
+
+def _figures(report: ExportReport) -> dict[str, Any]:
+    figures: dict[str, Any] = {
+        "file": str(report.path),
+        "size_mb": round(report.size_mb, 6),
+        "verified": report.verified,
+        "max_difference": report.max_difference,
+        "relative_difference": report.relative_difference,
+        "batch_sizes": list(report.batch_sizes),
+        "new_process": report.new_process,
+    }
+    if report.dense_mb is not None:
+        figures |= {"dense_mb": round(report.dense_mb, 6), "times_smaller": round(report.dense_mb / report.size_mb, 4)}
+    if report.agreement is not None:
+        figures |= {"agreement": report.agreement, "agreement_images": report.images}
+    return figures
