@@ -206,7 +206,7 @@ def outcome(folder: Path) -> dict[str, str]:
             found[name] = "there"
         elif path.suffix == ".yaml":
             content = yaml.safe_load(path.read_text())
-            for key in ("environment", *_TIMES):
+            for key in ("environment", "save_dir", *_TIMES):
                 content.pop(key, None)
             found[name] = repr(content).replace(str(folder), "DIR")
         else:

@@ -44,6 +44,7 @@ def locked(folder: Path, command: str) -> Iterator[None]:
     file that a killed process left behind locks nothing.
     """
     path = folder / NAME
+    new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = _take(path, folder)
@@ -58,6 +59,8 @@ def locked(folder: Path, command: str) -> Iterator[None]:
     finally:
         with contextlib.suppress(OSError):
             path.unlink()
+            if new:
+                folder.rmdir()  # nothing was written to it after all
         os.close(descriptor)
 
 

@@ -1,8 +1,9 @@
 """What every stage begins with: the device, the data, the network, the folder."""
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from pruning_bootcamp.checkpoints import Checkpoint, NeedsRecipeError, Recipe, l
 from pruning_bootcamp.config import Config, as_dict, fingerprint
 from pruning_bootcamp.duration import parse_duration
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.logs import LOGGER
+from pruning_bootcamp.locks import command_line, locked
+from pruning_bootcamp.logs import LOGGER, also_to_file
 from pruning_bootcamp.models import factory_file, is_factory
 from pruning_bootcamp.runs import Run, open_run, siblings
 from pruning_bootcamp.runtime import choose_device, keep_freed_memory, seed_everything
@@ -170,8 +172,19 @@ def stage_run(
     return Run(folder, command, fingerprint(command, parts), outputs)
 
 
-def begin(run: Run, cfg: Config, checkpoint: Path | None, resume: bool | None) -> None:
-    """Take the folder: config.yaml is written, another run's files are moved aside. Only after every check."""
+@contextlib.contextmanager
+def working(run: Run, cfg: Config, checkpoint: Path | None, resume: bool | None) -> Iterator[None]:
+    """Inside, the folder is this run's alone, and log.txt takes down what is said. Only after every check.
+
+    config.yaml is written, and another run's files are moved aside. Of several processes the leader holds the folder.
+    """
+    with locked(run.folder, command_line()) if is_leader() else contextlib.nullcontext():
+        _begin(run, cfg, checkpoint, resume)
+        with also_to_file(run.path("log.txt")):
+            yield
+
+
+def _begin(run: Run, cfg: Config, checkpoint: Path | None, resume: bool | None) -> None:
     if not is_leader():
         return
     unfinished = [path for path in run.folder.rglob("training_state.pth") if not _is_previous(path, run.folder)]

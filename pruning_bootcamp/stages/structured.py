@@ -12,7 +12,7 @@ from pruning_bootcamp.checkpoints import Recipe
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.errors import GoalNotMet
 from pruning_bootcamp.evaluation import cost_of, evaluate_on
-from pruning_bootcamp.logs import LOGGER, also_to_file
+from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.models import make_prunable
 from pruning_bootcamp.pruning.structured import StructuredPlan, cut_channels, plan_structured
 from pruning_bootcamp.reporting import structured_table
@@ -39,8 +39,7 @@ def prune_structured(cfg: Config, dry_run: bool = False, resume: bool | None = N
         return {"flops_reduction_pct": 100 * plan.macs_reduction}
     cut = cut_channels(ready, common.example_input(recipe), plan)  # a failed proof leaves nothing behind
     LOGGER.info("Slice proof: passed, %s", cut.proof)
-    common.begin(run, cfg, path, resume)
-    with also_to_file(run.path("log.txt")):
+    with common.working(run, cfg, path, resume):
         model = cut.model
         masks = {name: model.get_parameter(name).detach() != 0 for name in dense.masks}
         if masks:

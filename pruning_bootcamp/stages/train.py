@@ -7,7 +7,7 @@ from pruning_bootcamp.checkpoints import save_checkpoint
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.duration import parse_duration
 from pruning_bootcamp.evaluation import cost_of, evaluate_on, say_disagreement
-from pruning_bootcamp.logs import LOGGER, also_to_file
+from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.models import build_model
 from pruning_bootcamp.reporting import run_report
 from pruning_bootcamp.runs import read_yaml, write_text, write_yaml
@@ -37,8 +37,7 @@ def train(cfg: Config, resume: bool | None = None) -> dict[str, Any]:
     LOGGER.info("\n=== Baseline Model Metrics ===")
     LOGGER.info("FLOPs: %.4g G (multiply-accumulates)\nParams: %.4g M\n", cost["flops_g"], cost["params_m"])
     say_disagreement(flops)
-    common.begin(run, cfg, None, resume)
-    with also_to_file(run.path("log.txt")):
+    with common.working(run, cfg, None, resume):
         settings = common.training_settings(cfg)
         model.to(device)
         result = fit(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pruning_bootcamp.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.evaluation import evaluate_on
-from pruning_bootcamp.logs import LOGGER, also_to_file
+from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.pruning.allocation import ALLOCATIONS
 from pruning_bootcamp.pruning.masks import detached_copy
 from pruning_bootcamp.pruning.patterns import PATTERNS
@@ -46,8 +46,7 @@ def prune_unstructured(cfg: Config, method: str | None = None, resume: bool | No
     splits = common.open_data(cfg)
     dense = common.open_network(path, cfg, splits)
     start = load_values(ticket[0], dense.recipe, dense.model) if ticket else None
-    common.begin(run, cfg, path, resume)
-    with also_to_file(run.path("log.txt")):
+    with common.working(run, cfg, path, resume):
         p, target = cfg.prune, target_sparsity(cfg)
         solver = "" if p.solver.name == "none" else f", {p.solver.name}"
         LOGGER.info("\n=== Pruning: %s (%s, %s%s) ===", p.score.name, p.allocation.name, _pattern_text(cfg), solver)
