@@ -19,10 +19,11 @@ from pruning_bootcamp.pruning.unstructured import check_unstructured
 from pruning_bootcamp.registry import Registry
 from pruning_bootcamp.runs import siblings
 from pruning_bootcamp.runtime import choose_device
+from pruning_bootcamp.schema import shown
 from pruning_bootcamp.stages import structured, unstructured
 from pruning_bootcamp.stages.afterwards import fine_tune_settings
 from pruning_bootcamp.stages.common import BASELINE_CHECKPOINT, training_settings
-from pruning_bootcamp.stages.export import FORMATS
+from pruning_bootcamp.stages.export import FORMATS, formats_in
 from pruning_bootcamp.tools.datasets import AUGMENTATIONS, check_dataset
 from pruning_bootcamp.training.gradual import check_gradual
 from pruning_bootcamp.training.optim import LR_SCHEDULES, OPTIMIZERS
@@ -34,7 +35,10 @@ def check(cfg: Config, command: str, where: str) -> None:
     """Raise one BootcampError with everything that would stop `command`; settings are put in their right types."""
     problems = []
     for part in CHECKS[command]:
-        problems += part(cfg)
+        try:
+            problems += part(cfg)
+        except OSError as error:  # a name longer than the file system takes, a file where a folder is needed
+            problems.append(f"{shown(str(error.filename))}: can't be looked up ({error.strerror}).")
     if problems:
         raise BootcampError(*problems, where=where)
 
@@ -180,14 +184,13 @@ def _structured(cfg: Config) -> list[str]:
 
 def _export(cfg: Config) -> list[str]:
     problems = []
-    formats = [*EXPORTERS, *FORMATS]
-    if cfg.export.format not in formats:
-        problems.append(f"export.format: {unknown('format', cfg.export.format, formats)}")
-    else:
-        for name in FORMATS.get(cfg.export.format, (cfg.export.format,)):
-            least = EXPORTERS[name].facts.get("first_opset", 0)
-            if cfg.export.opset is not None and cfg.export.opset < least:
-                problems.append(f"export.opset: {cfg.export.opset} is too old for {name}, which needs {least} or up.")
+    for name in formats_in(cfg.export.format):
+        if name not in EXPORTERS:
+            problems.append(f"export.format: {unknown('format', name, [*EXPORTERS, *FORMATS])}")
+            continue
+        least = EXPORTERS[name].facts.get("first_opset", 0)
+        if cfg.export.opset is not None and cfg.export.opset < least:
+            problems.append(f"export.opset: {cfg.export.opset} is too old for {name}, which needs {least} or up.")
     if not cfg.export.batch_sizes or min(cfg.export.batch_sizes) < 1:
         problems.append(f"export.batch_sizes: {cfg.export.batch_sizes} is not a list of numbers from 1 up.")
     return problems

@@ -5,6 +5,7 @@ import errno
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,11 +32,16 @@ RUN_FILES = (
     "training_state.pth",
     "recovery",
     "model.onnx",
+    "model_int8.onnx",
+    "model_sparse.safetensors",
     "model.pt",
     "model.pt2",
     "logs",
     "log.txt",
     "report.md",
+    "model_card.md",
+    "status.yaml",
+    "export",
     "cycle_*",
     CONFIG,
 )
@@ -57,14 +63,18 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     """A temporary path beside `path` to write to; renamed to `path` when the block ends well, removed when it does not.
 
     A reader sees the old file or the whole new one, whenever the process is killed. A failing disk is a BootcampError.
+    The temporary file exists, empty and ours, before the block opens it: a link planted under its name is not followed.
+    A link under the name of `path` itself is replaced by the file.
     """
     path = Path(path)
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # an earlier process's with the same number, or planted
+            temporary.unlink()
+        mode = _create(temporary)
         yield temporary
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
+        _settle(temporary, mode)
         os.replace(temporary, path)
         _fsync_folder(path.parent)
     except OSError as error:
@@ -72,6 +82,26 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _create(temporary: Path) -> int:
+    """A new, empty file, and its permissions: what the umask leaves of 0664, so for everybody to write in no case."""
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o664)
+    try:
+        return stat.S_IMODE(os.fstat(descriptor).st_mode)
+    finally:
+        os.close(descriptor)
+
+
+def _settle(temporary: Path, mode: int) -> None:
+    """What was written is a file, not a link, with these permissions; and it reaches the disk."""
+    descriptor = os.open(temporary, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        if stat.S_IMODE(os.fstat(descriptor).st_mode) != mode:  # safetensors puts a file of its own in our file's place
+            os.fchmod(descriptor, mode)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _fsync_folder(folder: Path) -> None:
@@ -163,7 +193,14 @@ class Run:
         return content
 
 
-def open_run(folder: Path, command: str, config: Mapping[str, Any], fingerprint: str, fresh: bool = False) -> Run:
+def open_run(
+    folder: Path,
+    command: str,
+    config: Mapping[str, Any],
+    fingerprint: str,
+    fresh: bool = False,
+    kept_for_others: tuple[str, ...] = (),
+) -> Run:
     """The run of this config in `folder`: new, to be continued, or finished.
 
     Another run's files found there (another fingerprint, or this one's with `fresh`) are moved to `previous-N` inside
@@ -175,7 +212,7 @@ def open_run(folder: Path, command: str, config: Mapping[str, Any], fingerprint:
         remove_leftovers(folder)
         other = _fingerprint_in(folder)
         if other is not None and (fresh or other != fingerprint):
-            _move_aside(folder)
+            _move_aside(folder, (*(kept_for_others if fresh else ()), *RUN_FILES))
     except OSError as error:
         raise disk_error(error, folder) from error
     if not run.path(CONFIG).exists():
@@ -194,13 +231,13 @@ def _fingerprint_in(folder: Path) -> str | None:
     return "" if config.exists() or metrics.exists() else None
 
 
-def _move_aside(folder: Path) -> None:
+def _move_aside(folder: Path, patterns: tuple[str, ...]) -> None:
     number = 1
     while (folder / f"previous-{number}").exists():
         number += 1
     aside = folder / f"previous-{number}"
     aside.mkdir()
-    for pattern in RUN_FILES:
+    for pattern in patterns:
         for path in sorted(folder.glob(pattern)):
             shutil.move(str(path), aside / path.name)
     LOGGER.info("%s held another run; its files are kept in %s", folder, aside)
@@ -210,7 +247,8 @@ def remove_leftovers(folder: Path) -> None:
     """Temporary files of processes that were killed. Those of living processes stay."""
     inside = ("", "cycle_*/", "recovery/", "cycle_*/recovery/")
     for path in [path for part in inside for path in folder.glob(f"{part}{TEMPORARY_PREFIX}*")]:
-        found = re.match(rf"{re.escape(TEMPORARY_PREFIX)}(\d+)-", path.name)
+        # no process has a number of ten digits, and the system refuses to be asked for one
+        found = re.match(rf"{re.escape(TEMPORARY_PREFIX)}([0-9]{{1,9}})-", path.name)
         if found and not _alive(int(found[1])):
             path.unlink(missing_ok=True)
 

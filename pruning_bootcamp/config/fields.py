@@ -282,7 +282,7 @@ class CardConfig:
 @dataclass
 class ExportConfig:
     format: str = "both"
-    """onnx, torchscript, pt2, int8, sparse, both (onnx and torchscript) or all"""
+    """onnx, torchscript, pt2, int8, sparse, both (onnx and torchscript) or all; several with commas: int8,sparse"""
     verify: bool = True
     """run the file on fresh inputs, here and in a new process, and compare"""
     opset: int | None = _between(None, 7)

@@ -121,10 +121,7 @@ def _keep_scores(proto: Any) -> None:
 
 
 def _strip(proto: Any) -> None:
-    """Take out what nothing runs: stack traces with this machine's paths, and operator sets without an operator."""
-    for node in proto.graph.node:
-        node.ClearField("metadata_props")
-        node.ClearField("doc_string")
+    """Take out operator sets without an operator, which some engines refuse."""
     used = {node.domain for node in proto.graph.node} | {""}
     kept = [entry for entry in proto.opset_import if entry.domain in used]
     del proto.opset_import[:]

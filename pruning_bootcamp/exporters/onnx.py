@@ -51,7 +51,11 @@ def onnx_content(model: nn.Module, example: Tensor, opset: int) -> bytes:
                 f"--opset: {opset} can't be reached for this network, only {written}. "
                 "The exporter writes 18; newer ones work most often, older ones rarely. Leave --opset out."
             )
-        return program.model_proto.SerializeToString()
+        proto = program.model_proto
+        for node in [*proto.graph.node, *(inner for function in proto.functions for inner in function.node)]:
+            node.ClearField("metadata_props")  # stack traces, with the paths of the machine that exported
+            node.ClearField("doc_string")
+        return proto.SerializeToString()
 
 
 def open_onnx(path: Path) -> Runner:

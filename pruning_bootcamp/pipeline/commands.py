@@ -195,7 +195,7 @@ def _metrics(found: _Found, device: torch.device, met: bool) -> dict[str, Any]:
     first = {key: value for key, value in metrics.get("test", {}).items() if key not in ("summary", "images")}
     if "test" in metrics:
         first |= {"test_images": metrics["test"]["images"], "val_accuracy": metrics["validation"]["accuracy"]}
-    asked = [f"{verdict.gate} {verdict.asked} ({verdict.where})" for verdict in found.verdicts]
+    asked = dict.fromkeys(f"{verdict.gate} {verdict.asked}" for verdict in found.verdicts)
     judged = {"goal": ", ".join(asked) or "no gate", "goal_met": met, "gates": [vars(v) for v in found.verdicts]}
     return first | judged | metrics | {"environment": environment(device)}
 

@@ -24,6 +24,7 @@ MARKS = {
     "failed": "❌",
     "interrupted": "⏸️ ",
 }
+_PIPED_WIDTH = 140
 _STATES = {"complete": "green", "failed": "red", "interrupted": "yellow", "running": "cyan"}
 
 
@@ -40,7 +41,10 @@ def live(board: Board) -> Iterator[None]:
 
 def show(status: Status) -> None:
     """Print the view once."""
-    Console(file=sys.stdout).print(render(status))
+    console = Console(file=sys.stdout)
+    if not console.is_terminal:
+        console = Console(file=sys.stdout, width=_PIPED_WIDTH)
+    console.print(render(status))
 
 
 def follow(read: Callable[[], Status]) -> None:

@@ -81,7 +81,13 @@ def export_network(
 
 
 def _formats(cfg: Config) -> tuple[str, ...]:
-    return FORMATS.get(cfg.export.format, (cfg.export.format,))
+    return formats_in(cfg.export.format)
+
+
+def formats_in(text: str) -> tuple[str, ...]:
+    """The formats that `onnx`, `both`, `all` or a list such as `int8,sparse` name, each once."""
+    names = [name.strip() for name in text.split(",")]
+    return tuple(dict.fromkeys(inner for name in names for inner in FORMATS.get(name, (name,))))
 
 
 def _settings(name: str, cfg: Config) -> dict[str, Any]:
