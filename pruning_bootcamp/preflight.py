@@ -196,22 +196,25 @@ def _export(cfg: Config) -> list[str]:
     return problems
 
 
+def _steps(cfg: Config) -> list[str]:
+    """The pipeline's steps by name, in an order that makes sense, and the limits of its gates."""
+    g = cfg.gates
+    problems = check_order(cfg.pipeline.steps) + _duration(cfg.quantize.epochs, "quantize.epochs", least=1)
+    if g.max_accuracy_drop is not None and g.max_accuracy_drop > 100:
+        problems.append(f"gates.max_accuracy_drop: {g.max_accuracy_drop:g} is more than there is to lose.")
+    return problems
+
+
 def _pipeline(cfg: Config) -> list[str]:
-    """The steps by name, in an order that makes sense, and what each of them needs."""
-    problems = check_order(cfg.pipeline.steps)
+    """The steps, and what each of them needs."""
+    problems = _steps(cfg)
     if "prune-unstructured" in cfg.pipeline.steps:
         problems += _unstructured(cfg)
         if cfg.prune.rewind is not None:
             problems.append("prune.rewind: a pipeline does not rewind. Leave it out, or use prune-unstructured.")
     if "prune-structured" in cfg.pipeline.steps:
         problems += _structured(cfg)
-    q, g = cfg.quantize, cfg.gates
-    if "quantize" in cfg.pipeline.steps:
-        problems += _duration(q.epochs, "quantize.epochs", least=1)
-    for name, value in (("max_accuracy_drop", g.max_accuracy_drop), ("min_accuracy", g.min_accuracy)):
-        if value is not None and value > 100:
-            problems.append(f"gates.{name}: {value:g} is more than 100%.")
-    if g.export_verified and not cfg.export.verify:
+    if cfg.gates.export_verified and not cfg.export.verify:
         problems.append("gates.export_verified: can't be met with export.verify=false. Set one of them to the other.")
     return problems
 
@@ -274,5 +277,5 @@ CHECKS: Mapping[str, tuple[Callable[[Config], list[str]], ...]] = {
     "pipeline run": (*_TRAINING, _checkpoint, _fine_tune, _pipeline, _export),
     "export": (*_EVERY, _checkpoint, _export),
     "profile": (*_EVERY, _checkpoint),
-    "validate": (*_TRAINING, _checkpoint, _fine_tune, _unstructured, _structured, _export),
+    "validate": (*_TRAINING, _checkpoint, _fine_tune, _unstructured, _structured, _steps, _export),
 }

@@ -164,7 +164,6 @@ def fine_tune(
     masks: Masks | None,
     hooks: Sequence[Hook] = (),
 ) -> dict[str, Any]:
-    LOGGER.info("\n=== Fine-tuning ===")
     distill = cfg.fine_tune.distill
     result = fit(
         model.to(device),

@@ -49,6 +49,7 @@ def prune_structured(cfg: Config, dry_run: bool = False, resume: bool | None = N
         LOGGER.info("Validation accuracy before fine-tuning: %.2f%%", pruned_val["accuracy"])
         figures: dict[str, Any] = {"val_accuracy_pruned": round(pruned_val["accuracy"], 4), **recovered}
         if cfg.fine_tune.enabled:
+            LOGGER.info("\n=== Fine-tuning ===")
             figures |= afterwards.fine_tune(cfg, run, model, splits, device, run.folder, dense.model, masks or None)
         else:
             figures["val_accuracy"] = figures["val_accuracy_pruned"]

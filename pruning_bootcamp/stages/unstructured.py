@@ -125,6 +125,7 @@ def _cycle(
         **recovered,
     }
     if cfg.fine_tune.enabled:
+        LOGGER.info("\n=== Fine-tuning ===")
         figures |= afterwards.fine_tune(cfg, run, model, splits, device, folder, dense.model, masks)
     else:
         figures["val_accuracy"] = figures["val_accuracy_pruned"]
@@ -166,6 +167,7 @@ def _gradually(
     assert target is not None, "preflight refuses a pattern that fixes the sparsity"
     growing = gradual_pruning(cfg, target, splits, device)
     masks = dense.masks or None
+    LOGGER.info("\n=== Fine-tuning ===")
     figures = afterwards.fine_tune(cfg, run, model, splits, device, run.folder, dense.model, masks, hooks=[growing])
     return growing.masks, {"updates": growing.points, **figures}
 
