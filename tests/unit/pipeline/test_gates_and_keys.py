@@ -15,7 +15,6 @@ from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.locks import NAME, locked, owner_of
 from pruning_bootcamp.pipeline import gates
 from pruning_bootcamp.pipeline.commands import make_plan
-from pruning_bootcamp.pipeline.compression import COMPRESSIONS, check_order
 from pruning_bootcamp.pipeline.machine import RESULT, key_of, keys_of, read_result, sizes_in
 from pruning_bootcamp.pipeline.status import Board, read_status
 from pruning_bootcamp.pipeline.step import Step
@@ -90,17 +89,6 @@ def test_a_setting_concerns_the_steps_from_the_first_that_reads_it(override: str
         else {name for name in before if name.split("-unstructured-")[-1].split("quantize-")[-1] in same}
     )
     assert unchanged == expected
-
-
-@pytest.mark.parametrize("name", list(COMPRESSIONS))
-def test_every_registered_step_makes_a_plan_whose_last_network_is_evaluated(name: str) -> None:
-    first = [] if COMPRESSIONS[name].facts.keys() & {"removes", "quantizes"} else ["quantize"]
-    cfg = load(None, (f"pipeline.steps=[{', '.join([*first, name])}]",))
-    assert check_order(cfg.pipeline.steps) == []
-    plan = make_plan(cfg, "hash")
-    evaluate = next(step for step in plan.steps if step.name == "evaluate")
-    assert evaluate.inputs["before"] == plan.last != "dense"
-    assert plan.last.startswith(f"{len(first) + 1}-{name}")
 
 
 def test_a_result_counts_only_while_its_files_are_whole(tmp_path: Path) -> None:

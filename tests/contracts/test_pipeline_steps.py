@@ -1,0 +1,48 @@
+"""Every pipeline step: what it promises whatever it is, and that its network is what comes out."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from pruning_bootcamp import load_model
+from pruning_bootcamp.config import load
+from pruning_bootcamp.pipeline.commands import make_plan, run
+from pruning_bootcamp.pipeline.compression import COMPRESSIONS, check_order
+from pruning_bootcamp.preflight import check
+
+SMOKE = Path(__file__).resolve().parents[2] / "cfgs" / "smoke" / "pipeline.yaml"
+QUICK = ("recover.steps=3", "recover.images=64", "recover.batch_size=32", "structured.score=l1")
+
+
+def steps_with(name: str) -> list[str]:
+    changes = COMPRESSIONS[name].facts.keys() & {"removes", "quantizes"}
+    return [name] if changes else ["prune-unstructured", name]
+
+
+@pytest.mark.parametrize("name", list(COMPRESSIONS))
+def test_its_network_is_what_is_evaluated_and_shipped(name: str, tmp_path: Path) -> None:
+    overrides = (*QUICK, f"pipeline.steps=[{', '.join(steps_with(name))}]", f"save_dir={tmp_path / 'run'}")
+    cfg = load(SMOKE, overrides)
+    check(cfg, "pipeline run", str(SMOKE))
+    plan = make_plan(cfg, None)
+    evaluate = next(step for step in plan.steps if step.name == "evaluate")
+    assert evaluate.inputs["before"] == plan.last
+    assert plan.last.startswith(f"{len(cfg.pipeline.steps)}-{name}-")
+    metrics = run(cfg)
+    facts = COMPRESSIONS[name].facts
+    assert metrics["goal_met"] is True
+    if facts.get("removes"):
+        assert metrics["sparsity"] > 0.4 or metrics["flops_reduction_pct"] > 40
+    images = torch.randn(3, 1, 8, 8)
+    assert load_model(tmp_path / "run" / "pruned_model.pth")(images).isfinite().all()
+
+
+@pytest.mark.parametrize("name", list(COMPRESSIONS))
+def test_an_order_without_sense_is_refused(name: str) -> None:
+    facts = COMPRESSIONS[name].facts
+    assert check_order(steps_with(name)) == []
+    if facts.get("once"):
+        assert any("comes twice" in problem for problem in check_order([name, name]))
+    if not facts.keys() & {"removes", "quantizes"}:
+        assert any("nothing to recover from" in problem for problem in check_order([name]))
