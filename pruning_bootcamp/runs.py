@@ -134,8 +134,9 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
         raise BootcampError(f"{path}: there is no such file. {siblings(path)}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise BootcampError(f"{path}: can't be read ({error}).") from None
-    except yaml.YAMLError as error:
-        raise BootcampError(f"{path}: is not valid YAML. {' '.join(str(error).split())}") from None
+    except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        # the parser's own complaints, and what its readers of dates, numbers and tags let through
+        raise BootcampError(f"{path}: is not valid YAML. {' '.join(str(error).split())[:300]}") from None
     if not isinstance(content, dict):
         raise BootcampError(f"{path}: holds {type(content).__name__}, not a table of names and values.")
     return content
@@ -146,7 +147,7 @@ def siblings(path: Path) -> str:
     from pruning_bootcamp.errors import listed, nearest
 
     folder = path.parent
-    while not folder.exists() and folder != folder.parent:
+    while not folder.is_dir() and folder != folder.parent:
         folder = folder.parent
     if folder != path.parent:
         return f"There is no folder {path.parent} either."

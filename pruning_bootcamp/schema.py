@@ -10,9 +10,17 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pruning_bootcamp.errors import unknown
 
+LARGEST_INT = 2**63 - 1  # what torch, NumPy and every file format take
+
 
 class Mismatch(ValueError):
     """The value does not fit the annotation; the text says what would."""
+
+
+def shown(value: Any) -> str:
+    """`value` as an error quotes it: a page of it would hide what the message says."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:150]}... ({len(text):,} characters)"
 
 
 def coerce(value: Any, annotation: Any) -> Any:
@@ -26,14 +34,15 @@ def coerce(value: Any, annotation: Any) -> Any:
     if origin in (Union, types.UnionType):
         return _coerce_union(value, arguments)
     if origin is Literal:
-        if value in arguments and not (isinstance(value, bool) and True not in arguments and False not in arguments):
-            return value
+        for option in arguments:  # 1 == True == 1.0, and a bool is not meant by 1
+            if type(option) is type(value) and option == value:
+                return option
         raise Mismatch(unknown("value", value, [str(option) for option in arguments]))
     if origin in (list, tuple, set) or annotation in (list, tuple):
         return _coerce_sequence(value, origin or annotation, arguments)
     if origin in (dict, Mapping) or annotation is dict or origin is typing.get_origin(Mapping[str, Any]):
         if not isinstance(value, Mapping):
-            raise Mismatch(f"{value!r} is not a table of names and values")
+            raise Mismatch(f"{shown(value)} is not a table of names and values")
         item = arguments[1] if arguments else Any
         return {str(key): coerce(entry, item) for key, entry in value.items()}
     return _coerce_plain(value, annotation)
@@ -58,10 +67,10 @@ def _coerce_union(value: Any, options: tuple[Any, ...]) -> Any:
 
 def _coerce_sequence(value: Any, kind: Any, arguments: tuple[Any, ...]) -> Any:
     if not isinstance(value, list | tuple | set):
-        raise Mismatch(f"{value!r} is not a list")
+        raise Mismatch(f"{shown(value)} is not a list")
     if kind is tuple and arguments and arguments[-1] is not Ellipsis:
         if len(value) != len(arguments):
-            raise Mismatch(f"{value!r} has {len(value)} entries, not {len(arguments)}")
+            raise Mismatch(f"{shown(value)} has {len(value)} entries, not {len(arguments)}")
         return tuple(coerce(entry, item) for entry, item in zip(value, arguments, strict=True))
     item = arguments[0] if arguments else Any
     return kind(coerce(entry, item) for entry in value)
@@ -71,22 +80,24 @@ def _coerce_plain(value: Any, annotation: Any) -> Any:
     if annotation is bool:
         if isinstance(value, bool):
             return value
-        raise Mismatch(f"{value!r} is not true or false")
+        raise Mismatch(f"{shown(value)} is not true or false")
     if annotation is int:
-        if isinstance(value, int) and not isinstance(value, bool):
-            return value
         if isinstance(value, float) and value.is_integer():
-            return int(value)
-        raise Mismatch(f"{value!r} is not a whole number")
+            value = int(value)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise Mismatch(f"{shown(value)} is not a whole number")
+        if not -LARGEST_INT <= value <= LARGEST_INT:
+            raise Mismatch(f"{shown(value)} is a whole number of more than 64 bits")
+        return value
     if annotation is float:
         return _coerce_float(value)
     if annotation is str:
         if isinstance(value, str):
             return value
-        raise Mismatch(f"{value!r} is not text (put it in quotes)")
+        raise Mismatch(f"{shown(value)} is not text (put it in quotes)")
     if isinstance(annotation, type) and isinstance(value, annotation):
         return value
-    raise Mismatch(f"{value!r} is not {getattr(annotation, '__name__', annotation)}")
+    raise Mismatch(f"{shown(value)} is not {getattr(annotation, '__name__', annotation)}")
 
 
 def _coerce_float(value: Any) -> float:
@@ -94,12 +105,16 @@ def _coerce_float(value: Any) -> float:
         try:
             value = float(value)
         except ValueError:
-            raise Mismatch(f"{value!r} is not a number") from None
+            raise Mismatch(f"{shown(value)} is not a number") from None
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise Mismatch(f"{value!r} is not a number")
+        raise Mismatch(f"{shown(value)} is not a number")
+    try:
+        value = float(value)
+    except OverflowError:
+        raise Mismatch(f"{shown(value)} is too large") from None
     if math.isnan(value):
         raise Mismatch("nan is not a number")
-    return float(value)
+    return value
 
 
 @dataclasses.dataclass(frozen=True)

@@ -44,7 +44,7 @@ def _unwrap(content: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _is_state_dict(content: Mapping[str, Any]) -> bool:
-    return len(content) > 0 and all(isinstance(value, Tensor) for value in content.values())
+    return len(content) > 0 and all(isinstance(key, str) and isinstance(t, Tensor) for key, t in content.items())
 
 
 def _without_prefix(state: dict[str, Tensor], names: set[str]) -> dict[str, Tensor]:

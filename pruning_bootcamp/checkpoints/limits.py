@@ -19,7 +19,7 @@ _MOST_VALUES = 2_000_000
 _DEEPEST = 64
 # What a file may have built: its own size so many times (pruning made it smaller), or a network of this many bytes.
 _PRUNED_AT_MOST, _ALWAYS_ALLOWED = 200, 2**31
-_MOST_TENSORS = 100_000
+_MOST_TENSORS = 20_000
 
 
 def check_header(path: Path) -> None:
@@ -47,6 +47,8 @@ def _check_archive(path: Path, size: int) -> None:
     # an archive behind other bytes is read here and by torch at different places: they might see different entries
     if entries and min(entry.header_offset for entry in entries) != 0:
         raise BootcampError(f"{path}: is damaged (its archive does not begin where the file does). Make it again.")
+    if any(entry.filename.endswith("/constants.pkl") for entry in entries):  # its code is compressed
+        raise BootcampError(f"{path}: is an exported TorchScript file, not a checkpoint.")
     announced = sum(entry.file_size for entry in entries)
     if announced > size:
         raise BootcampError(

@@ -24,12 +24,16 @@ def unpack(packed: Mapping[str, Mapping[str, Any]]) -> dict[str, Tensor]:
     masks = {}
     for name, entry in packed.items():
         try:
-            shape = [int(side) for side in entry["shape"]]
-            bits, size = entry["bits"], math.prod(shape)
+            if not isinstance(entry, Mapping):
+                raise TypeError(f"{type(entry).__name__} is no table")
+            shape, bits = entry["shape"], entry["bits"]
+            if not all(type(side) is int and 0 <= side < 2**31 for side in shape):
+                raise ValueError("its shape is none")
+            size = math.prod(shape)
             if bits.dtype != torch.uint8 or bits.numel() != (size + 7) // 8:
                 raise ValueError(f"{bits.numel()} bytes are not {size} bits")
             masks[name] = torch.from_numpy(np.unpackbits(bits.numpy(), count=size).astype(bool)).reshape(shape)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise BootcampError(f"mask {name} is damaged ({type(error).__name__}: {error}).") from error
     return masks
 

@@ -10,16 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pruning_bootcamp.checkpoints.limits import bounded_building
 from pruning_bootcamp.errors import BootcampError, listed
 from pruning_bootcamp.models import build_model, structure_args
 from pruning_bootcamp.models.shortcuts import padded_shortcuts, replace_shortcuts
 from pruning_bootcamp.runtime import preserved_rng
-from pruning_bootcamp.schema import Mismatch, coerce
+from pruning_bootcamp.schema import Mismatch, coerce, shown
 
 # What every nn.Module has: state of torch's own, `training` among it, and nothing that pruning changes.
 _INTERNAL = frozenset(vars(nn.Module()))
 # Noted beside a module's attributes when its option A shortcut was replaced by the fixed convolution.
 _REPLACED = "replaced_shortcut"
+_LARGEST_IMAGE = 2**26  # values; 4096 x 4096 in colour fits
 
 Changes = dict[str, dict[str, Any]]
 
@@ -58,9 +60,26 @@ def recipe_from(content: Any) -> Recipe:
             problems.append(f"the recipe lacks '{item.name}'.")
         except Mismatch as mismatch:
             problems.append(f"the recipe's '{item.name}': {mismatch}.")
+    if not problems:
+        problems = _implausible(Recipe(**values))
     if problems:
         raise BootcampError(*problems)
     return Recipe(**values)
+
+
+def _implausible(recipe: Recipe) -> list[str]:
+    """Sizes that no network here has: somebody would allocate an image of them."""
+    problems = []
+    sides = recipe.input_shape
+    if min(sides) < 1 or math.prod(sides) > _LARGEST_IMAGE or sides[0] != recipe.in_channels:
+        problems.append(f"the recipe's 'input_shape': {sides} is no image of {recipe.in_channels} channels.")
+    for name in ("mean", "std"):
+        values = getattr(recipe, name)
+        if len(values) != recipe.in_channels or not all(map(math.isfinite, values)):
+            problems.append(f"the recipe's '{name}': {shown(values)} is not a number for each of the channels.")
+    if recipe.class_names and len(recipe.class_names) != recipe.classes:
+        problems.append(f"the recipe's 'class_names': {len(recipe.class_names)} names for {recipe.classes} classes.")
+    return problems
 
 
 def fresh_model(recipe: Recipe) -> nn.Module:
@@ -101,16 +120,31 @@ def rebuild(recipe: Recipe, tensors: Mapping[str, Tensor]) -> nn.Module:
 
     Shapes are those of the tensors. A parameter takes gradients when the fresh build's does. Raises BootcampError.
     """
-    model = fresh_model(recipe)
+    model = _built_for(recipe, tensors)
     _apply_changes(model, recipe)
     own = tensors_of(model)
     check_names(tensors, set(own), recipe)
+    _check_kinds(tensors, own)
     _check_finite(tensors, own)
     for name, tensor in tensors.items():
         # the object stays, only what it holds is exchanged: whoever shares it (tied weights) sees the new values
         own[name].data = tensor
     _check_shapes(model, recipe)
     return model
+
+
+def _built_for(recipe: Recipe, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """The fresh network of a recipe that a file brought along, and that may say anything."""
+    try:
+        with bounded_building(tensors):
+            return fresh_model(recipe)
+    except BootcampError:
+        raise
+    except Exception as error:  # builders check what their authors thought of
+        raise BootcampError(
+            f"{recipe.model} can't be built with {shown(recipe.args)} for {recipe.classes} classes and "
+            f"{recipe.in_channels} channels ({type(error).__name__}: {shown(str(error))}). Make the file again."
+        ) from error
 
 
 _SIZES = {
@@ -125,9 +159,15 @@ def _check_shapes(model: nn.Module, recipe: Recipe) -> None:
     for path, module in model.named_modules():
         size = _SIZES.get(type(module))
         weight = getattr(module, "weight", None)
-        if size is not None and isinstance(weight, Tensor) and tuple(weight.shape) != size(module):
+        if size is None or not isinstance(weight, Tensor):
+            continue
+        try:
+            wanted = size(module)
+        except (TypeError, ArithmeticError):  # the recipe's changes set the numbers
+            raise BootcampError(f"the recipe makes {path} of {recipe.model} a layer that can't be.") from None
+        if tuple(weight.shape) != wanted:
             raise BootcampError(
-                f"{path} of {recipe.model} is built for weights {size(module)}, and the file holds "
+                f"{path} of {recipe.model} is built for weights {wanted}, and the file holds "
                 f"{tuple(weight.shape)}. Was the code that builds it changed since?"
             )
 
@@ -179,7 +219,8 @@ def _apply_changes(model: nn.Module, recipe: Recipe) -> None:
             if key == _REPLACED:
                 continue
             # a file must not put a number in the place of a method or a parameter
-            if key in _INTERNAL or not _is_plain(value) or not _is_plain(getattr(module, key, None)):
+            is_property = isinstance(getattr(type(module), key, None), property)
+            if key in _INTERNAL or is_property or not _is_plain(value) or not _is_plain(getattr(module, key, None)):
                 raise BootcampError(f"the recipe sets {path}.{key}, which is no plain attribute of {recipe.model}.")
             setattr(module, key, value)
 
@@ -206,6 +247,18 @@ def _same(one: Any, other: Any) -> bool:
     if isinstance(one, tuple | list):
         return len(one) == len(other) and all(_same(a, b) for a, b in zip(one, other, strict=True))
     return one == other or (isinstance(one, float) and math.isnan(one) and math.isnan(other))
+
+
+def _check_kinds(tensors: Mapping[str, Tensor], fresh: Mapping[str, Tensor]) -> None:
+    """Fractions where the fresh build has them, whole numbers where it has those, each of an everyday type."""
+    for name, tensor in tensors.items():
+        allowed = _FRACTIONS if fresh[name].is_floating_point() else _WHOLE
+        if tensor.dtype not in allowed and tensor.dtype != fresh[name].dtype:
+            raise BootcampError(f"{name} is {tensor.dtype}, which can't stand for {fresh[name].dtype}.")
+
+
+_FRACTIONS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+_WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
 
 
 def _check_finite(tensors: Mapping[str, Tensor], fresh: Mapping[str, Tensor]) -> None:

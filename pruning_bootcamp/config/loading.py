@@ -8,12 +8,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-import yaml
-
 from pruning_bootcamp.config.fields import Choice, Config
+from pruning_bootcamp.config.reading import DEEPEST, MOST_BYTES, parse_yaml, resolve_references, text_problem
 from pruning_bootcamp.errors import BootcampError, unknown
 from pruning_bootcamp.runs import siblings
-from pruning_bootcamp.schema import Mismatch, coerce
+from pruning_bootcamp.schema import Mismatch, coerce, shown
 from pruning_bootcamp.shorthand import parse_pattern
 
 T = TypeVar("T")
@@ -50,42 +49,50 @@ def load(path: Path | str | None, overrides: Iterable[str] = (), options: Mappin
 
 
 def read_file(path: Path) -> dict[str, Any]:
-    """The table in a YAML config with its `${...}` references resolved."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    if path.is_dir():
-        raise BootcampError(f"{path}: is a folder, and a config is a YAML file. {siblings(path / 'x.yaml')}")
+    """The table in a YAML config with its `${...}` references resolved; nothing in it is run."""
     try:
-        content = OmegaConf.to_container(OmegaConf.create(path.read_text(encoding="utf-8")), resolve=True)
+        if path.is_dir():
+            raise BootcampError(f"{path}: is a folder, and a config is a YAML file. {siblings(path / 'x.yaml')}")
+        with open(path, "rb") as stream:
+            text = stream.read(MOST_BYTES + 1).decode("utf-8")
     except FileNotFoundError:
         raise BootcampError(f"{path}: there is no such config. {siblings(path)}") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise BootcampError(f"{path}: can't be read ({error}).") from None
-    except (yaml.YAMLError, OmegaConfBaseException, RecursionError, ValueError) as error:
-        raise BootcampError(f"{path}: is not a valid config. {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise BootcampError(f"{path}: holds a {type(content).__name__}, not a table of names and values.")
-    return {str(key): value for key, value in content.items()}
+    try:
+        content = parse_yaml(text)
+        if isinstance(content, dict):
+            return resolve_references(content)
+    except BootcampError as error:
+        raise BootcampError(f"{path}: is not a valid config: {error}") from None
+    if content is None:
+        return {}
+    raise BootcampError(f"{path}: holds a {type(content).__name__}, not a table of names and values.")
 
 
 def _parse_override(text: str, problems: list[str]) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        problems.append(f"'{text}': is not key=value. Write for instance train.epochs=3.")
+        problems.append(f"{shown(text)}: is not key=value. Write for instance train.epochs=3.")
+        return "", None
+    if problem := text_problem(key):
+        problems.append(f"{problem}.")
         return "", None
     if re.fullmatch(r"\d+:\d+", value):  # on the command line nobody can quote 2:4 for YAML
         return key.strip(), value
     try:
-        return key.strip(), yaml.safe_load(value)
-    except yaml.YAMLError:
-        problems.append(f"{key}: can't read the value {value!r}. Put text with : or {{ in quotes.")
+        return key.strip(), parse_yaml(value)
+    except BootcampError as error:
+        problems.append(f"{key}: can't read the value {shown(value)}: {error} Put text with : or {{ in quotes.")
         return "", None
 
 
 def _set(raw: dict[str, Any], dotted: str, value: Any, problems: list[str]) -> None:
     """Set one key. A Choice that gets another name loses the settings of the old one."""
     *path, last = dotted.split(".")
+    if len(path) >= DEEPEST:
+        problems.append(f"{shown(dotted)}: nests deeper than {DEEPEST} levels.")
+        return
     table = raw
     for depth, part in enumerate(path):
         inner = table.get(part)
@@ -94,7 +101,7 @@ def _set(raw: dict[str, Any], dotted: str, value: Any, problems: list[str]) -> N
         if inner is None:
             inner = {}
         if not isinstance(inner, dict):
-            problems.append(f"{dotted}: {'.'.join(path[: depth + 1])} is {inner!r}, not a table.")
+            problems.append(f"{dotted}: {'.'.join(path[: depth + 1])} is {shown(inner)}, not a table.")
             return
         table[part] = inner
         table = inner
@@ -124,7 +131,7 @@ def _build(kind: type[T], raw: Any, where: str, problems: list[str]) -> T:
     hints = get_type_hints(kind)
     values: dict[str, Any] = {}
     if not isinstance(raw, dict):
-        problems.append(f"{where}: {raw!r} is not a table of names and values.")
+        problems.append(f"{where}: {shown(raw)} is not a table of names and values.")
         raw = {}
     for key, value in raw.items():
         dotted = f"{where}.{key}" if where else str(key)
@@ -163,12 +170,12 @@ def _build_choice(value: Any, where: str, annotation: Any, problems: list[str]) 
     if isinstance(value, dict) and value.keys() <= {"name", "args"} and isinstance(value.get("name"), str):
         name, args = value["name"], value.get("args") or {}
         if not isinstance(args, dict):
-            problems.append(f"{where}.args: {args!r} is not a table of names and values.")
+            problems.append(f"{where}.args: {shown(args)} is not a table of names and values.")
             return _BROKEN
     elif isinstance(value, str):
         name, args = value, {}
     else:
-        problems.append(f"{where}: {value!r} is neither a name nor a table with `name` and `args`.")
+        problems.append(f"{where}: {shown(value)} is neither a name nor a table with `name` and `args`.")
         return _BROKEN
     short = SHORT_FORMS.get(where, {}).get(name)
     if short:

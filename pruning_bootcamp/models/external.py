@@ -2,6 +2,7 @@
 
 import importlib.util
 import inspect
+import os
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,6 +13,8 @@ from torch import nn
 from pruning_bootcamp.errors import BootcampError, unknown
 from pruning_bootcamp.schema import accepts_anything
 
+# torch.load then unpickles nothing but tensors: torchvision itself asks torch.hub for any pickle.
+_TENSORS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 # What the engine passes itself, or what would fetch and open files behind the user's back.
 _GIVEN = {
     "num_classes": "The number of classes comes from the data.",
@@ -139,12 +142,15 @@ def build_timm(name: str, *, classes: int, in_channels: int, args: Mapping[str, 
 def _call(builder: Callable[..., nn.Module], name: str, settings: Mapping[str, Any]) -> nn.Module:
     try:
         return builder(**settings)
-    except (TypeError, ValueError, AssertionError, KeyError, AttributeError, RuntimeError) as error:
+    except (TypeError, ValueError, AssertionError, KeyError, AttributeError, RuntimeError, ArithmeticError) as error:
         given = ", ".join(f"{key}={value!r}" for key, value in settings.items())
         raise BootcampError(f"model {name} can't be built with {given}: {error}. Change model.args.") from error
 
 
 def _fetch(build: Callable[[], nn.Module], name: str, weights: str) -> nn.Module:
+    """The network with its published weights, which are opened as tensors alone, whatever the library asks for."""
+    before = os.environ.get(_TENSORS_ONLY)
+    os.environ[_TENSORS_ONLY] = "1"
     try:
         return build()
     except Exception as error:  # every library has its own kind for a network that is not there
@@ -152,6 +158,11 @@ def _fetch(build: Callable[[], nn.Module], name: str, weights: str) -> nn.Module
             f"model {name}: the published weights '{weights}' could not be fetched and opened "
             f"({type(error).__name__}: {error}). Check the network, or leave model.args.weights out."
         ) from error
+    finally:
+        if before is None:
+            os.environ.pop(_TENSORS_ONLY, None)
+        else:
+            os.environ[_TENSORS_ONLY] = before
 
 
 def _replace_stem(model: nn.Module, in_channels: int, keep_weights: bool) -> None:

@@ -1,6 +1,7 @@
 """`module:factory` of the user's own: `mynet:build` (importable from the current folder) or `nets/mynet.py:build`."""
 
 import contextlib
+import functools
 import hashlib
 import importlib
 import importlib.util
@@ -77,6 +78,8 @@ def _find(name: str) -> Callable[..., Any]:
     source, _, attribute = name.rpartition(":")
     if not source or not attribute.isidentifier():
         raise BootcampError(f"'{name}' is not module:factory. Write mynet:build or nets/mynet.py:build.")
+    if source.partition(".")[0] in sys.stdlib_module_names:  # os:system builds no network
+        raise BootcampError(f"{name}: {source} is Python's own. A file of yours is named {source}.py:{attribute}.")
     module = _import_file(Path(source), name) if source.endswith(".py") else _import_module(source, name)
     factory = getattr(module, attribute, None)
     if factory is None:
@@ -85,6 +88,7 @@ def _find(name: str) -> Callable[..., Any]:
     if isinstance(factory, nn.Module) or not callable(factory):
         what = "a network" if isinstance(factory, nn.Module) else type(factory).__name__
         raise BootcampError(f"{name}: is {what}, not a function that returns one. Write def build(classes): ...")
+    _announce(name, getattr(module, "__file__", "?"))
     return factory
 
 
@@ -103,7 +107,6 @@ def _import_module(source: str, name: str) -> ModuleType:
                 f"{name}: there is no module '{error.name}', neither in {Path.cwd()} nor installed.{hint} "
                 "A file elsewhere is named path/to/file.py:factory."
             ) from None
-    _announce(name, module)
     return module
 
 
@@ -125,7 +128,6 @@ def _import_file(path: Path, name: str) -> ModuleType:
     except BootcampError:
         del sys.modules[key]
         raise
-    _announce(name, module)
     return module
 
 
@@ -165,5 +167,7 @@ def _described(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}{place}"
 
 
-def _announce(name: str, module: ModuleType) -> None:
-    LOGGER.warning("Model: running your own code, %s from %s", name, getattr(module, "__file__", "?"))
+@functools.cache
+def _announce(name: str, file: str) -> None:
+    """Said once, also of a module that something else had imported already."""
+    LOGGER.warning("Model: running your own code, %s from %s", name, file)

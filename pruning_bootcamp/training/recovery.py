@@ -233,8 +233,8 @@ def _read_plan(folder: Path | None, fingerprint: str) -> dict[str, Any] | None:
     if path is None or not path.exists():
         return None
     plan = read_yaml(path)
-    complete = {"steps", "amp", "fingerprint"} <= plan.keys()
-    return plan if complete and plan["fingerprint"] == fingerprint else None
+    complete = isinstance(plan.get("steps"), int) and plan.get("amp", "missing") in _AMP
+    return plan if complete and plan.get("fingerprint") == fingerprint else None
 
 
 def _taught_by(dense: nn.Module, splits: Splits, settings: DistillSettings, device: torch.device, seed: int) -> Splits:

@@ -34,7 +34,8 @@ def cached_images(source: Path, fingerprint: str, settings: str, build: Callable
     A cache that can't be read is built again; one that can't be written costs a line of warning.
     """
     key = hashlib.sha256(f"{source.resolve()}\n{settings}".encode()).hexdigest()[:16]
-    path = cache_folder() / "images" / f"{source.parent.name}-{source.name}-{key}.safetensors"
+    named = f"{source.parent.name[:40]}-{source.name[:40]}-{key}"
+    path = cache_folder() / "images" / f"{named}.safetensors"
     images = _read(path, fingerprint)
     if images is None:
         images = build()
@@ -56,7 +57,7 @@ def _read(path: Path, fingerprint: str) -> Tensor | None:
     except (SafetensorError, OSError, KeyError) as error:
         LOGGER.info("%s: unreadable cache (%s); the images are decoded again", path, error)
         return None
-    if notes.get("crc32") != _checksum(images):
+    if images.dtype != torch.uint8 or images.dim() != 4 or notes.get("crc32") != _checksum(images):
         LOGGER.info("%s: damaged cache (wrong checksum); the images are decoded again", path)
         return None
     return images

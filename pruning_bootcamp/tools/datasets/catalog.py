@@ -69,7 +69,10 @@ def check_dataset(name: str, *, root: str | Path, args: Mapping[str, Any], where
 
 
 def _folder(root: str | Path) -> Path:
-    return Path(root).expanduser()
+    try:
+        return Path(root).expanduser()
+    except RuntimeError as error:  # ~somebody, whom nobody knows
+        raise BootcampError(f"{root}: {error} Write the whole path.") from None
 
 
 def make_splits(

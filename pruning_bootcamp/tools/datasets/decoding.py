@@ -18,6 +18,9 @@ from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.tools.datasets.splits import Split
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff"})
+# By what stands in the file, not by its name: PIL would hand a .png that holds PostScript to Ghostscript.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "PPM", "TIFF", "GIF")
+MOST_PIXELS = 2**26  # of one image; PIL's own limit is nearly three times as many
 MODES = {1: "L", 3: "RGB"}
 EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
@@ -43,13 +46,15 @@ class Decoder:
     def __call__(self, path: str) -> np.ndarray:
         """Raises BootcampError that names the file."""
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=FORMATS) as image:
                 self._check(image)
                 return self._pixels(image)
         except UNREADABLE as error:
             raise BootcampError(f"{path}: can't be read as an image ({_reason(error)}). Mend or remove it.") from None
 
     def _check(self, image: Image.Image) -> None:
+        if image.width * image.height > MOST_PIXELS:  # nothing is decoded yet
+            raise ValueError(f"{image.width}x{image.height} pixels, and {MOST_PIXELS:,} are the most")
         if image.mode not in EIGHT_BITS:
             raise ValueError(f"mode {image.mode}, where 8 bits a channel are needed")
         if self.exact and image.size != (self.side, self.side):

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torchvision.datasets.utils import download_and_extract_archive
+from torchvision.datasets.utils import download_url
 
 from pruning_bootcamp.errors import BootcampError, listed
 from pruning_bootcamp.logs import LOGGER
+from pruning_bootcamp.tools.datasets.archives import unpack
 from pruning_bootcamp.tools.datasets.folders import missing
 
 SILENCE_SECONDS = 30
@@ -41,9 +42,16 @@ def fetch(download: Download, root: Path, allowed: bool) -> Path:
             unpacked = Path(temporary) / "unpacked"
             unpacked.mkdir()
             for address, md5 in download.archives:
-                download_and_extract_archive(address, temporary, str(unpacked), md5=md5)
+                name = address.rpartition("/")[2]
+                download_url(address, temporary, name, md5)
+                unpack(Path(temporary) / name, unpacked)
             _place(unpacked / download.inner, target)
-    except (OSError, RuntimeError, EOFError) as error:  # URLError is an OSError; a wrong md5 is a RuntimeError
+    except (
+        OSError,
+        RuntimeError,
+        EOFError,
+        BootcampError,
+    ) as error:  # URLError is an OSError; a wrong md5 is a RuntimeError
         addresses = ", ".join(address for address, _ in download.archives)
         raise BootcampError(
             f"{download.title} is not in {root}, and could not be downloaded ({error}). Without a network: get "

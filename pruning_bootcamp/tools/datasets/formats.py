@@ -1,7 +1,10 @@
 """Readers of the standard data files: CIFAR's Python batches and MNIST's idx files. Nothing arbitrary is unpickled."""
 
 import gzip
+import io
+import math
 import pickle
+import pickletools
 import struct
 import zlib
 from pathlib import Path
@@ -13,7 +16,14 @@ from torch import Tensor
 
 from pruning_bootcamp.errors import BootcampError
 
-BROKEN_PICKLE = (pickle.UnpicklingError, AttributeError, EOFError, ImportError, LookupError, TypeError, ValueError)
+# The largest standard file has 0.16 GB. What is announced beyond that is refused before memory is taken.
+MOST_BYTES = 2**30
+_MOST_DIMENSIONS = 4
+
+BROKEN_PICKLE = (
+    *(pickle.UnpicklingError, AttributeError, EOFError, ImportError, LookupError, TypeError, ValueError),
+    *(OverflowError, MemoryError, RecursionError),
+)
 
 
 class _Refused(pickle.UnpicklingError):
@@ -76,19 +86,35 @@ class _BatchUnpickler(pickle.Unpickler):
 def read_batch(path: Path) -> dict[str, Any]:
     """The dictionary in a CIFAR batch file, arrays as uint8. BootcampError when it is damaged or not only data."""
     try:
-        with open(path, "rb") as file:
-            content = _BatchUnpickler(file, encoding="latin1").load()
+        raw = _whole(path)
+        _check_memo(raw)
+        content = _BatchUnpickler(io.BytesIO(raw), encoding="latin1").load()
     except _Refused as refused:
         raise BootcampError(
             f"{path}: refused: {refused}. A CIFAR batch holds images and labels only; delete the file and get it again."
         ) from None
     except OSError as error:
-        raise BootcampError(f"{path}: can't be read ({error.strerror}).") from None
+        raise BootcampError(f"{path}: can't be read ({error.strerror or error}).") from None
     except BROKEN_PICKLE as error:
         raise BootcampError(f"{path}: is damaged ({error}). Delete it and get it again.") from None
     if not isinstance(content, dict):
         raise BootcampError(f"{path}: is not a CIFAR batch (it holds {type(content).__name__}, not a dictionary).")
     return {_text(key): value.values if isinstance(value, _Array) else value for key, value in content.items()}
+
+
+def _whole(path: Path) -> bytes:
+    with open(path, "rb") as stream:
+        content = stream.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise OSError(f"more than {MOST_BYTES:,} bytes")
+    return content
+
+
+def _check_memo(raw: bytes) -> None:
+    """A pickle numbers what it comes back to, and Python takes memory up to the highest number: 5 bytes, 34 GB."""
+    for opcode, number, _ in pickletools.genops(raw):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(number or 0) > len(raw):
+            raise _Refused(f"it numbers a value {number}, and has {len(raw)} bytes")
 
 
 def _text(key: object) -> str:
@@ -112,17 +138,21 @@ def read_cifar(path: Path, label_key: str, classes: int) -> tuple[Tensor, Tensor
 def read_idx(path: Path) -> Tensor:
     """uint8 tensor from an idx file, plain or .gz (the format is described at yann.lecun.com/exdb/mnist)."""
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        zeros, kind, dimensions = struct.unpack_from(">HBB", content)
-        shape = struct.unpack_from(f">{dimensions}I", content, 4)
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as stream:
+            head = stream.read(4)
+            zeros, kind, dimensions = struct.unpack(">HBB", head)
+            if zeros != 0 or kind != 8 or dimensions > _MOST_DIMENSIONS:
+                raise BootcampError(f"{path}: is not an idx file of bytes (it starts with {head.hex(' ')}).")
+            shape = struct.unpack(f">{dimensions}I", stream.read(4 * dimensions))
+            announced = math.prod(shape)
+            if announced > MOST_BYTES:
+                raise BootcampError(f"{path}: announces {announced:,} bytes, and {MOST_BYTES:,} are the most.")
+            content = stream.read(announced + 1)
     except (OSError, EOFError, zlib.error, struct.error) as error:
         raise BootcampError(f"{path}: can't be read as an idx file ({error}). Delete it and get it again.") from None
-    if zeros != 0 or kind != 8:
-        raise BootcampError(f"{path}: is not an idx file of bytes (it starts with {content[:4].hex(' ')}).")
-    values = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions)
-    if values.size != np.prod(shape):
+    if len(content) != announced:
+        there = f"only {len(content)}" if len(content) < announced else "more"
         raise BootcampError(
-            f"{path}: {values.size} bytes, where {' x '.join(map(str, shape))} are announced. "
-            "Delete it and get it again."
+            f"{path}: {there} bytes, where {' x '.join(map(str, shape))} are announced. Delete it and get it again."
         )
-    return torch.from_numpy(values.reshape(shape).copy())
+    return torch.from_numpy(np.frombuffer(content, np.uint8).reshape(shape).copy())
