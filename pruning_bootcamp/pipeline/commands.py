@@ -3,7 +3,7 @@
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -170,7 +170,7 @@ def _copy(source: Path, target: Path) -> None:
 
 def _finish(cfg: Config, board: Board, run: Run, found: _Found, device: torch.device) -> dict[str, Any]:
     metrics = _metrics(found, device, met=True)
-    write_text(run.path(REPORT), report.pipeline_report(cfg, metrics, found.verdicts, board.status))
+    write_text(run.path(REPORT), report.pipeline_report(cfg, found.metrics, found.verdicts, board.status))
     LOGGER.info("\n=== Gates ===")
     for verdict in found.verdicts:
         LOGGER.info("%s", verdict)
@@ -184,7 +184,7 @@ def _finish(cfg: Config, board: Board, run: Run, found: _Found, device: torch.de
 def _stopped(cfg: Config, board: Board, run: Run, found: _Found, device: torch.device, problems: Sequence[str]) -> None:
     """Report and metrics of a pipeline that a gate or a proof stopped."""
     metrics = _metrics(found, device, met=False) | {"stopped": list(problems)}
-    write_text(run.path(REPORT), report.pipeline_report(cfg, metrics, found.verdicts, board.status))
+    write_text(run.path(REPORT), report.pipeline_report(cfg, found.metrics, found.verdicts, board.status))
     write_yaml(run.path(METRICS), {**metrics, "fingerprint": run.fingerprint, "status": "failed"}, _NOTE)
     LOGGER.info("\nStopped before exporting anything. Report: %s", run.path(REPORT))
 
@@ -197,7 +197,18 @@ def _metrics(found: _Found, device: torch.device, met: bool) -> dict[str, Any]:
         first |= {"test_images": metrics["test"]["images"], "val_accuracy": metrics["validation"]["accuracy"]}
     asked = dict.fromkeys(f"{verdict.gate} {verdict.asked}" for verdict in found.verdicts)
     judged = {"goal": ", ".join(asked) or "no gate", "goal_met": met, "gates": [vars(v) for v in found.verdicts]}
-    return first | judged | metrics | {"environment": environment(device)}
+    kept = {key: value for key, value in metrics.items() if key != "test"}
+    if "validation" in kept:
+        kept["validation"] = _accuracies(kept["validation"])
+    return first | judged | kept | {"environment": environment(device)}
+
+
+def _accuracies(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """What validation adds: the costs are the same as on the test images."""
+    named = ("accuracy", "accuracy_drop", "latency_reduction_pct", "images")
+    return {key: figures[key] for key in named if key in figures} | {
+        "baseline_accuracy": figures["baseline"]["accuracy"]
+    }
 
 
 def resume(folder: Path, load: Any) -> dict[str, Any]:
