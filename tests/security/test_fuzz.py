@@ -137,7 +137,7 @@ def test_files_that_are_no_text_files(tmp_path: Path) -> None:
     ("settings", "words"),
     [
         ({"checkpoint": "x" * 300}, "can't be looked up"),
-        ({"checkpoint": "file/x.pth"}, "can't be looked up"),
+        ({"checkpoint": "file/x.pth"}, "There is no folder file"),
         ({"save_dir": "x" * 300}, "can't be looked up"),
         ({"data.name": "imagefolder", "data.root": "x" * 300}, "can't be read"),
         ({"data.name": "imagefolder", "data.root": "~nobody-at-all/x"}, "Write the whole path"),
