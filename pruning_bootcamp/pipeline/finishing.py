@@ -84,7 +84,7 @@ def _open(desk: Desk) -> Figures:
     path = common.checkpoint_path(desk.cfg.checkpoint)
     found = common.open_network(path, desk.cfg, desk.splits)
     desk.keep_network(Network(found.model, found.recipe, found.masks))
-    return {"checkpoint": str(path), "summary": str(path)}
+    return {"checkpoint": path.name, "summary": path.name}
 
 
 def _accuracies(desk: Desk, split: Split) -> tuple[dict[str, Any], dict[str, Any]]:
