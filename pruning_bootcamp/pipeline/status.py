@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 import yaml
 
@@ -16,6 +16,7 @@ from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.pipeline.step import Done, Step
 from pruning_bootcamp.pruning.pipeline_stages import PruningStage
 from pruning_bootcamp.runs import TEMPORARY_PREFIX, read_yaml, write_yaml
+from pruning_bootcamp.schema import coerce
 from pruning_bootcamp.training.hooks import Hook, StepState
 
 STATUS = "status.yaml"
@@ -188,10 +189,8 @@ def read_status(folder: Path) -> Status:
     content = read_yaml(folder / STATUS)
     try:
         steps = [StepStatus(**_known(StepStatus, line)) for line in content["steps"]]
-        status = Status(**{**_known(Status, content), "steps": steps})
-        numbers = (status.begun, status.updated, *(line.done + line.total for line in steps))
-        assert all(isinstance(number, int | float) for number in numbers)
-    except (KeyError, TypeError, ValueError, AssertionError) as error:
+        status = Status(**_known(Status, content), steps=steps)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BootcampError(
             f"{folder / STATUS}: is damaged ({type(error).__name__}). The next run writes it anew."
         ) from error
@@ -203,5 +202,7 @@ def read_status(folder: Path) -> Status:
     return status
 
 
-def _known(kind: Any, content: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in dict(content).items() if key in kind.__dataclass_fields__}
+def _known(kind: type[Any], content: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of the dataclass in a table from a file, each in its type; a value of another is a ValueError."""
+    hints = get_type_hints(kind)
+    return {key: coerce(value, hints[key]) for key, value in content.items() if key in hints and key != "steps"}

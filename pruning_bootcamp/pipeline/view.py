@@ -117,7 +117,7 @@ def _what(line: StepStatus, now: float) -> RenderableType:
         left = f", {_span((now - line.begun) * (line.total - line.done) / (line.done - line.first))} left"
     said = f"{100 * line.done / line.total:.0f}%{left}{', ' + line.text if line.text else ''}"
     bar = Table.grid(padding=(0, 1))
-    bar.add_row(ProgressBar(total=line.total, completed=line.done, width=20), said)
+    bar.add_row(ProgressBar(total=line.total, completed=line.done, width=20), Text(said))
     return bar
 
 

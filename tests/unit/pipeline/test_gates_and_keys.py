@@ -13,7 +13,7 @@ from pruning_bootcamp.config import load
 from pruning_bootcamp.config.fields import GatesConfig
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.locks import NAME, locked, owner_of
-from pruning_bootcamp.pipeline import gates
+from pruning_bootcamp.pipeline import gates, view
 from pruning_bootcamp.pipeline.commands import make_plan
 from pruning_bootcamp.pipeline.machine import RESULT, key_of, keys_of, read_result, sizes_in
 from pruning_bootcamp.pipeline.status import Board, read_status
@@ -153,9 +153,32 @@ def test_a_status_of_a_process_that_is_gone_is_interrupted(tmp_path: Path) -> No
     assert found.state == "interrupted"
     assert found.steps[0].state == "interrupted"
     assert found.stage == "Pruning"
-    (tmp_path / "status.yaml").write_text("steps: 3")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "steps: 3",
+        "{steps: [3], name: a, command: b}",
+        "{steps: [], name: a}",
+        "{steps: [], name: a, command: b, begun: soon}",
+        "{steps: [{name: a, title: b, stage: null, seconds: long}], name: a, command: b}",
+        "{steps: [{name: a, title: b, stage: null, state: '[/x]'}], name: a, command: b}",
+    ],
+)
+def test_a_damaged_status_is_a_message(tmp_path: Path, content: str) -> None:
+    (tmp_path / "status.yaml").write_text(content)
     with pytest.raises(BootcampError, match="damaged"):
         read_status(tmp_path)
+
+
+def test_words_in_a_status_are_words_and_no_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = "{name: a, title: '[/b] t', stage: '[/c]', state: running, begun: 1.0, done: 1, total: 2, text: '[/d]'}"
+    (tmp_path / "status.yaml").write_text(f"{{steps: [{line}], name: '[/e]', command: b, begun: 1.0, updated: 2.0}}")
+    with locked(tmp_path, "command"):
+        view.show(read_status(tmp_path))
+    shown = capsys.readouterr().out
+    assert all(word in shown for word in ("[/b] t", "[/c]", "[/d]", "[/e]"))
 
 
 def test_figures_are_the_same_read_or_made() -> None:
