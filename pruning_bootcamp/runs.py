@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,14 +48,14 @@ RUN_FILES = (
 )
 
 
-def disk_error(error: OSError, path: Path) -> BootcampError:
-    """What the operating system said about a write, in words that help."""
+def disk_error(error: OSError, path: Path, elsewhere: str = "--save-dir DIR") -> BootcampError:
+    """What the operating system said about a write, in words that help; `elsewhere` is how to choose another place."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return BootcampError(f"{path}: no space left on the disk. Free some, or write elsewhere with --save-dir DIR.")
+        return BootcampError(f"{path}: no space left on the disk. Free some, or write elsewhere with {elsewhere}.")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return BootcampError(f"{path}: no permission to write here. Choose another folder with --save-dir DIR.")
+        return BootcampError(f"{path}: no permission to write here. Choose another folder with {elsewhere}.")
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
-        return BootcampError(f"{path}: a file stands where a folder is needed. Choose another with --save-dir DIR.")
+        return BootcampError(f"{path}: a file stands where a folder is needed. Choose another with {elsewhere}.")
     return BootcampError(f"{path}: could not be written ({error.strerror or error}).")
 
 
@@ -82,6 +83,19 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """An empty folder for files that nobody keeps, gone when the block ends. A failing disk is a BootcampError."""
+    try:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            yield Path(folder)
+    except OSError as error:
+        place = Path(tempfile.tempdir or "the folder for temporary files")
+        if error.filename is not None and not Path(str(error.filename)).is_relative_to(place):
+            raise  # about a file elsewhere
+        raise disk_error(error, place, "TMPDIR=DIR before the command") from error
 
 
 def _create(temporary: Path) -> int:

@@ -10,7 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from pruning_bootcamp.checkpoints import masks as packing
-from pruning_bootcamp.checkpoints.files import plain, plain_tensor, read_file, write_file, write_sparse_file
+from pruning_bootcamp.checkpoints.files import (
+    dense_file_bytes,
+    plain,
+    plain_tensor,
+    read_file,
+    write_file,
+    write_sparse_file,
+)
 from pruning_bootcamp.checkpoints.foreign import fit_state_dict
 from pruning_bootcamp.checkpoints.recipe import Recipe, find_changes, rebuild, recipe_from, tensors_of
 from pruning_bootcamp.checkpoints.sparse import rounded
@@ -23,6 +30,7 @@ __all__ = [
     "Checkpoint",
     "NeedsRecipeError",
     "Recipe",
+    "dense_file_bytes",
     "load_checkpoint",
     "load_model",
     "save_checkpoint",

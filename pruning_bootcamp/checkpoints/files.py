@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pruning_bootcamp.checkpoints import masks as packing
 from pruning_bootcamp.checkpoints.limits import check_content, check_header
 from pruning_bootcamp.checkpoints.sparse import is_sparse, read_sparse, write_sparse
 from pruning_bootcamp.errors import BootcampError, listed
-from pruning_bootcamp.runs import siblings
+from pruning_bootcamp.runs import scratch_folder, siblings
 
 SUFFIXES = (".pth", ".pt", ".th", ".safetensors")
 
@@ -38,6 +38,25 @@ def write_sparse_file(path: Path, content: Mapping[str, Any], int8: Collection[s
     about |= {"other_buffers": [*content["other_buffers"]], "masks": [*content["masks"]]}
     metadata = {key: json.dumps(_tagged(value)) for key, value in about.items()}
     write_sparse(path, {**content["state_dict"], **content["other_buffers"]}, int8=int8, metadata=metadata)
+
+
+def dense_file_bytes(model: nn.Module) -> int:
+    """Size on disk of the model's state in float32 as a safetensors file, a tensor of several names once.
+
+    What compressed files are compared with. The file is written, measured and removed.
+    """
+    import safetensors.torch
+
+    tensors: dict[tuple[int, torch.Size], tuple[str, Tensor]] = {}
+    for name, value in model.state_dict().items():
+        kept = value.detach().cpu()
+        kept = kept.float() if kept.is_floating_point() else kept
+        key = (value.data_ptr() if value.numel() else len(tensors), value.shape)
+        tensors.setdefault(key, (name, kept.contiguous()))
+    with scratch_folder() as folder:
+        path = folder / "dense.safetensors"
+        safetensors.torch.save_file(dict(tensors.values()), path)
+        return path.stat().st_size
 
 
 def read_file(path: Path) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Deployment files: written beside their place, checked against the network, and only then put there."""
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pruning_bootcamp.checkpoints import Recipe
+from pruning_bootcamp.checkpoints import Recipe, dense_file_bytes
 from pruning_bootcamp.errors import BootcampError, GoalNotMet
 from pruning_bootcamp.exporters import int8, onnx, pt2, sparse, torchscript  # noqa: F401  # each registers its format
 from pruning_bootcamp.exporters.base import EXPORTERS, Runner, deployable_copy, proof_of
@@ -134,7 +133,7 @@ def export_model(
         warning=_proves_little(difference, tolerance) if difference else None,
         agreement=difference.agreement if difference else None,
         images=difference.images if difference else None,
-        dense_mb=_dense_bytes(shipped) / 1e6 if entry.facts.get("compact") else None,
+        dense_mb=dense_file_bytes(shipped) / 1e6 if entry.facts.get("compact") else None,
     )
 
 
@@ -145,17 +144,6 @@ def _inputs(sample: Tensor, batch_sizes: Sequence[int], examples: Tensor | None,
             return real_inputs(examples, batch_sizes)
     inputs = fresh_inputs(sample, batch_sizes)
     return inputs if examples is None else inputs | {"batch of real images": examples}
-
-
-def _dense_bytes(model: nn.Module) -> int:
-    """The size of a safetensors file of every parameter and buffer, tied ones once: written, measured, removed."""
-    from safetensors.torch import save_file
-
-    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "dense.safetensors"
-        save_file({name: tensor.detach().clone() for name, tensor in tensors.items()}, file)
-        return file.stat().st_size
 
 
 def _proves_little(difference: Difference, tolerance: float) -> str | None:

@@ -1,6 +1,5 @@
 """Static int8 ONNX: integers for weights and activations, whose ranges are measured on real images."""
 
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.exporters.base import EXPORTERS, Runner, exporting
 from pruning_bootcamp.exporters.onnx import PROGRAM, onnx_content, open_onnx
+from pruning_bootcamp.runs import scratch_folder
 
 _FIRST_OPSET = 13  # has scales per channel
 _BATCH_VALUES = 2**22
@@ -46,8 +46,8 @@ def write_int8(
     if opset < _FIRST_OPSET:
         raise BootcampError(f"--opset: {opset} is too old for int8, which needs {_FIRST_OPSET} or up.")
     content = onnx_content(model, example, opset)
-    with exporting("int8 ONNX"), tempfile.TemporaryDirectory() as folder:
-        path.write_bytes(_quantized(content, images, Path(folder), reduce_range))
+    with exporting("int8 ONNX"), scratch_folder() as folder:
+        path.write_bytes(_quantized(content, images, folder, reduce_range))
     return open_onnx(path)
 
 

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError, GoalNotMet
 from pruning_bootcamp.exporters.base import Runner
+from pruning_bootcamp.runs import scratch_folder
 
 _SECONDS = 600  # for the new process: importing torch on a busy machine takes a while
 
@@ -99,8 +99,8 @@ def verify_in_new_process(
     project: bool = False,
 ) -> Difference:
     """Run the file in a new Python that never imports the project, or may; the comparison is as in verify_here."""
-    with tempfile.TemporaryDirectory() as folder:
-        given, written = Path(folder) / "inputs.npz", Path(folder) / "outputs.npz"
+    with scratch_folder() as folder:
+        given, written = folder / "inputs.npz", folder / "outputs.npz"
         np.savez(given, **{name: images.numpy() for name, images in inputs.items()})  # type: ignore[arg-type]
         source = _HEAD + (_AS_HERE if project else "") + program + _RUN + ("" if project else _ALONE)
         # where this process finds modules, the user's own among them

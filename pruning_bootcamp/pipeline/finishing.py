@@ -1,9 +1,9 @@
 """The steps around the compression: the dense network; evaluation, the one look at the test split, and export."""
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
+from pruning_bootcamp.checkpoints import dense_file_bytes
 from pruning_bootcamp.config import as_dict
 from pruning_bootcamp.evaluation import cost_of, evaluate_on, say_disagreement
 from pruning_bootcamp.exporters import deployable_copy
@@ -133,15 +133,4 @@ def _export(desk: Desk) -> Figures:
     files = export_network(desk.cfg, final.model, final.recipe, final.masks, desk.folder, desk.splits)
     files = {name: {**file, "file": Path(file["file"]).name} for name, file in files.items()}
     sizes = ", ".join(f"{name} {file['size_mb']:.3f} MB" for name, file in files.items())
-    return {"files": files, "dense_size_mb": _dense_size_mb(desk.network("dense")), "summary": sizes}
-
-
-def _dense_size_mb(dense: Network) -> float:
-    """What the dense network's float32 weights take on disk, as a safetensors file and nothing else."""
-    import safetensors.torch
-
-    state = {name: value.detach().clone().contiguous() for name, value in dense.model.cpu().state_dict().items()}
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "dense.safetensors"
-        safetensors.torch.save_file(state, path)
-        return path.stat().st_size / 1e6
+    return {"files": files, "dense_size_mb": dense_file_bytes(desk.network("dense").model) / 1e6, "summary": sizes}

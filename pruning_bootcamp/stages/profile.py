@@ -1,6 +1,5 @@
 """profile: FLOPs against latency, measured here, interleaved, layer by layer."""
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from pruning_bootcamp.exporters import Runner, deployable_copy, export_model
 from pruning_bootcamp.exporters.onnx import open_onnx
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.reporting import alternatives_text, analysis_text, layers_text, profile_text
-from pruning_bootcamp.runs import write_yaml
+from pruning_bootcamp.runs import scratch_folder, write_yaml
 from pruning_bootcamp.runtime import environment
 from pruning_bootcamp.stages import common
 from pruning_bootcamp.tools.latency import (
@@ -80,8 +79,8 @@ def _measure(
     batch, runs = cfg.profile.batch_size, cfg.profile.runs
     recipe = networks["pruned"].recipe
     images = common.example_input(recipe, batch).to(device)
-    with tempfile.TemporaryDirectory() as scratch:
-        exported = {name: _onnx_runner(model, images.cpu(), Path(scratch) / name) for name, model in models.items()}
+    with scratch_folder() as scratch:
+        exported = {name: _onnx_runner(model, images.cpu(), scratch / name) for name, model in models.items()}
     asked: dict[str, Candidate] = {
         name: (models[name], images) if cfg.profile.backend == "torch" else (exported[name], images.cpu())
         for name in models
@@ -121,10 +120,10 @@ def pair_latency(
     """Latency of each model by `profile` of the config (backend, batch size, runs), interleaved."""
     images = common.example_input(recipe, cfg.profile.batch_size).to(device)
     candidates: dict[str, Candidate] = {name: (model.to(device), images) for name, model in models.items()}
-    with tempfile.TemporaryDirectory() as scratch:
+    with scratch_folder() as scratch:
         if cfg.profile.backend == "onnxruntime":
             for name, model in models.items():
-                candidates[name] = (_onnx_runner(model, images.cpu(), Path(scratch) / name), images.cpu())
+                candidates[name] = (_onnx_runner(model, images.cpu(), scratch / name), images.cpu())
         return compare_latencies(candidates, runs=cfg.profile.runs)
 
 

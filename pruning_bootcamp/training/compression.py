@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pruning_bootcamp.checkpoints import dense_file_bytes
 from pruning_bootcamp.checkpoints.sparse import read_sparse, write_sparse
 from pruning_bootcamp.errors import BootcampError, unknown
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.pruning.magnitude_pruner import MagnitudePruner
 from pruning_bootcamp.pruning.targets import find_targets
-from pruning_bootcamp.runs import atomic_path
+from pruning_bootcamp.runs import atomic_path, scratch_folder
 from pruning_bootcamp.runtime import choose_device, preserved_rng
 from pruning_bootcamp.tools.modes import detached_clone
 from pruning_bootcamp.training.iterative import IterativePruningTrainer, Loader
@@ -99,7 +99,7 @@ class CompressionPipeline:
             raise BootcampError("run_pipeline: the epochs must be 0 or more, and learning_rate above 0.")
         if self._begun:
             raise BootcampError("run_pipeline: this pipeline has run. Make a new one with the dense model.")
-        dense_bytes = _dense_bytes(self.model)
+        dense_bytes = dense_file_bytes(self.model)
         allowed = dense_bytes / self.target_compression
         first = self._bytes(detached_clone(self.model))  # what can't be rounded or kept is an error before any training
         LOGGER.info("Dense file: %s bytes; as it is, compressed: %s; wanted: %s", dense_bytes, first, int(allowed))
@@ -217,8 +217,8 @@ class CompressionPipeline:
 
     def _bytes(self, network: nn.Module) -> int:
         """Size of the network's compressed file on disk. The network is a copy."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "compressed"
+        with scratch_folder() as folder:
+            path = folder / "compressed"
             self._write(network, path)
             return path.stat().st_size
 
@@ -344,19 +344,3 @@ def _zeros_that_are_there(model: nn.Module, target_layers: Sequence[str] | None)
     """Masks of the zeros in the target layers; a layer of nothing but zeros has not begun to learn, and is free."""
     weights = find_targets(model, include=target_layers or ())
     return {name: weight.detach().bool() | ~weight.detach().any() for name, weight in weights.items()}
-
-
-def _dense_bytes(model: nn.Module) -> int:
-    """Size on disk of the model's state as float32 in a safetensors file, a tensor of several names once."""
-    import safetensors.torch
-
-    tensors: dict[tuple[int, torch.Size], tuple[str, Tensor]] = {}
-    for name, value in model.state_dict().items():
-        kept = value.detach().cpu()
-        kept = kept.float() if kept.is_floating_point() else kept
-        key = (value.data_ptr() if value.numel() else len(tensors), value.shape)
-        tensors.setdefault(key, (name, kept.contiguous()))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "dense.safetensors"
-        safetensors.torch.save_file(dict(tensors.values()), path)
-        return path.stat().st_size

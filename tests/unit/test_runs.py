@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.runs import atomic_path, open_run, read_yaml, write_text, write_yaml
+from pruning_bootcamp.runs import atomic_path, open_run, read_yaml, scratch_folder, write_text, write_yaml
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -83,3 +83,31 @@ def test_leftovers_of_dead_processes_go_and_living_ones_stay(tmp_path: Path) -> 
     open_run(tmp_path, "train", {}, "f1")
     assert not (tmp_path / f".tmp-{dead.pid}-x.pth").exists()
     assert (tmp_path / f".tmp-{os.getppid()}-y.pth").exists()
+
+
+def test_a_scratch_folder_is_gone_afterwards() -> None:
+    with scratch_folder() as folder:
+        (folder / "file").write_text("x")
+        assert folder.is_dir()
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "words"), [(errno.ENOSPC, "no space left"), (errno.EROFS, "no permission to write")]
+)
+@pytest.mark.parametrize("where", ["making", "writing"])
+def test_a_disk_without_room_for_scratch_files_is_a_message(
+    number: int, words: str, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(path: object, *_: object) -> None:
+        raise OSError(number, os.strerror(number), str(path))
+
+    if where == "making":
+        monkeypatch.setattr(os, "mkdir", fails)
+    with pytest.raises(BootcampError, match=f"{words}.*TMPDIR=DIR"), scratch_folder() as folder:
+        fails(folder / "file")
+
+
+def test_an_error_about_a_file_elsewhere_is_not_the_scratch_folders() -> None:
+    with pytest.raises(FileNotFoundError), scratch_folder():
+        open("/nowhere/file")
