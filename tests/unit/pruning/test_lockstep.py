@@ -204,7 +204,9 @@ class Modes(nn.Module):
 
 
 @pytest.mark.parametrize(
-    "context", [torch.no_grad, torch.enable_grad, lambda: torch.autocast("cpu", torch.bfloat16)], ids=str
+    "context",
+    [torch.no_grad, torch.enable_grad, lambda: torch.autocast("cpu", torch.bfloat16)],
+    ids=["no_grad", "enable_grad", "autocast"],
 )
 def test_contexts_of_a_forward_pass_stay_its_own(context: Callable[[], torch.no_grad]) -> None:
     net = Modes(context)
