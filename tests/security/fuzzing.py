@@ -33,6 +33,7 @@ from PIL import Image
 
 from pruning_bootcamp.checkpoints import Recipe, load_checkpoint, save_checkpoint, save_sparse_checkpoint, sparse
 from pruning_bootcamp.checkpoints.files import write_sparse_file
+from pruning_bootcamp.checkpoints.sparse import container
 from pruning_bootcamp.config import Config, as_dict, load
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.exporters import EXPORTERS
@@ -616,7 +617,7 @@ def sparse_inputs(draw: st.DrawFn) -> FileInput:
     with tempfile.TemporaryDirectory(dir=_scratch()) as folder:
         path = Path(folder) / "x.safetensors"
         path.write_bytes(good)
-        content, data = sparse._read(path)
+        content, data = container.read_container(path)
         how = draw(st.sampled_from(["row", "row", "row", "sizes", "top", "data"]))
         odd = st.one_of(values, st.integers(-2, 300), st.lists(st.integers(-1, 2**40), max_size=4))
         if how == "row":
@@ -633,11 +634,11 @@ def sparse_inputs(draw: st.DrawFn) -> FileInput:
         else:
             data = _damaged(draw, data)
         stored = zlib.compress(json.dumps(content).encode(), 9, -zlib.MAX_WBITS)
-        check_bytes = struct.pack(sparse._CHECK, len(json.dumps(content).encode()), sparse._crc(stored, data))
+        check_bytes = struct.pack(container._CHECK, len(json.dumps(content).encode()), container._crc(stored, data))
         from safetensors.numpy import save
 
         parts = {"data": np.frombuffer(data, np.uint8), "index": np.frombuffer(check_bytes + stored, np.uint8)}
-        return FileInput(path.name, save(parts, {"format": f"{sparse.MARK}/{sparse.VERSION}"}), how)
+        return FileInput(path.name, save(parts, {"format": f"{container.MARK}/{container.VERSION}"}), how)
 
 
 def read_sparse(example: FileInput, folder: Path) -> None:

@@ -110,4 +110,4 @@ def test_a_disk_without_room_for_scratch_files_is_a_message(
 
 def test_an_error_about_a_file_elsewhere_is_not_the_scratch_folders() -> None:
     with pytest.raises(FileNotFoundError), scratch_folder():
-        open("/nowhere/file")
+        Path("/nowhere/file").read_text()

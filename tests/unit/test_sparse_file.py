@@ -19,8 +19,9 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from pruning_bootcamp.checkpoints import sparse
-from pruning_bootcamp.checkpoints.encodings import _stable, to_int8
-from pruning_bootcamp.checkpoints.sparse import read_sparse, rounded, write_sparse
+from pruning_bootcamp.checkpoints.sparse import coding, container, read_sparse, rounded, write_sparse
+from pruning_bootcamp.checkpoints.sparse.encodings import _stable, to_int8
+from pruning_bootcamp.checkpoints.sparse.index import DTYPES as KNOWN
 from pruning_bootcamp.errors import BootcampError
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -83,7 +84,7 @@ def network(kind: str = "unstructured", sparsity: float = 0.0) -> dict[str, Tens
 
 # ---- every bit comes back ----
 
-DTYPES = [getattr(torch, name) for name in sparse._DTYPES]
+DTYPES = [getattr(torch, name) for name in KNOWN]
 
 
 @st.composite
@@ -287,7 +288,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 def content_of(file: bytes, folder: Path) -> tuple[dict[str, Any], bytes]:
     (folder / "good").write_bytes(file)
-    return sparse._read(folder / "good")
+    return container.read_container(folder / "good")
 
 
 @settings(QUICK, max_examples=300)
@@ -344,7 +345,7 @@ def test_an_index_with_a_right_checksum_that_says_anything_is_refused_in_words(
     else:
         content[where] = data.draw(JSON)
     path = folder / "hostile"
-    sparse._write(path, content, rest)
+    container.write_container(path, content, rest)
     try:
         found = read_sparse(path)
     except BootcampError:
@@ -363,7 +364,7 @@ def test_a_claim_out_of_proportion_is_refused_before_memory_is_taken(
 ) -> None:
     content, rest = content_of(good, tmp_path)
     content["rows"][0] |= {"shape": shape, "kind": kind, "count": 5}
-    sparse._write(tmp_path / "bomb", content, rest)
+    container.write_container(tmp_path / "bomb", content, rest)
     with pytest.raises(BootcampError, match="out of"):
         read_sparse(tmp_path / "bomb")
 
@@ -376,21 +377,21 @@ def test_what_reading_would_refuse_is_not_written(tmp_path: Path, monkeypatch: p
 
 
 def test_a_piece_that_inflates_without_end_is_cut_short(good: bytes, tmp_path: Path) -> None:
-    bomb = sparse._deflated(bytes(2**24))
+    bomb = coding.deflated(bytes(2**24))
     assert len(bomb) < 2**15
     row = {"name": "w", "dtype": "uint8", "shape": [2**15], "kind": "dense", "group": 0}
     content = {"rows": [row], "sizes": [[0, 0, len(bomb)]], "metadata": {}}
-    sparse._write(tmp_path / "bomb", content, bomb)
+    container.write_container(tmp_path / "bomb", content, bomb)
     with pytest.raises(BootcampError, match="does not inflate to its 32768 bytes"):
         read_sparse(tmp_path / "bomb")
 
 
 def test_a_deeply_nested_index_is_refused(tmp_path: Path) -> None:
     index = b"[" * 200_000
-    stored = sparse._deflated(index)
-    check = struct.pack(sparse._CHECK, len(index), sparse._crc(stored, b""))
+    stored = coding.deflated(index)
+    check = struct.pack(container._CHECK, len(index), container._crc(stored, b""))
     parts = {"data": np.empty(0, np.uint8), "index": np.frombuffer(check + stored, np.uint8)}
-    (tmp_path / "deep").write_bytes(save_arrays(parts, {"format": f"{sparse.MARK}/{sparse.VERSION}"}))
+    (tmp_path / "deep").write_bytes(save_arrays(parts, {"format": f"{container.MARK}/{container.VERSION}"}))
     with pytest.raises(BootcampError, match="its index"):
         read_sparse(tmp_path / "deep")
 
@@ -418,7 +419,7 @@ def test_each_lie_has_its_words(
 ) -> None:
     content, rest = content_of(good, tmp_path)
     change(content)
-    sparse._write(tmp_path / "lie", content, rest)
+    container.write_container(tmp_path / "lie", content, rest)
     with pytest.raises(BootcampError, match=says) as caught:
         read_sparse(tmp_path / "lie")
     assert str(tmp_path / "lie") in str(caught.value)
@@ -427,7 +428,7 @@ def test_each_lie_has_its_words(
 def test_values_out_of_range_are_refused(tmp_path: Path) -> None:
     def file(row: dict[str, Any], *pieces: bytes) -> Path:
         content = {"rows": [row | {"name": "w", "kind": "dense", "group": 0}], "metadata": {}}
-        sparse._write(tmp_path / "f", content | {"sizes": [[0, 0, *map(len, pieces)]]}, b"".join(pieces))
+        container.write_container(tmp_path / "f", content | {"sizes": [[0, 0, *map(len, pieces)]]}, b"".join(pieces))
         return tmp_path / "f"
 
     with pytest.raises(BootcampError, match="truth value"):
@@ -452,7 +453,7 @@ def test_other_files_are_told_apart(tmp_path: Path) -> None:
         read_sparse(tmp_path / "none")
     with pytest.raises(BootcampError):
         read_sparse(tmp_path)
-    content = save_arrays({"data": np.empty(0, np.uint8)}, {"format": f"{sparse.MARK}/2"})
+    content = save_arrays({"data": np.empty(0, np.uint8)}, {"format": f"{container.MARK}/2"})
     (tmp_path / "new").write_bytes(content)
     with pytest.raises(BootcampError, match="version 2; this release reads 1"):
         read_sparse(tmp_path / "new")
