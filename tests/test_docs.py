@@ -33,8 +33,7 @@ def test_every_command_shown_exists() -> None:
 def test_every_option_shown_exists() -> None:
     from pruning_bootcamp import cli
 
-    source = Path(cli.__file__).read_text()
-    source += (Path(cli.__file__).parent / "options.py").read_text()
+    source = "".join(path.read_text() for path in Path(cli.__file__).parent.glob("*.py"))
     shown = re.findall(r"pruning-bootcamp [a-z-]+[^`\n]*", README)
     options = {option for line in shown for option in re.findall(r"(?<= )--[a-z-]+", line)}
     assert len(options) > 8

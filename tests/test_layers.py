@@ -50,7 +50,6 @@ LAYERS = {
     "preflight": 9,
     "quickstart": 9,
     "listing": 9,
-    "options": 9,
     "cli": 10,
     "__main__": 11,
     "__init__": 11,  # the package's front door, whose names are fetched when asked for

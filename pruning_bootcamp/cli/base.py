@@ -1,0 +1,55 @@
+"""The application, and what its commands share: checked configs, common options, the exit code of a missed goal."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import typer
+
+app = typer.Typer(
+    name="pruning-bootcamp",
+    help="Train, prune, recover, prove, export and profile PyTorch networks; every number printed was measured.",
+    epilog="Start here: pruning-bootcamp quickstart",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+
+def examples(*lines: str) -> str:
+    """The end of every --help: real commands (\\b keeps the lines as they are)."""
+    return "\b\nExamples:\n" + "\n".join(f"  pruning-bootcamp {line}" for line in lines)
+
+
+def load_checked(
+    command: str,
+    config: Path | None,
+    overrides: list[str] | None,
+    options: dict[str, Any],
+    iterative: bool = False,
+) -> Any:
+    """The checked config of a command; its problems, of every kind, in one error and before any work."""
+    from pruning_bootcamp.config import load
+    from pruning_bootcamp.logs import start_screen
+    from pruning_bootcamp.preflight import check
+
+    start_screen(debug="--debug" in sys.argv)
+    cfg = load(config, overrides or (), options)
+    if iterative and cfg.prune.iterations == 1 and "prune.iterations" not in options:
+        cfg.prune.iterations = 5  # --iterative alone, and the config names no number
+    check(cfg, command, where=str(config) if config else "the config")
+    return cfg
+
+
+def common_options(save_dir: str | None, device: str | None, seed: int | None, **more: Any) -> dict[str, Any]:
+    """The options that were given, as config keys."""
+    options = {"save_dir": save_dir, "device": device, "seed": seed, **more}
+    return {key: value for key, value in options.items() if value is not None}
+
+
+def exit_by_goal(metrics: dict[str, Any]) -> None:
+    """The stage has said whether the goal is met; a script reads it from the exit code."""
+    if metrics.get("goal_met") is False:
+        raise typer.Exit(3)

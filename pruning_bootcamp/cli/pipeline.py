@@ -1,0 +1,74 @@
+"""pipeline run, resume, status."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pruning_bootcamp.cli.base import app, common_options, examples, load_checked
+from pruning_bootcamp.cli.options import Checkpoint, ConfigFile, Debug, Device, Overrides, Resume, SaveDir, Seed
+
+pipeline = typer.Typer(
+    name="pipeline",
+    help="The stage machine: from training to exported files, with gates; killed at any moment, it goes on.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(pipeline)
+
+PipelineDir = Annotated[Path, typer.Option("--save-dir", metavar="DIR", help="The folder that `pipeline run` wrote.")]
+
+
+@pipeline.command(
+    "run",
+    epilog=examples(
+        "pipeline run -c cfgs/pipeline/digits.yaml --save-dir results/pipeline/digits",
+        "pipeline run -c cfgs/pipeline/digits.yaml prune.sparsity=0.9 gates.max_accuracy_drop=1",
+    ),
+)
+def pipeline_run(
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    checkpoint: Checkpoint = None,
+    resume: Resume = None,
+    save_dir: SaveDir = None,
+    device: Device = None,
+    seed: Seed = None,
+    debug: Debug = False,
+) -> None:
+    """Train (or take --checkpoint), compress, judge by the gates, export, verify; each stage is kept and reused."""
+    cfg = load_checked("pipeline run", config, overrides, common_options(save_dir, device, seed, checkpoint=checkpoint))
+    from pruning_bootcamp.pipeline.commands import run
+
+    run(cfg, resume=resume)
+
+
+@pipeline.command("resume", epilog=examples("pipeline resume --save-dir results/pipeline/digits"))
+def pipeline_resume(save_dir: PipelineDir, device: Device = None, debug: Debug = False) -> None:
+    """Go on with a pipeline that was interrupted or killed, with the config that it began with."""
+    from pruning_bootcamp.pipeline.commands import resume
+
+    resume(
+        save_dir,
+        lambda path, options: load_checked("pipeline run", path, [], common_options(None, device, None) | options),
+    )
+
+
+@pipeline.command(
+    "status",
+    epilog=examples(
+        "pipeline status --save-dir results/pipeline/digits",
+        "pipeline status --save-dir results/pipeline/digits --watch",
+    ),
+)
+def pipeline_status(
+    save_dir: PipelineDir,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep showing it until the pipeline ends.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Where a pipeline stands: its stages, progress and time left; from any terminal."""
+    from pruning_bootcamp.logs import start_screen
+    from pruning_bootcamp.pipeline.commands import status
+
+    start_screen(debug)
+    status(save_dir, watch)

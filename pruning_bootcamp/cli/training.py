@@ -1,0 +1,81 @@
+"""quickstart, train, eval."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pruning_bootcamp.cli.base import app, common_options, examples, exit_by_goal, load_checked
+from pruning_bootcamp.cli.options import Checkpoint, ConfigFile, Debug, Device, Overrides, Resume, SaveDir, Seed
+
+
+@app.command(epilog=examples("quickstart", "quickstart --save-dir /tmp/quickstart --seed 1"))
+def quickstart(
+    overrides: Overrides = None,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help="The images to learn from (digits, which needs no download).")
+    ] = None,
+    config: ConfigFile = None,
+    save_dir: SaveDir = None,
+    device: Device = None,
+    seed: Seed = None,
+    debug: Debug = False,
+) -> None:
+    """The whole way in two minutes: train, prune to half the FLOPs, fine-tune, evaluate, export, profile, report."""
+    options = common_options(save_dir, device, seed, **{"data.name": dataset})
+    if config is None:  # 15 epochs on labels alone end within the goal or just outside, by the number of threads
+        options |= {"fine_tune.epochs": "30ep", "fine_tune.lr": 0.02, "fine_tune.distill": 0.9}
+    cfg = load_checked("quickstart", config, overrides, options)
+    from pruning_bootcamp.quickstart import quickstart as run
+
+    exit_by_goal(run(cfg))
+
+
+@app.command(
+    epilog=examples(
+        "train -c cfgs/cifar10_resnet20.yaml data.root=data/cifar10",
+        "train -c cfgs/digits.yaml train.epochs=5 --save-dir results/short",
+    )
+)
+def train(
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    resume: Resume = None,
+    save_dir: SaveDir = None,
+    device: Device = None,
+    seed: Seed = None,
+    debug: Debug = False,
+) -> None:
+    """Train the dense network that everything is compared with."""
+    cfg = load_checked("train", config, overrides, common_options(save_dir, device, seed))
+    from pruning_bootcamp.stages import train as run
+
+    run(cfg, resume=resume)
+
+
+@app.command(
+    "eval",
+    epilog=examples(
+        "eval -c cfgs/digits.yaml --checkpoint results/baseline/best_model.pth --measure-latency",
+        "eval -c cfgs/digits.yaml --checkpoint results/structured/bn_scale_flops0.5/pruned_model.pth "
+        "--baseline-metrics results/baseline/metrics.yaml",
+    ),
+)
+def evaluate(
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    checkpoint: Checkpoint = None,
+    measure_latency: Annotated[bool, typer.Option("--measure-latency", help="Time it on this machine too.")] = False,
+    baseline_metrics: Annotated[
+        Path | None, typer.Option("--baseline-metrics", metavar="FILE", help="A metrics.yaml to compare with.")
+    ] = None,
+    save_dir: SaveDir = None,
+    device: Device = None,
+    seed: Seed = None,
+    debug: Debug = False,
+) -> None:
+    """Accuracy on the test split, FLOPs by two counters, parameters, sparsity and, if asked, latency."""
+    cfg = load_checked("eval", config, overrides, common_options(save_dir, device, seed, checkpoint=checkpoint))
+    from pruning_bootcamp.stages import evaluate as run
+
+    run(cfg, measure_latency=measure_latency, baseline_metrics=baseline_metrics)
