@@ -53,5 +53,10 @@ set_up() {
     fail "the packages could not be installed. Is there a network and room on the disk? Then run this again."
   "$uv" pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation -e . ||
     fail "the project itself could not be installed."
+  # compiled once, whatever PYTHONDONTWRITEBYTECODE says: without it every command takes seconds longer to start
+  PYTHONDONTWRITEBYTECODE='' .venv/bin/python -c 'import onnxruntime.quantization, onnxscript, sklearn.datasets, thop
+import torch.export, torch.onnx, torch.utils.tensorboard, torch_pruning
+import pruning_bootcamp.listing, pruning_bootcamp.pipeline.commands, pruning_bootcamp.quickstart' >/dev/null 2>&1 ||
+    fail "the installed packages can't be imported. Try: .venv/bin/pruning-bootcamp list --debug"
   printf '%s' "$wanted" > .venv/installed
 }

@@ -113,7 +113,8 @@ def test_recovery_without_labels_that_was_killed_goes_on_from_there(
     arguments = (
         *("prune-unstructured", "-c", SMOKE, "--checkpoint", str(unbroken / "best_model.pth"), "--sparsity", "0.8"),
         *("--method", "obs", "--solver", "reconstruct", "--no-fine-tune", "recover.method=distill", "recover.grow=0.3"),
-        *("recover.steps=60", "recover.images=128", "recover.batch_size=32", "recover.minutes=5"),
+        *("recover.steps=40", "recover.images=64", "recover.batch_size=16", "recover.minutes=5"),
+        *("prune.calibration_images=64", "recover.bn_images=64"),
         *("train.checkpoint_seconds=0", "goal.accuracy_drop=100", "--save-dir"),
     )
     whole, killed = tmp_path / "a", tmp_path / "b"
@@ -123,7 +124,7 @@ def test_recovery_without_labels_that_was_killed_goes_on_from_there(
     code, _ = start_and_signal(killed, signal.SIGKILL, (*arguments, "run"), "recovery/training_state.pth")
     assert code == -signal.SIGKILL
     state = torch.load(killed / "run" / "recovery" / "training_state.pth", weights_only=True)
-    assert state["step"] < 60
+    assert state["step"] < 40
     assert f"resumed at step {state['step']}" in command(killed, *arguments, "run")
     one, two = weights(whole / "run" / "pruned_model.pth"), weights(killed / "run" / "pruned_model.pth")
     assert all(torch.equal(one[name], two[name]) for name in one)
