@@ -27,14 +27,8 @@ from pruning_bootcamp.tools.modes import detached_clone
 from pruning_bootcamp.training.gradual import GradualPruning
 from pruning_bootcamp.training.hooks import Hook, StepState
 from pruning_bootcamp.training.loop import fit
-from pruning_bootcamp.training.quantize import (
-    fake_quantize_input,
-    fake_quantize_weight,
-    quantization_aware,
-    quantized_evaluation,
-    round_weights,
-    weight_scales,
-)
+from pruning_bootcamp.training.quantize import quantization_aware, quantized_evaluation, round_weights
+from pruning_bootcamp.training.rounding import fake_quantize_input, fake_quantize_weight, weight_scales
 
 CPU = torch.device("cpu")
 
