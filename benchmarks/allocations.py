@@ -1,8 +1,8 @@
 """What a sensitivity scan is worth: its allocation against uniform and global, the same score, nothing trained.
 
     .venv/bin/python benchmarks/allocations.py                  digits, 5 seeds; minutes on one thread
-    .venv/bin/python benchmarks/allocations.py -c cfgs/cifar10_resnet20_one_shot.yaml --checkpoint resnet20.th --seeds 1 \
-        prune.score=magnitude data.root=data/cifar10
+    .venv/bin/python benchmarks/allocations.py -c cfgs/cifar10_resnet20_one_shot.yaml --checkpoint resnet20.th \
+        --seeds 1 prune.score=magnitude data.root=data/cifar10
 
 Each seed trains a network (or all take --checkpoint), scans it by layer and by block on some validation images, and
 judges every allocation on the other ones, as it is and with batch norm re-estimated where that helps. The test split is
