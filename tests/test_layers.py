@@ -19,6 +19,7 @@ LAYERS = {
     "tools.modes": 0,
     "runs": 1,
     "locks": 1,
+    "pages": 1,
     "tools.quiet": 1,
     "config": 1,
     "tools.metrics": 1,
