@@ -1,4 +1,4 @@
-"""One HTML file that opens offline: tables that sort and filter, interactive plots, light and dark, for every reader."""
+"""One HTML file that opens offline: tables that sort and filter, interactive plots, light and dark."""
 
 import base64
 import hashlib
@@ -14,6 +14,7 @@ from typing import Any
 
 from pruning_bootcamp.errors import BootcampError
 
+_LONG = 48  # letters: a cell with more is given room
 INSTALL = "Install it: pip install 'pruning-bootcamp[report]' (or pip install 'plotly>=6.3')."
 
 
@@ -30,7 +31,6 @@ class Cell:
 class Column:
     title: str
     numeric: bool = False
-    help: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def table(
     """A table whose columns sort by click or key; with `filters` or `search`, controls and a live count above it."""
     name = escape(identifier)
     head = "".join(
-        f'<th scope="col"{_numeric(column)}{_help(column)}><button type="button" class="sort">{escape(column.title)}'
+        f'<th scope="col"{_kind(column)}><button type="button" class="sort">{escape(column.title)}'
         '<span class="arrow" aria-hidden="true"></span></button></th>'
         for column in columns
     )
@@ -135,7 +135,7 @@ def _row(row: Row, columns: Sequence[Column]) -> str:
             text = f'<a href="{escape(cell.href)}">{text}</a>'
         value = "" if cell.value is None else f' data-value="{cell.value!r}"'
         tag, scope = ("th", ' scope="row"') if position == 0 else ("td", "")
-        cells.append(f"<{tag}{scope}{_numeric(column)}{value}>{text}</{tag}>")
+        cells.append(f"<{tag}{scope}{_kind(column, cell.text)}{value}>{text}</{tag}>")
     return f"<tr{attributes}>{''.join(cells)}</tr>"
 
 
@@ -156,12 +156,8 @@ def _controls(name: str, filters: Sequence[Filter], search: bool, count: int) ->
     )
 
 
-def _numeric(column: Column) -> str:
-    return ' class="number"' if column.numeric else ""
-
-
-def _help(column: Column) -> str:
-    return f' title="{escape(column.help)}"' if column.help else ""
+def _kind(column: Column, text: str = "") -> str:
+    return ' class="number"' if column.numeric else ' class="long"' if len(text) > _LONG else ""
 
 
 def _asset(name: str) -> str:

@@ -86,7 +86,9 @@ def _trade_off(found: GroupFindings, identifier: str, key: str, title: str, fron
     if len(rows) < 2 or len(prices) < 2:  # nothing is traded for anything
         return None
     line = [
-        (price.mean, val) for s in front if (price := cost(s)) is not None and (val := validation_of(s)) is not None
+        (paid.mean, reached)
+        for s in front
+        if (paid := cost(s)) is not None and (reached := validation_of(s)) is not None
     ]
     columns = [
         Column("Setting"),

@@ -14,6 +14,8 @@ __all__ = [
     "Document",
     "Filter",
     "Heading",
+    "Item",
+    "Items",
     "Plot",
     "Row",
     "Section",
@@ -47,6 +49,21 @@ class Command:
 
 
 @dataclass(frozen=True)
+class Item:
+    title: str
+    text: str
+    note: str
+    command: str | None = None
+
+
+@dataclass(frozen=True)
+class Items:
+    """A numbered list: what, in which words, why, and the command that does it."""
+
+    items: Sequence[Item]
+
+
+@dataclass(frozen=True)
 class Table:
     identifier: str
     caption: str
@@ -68,7 +85,7 @@ class Plot:
     height_px: int = 420
 
 
-Block = Text | Heading | Bullets | Command | Table | Plot
+Block = Text | Heading | Bullets | Command | Items | Table | Plot
 
 
 @dataclass

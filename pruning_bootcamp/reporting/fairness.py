@@ -1,5 +1,6 @@
 """The fairness card of a group: what a comparison needs to be worth anything, whether it is there, how to mend it."""
 
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -74,13 +75,19 @@ def _seeds(pruned: Sequence[Setting]) -> Check:
     few = [setting for setting in pruned if len(setting.seeds) < ENOUGH_SEEDS]
     if not few:
         return Check(question, True, f"all {_count(len(pruned), 'setting')} have them")
-    mend = []
-    for setting in few:
-        new = [seed for seed in range(ENOUGH_SEEDS + 10) if seed not in setting.seeds]
-        for seed in new[: ENOUGH_SEEDS - len(setting.seeds)]:
-            if _can_run(setting.first):
-                mend.append(again(setting.first, f"--seed {seed}", f"seed{seed}"))
+    mend = [
+        again(setting.first, f"--seed {seed}", f"seed{seed}")
+        for setting in few
+        if _can_run(setting.first)
+        for seed in _new_seeds(setting)
+    ]
     return Check(question, False, f"{len(few)} of {_count(len(pruned), 'setting')} have fewer", mend)
+
+
+def _new_seeds(setting: Setting) -> list[int]:
+    """The smallest seeds that were not run yet, as many as are missing."""
+    new = [seed for seed in range(2 * ENOUGH_SEEDS) if seed not in setting.seeds]
+    return new[: ENOUGH_SEEDS - len(setting.seeds)]
 
 
 def _same_dense(group: Group, pruned: Sequence[Setting]) -> Check:
@@ -201,8 +208,6 @@ def again(record: Record, option: str, suffix: str, command: str | None = None) 
 
 def quoted(path: str) -> str:
     """A path as the shell takes it."""
-    import shlex
-
     return shlex.quote(path)
 
 

@@ -7,15 +7,8 @@ from pathlib import Path
 from pruning_bootcamp.reporting.collect import Collected, Found
 from pruning_bootcamp.reporting.fairness import Check, fairness_card
 from pruning_bootcamp.reporting.groups import Ablation, Group, Setting, ablations, groups, pareto
-from pruning_bootcamp.reporting.judgement import (
-    Advice,
-    Failure,
-    failures,
-    from_scan,
-    quickest,
-    recommendations,
-    slow_savings,
-)
+from pruning_bootcamp.reporting.hints import from_scan, quickest, slow_savings
+from pruning_bootcamp.reporting.judgement import Advice, Failure, failures, recommendations
 from pruning_bootcamp.reporting.records import Record, records
 from pruning_bootcamp.reporting.values import table, text
 

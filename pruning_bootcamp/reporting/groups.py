@@ -1,4 +1,4 @@
-"""Which results may be compared: the same data, network and dense baseline; runs that differ in the seed are one row."""
+"""Which results may be compared: same data, network and dense baseline; runs that differ in the seed are one row."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence

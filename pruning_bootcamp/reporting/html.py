@@ -5,7 +5,19 @@ from typing import Any
 
 from pruning_bootcamp.pages import escape, page, plot
 from pruning_bootcamp.pages import table as html_table
-from pruning_bootcamp.reporting.document import Block, Bullets, Command, Document, Heading, Plot, Section, Table, Text
+from pruning_bootcamp.reporting.document import (
+    Block,
+    Bullets,
+    Command,
+    Document,
+    Heading,
+    Item,
+    Items,
+    Plot,
+    Section,
+    Table,
+    Text,
+)
 
 
 def html(document: Document) -> str:
@@ -25,7 +37,8 @@ def html(document: Document) -> str:
 def _section(section: Section, figures: dict[str, Mapping[str, Any]]) -> str:
     name = escape(section.identifier)
     blocks = "".join(_block(block, figures) for block in section.blocks)
-    return f'<section id="{name}" aria-labelledby="{name}-h">\n<h2 id="{name}-h">{escape(section.title)}</h2>\n{blocks}</section>\n'
+    head = f'<section id="{name}" aria-labelledby="{name}-h">\n<h2 id="{name}-h">{escape(section.title)}</h2>\n'
+    return f"{head}{blocks}</section>\n"
 
 
 def _block(block: Block, figures: dict[str, Mapping[str, Any]]) -> str:
@@ -38,11 +51,21 @@ def _block(block: Block, figures: dict[str, Mapping[str, Any]]) -> str:
             return "<ul>\n" + "".join(f"<li>{escape(line)}</li>\n" for line in lines) + "</ul>\n"
         case Command(lines):
             return f'<pre tabindex="0"><code>{escape(chr(10).join(lines))}</code></pre>\n'
+        case Items(items):
+            return '<ol class="items">\n' + "".join(_item(item) for item in items) + "</ol>\n"
         case Table():
             return _table(block)
         case Plot():
             figures[block.identifier] = block.figure
             return plot(block.identifier, block.caption, block.description, _table(block.table), block.height_px)
+
+
+def _item(item: Item) -> str:
+    command = f'<pre tabindex="0"><code>{escape(item.command)}</code></pre>' if item.command else ""
+    return (
+        f"<li><strong>{escape(item.title)}</strong><p>{escape(item.text)}</p>"
+        f'<p class="note">{escape(item.note)}</p>{command}</li>\n'
+    )
 
 
 def _table(table: Table) -> str:

@@ -3,18 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pruning_bootcamp.reporting.collect import Found
 from pruning_bootcamp.reporting.fairness import ENOUGH_SEEDS, again, quoted
 from pruning_bootcamp.reporting.groups import Group, Setting, same_budget
 from pruning_bootcamp.reporting.records import PRUNING
-from pruning_bootcamp.reporting.values import Spread, number, rows, spread, table
+from pruning_bootcamp.reporting.values import Spread, number, spread, table
 
 BIG_DROP_POINTS = 5.0
 WIDE_SPREAD_POINTS = 1.0
 FLATTERING_POINTS = 3.0
 DELIVERED_SHARE = 0.5
-FRAGILE_POINTS = 1.0
-TOUGH_POINTS = 0.25
 
 FAILURE_RULES = (
     "its goal was not met, or a gate stopped it",
@@ -55,9 +52,11 @@ def failures(group: Group) -> list[Failure]:
             share = f"{len(missed)} of {setting.n_said}" if len(setting.records) > 1 else "one seed"
             figures = f"goal: {missed[0].goal or 'not stated'}; missed by {share}; {_outcome(setting)}"
             found.append(Failure(setting.label, FAILURE_RULES[0], figures))
-    for setting in methods:
-        if (drop := setting.figure("drop")) is not None and drop.mean > BIG_DROP_POINTS:
-            found.append(Failure(setting.label, FAILURE_RULES[1], _outcome(setting)))
+    found += [
+        Failure(setting.label, FAILURE_RULES[1], _outcome(setting))
+        for setting in methods
+        if (drop := setting.figure("drop")) is not None and drop.mean > BIG_DROP_POINTS
+    ]
     found += [
         Failure(setting.label, FAILURE_RULES[2], compared)
         for setting in methods
@@ -74,18 +73,6 @@ def failures(group: Group) -> list[Failure]:
     for record in group.records:
         if isinstance(falls := record.metrics.get("fall_backs"), list) and falls:
             found.append(Failure(record.name, FAILURE_RULES[5], "; ".join(str(fall) for fall in falls[:5])))
-    return found
-
-
-def slow_savings(profiles: Sequence[Found]) -> list[Failure]:
-    """Networks whose FLOPs fell and whose time did not."""
-    found = []
-    for profile in profiles:
-        comparison = table(profile.content.get("comparison"))
-        fewer, quicker = number(comparison.get("flops_reduction_pct")), number(comparison.get("latency_reduction_pct"))
-        if fewer and quicker is not None and fewer >= 5 and quicker < DELIVERED_SHARE * fewer:
-            figures = f"{fewer:.1f}% fewer FLOPs, {quicker:.1f}% less latency ({_measured(profile)})"
-            found.append(Failure(profile.name, FAILURE_RULES[6], figures))
     return found
 
 
@@ -182,85 +169,6 @@ def _close(group: Group) -> list[Advice]:
     return found
 
 
-def quickest(profiles: Sequence[Found]) -> list[Advice]:
-    """How to run the pruned network on the machine where it was timed, and what keeps time from falling."""
-    found = []
-    for profile in profiles:
-        ways = {
-            name: time / (number(stats.get("batch_size")) or 1)
-            for name, pair in table(profile.content.get("alternatives")).items()
-            if (stats := table(table(pair).get("pruned"))) and (time := number(stats.get("median_ms"))) is not None
-        }
-        if len(ways) > 1:
-            best = min(ways, key=lambda name: ways[name])
-            stats = table(table(table(profile.content.get("alternatives"))[best]).get("pruned"))
-            device = table(profile.content.get("environment")).get("device", "an unnamed machine")
-            found.append(
-                Advice(
-                    f"Run {profile.name} with {best}.",
-                    f"the least time an image of the {len(ways)} ways that were timed on {device}",
-                    f"{ways[best]:.4f} ms an image (median, n {stats.get('n')}, p5 {number(stats.get('p5_ms')) or 0:.3f} "
-                    f"to p95 {number(stats.get('p95_ms')) or 0:.3f} ms a batch); "
-                    + ", ".join(f"{name} {time:.4f}" for name, time in sorted(ways.items(), key=lambda w: w[1])[1:]),
-                )
-            )
-        causes = [
-            (points, str(cause.get("text")))
-            for cause in rows(table(profile.content.get("analysis")).get("causes"))
-            if (points := number(cause.get("points"))) is not None
-        ]
-        if slow_savings([profile]) and causes:
-            points, cause = max(causes)
-            found.append(
-                Advice(
-                    f"Look at what keeps {profile.name} slow before cutting more; widths in multiples of 8 "
-                    "(--round-to 8) are worth a try.",
-                    f"less than {100 * DELIVERED_SHARE:g}% of the FLOPs saved arrived as time; the largest measured cause",
-                    f"{points:+.1f} points: {cause}",
-                )
-            )
-    return found
-
-
-def from_scan(scan: Found) -> list[Advice]:
-    """Layers to spare and layers that can lose more, of a sensitivity scan."""
-    dense = number(table(scan.content.get("dense")).get("accuracy"))
-    if dense is None:
-        return []
-    fragile, tough = [], []
-    for row in rows(scan.content.get("rows")):
-        points = sorted(
-            (sparsity, accuracy)
-            for point in rows(row.get("points"))
-            if (sparsity := number(point.get("sparsity"))) is not None
-            and (accuracy := number(point.get("accuracy"))) is not None
-        )
-        if not points:
-            continue
-        (low, at_low), (high, at_high) = points[0], points[-1]
-        if dense - at_low > FRAGILE_POINTS:
-            fragile.append((dense - at_low, f"{row.get('name')} loses {dense - at_low:.2f} points at {low:.0%}"))
-        if dense - at_high <= TOUGH_POINTS:
-            tough.append((dense - at_high, f"{row.get('name')} loses {dense - at_high:.2f} points at {high:.0%}"))
-    images = f"{scan.content.get('images')} validation images, one scan, one seed"
-    found = []
-    if fragile:
-        rule = f"a {_by(scan)} that alone costs more than {FRAGILE_POINTS:g} point at the least sparsity scanned"
-        said = "; ".join(line for _, line in sorted(fragile, reverse=True)[:5])
-        found.append(
-            Advice(f"Prune these less, or leave them out (prune.exclude): {len(fragile)}.", rule, f"{said} ({images})")
-        )
-    if tough:
-        rule = f"a {_by(scan)} that alone costs at most {TOUGH_POINTS:g} points at the greatest sparsity scanned"
-        said = "; ".join(line for _, line in sorted(tough)[:5])
-        found.append(Advice(f"These can lose more than the rest: {len(tough)}.", rule, f"{said} ({images})"))
-    return found
-
-
-def _by(scan: Found) -> str:
-    return str(scan.content.get("by", "layer"))
-
-
 def _no_better_than_random(setting: Setting, pruned: Sequence[Setting]) -> str | None:
     mine = setting.figure("val_accuracy")
     if setting.first.random or setting.first.method.startswith("dense") or mine is None:
@@ -296,9 +204,3 @@ def _outcome(setting: Setting) -> str:
 
 def _said(figure: Spread, setting: Setting) -> str:
     return f"{figure.shown()}% ({setting.n_said})"
-
-
-def _measured(profile: Found) -> str:
-    stats = table(table(profile.content.get("latency")).get("pruned"))
-    machine = table(profile.content.get("environment")).get("device", "machine not recorded")
-    return f"median of n {stats.get('n', '?')}, {stats.get('backend', '?')}, batch {stats.get('batch_size', '?')}, {machine}"

@@ -2,7 +2,7 @@
 
 import re
 
-from pruning_bootcamp.reporting.document import Bullets, Cell, Command, Document, Heading, Plot, Table, Text
+from pruning_bootcamp.reporting.document import Bullets, Cell, Command, Document, Heading, Items, Plot, Table, Text
 from pruning_bootcamp.reporting.run import markdown_table
 
 
@@ -20,6 +20,10 @@ def markdown(document: Document) -> str:
                     parts.append("\n".join(f"- {plain(line)}" for line in lines))
                 case Command(lines):
                     parts.append("\n".join(f"    {_one_line(line)}" for line in lines))
+                case Items(items):
+                    for place, item in enumerate(items, start=1):
+                        lines = f"{place}. **{plain(item.title)}** {plain(item.text)}\n   *{plain(item.note)}*"
+                        parts.append(lines + (f"\n\n       {_one_line(item.command)}" if item.command else ""))
                 case Table():
                     parts.append(_table(block))
                 case Plot():

@@ -171,7 +171,8 @@ def sweeps(found: Sequence[Found], target: Path) -> Section | None:
         trials = rows(c.get("trials"))
         keys = list(dict.fromkeys(key for trial in trials for key in table(trial.get("params"))))
         goals = [str(entry.get("name")) for entry in rows(c.get("objectives"))]
-        on_front = c.get("pareto") if isinstance(c.get("pareto"), list) else []
+        pareto = c.get("pareto")
+        on_front: list[object] = pareto if isinstance(pareto, list) else []
         cells = []
         for trial in trials:
             params, values = table(trial.get("params")), table(trial.get("values"))

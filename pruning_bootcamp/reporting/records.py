@@ -161,9 +161,7 @@ def describe(command: str, config: Mapping[str, Any], metrics: Mapping[str, Any]
             "target_params_reduction": "fewer params",
             "sparsity": "of the channels",
         }
-        asked = [
-            f"{100 * amount:g}% {what}" for key, what in kinds.items() if (amount := number(s.get(key))) is not None
-        ]
+        asked = [f"{100 * share:g}% {what}" for key, what in kinds.items() if (share := number(s.get(key))) is not None]
         return ", ".join([*words, *_after(config)]), ", ".join(asked) or "50% fewer FLOPs"
     if command == "prune-unstructured" and config:
         p = table(config.get("prune"))
@@ -218,7 +216,7 @@ def _setting(command: str, config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Dotted key -> value as text; a choice with its settings is one value, so that another choice is one difference."""
+    """Dotted key -> value as text; a choice with its settings is one value: another choice is one difference."""
     flat: dict[str, str] = {}
     for key, value in content.items():
         if isinstance(value, Mapping) and set(value) == {"name", "args"}:

@@ -1,7 +1,7 @@
 """Findings -> the report's sections, in the order in which they are read; validation and test never share a column."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from pruning_bootcamp.reporting.comparison import comparison, trade_offs
@@ -14,19 +14,22 @@ from pruning_bootcamp.reporting.document import (
     Document,
     Filter,
     Heading,
+    Item,
+    Items,
     Row,
     Section,
     Table,
     Text,
 )
 from pruning_bootcamp.reporting.findings import Findings, GroupFindings
-from pruning_bootcamp.reporting.judgement import FAILURE_RULES
+from pruning_bootcamp.reporting.judgement import FAILURE_RULES, Advice
 from pruning_bootcamp.reporting.measured import latency, layers, scans, sweeps
 from pruning_bootcamp.reporting.records import Record
 from pruning_bootcamp.reporting.shown import amount, link, rate, run_count
 from pruning_bootcamp.reporting.sparsities import LayerSparsities
 from pruning_bootcamp.reporting.values import number, spread
 
+Maker = Callable[[GroupFindings, str], list[Block]]
 MARKS = {True: "✓ yes", False: "✗ no", None: "– n/a"}
 
 
@@ -56,28 +59,27 @@ def document(
         f"{run_count(len(findings.records), 'network')} in {run_count(len(found.runs), 'finished run')}, "
         f"{run_count(len(found.profiles), 'latency profile')}, {run_count(len(found.scans), 'sensitivity scan')}, "
         f"{run_count(len(found.sweeps), 'sweep')} below {found.root}."
-        + (f" {run_count(problems, 'folder')} could not be used: see “Not in the tables”." if problems else ""),
-        "Every figure was measured by the run it stands for. Accuracy is in percent; test accuracy was read once, at the "
-        "end of a run, and choices rest on validation accuracy alone. ± is the standard deviation over seeds. FLOPs are "
-        "multiply-accumulates, as pruning papers print them.",
+        + (f" {run_count(problems, 'folder')} could not be used (see “Not in the tables”)." if problems else ""),
+        "Every figure was measured by the run it stands for. Accuracy is in percent; test accuracy was read once, at "
+        "the end of a run; choices rest on validation accuracy alone. ± is the standard deviation over seeds. FLOPs "
+        "are multiply-accumulates, as pruning papers print them.",
     ]
     made = f"Made by `{command}` at {time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime())}."
-    return Document(f"Results in {found.root.resolve().name}", lead, [s for s in sections if s is not None], made)
+    return Document(f"Pruning results: {found.root.resolve().name}", lead, [s for s in sections if s is not None], made)
 
 
 def _recommendations(findings: Findings) -> Section:
     blocks: list[Block] = []
-    advice = [(group.group.title, line) for group in findings.groups for line in group.advice]
-    advice += [("measured on its own", line) for line in findings.advice]
-    if not advice:
-        return Section("recommendations", "Recommendations", [Text("None: no rule applies to these figures.")])
-    rows = [Row([Cell(line.what), where, line.figures, line.rule], {"about": where}) for where, line in advice]
-    columns = [Column("Recommendation"), Column("About"), Column("Figures"), Column("Rule")]
-    blocks.append(Table("recommendations-table", "What to do next, and what it rests on", columns, rows))
-    commands = [line.command for _, line in advice if line.command]
-    if commands:
-        blocks += [Text("The commands, in the same order:"), Command(commands)]
-    return Section("recommendations", "Recommendations", blocks)
+    for found in findings.groups:
+        if found.advice:
+            blocks += [Heading(found.group.title), Items([_item(line) for line in found.advice])]
+    if findings.advice:
+        blocks += [Heading("From profiles and scans"), Items([_item(line) for line in findings.advice])]
+    return Section("recommendations", "Recommendations", blocks or [Text("None: no rule applies to these figures.")])
+
+
+def _item(advice: Advice) -> Item:
+    return Item(advice.what, f"Figures: {advice.figures}.", f"Rule: {advice.rule}.", advice.command)
 
 
 def _baselines(findings: Findings) -> Section:
@@ -88,7 +90,13 @@ def _baselines(findings: Findings) -> Section:
         for setting in trained:
             val = setting.figure("val_accuracy")
             first = setting.first
-            cells = [group.title, setting.label, setting.n_said, amount(val), amount(setting.accuracy)]
+            cells: list[Cell | str] = [
+                group.title,
+                setting.label,
+                setting.n_said,
+                amount(val),
+                amount(setting.accuracy),
+            ]
             rows.append(Row([*cells, _images(first), rate(first.flops_g, "{:.4g}"), rate(first.params_m, "{:.4g}")]))
         if not trained and group.pruned:
             dense = group.pruned[0].first.dense
@@ -167,10 +175,10 @@ def _options(values: Iterable[str]) -> list[str]:
     return sorted(set(values))
 
 
-def _per_group(identifier: str, title: str, findings: Findings, make: object) -> Section | None:
+def _per_group(identifier: str, title: str, findings: Findings, make: Maker) -> Section | None:
     blocks: list[Block] = []
     for place, found in enumerate(findings.groups):
-        made = make(found, f"{identifier}-{place}")  # type: ignore[operator]
+        made = make(found, f"{identifier}-{place}")
         if made:
             name = found.group.title
             if sum(other.group.title == name for other in findings.groups) > 1:
@@ -228,7 +236,10 @@ def _fairness(found: GroupFindings, identifier: str) -> list[Block]:
 def _failures(findings: Findings) -> Section:
     cases = [(found.group.title, case) for found in findings.groups for case in found.failures]
     cases += [("latency", case) for case in findings.slow]
-    rules = [Text("A case is one of these, and random pruning's own losses are none:"), Bullets(list(FAILURE_RULES))]
+    rules: list[Block] = [
+        Text("A case is one of these, and random pruning's own losses are none:"),
+        Bullets(list(FAILURE_RULES)),
+    ]
     if not cases:
         return Section("failures", "Failure cases", [*rules, Text("None was found.")])
     rows = [

@@ -5,14 +5,14 @@ from pathlib import Path
 from urllib.parse import quote
 
 from pruning_bootcamp.reporting.document import Cell
-from pruning_bootcamp.reporting.values import Spread
+from pruning_bootcamp.reporting.values import Spread, unsigned
 
 UNKNOWN = Cell("–")
 
 
 def rate(value: float | None, form: str = "{:.2f}") -> Cell:
     """A figure of one run."""
-    return UNKNOWN if value is None else Cell(form.format(value + 0.0), value)
+    return UNKNOWN if value is None else Cell(unsigned(form.format(value)), value)
 
 
 def amount(figure: Spread | None, form: str = "{:.2f}") -> Cell:

@@ -24,7 +24,7 @@ class LayerSparsities:
 
 
 def layer_sparsities(settings: Sequence[Setting]) -> list[LayerSparsities]:
-    """One table for zeroed weights and one for cut channels, of those that can be told; of each setting its first run."""
+    """One table for zeroed weights and one for cut channels; of each setting its first run."""
     weights: dict[str, dict[str, float]] = {}
     channels: dict[str, dict[str, float]] = {}
     notes = []

@@ -32,6 +32,11 @@ def text(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
+def unsigned(shown: str) -> str:
+    """`0.00` for `-0.00`, which rounding makes."""
+    return shown.removeprefix("-") if not shown.strip("-0.") else shown
+
+
 @dataclass(frozen=True)
 class Spread:
     """Mean and sample standard deviation of n figures."""
@@ -42,12 +47,12 @@ class Spread:
 
     def shown(self, form: str = "{:.2f}") -> str:
         """`98.44 ± 0.12`, or only the mean of one."""
-        return form.format(self.mean) + (f" ± {form.format(self.std)}" if self.std is not None else "")
+        return unsigned(form.format(self.mean)) + (f" ± {form.format(self.std)}" if self.std is not None else "")
 
     def said(self, form: str = "{:.2f}", unit: str = "") -> str:
         """With its n, for a sentence: `98.44% ± 0.12 (3 seeds)`, `98.44% (one seed)`."""
         spread = f" ± {form.format(self.std)}" if self.std is not None else ""
-        return f"{form.format(self.mean)}{unit}{spread} ({seeds_said(self.n)})"
+        return f"{unsigned(form.format(self.mean))}{unit}{spread} ({seeds_said(self.n)})"
 
 
 def seeds_said(n: int) -> str:
