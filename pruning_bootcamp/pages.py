@@ -118,7 +118,7 @@ def plot(identifier: str, caption: str, description: str, table_html: str, heigh
     name = escape(identifier)
     return (
         f'<figure class="plot-frame"><div class="plot" id="{name}" data-figure="{name}" role="img" '
-        f'aria-label="{escape(f"{caption}. {description}")}" style="min-height:{height_px}px">'
+        f'aria-label="{escape(f"{caption}. {description}")}" style="height:{height_px}px">'
         "<noscript>The plot needs JavaScript; its figures are in the table below.</noscript></div>\n"
         f"<figcaption><strong>{escape(caption)}.</strong> {escape(description)}</figcaption>\n"
         f"<details><summary>The figures of this plot as a table</summary>\n{table_html}</details></figure>\n"

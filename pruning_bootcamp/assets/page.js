@@ -76,14 +76,14 @@
     for (const key of new Set([...Object.keys(layout).filter((name) => /^[xy]axis\d*$/.test(name)), "xaxis", "yaxis"])) {
       axes[key] = { ...layout[key], gridcolor: colour("grid"), zerolinecolor: colour("line"), linecolor: colour("quiet"), automargin: true };
     }
-    const legend = { ...layout.legend, orientation: "h", yanchor: "bottom", y: 1.02, x: 0, font: { size: narrow() ? 10 : 12 } };
+    const legend = { ...layout.legend, orientation: "h", yanchor: "bottom", y: 1, x: 0, font: { size: narrow() ? 10 : 12 } };
     return {
       ...layout, ...axes, legend, autosize: true,
       colorway: [1, 2, 3, 4, 5, 6, 7, 8].map((place) => colour(`series-${place}`)),
       paper_bgcolor: colour("page"), plot_bgcolor: colour("page"),
-      font: { color: colour("text"), family: "system-ui, sans-serif", size: 13 },
+      font: { color: colour("text"), family: "system-ui, sans-serif", size: narrow() ? 11 : 13 },
       hoverlabel: { bgcolor: colour("surface"), bordercolor: colour("line"), font: { color: colour("text") } },
-      margin: { l: 56, r: 16, t: 24, b: 52, ...layout.margin },
+      margin: { l: 56, r: 16, t: 44, b: 64, ...layout.margin },
     };
   }
 
@@ -111,7 +111,7 @@
     try {
       library ??= plotly();
       const Plotly = await library;
-      const options = { responsive: true, displaylogo: false, displayModeBar: narrow() ? false : "hover", scrollZoom: false };
+      const options = { responsive: true, displaylogo: false, displayModeBar: narrow() ? false : "hover", modeBarButtons: [["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d", "toImage"]] };
       await Plotly.react(place, painted(structuredClone(figure.data)), painted(themed(figure.layout ?? {})), options);
       place.dataset.drawn = Math.round(performance.now());
     } catch (error) {

@@ -9,6 +9,8 @@ from pruning_bootcamp.reporting.groups import Setting
 from pruning_bootcamp.reporting.shown import amount
 from pruning_bootcamp.reporting.values import Spread
 
+_SHOWN_POINTS = 15.0  # below that far from the best, points would press the others together
+
 
 def comparison(found: GroupFindings, identifier: str) -> list[Block]:
     """A row a setting: mean and spread over its seeds."""
@@ -97,15 +99,23 @@ def _trade_off(found: GroupFindings, identifier: str, key: str, title: str, fron
         Column("Validation accuracy (%)", True),
         Column("Pareto"),
     ]
+    figure = scatter(series, line, title, "Validation accuracy (%)")
+    best, worst = (choose(y for points in series.values() for _, y, _ in points) for choose in (max, min))
+    hidden = sum(y < best - _SHOWN_POINTS for points in series.values() for _, y, _ in points)
+    low = max(worst, best - _SHOWN_POINTS)
+    margin = 0.06 * (best - low) + 0.1
+    figure["layout"]["yaxis"]["range"] = [low - margin, best + margin]
     description = (
         f"{len(rows)} settings; up and left is better. {len(front)} of them are beaten by none (the dotted line). "
         "Means over seeds, on the validation images: a choice made here has not seen the test images."
     )
+    if hidden:
+        description += f" Zoom out to see the {hidden} that lie more than {_SHOWN_POINTS:g} points below the best."
     return Plot(
         identifier,
         f"Validation accuracy against {title[0].lower() + title[1:] if not title.startswith('FLOPs') else title}",
         description,
-        scatter(series, line, title, "Validation accuracy (%)"),
+        figure,
         Table(f"{identifier}-table", f"{found.group.title}: {title} against validation accuracy", columns, rows),
     )
 

@@ -65,22 +65,23 @@ def lines(series: Mapping[str, Sequence[tuple[float, float]]], x_title: str, y_t
 
 
 def heatmap(
-    rows: Sequence[str], columns: Sequence[str], values: Sequence[Sequence[float | None]], title: str, x_title: str
+    rows: Sequence[str], columns: Sequence[str], values: Sequence[Sequence[float | None]], title: str
 ) -> dict[str, Any]:
-    """A row a layer, from the first at the top. The number is in each cell's hover text and in the table."""
+    """A row a layer, from the first at the top; columns by number, as a name is too long for a phone."""
     trace = {
         "type": "heatmap",
-        "x": [plain(name) for name in columns],
+        "x": [str(number) for number in range(1, len(columns) + 1)],
+        "customdata": [[plain(name) for name in columns] for _ in rows],
         "y": [plain(name) for name in rows],
         "z": values,
         "colorscale": "Viridis",
         "colorbar": {"title": {"text": title, "side": "right"}, "thickness": 12},
-        "hovertemplate": "%{y}, %{x}: %{z:.1f}<extra></extra>",
+        "hovertemplate": "%{y}, %{customdata}: %{z:.1f}%<extra></extra>",
         "hoverongaps": False,
     }
-    layout = axes(x_title, "")
+    layout = axes("", "")
     layout["yaxis"] |= {"autorange": "reversed", "type": "category"}
-    layout["xaxis"] |= {"type": "category", "tickangle": -30}
+    layout["xaxis"] |= {"type": "category"}
     return {"data": [trace], "layout": layout}
 
 

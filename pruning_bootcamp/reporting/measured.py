@@ -25,13 +25,14 @@ def layers(found: Sequence[tuple[str, LayerSparsities]]) -> Section | None:
                 Row([name, *(rate(value, "{:.1f}") for value in line)])
                 for name, line in zip(names, values, strict=True)
             ]
-            columns = [Column("Layer"), *(Column(label, True) for label in labels)]
+            numbered = [f"{number_}. {label}" for number_, label in enumerate(labels, start=1)]
+            columns = [Column("Layer"), *(Column(label, True) for label in numbered)]
             blocks.append(
                 Plot(
                     f"layers-{place}",
                     f"Share of {of_what} (%) by layer",
-                    f"{len(names)} layers, {len(labels)} settings; of each setting its first run (one seed).",
-                    heatmap(names, labels, values, "%", ""),
+                    f"{len(names)} layers; of each setting its first run (one seed): {'; '.join(numbered)}.",
+                    heatmap(names, labels, values, "%"),
                     Table(f"layers-{place}-table", f"Share of {of_what} in each layer, percent", columns, cells),
                     height_px=max(420, 20 * len(names) + 160),
                 )
