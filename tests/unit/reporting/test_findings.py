@@ -4,9 +4,9 @@ from pathlib import Path
 from statistics import stdev
 
 import pytest
-from result_folders import write_comparison, write_profile, write_run, write_scan
 from hypothesis import given
 from hypothesis import strategies as st
+from result_folders import write_comparison, write_profile, write_run, write_scan
 
 from pruning_bootcamp.reporting.collect import collect
 from pruning_bootcamp.reporting.findings import Findings, GroupFindings, find
