@@ -1,7 +1,6 @@
 """A sensitivity scan to look at: a heat map for the terminal, for report.md, as CSV, and as a page of its own."""
 
 import csv
-import html
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,8 +9,9 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pruning_bootcamp.pages import page
+from pruning_bootcamp import pages
 from pruning_bootcamp.reporting import markdown_table
+from pruning_bootcamp.reporting.figures import axes, plain
 from pruning_bootcamp.sensitivity import ranking
 
 # From so many points lost on: a sign that can be told without colour, and the colours behind and of the text.
@@ -127,61 +127,71 @@ def as_page(scan: Mapping[str, Any], title: str) -> str:
     """sensitivity.html. Needs plotly."""
     lost = [points_lost(scan, row) for row in scan["rows"]]
     added = [loss_added(scan, row) for row in scan["rows"]]
-    header = "".join(f"<th>{100 * s:g}%</th>" for s in scan["sparsities"])
-    rows = "".join(
-        f"<tr><td>{html.escape(row['name'])}</td><td>{row['size']:,}</td>"
-        + "".join(f"<td>{_number(value)}</td>" for value in values)
-        + "</tr>"
-        for row, values in zip(scan["rows"], lost, strict=True)
-    )
+    said = "".join(f"<p>{pages.escape(line)}</p>" for line in summary(scan).splitlines())
     body = (
-        f'<p class="note">{html.escape(_title(scan))}. All else is as it was; nothing is trained.</p>\n'
-        f"<p>{html.escape(summary(scan)).replace(chr(10), '<br>')}</p>\n"
-        "<h2>Points of accuracy lost</h2>\n{figure-0}\n<h2>Loss added</h2>\n{figure-1}\n"
-        f"<h2>In figures: points of accuracy lost</h2>\n<table><tr><th>{scan['by']}</th><th>weights</th>{header}</tr>"
-        f"{rows}</table>"
+        f"<header><h1>{pages.escape(title)}</h1>\n"
+        f"<p>{pages.escape(_title(scan))}. All else is as it was; nothing is trained.</p>{said}</header>\n"
+        '<main id="main">\n<h2>Points of accuracy lost</h2>\n'
+        f"{_place(scan, 'points', 'Points of accuracy lost', lost, 1)}"
+        f"<h2>Loss added</h2>\n{_place(scan, 'loss', 'Loss added', added, 3)}</main>"
     )
-    figures = [
-        _heat(scan, lost, "points lost", 1, (0.5, 2, 5, 15, 40, 80), root=2),
-        _heat(scan, added, "loss added", 3, (0.01, 0.1, 0.5, 2, 5, 10, 20), root=3),
+    figures = {
+        "points": _heat(scan, lost, "points lost", 1, (0.5, 2, 5, 15, 40, 80), root=2),
+        "loss": _heat(scan, added, "loss added", 3, (0.01, 0.1, 0.5, 2, 5, 10, 20), root=3),
+    }
+    return pages.page(title, body, figures)
+
+
+def _place(scan: Mapping[str, Any], name: str, what: str, values: list[list[float]], digits: int) -> str:
+    """Where a heat map goes, and its figures as a table."""
+    columns = [pages.Column(scan["by"]), pages.Column("weights", numeric=True)]
+    columns += [pages.Column(f"{100 * sparsity:g}%", numeric=True) for sparsity in scan["sparsities"]]
+    rows = [
+        pages.Row(
+            [row["name"], pages.Cell(f"{row['size']:,}", row["size"])]
+            + [pages.Cell(f"{round(value, digits) + 0.0:.{digits}f}", value) for value in found]
+        )
+        for row, found in zip(scan["rows"], values, strict=True)
     ]
-    return page(title, body, figures)
+    caption = f"{what}, one {scan['by']} pruned alone"
+    table = pages.table(caption, columns, rows, identifier=f"{name}-table")
+    return pages.plot(name, caption, f"A row a {scan['by']}, a column a sparsity.", table, _height_px(scan))
+
+
+def _height_px(scan: Mapping[str, Any]) -> int:
+    return max(260, 110 + 24 * len(scan["rows"]))
 
 
 def _heat(
     scan: Mapping[str, Any], values: list[list[float]], what: str, digits: int, ticks: Sequence[float], root: int
-) -> Any:
+) -> dict[str, Any]:
     """One heat map. Colours go by a root: a little more counts while little is lost, not when nearly all is."""
-    import plotly.graph_objects as go  # type: ignore[import-untyped]  # it has no types
-
-    names = [row["name"] for row in scan["rows"]]
+    names = [plain(row["name"]) for row in scan["rows"]]
     highest = max((value for row in values for value in row), default=0.0)
     top = max(highest, ticks[0])
     shown_ticks = [0.0, *(tick for tick in ticks if tick <= top)]
-    heat = go.Heatmap(
-        x=[f"{100 * sparsity:g}%" for sparsity in scan["sparsities"]],
-        y=names,
-        z=[[max(value, 0.0) ** (1 / root) for value in row] for row in values],
-        text=[[f"{round(value, digits) + 0.0:.{digits}f}" for value in row] for row in values],
-        texttemplate="%{text}",
-        hovertemplate="%{y} at %{x}: %{text} " + what + "<extra></extra>",
-        colorscale=_SCALE,
-        zmin=0.0,
-        zmax=top ** (1 / root),
-        xgap=2,
-        ygap=1,
-        colorbar={
-            "title": {"text": what},
+    trace = {
+        "type": "heatmap",
+        "x": [f"{100 * sparsity:g}%" for sparsity in scan["sparsities"]],
+        "y": names,
+        "z": [[max(value, 0.0) ** (1 / root) for value in row] for row in values],
+        "text": [[f"{round(value, digits) + 0.0:.{digits}f}" for value in row] for row in values],
+        "texttemplate": "%{text}",
+        "hovertemplate": "%{y} at %{x}: %{text} " + what + "<extra></extra>",
+        "colorscale": _SCALE,
+        "zmin": 0.0,
+        "zmax": top ** (1 / root),
+        "xgap": 2,
+        "ygap": 1,
+        "colorbar": {
+            "title": {"text": what, "side": "right"},
+            "thickness": 12,
             "tickvals": [tick ** (1 / root) for tick in shown_ticks],
             "ticktext": [f"{tick:g}" for tick in shown_ticks],
         },
-    )
-    figure = go.Figure(heat)
-    figure.update_layout(
-        height=max(260, 110 + 24 * len(names)),
-        margin={"l": 10, "r": 10, "t": 40, "b": 10},
-        template="plotly_white",
-        xaxis={"title": {"text": f"sparsity of the one {scan['by']}"}, "side": "top", "showgrid": False},
-        yaxis={"autorange": "reversed", "showgrid": False, "automargin": True},
-    )
-    return figure
+    }
+    layout = axes(f"sparsity of the one {scan['by']}", "")
+    layout["xaxis"] |= {"type": "category", "side": "top", "showgrid": False}
+    layout["yaxis"] |= {"autorange": "reversed", "type": "category", "showgrid": False}
+    layout["margin"] = {"t": 80, "b": 16}
+    return {"data": [trace], "layout": layout}

@@ -1,4 +1,4 @@
-"""Figures -> tables and report.md: what was measured, how, and how to do it again."""
+"""Figures of one run -> tables and its report.md: what was measured, how, and how to do it again."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

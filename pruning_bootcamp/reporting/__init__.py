@@ -1,0 +1,23 @@
+"""Figures -> words: what one run's commands print and write, and the report over a whole folder of results."""
+
+from pruning_bootcamp.reporting.run import (
+    alternatives_text,
+    analysis_text,
+    comparison_rows,
+    layers_text,
+    markdown_table,
+    profile_text,
+    run_report,
+    structured_table,
+)
+
+__all__ = [
+    "alternatives_text",
+    "analysis_text",
+    "comparison_rows",
+    "layers_text",
+    "markdown_table",
+    "profile_text",
+    "run_report",
+    "structured_table",
+]

@@ -1,0 +1,220 @@
+"""The fairness card of a group: what a comparison needs to be worth anything, whether it is there, how to mend it."""
+
+import shlex
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pruning_bootcamp.reporting.collect import Found
+from pruning_bootcamp.reporting.groups import Group, Setting, same_budget
+from pruning_bootcamp.reporting.records import Record, trains_after
+from pruning_bootcamp.reporting.values import table
+
+ENOUGH_SEEDS = 3
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the card."""
+
+    question: str
+    met: bool | None
+    """None: does not apply, or nothing was measured"""
+    found: str
+    mend: Sequence[str] = ()
+    """commands, or what else to do"""
+
+
+def fairness_card(group: Group, profiles: Sequence[Found]) -> list[Check]:
+    pruned = [setting for setting in group.pruned if setting.first.method.split(",")[0] != "dense"]
+    return [
+        _random_baseline(pruned),
+        _dense_trained_on(group, pruned),
+        _seeds(pruned),
+        _same_dense(group, pruned),
+        _same_images(pruned),
+        _same_recovery(pruned),
+        _same_machine(profiles, pruned),
+        _same_code(group),
+    ]
+
+
+def _random_baseline(pruned: Sequence[Setting]) -> Check:
+    question = "Random pruning at the same budget"
+    methods = [setting for setting in pruned if not setting.first.random]
+    if not methods:
+        return Check(question, None, "no method to compare")
+    without = [s for s in methods if not any(other.first.random and same_budget(s, other) for other in pruned)]
+    if not without:
+        return Check(question, True, f"there for all {_count(len(methods), 'setting')}")
+    budgets = {(setting.first.command, setting.first.amount): setting.first for setting in without}
+    mend = [again(record, "--method random", "random") for record in budgets.values() if _can_run(record)]
+    return Check(question, False, f"missing at {_names(amount or command for command, amount in budgets)}", mend)
+
+
+def _dense_trained_on(group: Group, pruned: Sequence[Setting]) -> Check:
+    question = "The dense network with the same extra training"
+    trained = [setting for setting in pruned if setting.first.config and trains_after(setting.first)]
+    if not trained:
+        said = "no network was trained after pruning" if any(s.first.config for s in pruned) else "not recorded"
+        return Check(question, None, said)
+    have = {_training(s.first) for s in group.pruned if s.first.method.startswith("dense, trained on")}
+    missing = {_training(s.first): s.first for s in trained if _training(s.first) not in have}
+    if not missing:
+        return Check(
+            question, True, f"there for {_count(len({_training(s.first) for s in trained}), 'way')} of training"
+        )
+    mend = [again(r, "--sparsity 0", "dense", "prune-unstructured") for r in missing.values() if _can_run(r)]
+    return Check(question, False, f"missing for {_count(len(missing), 'way')} of training after pruning", mend)
+
+
+def _seeds(pruned: Sequence[Setting]) -> Check:
+    question = f"Several seeds (at least {ENOUGH_SEEDS})"
+    if not pruned:
+        return Check(question, None, "nothing was pruned")
+    few = [setting for setting in pruned if len(setting.seeds) < ENOUGH_SEEDS]
+    if not few:
+        return Check(question, True, f"all {_count(len(pruned), 'setting')} have them")
+    mend = [
+        again(setting.first, f"--seed {seed}", f"seed{seed}")
+        for setting in few
+        if _can_run(setting.first)
+        for seed in _new_seeds(setting)
+    ]
+    return Check(question, False, f"{len(few)} of {_count(len(pruned), 'setting')} have fewer", mend)
+
+
+def _new_seeds(setting: Setting) -> list[int]:
+    """The smallest seeds that were not run yet, as many as are missing."""
+    new = [seed for seed in range(2 * ENOUGH_SEEDS) if seed not in setting.seeds]
+    return new[: ENOUGH_SEEDS - len(setting.seeds)]
+
+
+def _same_dense(group: Group, pruned: Sequence[Setting]) -> Check:
+    question = "The same dense network to start from"
+    records = [record for setting in pruned for record in setting.records]
+    accuracies = {record.dense.get("accuracy") for record in records}
+    if not records or accuracies == {None}:
+        return Check(question, None, "not recorded")
+    if None in accuracies:
+        return Check(question, False, "not recorded for some", ["Prune again from one --checkpoint."])
+    if len(accuracies) == 1:
+        found = f"{group.dense_accuracy:.2f}% on the test images" if group.dense_accuracy is not None else "one"
+        return Check(question, True, found)
+    return Check(question, True, f"each seed its own ({_count(len(accuracies), 'dense network')}); compare the drops")
+
+
+def _same_images(pruned: Sequence[Setting]) -> Check:
+    keys = ("limit", "val_fraction", "args")
+    return _alike(
+        "The same training, validation and test images",
+        [setting.first for setting in pruned if setting.first.config],
+        lambda r: (*(str(table(r.config.get("data")).get(key)) for key in keys), r.test_images),
+        lambda seen: f"{seen[3]} test images; data.val_fraction {seen[1]}, data.limit {seen[0]}",
+        "Prune again with the same data.* settings.",
+    )
+
+
+def _same_recovery(pruned: Sequence[Setting]) -> Check:
+    """At the same budget: a method that is trained for longer is not the better for it."""
+    question = "The same training after pruning, at the same budget"
+    configured = [setting for setting in pruned if setting.first.config]
+    if not configured:
+        return Check(question, None, "not recorded")
+    unlike = {
+        one.first.amount
+        for one in configured
+        for other in configured
+        if same_budget(one, other) and _training(one.first) != _training(other.first)
+    }
+    if not unlike:
+        return Check(question, True, f"for all {_count(len(configured), 'setting')}")
+    mend = ["Compare only rows with the same fine_tune.* and recover.* (the ablations below), or run them alike."]
+    return Check(question, False, f"differs at {_names(unlike)}", mend)
+
+
+def _same_machine(profiles: Sequence[Found], pruned: Sequence[Setting]) -> Check:
+    question = "Latency on the same machine, in the same way"
+    ways = set()
+    for profile in profiles:
+        stats = table(table(profile.content.get("latency")).get("pruned"))
+        if stats:
+            machine = table(profile.content.get("environment"))
+            ways.add((*(str(machine.get(key)) for key in ("device", "threads", "torch")), *_way(stats)))
+    if not ways:
+        cut = [
+            s.first for s in pruned if (s.first.folder / "pruned_model.pth").is_file() and s.first.flops_reduction_pct
+        ]
+        mend = [f"pruning-bootcamp profile --pruned {record.folder / 'pruned_model.pth'}" for record in cut[:1]]
+        return Check(question, None, "latency was not measured", mend)
+    if len(ways) == 1:
+        device, threads, torch, backend, batch = next(iter(ways))
+        return Check(question, True, f"{device}, {threads} threads, torch {torch}, {backend}, batch {batch}")
+    return Check(
+        question, False, f"{len(ways)} different ways", ["Run `pruning-bootcamp profile` again on one machine."]
+    )
+
+
+def _way(stats: dict[str, Any]) -> tuple[str, str]:
+    return str(stats.get("backend")), str(stats.get("batch_size"))
+
+
+def _same_code(group: Group) -> Check:
+    return _alike(
+        "The same version of the code",
+        [record for record in group.records if record.environment],
+        lambda r: (str(r.environment.get("pruning_bootcamp")), str(r.environment.get("torch"))),
+        lambda seen: f"pruning_bootcamp {seen[0]}, torch {seen[1]}",
+        "Run the older ones again.",
+    )
+
+
+def _alike(
+    question: str,
+    records: Sequence[Record],
+    look: Callable[[Record], tuple[Any, ...]],
+    say: Callable[[tuple[Any, ...]], str],
+    mend: str,
+) -> Check:
+    seen = {look(record) for record in records}
+    if not seen:
+        return Check(question, None, "not recorded")
+    if len(seen) == 1:
+        return Check(question, True, say(next(iter(seen))))
+    return Check(
+        question, False, f"{len(seen)} different: {_names('/'.join(map(str, entry)) for entry in seen)}", [mend]
+    )
+
+
+def _training(record: Record) -> tuple[tuple[str, str], ...]:
+    """How a network is trained after pruning."""
+    return tuple(
+        sorted((k, v) for k, v in record.setting.items() if k.startswith(("recover.", "fine_tune.", "train.")))
+    )
+
+
+def _can_run(record: Record) -> bool:
+    return bool(record.config) and record.command in ("prune-unstructured", "prune-structured")
+
+
+def again(record: Record, option: str, suffix: str, command: str | None = None) -> str:
+    """The command that makes a run once more with one difference, into a folder of its own."""
+    folder = record.folder
+    return (
+        f"pruning-bootcamp {command or record.command} -c {quoted(str(folder / 'config.yaml'))} {option} "
+        f"--save-dir {quoted(f'{folder}_{suffix}')}"
+    )
+
+
+def quoted(path: str) -> str:
+    """A path as the shell takes it."""
+    return shlex.quote(path)
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
+
+
+def _names(values: Iterable[str], most: int = 6) -> str:
+    names = sorted(set(values))
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

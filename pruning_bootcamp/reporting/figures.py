@@ -1,0 +1,118 @@
+"""Figures of the report as plotly JSON. Colours are names of the page's theme (@series-1); symbols differ as well."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "hexagon", "cross")
+DASHES = ("solid", "dash", "dot", "dashdot")
+
+
+def scatter(
+    series: Mapping[str, Sequence[tuple[float, float, str]]],
+    front: Sequence[tuple[float, float]],
+    x_title: str,
+    y_title: str,
+) -> dict[str, Any]:
+    """Points by series (x, y, what it is), and the front that none beats as a line."""
+    traces: list[dict[str, Any]] = []
+    if len(front) > 1:
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "name": "front",
+                "x": [x for x, _ in front],
+                "y": [y for _, y in front],
+                "line": {"color": "@quiet", "dash": "dot", "width": 2},
+                "hoverinfo": "skip",
+            }
+        )
+    for place, (name, points) in enumerate(series.items()):
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": plain(name),
+                "x": [x for x, _, _ in points],
+                "y": [y for _, y, _ in points],
+                "text": [plain(label) for _, _, label in points],
+                "hovertemplate": "%{text}<extra></extra>",
+                "marker": {
+                    "size": 11,
+                    "symbol": SYMBOLS[place % len(SYMBOLS)],
+                    "color": f"@series-{place % 8 + 1}",
+                    "line": {"width": 1, "color": "@page"},
+                },
+            }
+        )
+    return {"data": traces, "layout": axes(x_title, y_title)}
+
+
+def lines(series: Mapping[str, Sequence[tuple[float, float]]], x_title: str, y_title: str) -> dict[str, Any]:
+    traces = [
+        {
+            "type": "scatter",
+            "mode": "lines+markers",
+            "name": plain(name),
+            "x": [x for x, _ in points],
+            "y": [y for _, y in points],
+            "line": {"dash": DASHES[(place // 8) % len(DASHES)], "color": f"@series-{place % 8 + 1}"},
+            "marker": {"symbol": SYMBOLS[place % len(SYMBOLS)], "size": 7},
+        }
+        for place, (name, points) in enumerate(series.items())
+    ]
+    return {"data": traces, "layout": axes(x_title, y_title)}
+
+
+def heatmap(
+    rows: Sequence[str], columns: Sequence[str], values: Sequence[Sequence[float | None]], title: str
+) -> dict[str, Any]:
+    """A row a layer, from the first at the top; columns by number, as a name is too long for a phone."""
+    trace = {
+        "type": "heatmap",
+        "x": [str(number) for number in range(1, len(columns) + 1)],
+        "customdata": [[plain(name) for name in columns] for _ in rows],
+        "y": [plain(name) for name in rows],
+        "z": values,
+        "colorscale": "Viridis",
+        "colorbar": {"title": {"text": title, "side": "right"}, "thickness": 12},
+        "hovertemplate": "%{y}, %{customdata}: %{z:.1f}%<extra></extra>",
+        "hoverongaps": False,
+    }
+    layout = axes("", "")
+    layout["yaxis"] |= {"autorange": "reversed", "type": "category"}
+    layout["xaxis"] |= {"type": "category"}
+    return {"data": [trace], "layout": layout}
+
+
+def flops_against_latency(points: Sequence[tuple[float, float, str]]) -> dict[str, Any]:
+    """Both reductions in percent; on the dashed line every FLOP saved would be time saved."""
+    figure = scatter({"profiled networks": points}, (), "FLOPs reduction (%)", "Latency reduction (%)")
+    most = max(5.0, *(max(x, y) for x, y, _ in points))
+    figure["data"].insert(
+        0,
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "name": "all of it arrives as time",
+            "x": [0, most],
+            "y": [0, most],
+            "line": {"color": "@quiet", "dash": "dash"},
+            "hoverinfo": "skip",
+        },
+    )
+    return figure
+
+
+def axes(x_title: str, y_title: str) -> dict[str, Any]:
+    return {
+        "xaxis": {"title": {"text": x_title}},
+        "yaxis": {"title": {"text": y_title}},
+        "hovermode": "closest",
+        "showlegend": True,
+    }
+
+
+def plain(text: str) -> str:
+    """plotly takes a few HTML tags in text: none may come from a file."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

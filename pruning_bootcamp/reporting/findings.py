@@ -1,0 +1,79 @@
+"""What a folder of results says, as data: groups, fronts, ablations, failures, fairness, recommendations."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pruning_bootcamp.reporting.collect import Collected, Found
+from pruning_bootcamp.reporting.fairness import Check, fairness_card
+from pruning_bootcamp.reporting.groups import Ablation, Group, Setting, ablations, groups, pareto
+from pruning_bootcamp.reporting.hints import from_scan, quickest, slow_savings
+from pruning_bootcamp.reporting.judgement import Advice, Failure, failures, recommendations
+from pruning_bootcamp.reporting.records import Record, records
+from pruning_bootcamp.reporting.values import table, text
+
+
+@dataclass(frozen=True)
+class GroupFindings:
+    group: Group
+    ablations: Sequence[Ablation]
+    front_flops: Sequence[Setting]
+    """validation accuracy against multiply-accumulates: those that no other beats"""
+    front_params: Sequence[Setting]
+    """the same against parameters that are not zero"""
+    fairness: Sequence[Check]
+    failures: Sequence[Failure]
+    advice: Sequence[Advice]
+
+
+@dataclass(frozen=True)
+class Findings:
+    collected: Collected
+    records: Sequence[Record]
+    groups: Sequence[GroupFindings]
+    slow: Sequence[Failure]
+    advice: Sequence[Advice]
+    """that belong to no group: of profiles and scans"""
+
+
+def find(collected: Collected) -> Findings:
+    """Everything that follows from the figures; reads no file."""
+    every = records(collected.runs)
+    found = []
+    for group in groups(every):
+        profiles = _profiles_of(group, collected.profiles)
+        shown = group.settings
+        found.append(
+            GroupFindings(
+                group,
+                ablations(group),
+                pareto(shown, validation_of, lambda setting: _mean(setting, "flops_g")),
+                pareto(shown, validation_of, lambda setting: _mean(setting, "kept_params_m")),
+                fairness_card(group, profiles),
+                failures(group),
+                recommendations(group),
+            )
+        )
+    advice = [*quickest(collected.profiles), *(line for scan in collected.scans for line in from_scan(scan))]
+    return Findings(collected, every, found, slow_savings(collected.profiles), advice)
+
+
+def validation_of(setting: Setting) -> float | None:
+    return _mean(setting, "val_accuracy")
+
+
+def _mean(setting: Setting, key: str) -> float | None:
+    figure = setting.figure(key)
+    return None if figure is None else figure.mean
+
+
+def _profiles_of(group: Group, profiles: Sequence[Found]) -> list[Found]:
+    """Profiles whose pruned checkpoint is one of the group's, or that lie in one of its folders."""
+    folders = {record.folder.resolve() for record in group.records}
+    found = []
+    for profile in profiles:
+        checkpoint = text(table(profile.content.get("checkpoints")).get("pruned"))
+        places = {profile.folder.resolve()} | ({Path(checkpoint).parent.resolve()} if checkpoint else set())
+        if places & folders:
+            found.append(profile)
+    return found

@@ -1,0 +1,185 @@
+"""Which results may be compared: same data, network and dense baseline; runs that differ in the seed are one row."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from pruning_bootcamp.reporting.records import PRUNING, Record
+from pruning_bootcamp.reporting.values import Spread, spread
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Runs that differ in nothing but the seed."""
+
+    label: str
+    records: Sequence[Record]
+
+    @property
+    def first(self) -> Record:
+        return self.records[0]
+
+    @property
+    def seeds(self) -> list[int]:
+        return sorted({record.seed for record in self.records if record.seed is not None})
+
+    def figure(self, key: str) -> Spread | None:
+        return spread([getattr(record, key) for record in self.records])
+
+    @property
+    def accuracy(self) -> Spread:
+        found = self.figure("accuracy")
+        assert found is not None, "every record has an accuracy"
+        return found
+
+    @property
+    def n_said(self) -> str:
+        """`one seed`, `3 seeds`; `3 runs of 2 seeds` when a seed was run twice."""
+        n, different = len(self.records), len(self.seeds) or 1
+        if n == 1:
+            return "one seed"
+        return f"{n} seeds" if n == different else f"{n} runs of {different} seed{'s' if different > 1 else ''}"
+
+
+@dataclass(frozen=True)
+class Group:
+    """What may be compared with each other."""
+
+    dataset: str
+    model: str
+    dense_accuracy: float | None
+    """of the dense network that all of them started from, percent on the test split; None when seeds have their own"""
+    settings: Sequence[Setting]
+    baselines: Sequence[Record]
+    """the runs that trained it"""
+
+    @property
+    def title(self) -> str:
+        return f"{self.model} on {self.dataset}"
+
+    @property
+    def pruned(self) -> list[Setting]:
+        return [setting for setting in self.settings if setting.first.command in PRUNING]
+
+    @property
+    def records(self) -> list[Record]:
+        return [record for setting in self.settings for record in setting.records]
+
+
+def groups(records: Iterable[Record]) -> list[Group]:
+    """By dataset, model and dense baseline, in the order of their names."""
+    by_network: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    for record in records:
+        by_network[record.dataset, record.model].append(record)
+    found = []
+    for (dataset, model), members in sorted(by_network.items()):
+        trained = [record for record in members if record.command == "train"]
+        pruned = [record for record in members if record.command != "train"]
+        families = _families(pruned) or [(None, [])]
+        claimed: set[str] = set()
+        for dense, family in families:
+            accuracies = {_rounded(record.dense.get("accuracy")) for record in family}
+            mine = [record for record in trained if not pruned or _rounded(record.accuracy) in accuracies]
+            claimed |= {record.name for record in mine}
+            found.append(Group(dataset, model, dense, settings([*mine, *family]), mine))
+        if alone := [record for record in trained if record.name not in claimed]:
+            found.append(Group(dataset, model, None, settings(alone), alone))
+    return found
+
+
+def _families(pruned: Sequence[Record]) -> list[tuple[float | None, list[Record]]]:
+    """Runs by the dense network they started from; one family when each seed has a dense network of its own."""
+    by_dense: dict[float | None, list[Record]] = defaultdict(list)
+    by_seed: dict[int | None, set[float | None]] = defaultdict(set)
+    for record in pruned:
+        dense = _rounded(record.dense.get("accuracy"))
+        by_dense[dense].append(record)
+        by_seed[record.seed].add(dense)
+    if len(by_dense) > 1 and len(by_seed) > 1 and all(len(found) == 1 for found in by_seed.values()):
+        return [(None, list(pruned))]
+    return sorted(by_dense.items(), key=lambda item: (item[0] is None, item[0] or 0.0))
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
+
+
+def settings(records: Sequence[Record]) -> list[Setting]:
+    """Records with the same config but the seed, together; each with a label that no other of the group has."""
+    by_setting: dict[tuple[tuple[str, str], ...], list[Record]] = defaultdict(list)
+    for record in records:
+        by_setting[tuple(sorted(record.setting.items()))].append(record)
+    bundles = [sorted(bundle, key=lambda record: (record.seed or 0, record.name)) for bundle in by_setting.values()]
+    labels = _labels([bundle[0] for bundle in bundles])
+    made = [Setting(label, bundle) for label, bundle in zip(labels, bundles, strict=True)]
+    return sorted(made, key=lambda setting: (setting.first.command != "train", setting.first.command, setting.label))
+
+
+def _labels(firsts: Sequence[Record]) -> list[str]:
+    """Method and amount; where that is not unique, the config keys that differ too, and at last the folder."""
+    plain = [": ".join(part for part in (record.method, record.amount) if part) for record in firsts]
+    labels = []
+    for record, label in zip(firsts, plain, strict=True):
+        twins = [other for other, same in zip(firsts, plain, strict=True) if same == label and other is not record]
+        keys = sorted({key for twin in twins for key in differing(record, twin)})
+        told = ", ".join(f"{key}={record.setting.get(key, '-')}" for key in keys[:3])
+        labels.append(f"{label} ({told})" if twins and told else label)
+    repeated = {label for label in labels if labels.count(label) > 1}
+    return [
+        f"{label} [{record.name}]" if label in repeated else label for record, label in zip(firsts, labels, strict=True)
+    ]
+
+
+def differing(one: Record, other: Record) -> set[str]:
+    """The config keys in which two records differ, the seed apart."""
+    keys = set(one.setting) | set(other.setting)
+    return {key for key in keys if one.setting.get(key) != other.setting.get(key)}
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """Settings that are the same but for one config key."""
+
+    key: str
+    values: Sequence[tuple[str, Setting]]
+
+
+def ablations(group: Group) -> list[Ablation]:
+    """Every set of settings that differ in exactly one config key; the budgets' keys last."""
+    with_config = [setting for setting in group.settings if setting.first.config]
+    keys = sorted({key for setting in with_config for key in setting.first.setting})
+    found = []
+    for key in keys:
+        by_rest: dict[tuple[tuple[str, str], ...], list[Setting]] = defaultdict(list)
+        for setting in with_config:
+            rest = tuple(sorted((name, value) for name, value in setting.first.setting.items() if name != key))
+            by_rest[rest].append(setting)
+        for members in by_rest.values():
+            if len(members) > 1:
+                values = [(member.first.setting.get(key, "not there"), member) for member in members]
+                found.append(Ablation(key, sorted(values, key=lambda pair: _in_order(pair[0]))))
+    return sorted(found, key=lambda ablation: (_is_budget(ablation.key), ablation.key, -len(ablation.values)))
+
+
+def _in_order(value: str) -> tuple[bool, float, str]:
+    try:
+        return False, float(value), value
+    except ValueError:
+        return True, 0.0, value
+
+
+def _is_budget(key: str) -> bool:
+    return key.endswith(("sparsity", "_reduction"))
+
+
+def pareto(
+    settings: Sequence[Setting], quality: Callable[[Setting], float | None], cost: Callable[[Setting], float | None]
+) -> list[Setting]:
+    """Those that no other beats: none is as good or better in both and better in one. Unknown figures take no part."""
+    known = [(q, c, s) for s in settings if (q := quality(s)) is not None and (c := cost(s)) is not None]
+    front = [(c, s) for q, c, s in known if not any(q2 >= q and c2 <= c and (q2 > q or c2 < c) for q2, c2, _ in known)]
+    return [setting for _, setting in sorted(front, key=lambda pair: pair[0])]
+
+
+def same_budget(one: Setting, other: Setting) -> bool:
+    return (one.first.command, one.first.amount) == (other.first.command, other.first.amount)

@@ -1,0 +1,108 @@
+"""What profiles and sensitivity scans show: savings that did not arrive, the quickest way to run, layers to spare."""
+
+from collections.abc import Sequence
+
+from pruning_bootcamp.reporting.collect import Found
+from pruning_bootcamp.reporting.judgement import DELIVERED_SHARE, FAILURE_RULES, Advice, Failure
+from pruning_bootcamp.reporting.values import number, rows, table
+
+FRAGILE_POINTS = 1.0
+TOUGH_POINTS = 0.25
+
+
+def slow_savings(profiles: Sequence[Found]) -> list[Failure]:
+    """Networks whose FLOPs fell and whose time did not."""
+    found = []
+    for profile in profiles:
+        comparison = table(profile.content.get("comparison"))
+        fewer, quicker = number(comparison.get("flops_reduction_pct")), number(comparison.get("latency_reduction_pct"))
+        if fewer and quicker is not None and fewer >= 5 and quicker < DELIVERED_SHARE * fewer:
+            figures = f"{fewer:.1f}% fewer FLOPs, {quicker:.1f}% less latency ({_measured(profile)})"
+            found.append(Failure(profile.name, FAILURE_RULES[6], figures))
+    return found
+
+
+def quickest(profiles: Sequence[Found]) -> list[Advice]:
+    """How to run the pruned network on the machine where it was timed, and what keeps time from falling."""
+    found = []
+    for profile in profiles:
+        ways = {
+            name: time / (number(stats.get("batch_size")) or 1)
+            for name, pair in table(profile.content.get("alternatives")).items()
+            if (stats := table(table(pair).get("pruned"))) and (time := number(stats.get("median_ms"))) is not None
+        }
+        if len(ways) > 1:
+            best = min(ways, key=lambda name: ways[name])
+            every = table(profile.content.get("alternatives"))
+            n = [number(table(table(every[name]).get("pruned")).get("n")) or 0 for name in ways]
+            device = table(profile.content.get("environment")).get("device", "an unnamed machine")
+            found.append(
+                Advice(
+                    f"Run {profile.name} with {best}.",
+                    f"the least time an image of the {len(ways)} ways that were timed on {device}",
+                    f"medians in ms an image, n at least {min(n):.0f}: "
+                    + ", ".join(f"{name} {time:.4f}" for name, time in sorted(ways.items(), key=lambda way: way[1])),
+                )
+            )
+        causes = [
+            (points, str(cause.get("text")))
+            for cause in rows(table(profile.content.get("analysis")).get("causes"))
+            if (points := number(cause.get("points"))) is not None
+        ]
+        if slow_savings([profile]) and causes:
+            points, cause = max(causes)
+            found.append(
+                Advice(
+                    f"Look at what keeps {profile.name} slow before cutting more; widths in multiples of 8 "
+                    "(--round-to 8) are worth a try.",
+                    f"{FAILURE_RULES[6]}; the largest measured cause is named",
+                    f"{points:+.1f} points: {cause}",
+                )
+            )
+    return found
+
+
+def from_scan(scan: Found) -> list[Advice]:
+    """Layers to spare and layers that can lose more, of a sensitivity scan."""
+    dense = number(table(scan.content.get("dense")).get("accuracy"))
+    if dense is None:
+        return []
+    fragile, tough = [], []
+    for row in rows(scan.content.get("rows")):
+        points = sorted(
+            (sparsity, accuracy)
+            for point in rows(row.get("points"))
+            if (sparsity := number(point.get("sparsity"))) is not None
+            and (accuracy := number(point.get("accuracy"))) is not None
+        )
+        if not points:
+            continue
+        (low, at_low), (high, at_high) = points[0], points[-1]
+        if dense - at_low > FRAGILE_POINTS:
+            fragile.append((dense - at_low, f"{row.get('name')} loses {dense - at_low:.2f} points at {low:.0%}"))
+        if dense - at_high <= TOUGH_POINTS:
+            tough.append((dense - at_high, f"{row.get('name')} loses {dense - at_high:.2f} points at {high:.0%}"))
+    images = f"{scan.content.get('images')} validation images, one scan, one seed"
+    found = []
+    if fragile:
+        rule = f"a {_by(scan)} that alone costs more than {FRAGILE_POINTS:g} point at the least sparsity scanned"
+        said = "; ".join(line for _, line in sorted(fragile, reverse=True)[:5])
+        found.append(
+            Advice(f"Prune these less, or leave them out (prune.exclude): {len(fragile)}.", rule, f"{said} ({images})")
+        )
+    if tough:
+        rule = f"a {_by(scan)} that alone costs at most {TOUGH_POINTS:g} points at the greatest sparsity scanned"
+        said = "; ".join(line for _, line in sorted(tough)[:5])
+        found.append(Advice(f"These can lose more than the rest: {len(tough)}.", rule, f"{said} ({images})"))
+    return found
+
+
+def _by(scan: Found) -> str:
+    return str(scan.content.get("by", "layer"))
+
+
+def _measured(profile: Found) -> str:
+    stats = table(table(profile.content.get("latency")).get("pruned"))
+    machine = table(profile.content.get("environment")).get("device", "machine not recorded")
+    n, backend, batch = (stats.get(key, "?") for key in ("n", "backend", "batch_size"))
+    return f"median of n {n}, {backend}, batch {batch}, {machine}"

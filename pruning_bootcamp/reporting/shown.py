@@ -1,0 +1,30 @@
+"""Figures as table cells, and links that lead from the report to a run's folder."""
+
+import os
+from pathlib import Path
+from urllib.parse import quote
+
+from pruning_bootcamp.reporting.document import Cell
+from pruning_bootcamp.reporting.values import Spread, unsigned
+
+UNKNOWN = Cell("–")
+
+
+def rate(value: float | None, form: str = "{:.2f}") -> Cell:
+    """A figure of one run."""
+    return UNKNOWN if value is None else Cell(unsigned(form.format(value)), value)
+
+
+def amount(figure: Spread | None, form: str = "{:.2f}") -> Cell:
+    """Mean ± standard deviation; sorts by the mean."""
+    return UNKNOWN if figure is None else Cell(figure.shown(form), figure.mean)
+
+
+def link(folder: Path, target: Path) -> str:
+    """From the folder that the report is written to; every letter that means something in an address is quoted."""
+    return quote(Path(os.path.relpath(folder.resolve(), target.resolve())).as_posix()) + "/"
+
+
+def run_count(n: int, what: str) -> str:
+    """`1 sweep`, `2 sweeps`, `no sweeps`."""
+    return f"{n or 'no'} {what}{'' if n == 1 else 's'}"

@@ -1,0 +1,210 @@
+"""What follows from the figures, worked out by hand; and laws that hold for any figures."""
+
+from pathlib import Path
+from statistics import stdev
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from result_folders import write_comparison, write_profile, write_run, write_scan
+
+from pruning_bootcamp.reporting.collect import collect
+from pruning_bootcamp.reporting.findings import Findings, GroupFindings, find
+from pruning_bootcamp.reporting.groups import pareto
+from pruning_bootcamp.reporting.values import spread
+
+
+def findings(root: Path) -> Findings:
+    return find(collect(root))
+
+
+def group(root: Path) -> GroupFindings:
+    (only,) = findings(root).groups
+    return only
+
+
+def check(found: GroupFindings, words: str) -> tuple[bool | None, str, str]:
+    (line,) = [line for line in found.fairness if words in line.question]
+    return line.met, line.found, "\n".join(line.mend)
+
+
+def test_seeds_are_one_row_with_mean_spread_and_n(tmp_path: Path) -> None:
+    write_comparison(tmp_path)
+    rows = {setting.label: setting for setting in group(tmp_path).group.settings}
+    assert set(rows) == {
+        "dense",
+        "l1, global: 50% fewer FLOPs",
+        "random, global: 50% fewer FLOPs",
+        "magnitude, global: 90% zeros",
+    }
+    l1 = rows["l1, global: 50% fewer FLOPs"]
+    assert l1.accuracy.mean == pytest.approx(91.2)
+    assert l1.accuracy.std == pytest.approx(stdev([91.0, 91.2, 91.4]))
+    assert l1.accuracy.said(unit="%") == "91.20% ± 0.20 (3 seeds)"
+    assert rows["dense"].accuracy.said() == "92.00 (one seed)"
+
+
+def test_a_seed_run_twice_is_not_two_seeds(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_run(tmp_path, name, "prune-structured", fewer=50.0)
+    (setting,) = group(tmp_path).group.settings
+    assert setting.n_said == "2 runs of 1 seed"
+
+
+def test_results_from_different_dense_networks_are_not_compared(tmp_path: Path) -> None:
+    write_run(tmp_path, "a", "prune-structured", fewer=50.0)
+    write_run(tmp_path, "b", "prune-structured", score="l2", fewer=50.0, metrics={"baseline": {"accuracy": 80.0}})
+    assert [found.group.dense_accuracy for found in findings(tmp_path).groups] == [80.0, 92.0]
+
+
+def test_each_seed_may_have_its_own_dense_network(tmp_path: Path) -> None:
+    write_run(tmp_path, "a", "prune-structured", seed=0, metrics={"baseline": {"accuracy": 92.0}})
+    write_run(tmp_path, "b", "prune-structured", seed=1, metrics={"baseline": {"accuracy": 92.5}})
+    found = group(tmp_path)
+    assert len(found.group.settings) == 1
+    assert check(found, "same dense")[1].startswith("each seed its own (2 dense networks)")
+
+
+def test_ablations_are_settings_that_differ_in_exactly_one_key(tmp_path: Path) -> None:
+    write_run(tmp_path, "a", "prune-structured", score="l1", fewer=50.0)
+    write_run(tmp_path, "b", "prune-structured", score="l2", fewer=50.0)
+    write_run(tmp_path, "c", "prune-structured", score="l2", config={"fine_tune": {"epochs": "9ep"}})
+    write_run(
+        tmp_path, "d", "prune-structured", score="fpgm", config={"fine_tune": {"epochs": "9ep"}, "train": {"lr": 1}}
+    )
+    found = {ablation.key: [value for value, _ in ablation.values] for ablation in group(tmp_path).ablations}
+    assert found == {"structured.score": ["l1", "l2"], "fine_tune.epochs": ["5ep", "9ep"]}
+
+
+def test_the_front_by_hand_is_on_validation_accuracy(tmp_path: Path) -> None:
+    """b beats c; a is the cheapest; the dense network the most accurate on validation, though not on test."""
+    write_run(tmp_path, "dense", "train", accuracy=92.0, val_accuracy=95.0)
+    write_run(tmp_path, "a", "prune-structured", score="a", val_accuracy=90.0, accuracy=99.0, fewer=70.0)
+    write_run(tmp_path, "b", "prune-structured", score="b", val_accuracy=93.0, accuracy=70.0, fewer=50.0)
+    write_run(tmp_path, "c", "prune-structured", score="c", val_accuracy=92.0, accuracy=98.0, fewer=40.0)
+    front = [setting.first.name for setting in group(tmp_path).front_flops]
+    assert front == ["a", "b", "dense"]
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=25))
+def test_a_front_beats_the_rest_and_nothing_in_it_is_beaten(points: list[tuple[int, int]]) -> None:
+    front = pareto(points, lambda p: p[0], lambda p: p[1])  # type: ignore[arg-type]
+
+    def beats(one: tuple[int, int], other: tuple[int, int]) -> bool:
+        return one[0] >= other[0] and one[1] <= other[1] and one != other
+
+    assert front
+    for point in points:
+        assert (point in front) == (not any(beats(other, point) for other in points))
+
+
+@given(st.lists(st.floats(0, 100), min_size=2, max_size=9))
+def test_a_spread_is_mean_and_sample_deviation_and_needs_every_value(values: list[float]) -> None:
+    found = spread(values)
+    assert found is not None
+    assert found.mean == pytest.approx(sum(values) / len(values))
+    assert found.std == pytest.approx(stdev(values))
+    assert spread([*values, None]) is None
+
+
+def test_failures_by_the_stated_rules(tmp_path: Path) -> None:
+    write_comparison(tmp_path)
+    write_run(
+        tmp_path, "weak", "prune-structured", score="weak", accuracy=80.0, val_accuracy=85.0, fewer=50.0, goal_met=False
+    )
+    write_profile(tmp_path / "l1_0", fewer=50.0, quicker=10.0)
+    found = findings(tmp_path)
+    cases = [(case.where, case.rule.split()[0]) for case in found.groups[0].failures]
+    weak = "weak, global: 50% fewer FLOPs"
+    assert cases == [(weak, "its"), (weak, "the"), (weak, "a"), (weak, "validation")], "and random's own loss is none"
+    (slow,) = found.slow
+    assert slow.where == "l1_0"
+    assert "10.0% less latency (median of n 100, torch, batch 1, cpu (a CPU))" in slow.figures
+
+
+def test_fairness_says_what_is_there_and_how_to_mend_the_rest(tmp_path: Path) -> None:
+    write_comparison(tmp_path)
+    found = group(tmp_path)
+    met, said, mend = check(found, "Random")
+    assert (met, said) == (False, "missing at 90% zeros"), "it is there at 50% fewer FLOPs"
+    assert mend == (
+        f"pruning-bootcamp prune-unstructured -c {tmp_path}/zeros/config.yaml --method random "
+        f"--save-dir {tmp_path}/zeros_random"
+    )
+    met, _, mend = check(found, "extra training")
+    assert met is False
+    assert "--sparsity 0" in mend
+    met, said, mend = check(found, "Several seeds")
+    assert (met, said) == (False, "2 of 3 settings have fewer")
+    assert mend.count("--seed 1") == mend.count("--seed 2") == 2
+    assert check(found, "same training, validation")[0] is True
+    assert check(found, "Latency")[0] is None, "not measured is not unfair"
+
+
+def test_what_was_mended_is_met(tmp_path: Path) -> None:
+    write_comparison(tmp_path)
+    for seed in range(3):
+        if seed:
+            write_run(tmp_path, f"zeros_{seed}", "prune-unstructured", score="magnitude", sparsity=0.9, seed=seed)
+            write_run(tmp_path, f"random_{seed}", "prune-structured", score="random", fewer=50.0, seed=seed)
+        write_run(tmp_path, f"zr_{seed}", "prune-unstructured", score="random", sparsity=0.9, seed=seed)
+        write_run(tmp_path, f"dense_{seed}", "prune-unstructured", score="magnitude", sparsity=0.0, seed=seed)
+    write_profile(tmp_path / "l1_0")
+    found = group(tmp_path)
+    assert [(line.question, line.met) for line in found.fairness if line.met is not True] == []
+    write_profile(tmp_path / "l1_1", threads=8)
+    met, said, _ = check(group(tmp_path), "Latency")
+    assert (met, said) == (False, "2 different ways")
+
+
+def test_unlike_training_at_one_budget_is_unfair(tmp_path: Path) -> None:
+    write_run(tmp_path, "a", "prune-structured", score="l1", fewer=50.0)
+    write_run(tmp_path, "b", "prune-structured", score="l2", fewer=50.0, config={"fine_tune": {"epochs": "50ep"}})
+    met, said, _ = check(group(tmp_path), "same training after")
+    assert (met, said) == (False, "differs at 50% fewer FLOPs")
+
+
+def test_a_recommendation_is_chosen_on_validation_and_names_its_figures(tmp_path: Path) -> None:
+    """`luck` is best on the test images, and too far below the dense network's 93.0 on the validation images."""
+    write_comparison(tmp_path)
+    write_run(tmp_path, "luck", "prune-structured", score="luck", accuracy=99.0, val_accuracy=80.0, fewer=50.0)
+    advice = group(tmp_path).advice
+    assert advice[0].what == "Take l1, global: 50% fewer FLOPs (prune-structured)."
+    assert "validation 92.20 ± 0.20% (3 seeds), 50.0 ± 0.0% fewer FLOPs" in advice[0].figures
+    assert "on the test images, 91.20 ± 0.20% (3 seeds), 0.80 ± 0.20 points below" in advice[0].figures
+    assert "93.00%" in advice[0].rule
+    assert advice[0].command is not None
+    assert "l1_0/pruned_model.pth" in advice[0].command
+
+
+def test_no_recommendation_when_every_setting_lost_too_much(tmp_path: Path) -> None:
+    write_run(tmp_path, "dense", "train", val_accuracy=93.0, accuracy=92.0)
+    write_run(tmp_path, "a", "prune-structured", val_accuracy=80.0, fewer=50.0)
+    assert group(tmp_path).advice[0].what.startswith("None of the 1 settings of prune-structured kept its accuracy")
+
+
+def test_rivals_that_can_not_be_told_apart_get_more_seeds(tmp_path: Path) -> None:
+    for score, vals in (("l1", (92.0, 92.4, 92.8)), ("l2", (92.1, 92.2, 92.3)), ("bad", (80.0, 80.1, 80.2))):
+        for seed, val in enumerate(vals):
+            write_run(
+                tmp_path, f"{score}{seed}", "prune-structured", score=score, seed=seed, val_accuracy=val, fewer=50.0
+            )
+    (close,) = [line for line in group(tmp_path).advice if "more seeds" in line.what]
+    assert "preferring l1, global to l2, global" in close.what
+    assert close.command is not None
+    assert "--seed 3" in close.command
+
+
+def test_a_scan_names_fragile_and_tough_layers(tmp_path: Path) -> None:
+    write_scan(tmp_path)
+    fragile, tough = findings(tmp_path).advice
+    assert "conv1 loses 3.00 points at 50% (135 validation images, one scan, one seed)" in fragile.figures
+    assert "layer3.0.conv1 loses 0.10 points at 90%" in tough.figures
+
+
+def test_a_profile_says_how_to_run_and_what_is_in_the_way(tmp_path: Path) -> None:
+    write_profile(write_run(tmp_path, "cut", "prune-structured", fewer=50.0))
+    run_with, look = findings(tmp_path).advice
+    assert "onnxruntime on cpu, batch 16" in run_with.what, "3.2 ms for 16 images beat 1.0 ms for one"
+    assert "n at least 100" in run_with.figures
+    assert "+40.0 points: memory" in look.figures
