@@ -129,7 +129,7 @@ def _same_recovery(pruned: Sequence[Setting]) -> Check:
     }
     if not unlike:
         return Check(question, True, f"for all {_count(len(configured), 'setting')}")
-    mend = ["Compare only rows with the same fine_tune.* and recover.* (the ablations below), or run them alike."]
+    mend = ["Compare only rows with the same fine_tune.* and recover.* (see the ablations), or run them alike."]
     return Check(question, False, f"differs at {_names(unlike)}", mend)
 
 

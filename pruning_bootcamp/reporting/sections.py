@@ -125,8 +125,6 @@ def _images(record: Record) -> Cell:
 def _runs(findings: Findings, target: Path) -> Section:
     columns = [
         Column("Run"),
-        Column("Command"),
-        Column("Dataset"),
         Column("Method"),
         Column("Budget"),
         Column("Seed", True),
@@ -137,6 +135,8 @@ def _runs(findings: Findings, target: Path) -> Section:
         Column("Zeros (%)", True),
         Column("Params (M)", True),
         Column("Goal met"),
+        Column("Command"),
+        Column("Dataset"),
     ]
     rows = []
     for record in findings.records:
@@ -146,8 +146,6 @@ def _runs(findings: Findings, target: Path) -> Section:
             Row(
                 [
                     Cell(record.name, href=link(record.folder, target)),
-                    record.command,
-                    record.dataset,
                     record.method,
                     record.amount or "–",
                     "–" if record.seed is None else Cell(str(record.seed), record.seed),
@@ -158,6 +156,8 @@ def _runs(findings: Findings, target: Path) -> Section:
                     rate(zeros),
                     rate(record.params_m, "{:.4g}"),
                     goal,
+                    record.command,
+                    record.dataset,
                 ],
                 {"command": record.command, "dataset": record.dataset, "goal": goal},
             )
