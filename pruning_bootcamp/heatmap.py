@@ -42,29 +42,34 @@ def show_heat_map(scan: Mapping[str, Any]) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=_PIPED_WIDTH)
-    console.print(render(scan))
+    console.print(render(scan, colour=console.color_system is not None))
 
 
-def render(scan: Mapping[str, Any]) -> RenderableType:
-    """Rows in the network's order, a column a sparsity, points of accuracy lost in the cells."""
+def render(scan: Mapping[str, Any], colour: bool = False) -> RenderableType:
+    """Rows in the network's order, a column a sparsity, points of accuracy lost in the cells; signs without colour."""
     table = Table(box=None, padding=(0, 0))
     table.add_column(scan["by"], no_wrap=True)
     table.add_column("  weights  ", justify="right", no_wrap=True)
     for sparsity in scan["sparsities"]:
-        table.add_column(f"{100 * sparsity:g}%  ", justify="right", no_wrap=True, min_width=9)
+        table.add_column(f"{100 * sparsity:g}%".rjust(6), no_wrap=True, min_width=8)
     for row in scan["rows"]:
-        cells = [_cell(lost) for lost in points_lost(scan, row)]
+        cells = [_cell(lost, colour) for lost in points_lost(scan, row)]
         table.add_row(Text(row["name"]), Text(f"{row['size']:,}  "), *cells)
     legend = Text("points lost: ")
     for (least, sign, back, front), (above, *_) in zip(_STEPS[1:], [*_STEPS[2:], (None,)], strict=True):
-        style = f"{front} on {back}"
-        legend.append(f" {sign} {least:g}{'+' if above is None else f' to {above:g}'} ", style=style)
+        style = f"{front} on {back}" if colour else ""
+        legend.append(
+            f" {'' if colour else f'{sign} '}{least:g}{'+' if above is None else f' to {above:g}'} ", style=style
+        )
     return Group(Text(f"\n{_title(scan)}", style="bold"), table, legend, Text(summary(scan)))
 
 
-def _cell(lost: float) -> Text:
+def _cell(lost: float, colour: bool) -> Text:
     _, sign, back, front = next(step for step in reversed(_STEPS) if lost >= step[0])
-    return Text(f"{_number(lost):>6} {sign} ", style="" if back is None else f"{front} on {back}")
+    if not colour:
+        return Text(f"{_number(lost):>6} {sign}")
+    # non-breaking: other spaces at a cell's end get no colour
+    return Text(f"{_number(lost):>6}\u00a0\u00a0", style="" if back is None else f"{front} on {back}")
 
 
 def _number(lost: float) -> str:
