@@ -44,6 +44,14 @@ RUN_FILES = (
     "status.yaml",
     "export",
     "cycle_*",
+    "dense",
+    "trials",
+    "trials.csv",
+    "trial.yaml",
+    "sweep.yaml",
+    "study.db*",
+    "pareto.html",
+    "worker_*.log",
     CONFIG,
 )
 

@@ -19,6 +19,7 @@ LAYERS = {
     "tools.modes": 0,
     "runs": 1,
     "locks": 1,
+    "pages": 1,
     "tools.quiet": 1,
     "config": 1,
     "tools.metrics": 1,
@@ -47,6 +48,7 @@ LAYERS = {
     "exporters": 7,
     "stages": 8,
     "pipeline": 9,
+    "sweep": 9,
     "preflight": 9,
     "quickstart": 9,
     "listing": 9,
@@ -68,6 +70,7 @@ ALLOWED = {
     ("config", "runs"),
     ("locks", "runs"),
     ("preflight", "pipeline"),
+    ("preflight", "sweep"),
     ("listing", "pipeline"),
     ("checkpoints", "models"),
 }

@@ -1,0 +1,175 @@
+"""What a sweep leaves for people and programs: sweep.yaml, trials.csv, pareto.html, and the table on the screen."""
+
+import csv
+import html
+import importlib.util
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pruning_bootcamp.pages import page
+from pruning_bootcamp.reporting import markdown_table
+from pruning_bootcamp.runs import write_text, write_yaml
+from pruning_bootcamp.sweep.front import hypervolume, pareto_front
+from pruning_bootcamp.sweep.space import text_of
+
+SWEEP, TABLE, PAGE = "sweep.yaml", "trials.csv", "pareto.html"
+FORMATS = {
+    "accuracy": "{:.2f}",
+    "flops_g": "{:.4g}",
+    "latency_ms": "{:.3f}",
+    "size_mb": "{:.4f}",
+    "params_m": "{:.4g}",
+    "sparsity": "{:.3f}",
+}
+TITLES = {
+    "accuracy": "validation %",
+    "flops_g": "G macs",
+    "latency_ms": "ms",
+    "size_mb": "MB",
+    "params_m": "M params",
+    "sparsity": "zeros",
+}
+_NOTE = "accuracy: percent of the validation images; flops_g: multiply-accumulates in 10^9; size_mb: of the sparse file"
+
+
+def summary(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The front, the hypervolume with its reference, and the trial to take, from the trials of a sweep.yaml."""
+    cost = cost_of_sweep(content)
+    complete = [trial for trial in content["trials"] if trial["state"] == "complete"]
+    points = [(trial["values"]["accuracy"], trial["values"][cost]) for trial in complete]
+    front = [complete[place] for place in pareto_front(points)]
+    dense = content.get("dense")
+    # without a dense network (command train) the dearest trial is the corner, a little further out so that it counts
+    dearest = dense[cost] if dense else 1.1 * max((point[1] for point in points), default=1.0)
+    reference = {"accuracy": 0.0, cost: dearest}
+    return {
+        "pareto": [trial["number"] for trial in front],
+        "hypervolume": round(hypervolume(points, (0.0, dearest)), 6),
+        "hypervolume_reference": reference,
+        "chosen": choose(front, cost, dense, content["max_drop"]),
+    }
+
+
+def choose(
+    front: Sequence[Mapping[str, Any]], cost: str, dense: Mapping[str, float] | None, max_drop: float
+) -> int | None:
+    """The cheapest of the front that loses at most `max_drop` points; where none is as good, the most accurate."""
+    if not front:
+        return None
+    best = max(trial["values"]["accuracy"] for trial in front)
+    least = (dense["accuracy"] if dense else best) - max_drop
+    good = [trial for trial in front if trial["values"]["accuracy"] >= least]
+    taken = min(good, key=lambda trial: trial["values"][cost]) if good else front[-1]
+    return int(taken["number"])
+
+
+def cost_of_sweep(content: Mapping[str, Any]) -> str:
+    return next(entry["name"] for entry in content["objectives"] if entry["direction"] == "minimize")
+
+
+def write_sweep(folder: Path, content: Mapping[str, Any]) -> None:
+    write_yaml(folder / SWEEP, content, _NOTE)
+
+
+def write_csv(folder: Path, content: Mapping[str, Any]) -> None:
+    """A row a trial."""
+    text = io.StringIO()
+    keys = list(content["space"])
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["number", "state", "on_front", *keys, *FORMATS, "seconds", "folder"])
+    for trial in content["trials"]:
+        values = [trial["values"].get(name, "") for name in FORMATS]
+        settings = [text_of(trial["params"].get(key, "")) for key in keys]
+        on_front = trial["number"] in content["pareto"]
+        row = [trial["number"], trial["state"], on_front, *settings, *values, trial["seconds"], trial["folder"]]
+        writer.writerow(row)
+    write_text(folder / TABLE, text.getvalue())
+
+
+def table_rows(content: Mapping[str, Any], most: int = 40) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of the trials: the front by cost, then the others by accuracy; at most so many."""
+    keys, front = list(content["space"]), content["pareto"]
+    by_number = {trial["number"]: trial for trial in content["trials"]}
+    others = [trial for trial in content["trials"] if trial["number"] not in front]
+    others.sort(key=lambda trial: (trial["state"] != "complete", -trial["values"].get("accuracy", -1.0)))
+    head = ["trial", *(key.removeprefix("structured.").removeprefix("prune.") for key in keys)]
+    head += [*TITLES.values(), "s", "state"]
+    rows = []
+    for trial in [*(by_number[number] for number in front), *others][:most]:
+        state = "front" if trial["number"] in front else trial["state"]
+        values = [FORMATS[name].format(trial["values"][name]) if name in trial["values"] else "" for name in FORMATS]
+        settings = [text_of(trial["params"].get(key, "")) for key in keys]
+        seconds = f"{trial['seconds']:.1f}" if trial["state"] != "running" else ""
+        rows.append([str(trial["number"]), *settings, *values, seconds, state])
+    return head, rows
+
+
+def table(content: Mapping[str, Any], most: int = 40) -> str:
+    """The trials as a table in text, and what came of them."""
+    head, rows = table_rows(content, most)
+    lines = [markdown_table(head, rows)]
+    if len(content["trials"]) > most:
+        lines.append(f"({len(content['trials']) - most} more are in {TABLE})")
+    cost = cost_of_sweep(content)
+    reference = content["hypervolume_reference"]
+    lines.append(
+        f"\nPareto front of accuracy against {cost}: {len(content['pareto'])} of {len(content['trials'])} trials. "
+        f"Hypervolume {content['hypervolume']:.4f} of the rectangle between {reference['accuracy']:g}% at "
+        f"{reference[cost]:.4g} {cost} and 100% for nothing."
+    )
+    lines += [f"trial {entry['number']} {entry['state']}: {entry['reason']}" for entry in _reasons(content)]
+    return "\n".join(lines)
+
+
+def _reasons(content: Mapping[str, Any], most: int = 5) -> list[Mapping[str, Any]]:
+    return [trial for trial in content["trials"] if trial["state"] == "failed" and trial.get("reason")][:most]
+
+
+def write_page(folder: Path, content: Mapping[str, Any]) -> bool:
+    """pareto.html, where plotly is installed; whether it was written."""
+    if importlib.util.find_spec("plotly") is None:
+        return False
+    head, rows = table_rows(content, most=1000)
+    cells = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows]
+    text = (
+        f"<p>{html.escape(content['command'])}, sampler {html.escape(content['sampler'])}, "
+        f"{len(content['trials'])} trials. Accuracy is of the validation images; the test images were not read.</p>"
+        '<div class="figure" id="front"></div>'
+        f"<table><tr>{''.join(f'<th>{html.escape(name)}</th>' for name in head)}</tr>"
+        f"{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
+    )
+    write_text(folder / PAGE, page(f"Sweep: {content['name']}", text, {"front": _figure(content)}))
+    return True
+
+
+def _figure(content: Mapping[str, Any]) -> Any:
+    import plotly.graph_objects as go
+
+    cost = cost_of_sweep(content)
+    complete = {trial["number"]: trial for trial in content["trials"] if trial["state"] == "complete"}
+    front = [complete[number] for number in content["pareto"]]
+    others = [trial for number, trial in complete.items() if number not in content["pareto"]]
+    drawn = go.Figure()
+    for name, trials, mode in (("dominated", others, "markers"), ("Pareto front", front, "lines+markers")):
+        drawn.add_trace(
+            go.Scatter(
+                name=name,
+                x=[trial["values"][cost] for trial in trials],
+                y=[trial["values"]["accuracy"] for trial in trials],
+                text=[
+                    f"trial {trial['number']}<br>"
+                    + "<br>".join(f"{key}: {html.escape(text_of(value))}" for key, value in trial["params"].items())
+                    for trial in trials
+                ],
+                mode=mode,
+                line={"shape": "hv"},
+            )
+        )
+    if content.get("dense"):
+        dense = content["dense"]
+        marker = {"symbol": "star", "size": 12}
+        drawn.add_trace(go.Scatter(name="dense", x=[dense[cost]], y=[dense["accuracy"]], mode="markers", marker=marker))
+    drawn.update_layout(xaxis_title=cost, yaxis_title="validation accuracy (%)", template="plotly_white")
+    return drawn
