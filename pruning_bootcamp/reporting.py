@@ -1,10 +1,13 @@
 """Figures -> tables and report.md: what was measured, how, and how to do it again."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from __future__ import annotations
 
-from pruning_bootcamp.pruning.structured import StructuredPlan
-from pruning_bootcamp.tools.latency import Analysis, LatencyStats, LayerLatency
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # a table of a finished run needs no torch
+    from pruning_bootcamp.pruning.structured import StructuredPlan
+    from pruning_bootcamp.tools.latency import Analysis, LatencyStats, LayerLatency
 
 _ROWS = (
     ("accuracy", "Accuracy (%)", "{:.2f}"),
