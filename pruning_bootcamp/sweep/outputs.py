@@ -48,21 +48,24 @@ def summary(content: Mapping[str, Any]) -> dict[str, Any]:
         "pareto": [trial["number"] for trial in front],
         "hypervolume": round(hypervolume(points, (0.0, dearest)), 6),
         "hypervolume_reference": reference,
-        "chosen": choose(front, cost, dense, content["max_drop"]),
+        **choose(front, cost, dense, content["max_drop"]),
     }
 
 
 def choose(
     front: Sequence[Mapping[str, Any]], cost: str, dense: Mapping[str, float] | None, max_drop: float
-) -> int | None:
-    """The cheapest of the front that loses at most `max_drop` points; where none is as good, the most accurate."""
+) -> dict[str, Any]:
+    """The cheapest of the front that loses at most `max_drop` points; where none is as good, the most accurate; why."""
     if not front:
-        return None
-    best = max(trial["values"]["accuracy"] for trial in front)
-    least = (dense["accuracy"] if dense else best) - max_drop
+        return {"chosen": None, "chosen_because": "no trial was completed"}
+    best = max(front, key=lambda trial: trial["values"]["accuracy"])
+    least = (dense["accuracy"] if dense else best["values"]["accuracy"]) - max_drop
+    than = f"{max_drop:g} points less accurate than the {'dense network' if dense else 'best trial'}"
     good = [trial for trial in front if trial["values"]["accuracy"] >= least]
-    taken = min(good, key=lambda trial: trial["values"][cost]) if good else front[-1]
-    return int(taken["number"])
+    if not good:
+        return {"chosen": best["number"], "chosen_because": f"the most accurate; all are more than {than}"}
+    taken = min(good, key=lambda trial: trial["values"][cost])
+    return {"chosen": taken["number"], "chosen_because": f"the cheapest that is at most {than}"}
 
 
 def cost_of_sweep(content: Mapping[str, Any]) -> str:

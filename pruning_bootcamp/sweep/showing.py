@@ -38,11 +38,10 @@ def say(folder: Path, content: Mapping[str, Any]) -> None:
         return
     where = folder / next(entry["folder"] for entry in content["trials"] if entry["number"] == number)
     LOGGER.info(
-        "\nTrial %d is the cheapest of the front that loses at most %g points, or else the most accurate. The test "
-        "images have not been read. Read them once, for the trial that you take:\n  pruning-bootcamp eval -c %s "
-        "--checkpoint %s",
+        "\nTrial %d: %s, on validation images. The test images have not been read. Read them once, for the trial that "
+        "you take:\n  pruning-bootcamp eval -c %s --checkpoint %s",
         number,
-        content["max_drop"],
+        content["chosen_because"],
         where / CONFIG,
         where / NETWORKS[content["command"]],
     )
