@@ -25,7 +25,7 @@ from pruning_bootcamp.sweep.trial import Result, Task
 
 TRIALS, DENSE = "trials", "dense"
 DEFAULT_TRIALS = 20
-_MOST_REPEATS = 200  # in a row: the sampler has nothing new to say
+_MOST_REPEATS = 100  # in a row: the sampler has nothing new to say
 _EVENT_SECONDS = 0.5
 
 

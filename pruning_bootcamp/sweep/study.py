@@ -47,8 +47,13 @@ class Book:
     """no other machine writes to the database"""
     spaces: dict[str, Any] = field(default_factory=dict)
 
+    _rows: list[Row] | None = None
+    _asked: bool = False
+
     def rows(self) -> list[Row]:
         """Every trial that was really begun, by number."""
+        if self._rows is not None and self.private:
+            return self._rows
         found = []
         for trial in self.study.get_trials(deepcopy=False):
             facts = trial.user_attrs
@@ -59,6 +64,7 @@ class Book:
             row = Row(trial.number, json.loads(facts[_SETTINGS]), state, facts[_FINGERPRINT], facts[_OWNER])
             row.repeats, row.result = facts.get(_REPEATS), result
             found.append(row)
+        self._rows = found
         return found
 
     def is_mine(self, owner: str | None) -> bool:
@@ -69,19 +75,24 @@ class Book:
         """Number and settings of the next trial, chosen from what is known; or of one whose asker was killed."""
         import optuna
 
-        for frozen in self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+        running = (
+            () if self._asked else self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
+        )
+        for frozen in running:
             if _FINGERPRINT not in frozen.user_attrs and self.is_mine(frozen.user_attrs.get(_OWNER)):
                 trial = optuna.trial.Trial(self.study, frozen._trial_id)
                 try:
                     return frozen.number, self._settings(trial)
                 except ValueError:  # killed so early that the grid had no point for it
                     self.study.tell(frozen.number, state=optuna.trial.TrialState.FAIL)
+        self._asked = True  # what a killed sweep left half asked is taken up
         trial = self.study.ask()
         trial.set_user_attr(_OWNER, self.owner)
         return trial.number, self._settings(trial)
 
     def begin(self, number: int, settings: Mapping[str, Any], fingerprint: str) -> None:
         """From here on the trial is known by its settings, and goes on after a kill."""
+        self._rows = None
         trial = self._trial(number)
         trial.set_user_attr(_SETTINGS, json.dumps(dict(settings)))
         trial.set_user_attr(_FINGERPRINT, fingerprint)
@@ -90,6 +101,7 @@ class Book:
         """What a trial came to; for one with the settings of another, whose figures these are."""
         import optuna
 
+        self._rows = None
         trial = self._trial(result.number)
         if repeats is not None:
             trial.set_user_attr(_REPEATS, repeats)
@@ -151,9 +163,7 @@ def make_sampler(name: str, dimensions: list[Dimension], seed: int, parallel: bo
     if name == "nsga2":
         return optuna.samplers.NSGAIISampler(seed=seed, population_size=8)
     if name == "tpe":  # few trials, which cost minutes each: start to learn early, and look at the settings together
-        return optuna.samplers.TPESampler(
-            seed=seed, n_startup_trials=6, multivariate=True, constant_liar=parallel, warn_independent_sampling=False
-        )
+        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=6, multivariate=True, constant_liar=parallel)
 
     class Grid(optuna.samplers.GridSampler):
         """Ends no study: the sweep counts its trials itself."""
