@@ -100,7 +100,7 @@ def _run(cfg: Config, folder: Path, dimensions: list[Dimension], name: str) -> d
     LOGGER.info("Workers: %d (%s), %d threads each", s.workers, s.executor, threads)
     study = _Sweep(cfg, folder, book, content, network, total, view.Board(cfg.name, total, s.workers))
     study.take_up()
-    executor = _executor(cfg, folder, threads) if study.has_work() else None
+    executor = _executor(cfg, folder, threads, total) if study.has_work() else None
     try:
         with view.live(study.board):
             if executor is not None:
@@ -112,12 +112,12 @@ def _run(cfg: Config, folder: Path, dimensions: list[Dimension], name: str) -> d
     return study.finish()
 
 
-def _executor(cfg: Config, folder: Path, threads: int) -> Executor:
+def _executor(cfg: Config, folder: Path, threads: int, trials: int) -> Executor:
     if cfg.sweep.executor == "ray":
         from pruning_bootcamp.sweep.cluster import RayExecutor
 
         return RayExecutor(trial.run_trial, cfg.sweep.workers, threads)
-    return LocalExecutor(trial.run_trial, cfg.sweep.workers, threads, folder)
+    return LocalExecutor(trial.run_trial, min(cfg.sweep.workers, trials), threads, folder)
 
 
 def _dense_network(cfg: Config, folder: Path) -> Path | None:
@@ -340,6 +340,8 @@ class _Sweep:
             return
         del self.running[event.number]
         self.board.running.pop(event.number, None)
+        if event.kind == "done" and event.content.state == "halted":
+            raise BootcampError(f"trial {event.number}: {event.content.reason} Then type the same command: it goes on.")
         if event.kind == "done":
             self._over(event.content)
         elif event.kind == "killed" and self.deaths.get(event.number, 0) < self.cfg.sweep.retries:

@@ -25,8 +25,13 @@ def show(folder: Path) -> dict[str, Any]:
     content = read_yaml(folder / outputs.SWEEP)
     if content.get("status") == "running" and owner_of(folder) is None:
         content["status"] = "interrupted"
-    LOGGER.info("Sweep %s: %s, sampler %s, %s", folder, content["command"], content["sampler"], content["status"])
-    say(folder, content)
+    try:
+        LOGGER.info("Sweep %s: %s, sampler %s, %s", folder, content["command"], content["sampler"], content["status"])
+        say(folder, content)
+    except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:
+        raise BootcampError(
+            f"{folder / outputs.SWEEP}: is damaged ({type(error).__name__}). The sweep's own command writes it anew."
+        ) from error
     return content
 
 

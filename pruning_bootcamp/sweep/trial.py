@@ -57,7 +57,7 @@ class Result:
 
     number: int
     state: str
-    """complete, pruned (stopped early) or failed"""
+    """complete, pruned (stopped early), failed, or halted (by the machine, not by its settings: to be tried again)"""
     values: dict[str, float] = field(default_factory=dict)
     curve: dict[int, float] = field(default_factory=dict)
     weight: float | None = None
@@ -128,6 +128,8 @@ def run_trial(task: Task, report: Report) -> Result:
         LOGGER.info("Stopped early: %s", stopped)
         common.remove_training_states(folder)
     except BootcampError as error:
+        if isinstance(error.__cause__, OSError) or owner_of(folder) is not None:  # a full disk says nothing about it
+            return Result(task.number, "halted", reason=str(error))
         result.state, result.reason = "failed", str(error)
     result.seconds = round(time.perf_counter() - began, 2)
     write_yaml(folder / TRIAL, asdict(result) | {"fingerprint": task.fingerprint}, "validation figures")

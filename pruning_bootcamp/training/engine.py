@@ -274,6 +274,11 @@ class Training:
         self._scaler.load_state_dict(saved["scaler"])
         if self._average is not None:
             self._average.model.load_state_dict(saved["average"])
+        if len(saved["hooks"]) != len(self.hooks):
+            raise BootcampError(
+                "the resume point was written by another command (a sweep's trial, for instance). Go on with that one, or "
+                "begin anew with --no-resume."
+            )
         for hook, state in zip(self.hooks, saved["hooks"], strict=True):
             hook.load_state_dict(state)
         self.at.masks = self._mask_hook.masks

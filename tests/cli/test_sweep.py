@@ -298,3 +298,29 @@ def test_the_trial_of_a_killed_worker_is_tried_again(whole: tuple[Path, str], tm
     assert "ended by SIGKILL" in text
     assert "it is tried again" in text
     assert outcome(tmp_path) == outcome(whole[0])
+
+
+def test_a_full_disk_stops_the_sweep_and_fails_no_trial(
+    tmp_path: Path, command: Callable[..., str], inline: Inline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pruning_bootcamp.runs import disk_error
+    from pruning_bootcamp.sweep import trial
+
+    def full(*_: Any, **__: Any) -> None:
+        cause = OSError(28, "No space left on device")
+        raise disk_error(cause, Path("x")) from cause
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trial, "prune_structured", full)
+        text = command(tmp_path, *SWEEP, expect=2)
+    assert "no space left" in text
+    assert [entry["state"] for entry in content_of(tmp_path)["trials"]] == ["running"]
+    text = command(tmp_path, *SWEEP)
+    assert "Going on with 1 trials" in text
+    assert {entry["state"] for entry in content_of(tmp_path)["trials"]} == {"complete"}
+
+
+def test_a_damaged_summary_is_a_message(tmp_path: Path, command: Callable[..., str]) -> None:
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "sweep.yaml").write_text("command: 3\n")
+    assert "is damaged" in command(tmp_path, "sweep", "show", "--save-dir", "sweep", expect=2)
