@@ -277,8 +277,8 @@ class Training:
             self._average.model.load_state_dict(saved["average"])
         if len(saved["hooks"]) != len(self.hooks):
             raise BootcampError(
-                "the resume point was written by another command (a trial of a sweep, perhaps). Go on with that one, or "
-                "begin anew with --no-resume."
+                "the resume point was written by another command (a trial of a sweep, perhaps). Go on with that one, "
+                "or begin anew with --no-resume."
             )
         for hook, state in zip(self.hooks, saved["hooks"], strict=True):
             hook.load_state_dict(state)

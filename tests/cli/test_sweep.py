@@ -1,6 +1,7 @@
 """sweep: trials on validation images only, each an ordinary run; killed anywhere, it goes on and repeats nothing."""
 
 import csv
+import importlib.util
 import signal
 import subprocess
 import sys
@@ -145,9 +146,10 @@ def test_show_prints_the_table(whole: tuple[Path, str], command: Callable[..., s
 
 
 def test_equal_settings_are_run_once_and_it_is_said(
-    tmp_path: Path, command: Callable[..., str], inline: Inline
+    tmp_path: Path, command: Callable[..., str], inline: Inline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two spellings of one score are the same work."""
+    monkeypatch.setattr("pruning_bootcamp.sweep.commands._MOST_REPEATS", 6)
     text = command(
         tmp_path,
         *SWEEP,
@@ -324,3 +326,12 @@ def test_a_damaged_summary_is_a_message(tmp_path: Path, command: Callable[..., s
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "sweep.yaml").write_text("command: 3\n")
     assert "is damaged" in command(tmp_path, "sweep", "show", "--save-dir", "sweep", expect=2)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed (the extra `cluster`)")
+def test_ray_comes_to_the_same_figures(whole: tuple[Path, str], tmp_path: Path) -> None:
+    process = start(tmp_path, "--executor", "ray", "--workers", "2", "threads=1")
+    text, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, text
+    assert outcome(tmp_path) == outcome(whole[0])
