@@ -26,8 +26,9 @@ from pruning_bootcamp.stages import structured, unstructured
 from pruning_bootcamp.stages.afterwards import fine_tune_settings
 from pruning_bootcamp.stages.common import BASELINE_CHECKPOINT, training_settings
 from pruning_bootcamp.stages.export import FORMATS, formats_in
+from pruning_bootcamp.sweep.known import SECTIONS
 from pruning_bootcamp.sweep.space import Dimension, grid_size, parse_space
-from pruning_bootcamp.sweep.trial import COSTS, sections_of
+from pruning_bootcamp.sweep.trial import COSTS
 from pruning_bootcamp.tools.datasets import AUGMENTATIONS, check_dataset
 from pruning_bootcamp.training.gradual import check_gradual
 from pruning_bootcamp.training.optim import LR_SCHEDULES, OPTIMIZERS
@@ -267,7 +268,7 @@ def _grid(cfg: Config, dimensions: list[Dimension]) -> list[str]:
 def _space(cfg: Config, dimensions: list[Dimension]) -> list[str]:
     """Each value, set alone: what the schema or the command's own checks say about it."""
     command, problems = cfg.sweep.command, []
-    sections = [section for section in sections_of(command) if section != "data"]
+    sections = [section for section in SECTIONS[command] if section != "data"]
     known = {problem for part in CHECKS[command] for problem in part(cfg)}  # said without the space
     first = {dimension.key: dimension.probes()[0] for dimension in dimensions}
     for dimension in dimensions:

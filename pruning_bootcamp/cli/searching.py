@@ -1,7 +1,8 @@
 """sweep, sweep show."""
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -63,7 +64,26 @@ def sweep(
         "sweep.storage": storage,
     }
     options = common_options(save_dir, device, seed, checkpoint=checkpoint, **options)
+    if resume is not False and _is_finished(config, words, options):
+        return
     cfg = load_checked("sweep", config, words, options)
     from pruning_bootcamp.sweep.commands import run
 
     run(cfg, resume=resume)
+
+
+def _is_finished(config: Path | None, words: list[str] | None, options: dict[str, Any]) -> bool:
+    """Whether this very sweep is over, and shown: before the checks, which need torch and seconds."""
+    from pruning_bootcamp.config import load
+    from pruning_bootcamp.logs import LOGGER, start_screen
+    from pruning_bootcamp.sweep.known import already_finished, folder_of
+    from pruning_bootcamp.sweep.showing import say
+
+    cfg = load(config, words or (), options)
+    done = already_finished(cfg)
+    if done is None:
+        return False
+    start_screen(debug="--debug" in sys.argv)
+    LOGGER.info("%s is already finished (same config, same inputs); --no-resume does it again\n", folder_of(cfg))
+    say(folder_of(cfg), done)
+    return True

@@ -1,7 +1,6 @@
 """What every stage begins with: the device, the data, the network, the folder."""
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.locks import command_line, locked
 from pruning_bootcamp.logs import LOGGER, also_to_file
 from pruning_bootcamp.models import factory_file, is_factory
-from pruning_bootcamp.runs import Run, open_run, siblings
+from pruning_bootcamp.runs import Run, content_hash, open_run, siblings
 from pruning_bootcamp.runtime import choose_device, keep_freed_memory, seed_everything
 from pruning_bootcamp.tools.datasets import Splits, load_dataset
 from pruning_bootcamp.training.hooks import Hook
@@ -138,15 +137,6 @@ def _close(one: Iterable[float], other: Iterable[float]) -> bool:
 def example_input(recipe: Recipe, batch_size: int = 1) -> Tensor:
     """A batch of the shape that the network takes: noise, the same each time, as normalised images are about 0 +- 1."""
     return torch.randn(batch_size, *recipe.input_shape, generator=torch.Generator().manual_seed(0))
-
-
-def content_hash(path: Path) -> str:
-    """SHA-256 of a file's content, 16 digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()[:16]
 
 
 def stage_run(

@@ -18,13 +18,13 @@ from pruning_bootcamp.stages import common, train
 from pruning_bootcamp.sweep import outputs, trial, view
 from pruning_bootcamp.sweep.executors import Event, Executor, LocalExecutor, cores
 from pruning_bootcamp.sweep.hopeless import Finished
+from pruning_bootcamp.sweep.known import finished, folder_of, name_of, target
 from pruning_bootcamp.sweep.showing import NETWORKS, say
 from pruning_bootcamp.sweep.space import Dimension, grid_size, parse_space, text_of
 from pruning_bootcamp.sweep.study import Book, Row, open_study
 from pruning_bootcamp.sweep.trial import Result, Task
 
 TRIALS, DENSE = "trials", "dense"
-DEFAULT_TRIALS = 20
 _MOST_REPEATS = 100  # in a row: the sampler has nothing new to say
 _EVENT_SECONDS = 0.5
 
@@ -34,7 +34,7 @@ def run(cfg: Config, resume: bool | None = None) -> dict[str, Any]:
     common.one_process("sweep")
     folder = folder_of(cfg)
     dimensions, _ = parse_space(cfg.sweep.space)
-    name = fingerprint("sweep", _parts(cfg))
+    name = name_of(cfg)
     with locked(folder, command_line()):
         done = None if resume is False else finished(folder, name, target(cfg, dimensions))
         if done is not None:
@@ -45,36 +45,6 @@ def run(cfg: Config, resume: bool | None = None) -> dict[str, Any]:
         write_yaml(folder / CONFIG, as_dict(cfg), f"pruning-bootcamp sweep -c {folder / CONFIG}\nfingerprint: {name}")
         with also_to_file(folder / "log.txt"):
             return _run(cfg, folder, dimensions, name)
-
-
-def folder_of(cfg: Config) -> Path:
-    return Path(cfg.save_dir) if cfg.save_dir else common.RESULTS / "sweep" / cfg.name
-
-
-def target(cfg: Config, dimensions: list[Dimension]) -> int:
-    """How many different settings to run: never more than there are."""
-    size = grid_size(dimensions)
-    asked = cfg.sweep.trials or (size if cfg.sweep.sampler == "grid" and size else DEFAULT_TRIALS)
-    return asked if size is None else min(asked, size)
-
-
-def finished(folder: Path, name: str, trials: int) -> dict[str, Any] | None:
-    """What sweep.yaml says, when this very sweep is over and everything it writes is there."""
-    if not all((folder / file).exists() for file in (outputs.SWEEP, outputs.TABLE)):
-        return None
-    content = read_yaml(folder / outputs.SWEEP)
-    over = content.get("status") == "complete" and content.get("fingerprint") == name
-    return content if over and len(content["trials"]) >= trials else None
-
-
-def _parts(cfg: Config) -> dict[str, Any]:
-    """What a study depends on. More trials, other workers or another place to run are the same study."""
-    everything, s = as_dict(cfg), cfg.sweep
-    searched = ("command", "space", "sampler", "objectives", "early_stopping", "startup_trials", "warmup_epochs")
-    parts = {section: everything[section] for section in trial.sections_of(s.command)}
-    parts |= {"seed": cfg.seed, "profile": everything["profile"]}
-    parts |= {name: everything["sweep"][name] for name in searched}
-    return parts | {"checkpoint": common.content_hash(Path(cfg.checkpoint)) if cfg.checkpoint else None}
 
 
 def _run(cfg: Config, folder: Path, dimensions: list[Dimension], name: str) -> dict[str, Any]:

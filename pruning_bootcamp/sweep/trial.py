@@ -17,8 +17,9 @@ from pruning_bootcamp.locks import owner_of
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.runs import CONFIG, read_yaml, scratch_folder, write_yaml
 from pruning_bootcamp.runtime import choose_device, preserved_rng
-from pruning_bootcamp.stages import common, prune_structured, prune_unstructured, structured, train, unstructured
+from pruning_bootcamp.stages import common, prune_structured, prune_unstructured, train
 from pruning_bootcamp.sweep.hopeless import Finished, is_hopeless
+from pruning_bootcamp.sweep.known import SECTIONS
 from pruning_bootcamp.sweep.showing import NETWORKS
 from pruning_bootcamp.tools.latency import measure_latency_with_stats
 from pruning_bootcamp.training.hooks import Hook, StepState
@@ -26,11 +27,6 @@ from pruning_bootcamp.training.hooks import Hook, StepState
 TRIAL = "trial.yaml"
 COSTS = ("flops_g", "latency_ms", "size_mb")
 FIGURES = ("accuracy", *COSTS, "params_m", "sparsity")
-_SECTIONS = {
-    "prune-structured": structured.SECTIONS,
-    "prune-unstructured": unstructured.SECTIONS,
-    "train": ("data", "model", "train"),
-}
 _LOCK_SECONDS = 20.0
 
 Report = Callable[[str], None]
@@ -172,12 +168,7 @@ def config_of(task: Task) -> Config:
 def fingerprint_of(command: str, cfg: Config) -> str:
     """Equal for trials that would do the same work: the stage's own fingerprint."""
     checkpoint = None if cfg.checkpoint is None else Path(cfg.checkpoint)
-    return common.stage_run(cfg, command, Path(CONFIG), _SECTIONS[command], checkpoint).fingerprint
-
-
-def sections_of(command: str) -> tuple[str, ...]:
-    """The sections of the config that a trial's result depends on."""
-    return tuple(_SECTIONS[command])
+    return common.stage_run(cfg, command, Path(CONFIG), SECTIONS[command], checkpoint).fingerprint
 
 
 def weight_of(model: torch.nn.Module, shape: Sequence[int], masks: Mapping[str, torch.Tensor], task: Task) -> float:
