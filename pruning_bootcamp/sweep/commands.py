@@ -221,15 +221,17 @@ class _Sweep:
     def _entry(self, row: Row) -> dict[str, Any]:
         result = row.result or Result(row.number, "running")
         own = self.book.is_mine(row.owner)
+        host, _, there = row.owner.partition(":")  # another folder of the study, perhaps of another machine
         folder = f"{TRIALS}/{row.number:04d}"
         entry = {
             "number": row.number,
             "state": row.state,
             "params": row.settings,
             "values": result.values,
-            "folder": folder if own else f"{row.owner}/{folder}",
+            "folder": folder if own else f"{there}/{folder}",
             "seconds": result.seconds,
         }
+        entry |= {} if own else {"host": host}
         return entry | ({"reason": result.reason} if result.reason else {})
 
     def _next(self) -> Task | None:
