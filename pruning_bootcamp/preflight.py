@@ -1,12 +1,14 @@
 """A config before anything runs: names, settings, durations, files. All problems at once."""
 
+import contextlib
+import importlib.util
 import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pruning_bootcamp.checkpoints.files import read_file
-from pruning_bootcamp.config import Choice, Config
+from pruning_bootcamp.config import Choice, Config, with_values
 from pruning_bootcamp.duration import parse_duration
 from pruning_bootcamp.errors import BootcampError, unknown
 from pruning_bootcamp.exporters import EXPORTERS
@@ -25,6 +27,9 @@ from pruning_bootcamp.stages.afterwards import fine_tune_settings
 from pruning_bootcamp.stages.common import BASELINE_CHECKPOINT, training_settings
 from pruning_bootcamp.stages.export import FORMATS, formats_in
 from pruning_bootcamp.stages.sensitivity import check_scan, check_sparsities
+from pruning_bootcamp.sweep.known import SECTIONS
+from pruning_bootcamp.sweep.space import Dimension, grid_size, parse_space
+from pruning_bootcamp.sweep.trial import COSTS
 from pruning_bootcamp.tools.datasets import AUGMENTATIONS, check_dataset
 from pruning_bootcamp.training.gradual import check_gradual
 from pruning_bootcamp.training.optim import LR_SCHEDULES, OPTIMIZERS
@@ -220,6 +225,93 @@ def _pipeline(cfg: Config) -> list[str]:
     return problems
 
 
+def _sweep(cfg: Config) -> list[str]:
+    """The search itself, and whether the command that it runs takes every value of the space."""
+    s = cfg.sweep
+    dimensions, problems = parse_space(s.space)
+    if len(s.objectives) != 2 or "accuracy" not in s.objectives or not set(s.objectives) & set(COSTS):
+        problems.append(
+            f"sweep.objectives: {shown(s.objectives)} is not accuracy and one of {', '.join(COSTS)}. "
+            "Write for instance [accuracy, flops_g]."
+        )
+    elif "flops_g" in s.objectives and s.command == "prune-unstructured":
+        problems.append(
+            "sweep.objectives: zeros alone save no FLOPs, so every trial would cost the same. Use [accuracy, size_mb]."
+        )
+    elif "latency_ms" in s.objectives and s.workers > 1:
+        problems.append(
+            f"sweep.workers: {s.workers} workers would disturb each other's latency, which is to be compared. Use 1."
+        )
+    if s.sampler == "grid":
+        problems += _grid(cfg, dimensions)
+    for module, extra, needed in (("optuna", "sweep", True), ("ray", "cluster", s.executor == "ray")):
+        if needed and importlib.util.find_spec(module) is None:
+            problems.append(f"sweep: needs {module}, which is not installed. Install the extra '{extra}'.")
+    return problems + _space(cfg, dimensions)
+
+
+def _grid(cfg: Config, dimensions: list[Dimension]) -> list[str]:
+    trials = cfg.sweep.trials
+    problems = [
+        f"sweep.space.{dimension.key}: a grid needs an end of values. Give a step, a list, or another sampler."
+        for dimension in dimensions
+        if dimension.points() is None
+    ]
+    size = grid_size(dimensions)
+    if size is not None and trials is not None and trials < size:
+        problems.append(
+            f"sweep.trials: {trials} is less than the grid's {size} combinations. Leave it out, take values away, or "
+            "choose the sampler random or tpe."
+        )
+    return problems
+
+
+def _space(cfg: Config, dimensions: list[Dimension]) -> list[str]:
+    """Each value, set alone: what the schema or the command's own checks say about it."""
+    command, problems = cfg.sweep.command, []
+    sections = [section for section in SECTIONS[command] if section != "data"]
+    known = {problem for part in CHECKS[command] for problem in part(cfg)}  # said without the space
+    first = {dimension.key: dimension.probes()[0] for dimension in dimensions}
+    for dimension in dimensions:
+        section = dimension.key.partition(".")[0]
+        place = f"sweep.space.{dimension.key}"
+        if section == "data":
+            problems.append(f"{place}: trials on other images can't be compared. Leave it out.")
+            continue
+        if hasattr(cfg, section) and section not in (*sections, "seed"):
+            problems.append(f"{place}: changes nothing in {command}, which depends on {', '.join(sections)} and seed.")
+            continue
+        for value in dimension.probes():
+            try:
+                probe = with_values(cfg, {dimension.key: value})
+            except BootcampError as error:
+                problems += [f"sweep.space.{problem}" for problem in error.problems]
+                continue
+            found = [problem for part in CHECKS[command] for problem in part(probe) if problem not in known]
+            if found and len(first) > 1:  # perhaps only beside a setting that the space replaces
+                with contextlib.suppress(BootcampError):
+                    probe = with_values(cfg, first | {dimension.key: value})
+                    found = [problem for part in CHECKS[command] for problem in part(probe) if problem not in known]
+            problems += [f"{place}={shown(value)}: {problem}" for problem in found]
+    return list(dict.fromkeys(problems))
+
+
+def _sweep_if_any(cfg: Config) -> list[str]:
+    return _sweep(cfg) if cfg.sweep.space else []
+
+
+def _sweep_command(cfg: Config) -> list[str]:
+    """What the trials' own command wants of the config."""
+    problems = [problem for part in CHECKS[cfg.sweep.command] for problem in part(cfg)]
+    return list(dict.fromkeys(problems))
+
+
+def _reads_test(cfg: Config) -> list[str]:
+    if cfg.goal.evaluate_test:
+        return []
+    return ["goal.evaluate_test: false is for train, prune-structured and prune-unstructured. Leave it out here."]
+
+
 def _checkpoint(cfg: Config) -> list[str]:
     if cfg.checkpoint is None:
         return []
@@ -270,14 +362,18 @@ def _augment(names: list[str] | None, where: str) -> list[str]:
 _EVERY = (_data, _model, _device, _save_dir)
 _TRAINING = (*_EVERY, _train)
 CHECKS: Mapping[str, tuple[Callable[[Config], list[str]], ...]] = {
-    "quickstart": (*_TRAINING, _fine_tune, _structured, _export),
+    "quickstart": (*_TRAINING, _fine_tune, _structured, _export, _reads_test),
     "train": _TRAINING,
     "eval": (*_EVERY, _checkpoint),
     "prune-unstructured": (*_TRAINING, _checkpoint, _fine_tune, _unstructured),
     "prune-structured": (*_TRAINING, _checkpoint, _fine_tune, _structured),
-    "pipeline run": (*_TRAINING, _checkpoint, _fine_tune, _pipeline, _export),
+    "pipeline run": (*_TRAINING, _checkpoint, _fine_tune, _pipeline, _export, _reads_test),
     "sensitivity": (*_EVERY, _checkpoint, check_scan),
+    "sweep": (_sweep_command, _sweep),
     "export": (*_EVERY, _checkpoint, _export),
     "profile": (*_EVERY, _checkpoint),
-    "validate": (*_TRAINING, _checkpoint, _fine_tune, _unstructured, _structured, _steps, _export, check_sparsities),
+    "validate": (
+        *(*_TRAINING, _checkpoint, _fine_tune, _unstructured, _structured, _steps, _export),
+        *(check_sparsities, _sweep_if_any),
+    ),
 }

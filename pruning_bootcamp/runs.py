@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import os
 import re
 import shutil
@@ -48,6 +49,14 @@ RUN_FILES = (
     "status.yaml",
     "export",
     "cycle_*",
+    "dense",
+    "trials",
+    "trials.csv",
+    "trial.yaml",
+    "sweep.yaml",
+    "study.db*",
+    "pareto.html",
+    "worker_*.log",
     CONFIG,
 )
 
@@ -158,6 +167,15 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise BootcampError(f"{path}: holds {type(content).__name__}, not a table of names and values.")
     return content
+
+
+def content_hash(path: Path) -> str:
+    """SHA-256 of a file's content, 16 digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:16]
 
 
 def siblings(path: Path) -> str:

@@ -48,6 +48,18 @@ def load(path: Path | str | None, overrides: Iterable[str] = (), options: Mappin
     return config
 
 
+def with_values(config: Config, values: Mapping[str, Any]) -> Config:
+    """A copy with these keys (dotted) set, as if the file had said so. Raises BootcampError as `load`."""
+    problems: list[str] = []
+    raw = as_dict(config)
+    for key, value in values.items():
+        _set(raw, key, value, problems)
+    changed = _build(Config, raw, "", problems)
+    if problems:
+        raise BootcampError(*problems)
+    return changed
+
+
 def read_file(path: Path) -> dict[str, Any]:
     """The table in a YAML config with its `${...}` references resolved; nothing in it is run."""
     try:

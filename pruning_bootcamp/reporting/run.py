@@ -1,13 +1,17 @@
 """Figures of one run -> tables and its report.md: what was measured, how, and how to do it again."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from __future__ import annotations
 
-from pruning_bootcamp.pruning.structured import StructuredPlan
-from pruning_bootcamp.tools.latency import Analysis, LatencyStats, LayerLatency
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # a table of a finished run needs no torch
+    from pruning_bootcamp.pruning.structured import StructuredPlan
+    from pruning_bootcamp.tools.latency import Analysis, LatencyStats, LayerLatency
 
 _ROWS = (
     ("accuracy", "Accuracy (%)", "{:.2f}"),
+    ("val_accuracy", "Validation accuracy (%)", "{:.2f}"),
     ("flops_g", "FLOPs (G multiply-accumulates)", "{:.4g}"),
     ("params_m", "Params (M)", "{:.4g}"),
     ("sparsity", "Sparsity (share of zero weights)", "{:.4f}"),
@@ -16,6 +20,7 @@ _ROWS = (
 )
 _CHANGES = (
     ("accuracy_drop", "accuracy drop (points)", "{:.2f}"),
+    ("val_accuracy_drop", "accuracy drop on validation images (points)", "{:.2f}"),
     ("flops_reduction_pct", "fewer FLOPs (%)", "{:.1f}"),
     ("params_reduction_pct", "fewer params (%)", "{:.1f}"),
     ("latency_reduction_pct", "less latency (%)", "{:.1f}"),
@@ -55,10 +60,7 @@ def run_report(title: str, metrics: Mapping[str, Any], history: Sequence[Mapping
         parts += ["## Result", markdown_table(["figure", "measured"], rows)]
     if "goal_met" in metrics:
         parts.append(f"**Goal {'MET' if metrics['goal_met'] else 'NOT met'}** ({metrics['goal']}).")
-    parts.append(
-        f"Accuracy is over all {metrics['test_images']} test images, read once, after every choice was made on the "
-        f"validation split. One seed ({metrics['seed']}): no spread is claimed."
-    )
+    parts.append(f"{_judged_on(metrics)} One seed ({metrics['seed']}): no spread is claimed.")
     if "widths" in metrics:
         rows = [[name, before, after] for name, (before, after) in metrics["widths"].items()]
         parts += ["## Channels", markdown_table(["group", "before", "after"], rows)]
@@ -79,6 +81,16 @@ def run_report(title: str, metrics: Mapping[str, Any], history: Sequence[Mapping
     environment = metrics["environment"]
     parts += ["## Machine", "\n".join(f"- {key}: {value}" for key, value in environment.items())]
     return "\n\n".join(parts) + "\n"
+
+
+def _judged_on(metrics: Mapping[str, Any]) -> str:
+    """Which images the accuracy is about."""
+    if "test_images" not in metrics:
+        return f"Accuracy is over {metrics['val_images']} validation images; the test images were not read."
+    return (
+        f"Accuracy is over all {metrics['test_images']} test images, read once, after every choice was made on the "
+        "validation split."
+    )
 
 
 def _history_table(history: Sequence[Mapping[str, Any]], most: int = 12) -> str:

@@ -47,6 +47,8 @@ class Goal:
 
 def judge_again(run: Run, metrics: dict[str, Any], goal: Goal) -> dict[str, Any]:
     """A finished run under the goal of today: its figures stay, the judgement may not."""
+    if "accuracy_drop" not in metrics:  # goal.evaluate_test is false: there is nothing to judge by
+        return metrics
     judged = metrics | goal.judge(metrics)
     common.say_goal(judged)
     return run.finish(judged) if judged != metrics and common.is_leader() else judged
@@ -222,27 +224,36 @@ def finish(
     figures: dict[str, Any],
     goal: Goal,
 ) -> dict[str, Any]:
-    """The one look at the test split, for the dense and the pruned network alike; then checkpoint and report."""
+    """The one look at the test split, for the dense and the pruned network alike; then checkpoint and report.
+
+    With goal.evaluate_test off it is the validation split, under names of its own, and no goal is judged.
+    """
     if not common.is_leader():
         return {}
     example = common.example_input(recipe)
     baseline, _ = cost_of(dense.model, example)
     cost, flops = cost_of(model, example, masks)
     batch_size = cfg.data.batch_size
-    before = evaluate_on(dense.model, splits.test, splits, device=device, batch_size=batch_size)
-    after = evaluate_on(model, splits.test, splits, device=device, batch_size=batch_size)
-    baseline["accuracy"] = round(before["accuracy"], 4)
-    metrics: dict[str, Any] = {
-        "accuracy": round(after["accuracy"], 4),
-        "loss": round(after["loss"], 6),
-        "test_images": after["n"],
-        **cost,
+    testing = cfg.goal.evaluate_test
+    split, kind = (splits.test, "") if testing else (splits.val, "val_")
+    before = evaluate_on(dense.model, split, splits, device=device, batch_size=batch_size)
+    after = evaluate_on(model, split, splits, device=device, batch_size=batch_size)
+    baseline[f"{kind}accuracy"] = round(before["accuracy"], 4)
+    found = {
+        f"{kind}accuracy": round(after["accuracy"], 4),
+        f"{kind}loss": round(after["loss"], 6),
+        f"{kind or 'test_'}images": after["n"],
     }
+    metrics: dict[str, Any] = {**found, **cost}
     metrics |= compare_metrics(baseline, metrics)
-    metrics |= goal.judge(metrics)
+    if testing:
+        metrics |= goal.judge(metrics)
+    else:
+        metrics["val_accuracy_drop"] = round(baseline["val_accuracy"] - metrics["val_accuracy"], 4)
     metrics |= {
         "baseline": baseline,
         **figures,
+        **found,
         "seed": cfg.seed,
         "environment": environment(device),
     }
@@ -257,14 +268,17 @@ def finish(
 
 def _say_results(metrics: dict[str, Any], flops: Any, run: Run) -> None:
     say_disagreement(flops)
-    LOGGER.info("\n=== Final Results (%d test images) ===", metrics["test_images"])
-    LOGGER.info("Baseline accuracy: %.2f%%", metrics["baseline"]["accuracy"])
-    LOGGER.info("Pruned accuracy: %.2f%%", metrics["accuracy"])
-    LOGGER.info("Accuracy drop: %.2f points", metrics["accuracy_drop"])
+    kind = "" if "accuracy" in metrics else "val_"
+    split = "validation images; the test images were not read" if kind else "test images"
+    LOGGER.info("\n=== Final Results (%d %s) ===", metrics[f"{kind or 'test_'}images"], split)
+    LOGGER.info("Baseline accuracy: %.2f%%", metrics["baseline"][f"{kind}accuracy"])
+    LOGGER.info("Pruned accuracy: %.2f%%", metrics[f"{kind}accuracy"])
+    LOGGER.info("Accuracy drop: %.2f points", metrics[f"{kind}accuracy_drop"])
     LOGGER.info("Sparsity: %.2f%%", 100 * metrics["sparsity"])
     LOGGER.info("FLOPs reduction: %.1f%%", metrics["flops_reduction_pct"])
     LOGGER.info("Params reduction: %.1f%%", metrics["params_reduction_pct"])
-    common.say_goal(metrics)
+    if "goal" in metrics:
+        common.say_goal(metrics)
     if metrics["flops_reduction_pct"] == 0 and metrics["sparsity"] > 0:
         LOGGER.info("Zeros alone save no FLOPs without sparse kernels: prune-structured cuts channels out.")
     LOGGER.info("\nResults saved to %s", run.folder)

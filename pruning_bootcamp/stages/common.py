@@ -1,9 +1,8 @@
 """What every stage begins with: the device, the data, the network, the folder."""
 
 import contextlib
-import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +16,28 @@ from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.locks import command_line, locked
 from pruning_bootcamp.logs import LOGGER, also_to_file
 from pruning_bootcamp.models import factory_file, is_factory
-from pruning_bootcamp.runs import Run, open_run, siblings
+from pruning_bootcamp.runs import Run, content_hash, open_run, siblings
 from pruning_bootcamp.runtime import choose_device, keep_freed_memory, seed_everything
 from pruning_bootcamp.tools.datasets import Splits, load_dataset
+from pruning_bootcamp.training.hooks import Hook
 from pruning_bootcamp.training.loop import FitSettings
 
 RESULTS = Path("results")
 BASELINE_CHECKPOINT = RESULTS / "baseline" / "best_model.pth"
+
+# What follows the training of a cycle (from 1), for whoever runs a stage and wants to look on.
+Watch = Callable[[int], Sequence[Hook]]
 
 # Settings that change how fast or where a run goes, never what comes out.
 _NOT_IN_FINGERPRINT = {"data": ("batch_size",), "train": ("checkpoint_seconds",)}
 
 # What a killed run leaves to go on from.
 _UNFINISHED = ("training_state.pth", "points.json")
+
+
+def unwatched(cycle: int) -> Sequence[Hook]:
+    """Nobody looks on."""
+    return ()
 
 
 def start(cfg: Config) -> torch.device:
@@ -134,15 +142,6 @@ def example_input(recipe: Recipe, batch_size: int = 1) -> Tensor:
     return torch.randn(batch_size, *recipe.input_shape, generator=torch.Generator().manual_seed(0))
 
 
-def content_hash(path: Path) -> str:
-    """SHA-256 of a file's content, 16 digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()[:16]
-
-
 def stage_run(
     cfg: Config,
     command: str,
@@ -169,6 +168,8 @@ def stage_run(
         parts["checkpoint"] = content_hash(checkpoint)
     if hashes := [content_hash(path) for path in inputs]:
         parts["inputs"] = hashes
+    if not cfg.goal.evaluate_test:  # its figures are others
+        parts["test"] = "not read"
     if is_factory(cfg.model.name):
         parts["factory"] = content_hash(factory_file(cfg.model.name))
     folder = Path(cfg.save_dir) if cfg.save_dir else folder

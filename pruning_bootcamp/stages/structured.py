@@ -24,7 +24,9 @@ from pruning_bootcamp.tools.modes import evaluation_mode
 SECTIONS = ("data", "model", "train", "structured", "recover", "fine_tune")
 
 
-def prune_structured(cfg: Config, dry_run: bool = False, resume: bool | None = None) -> dict[str, Any]:
+def prune_structured(
+    cfg: Config, dry_run: bool = False, resume: bool | None = None, watch: common.Watch = common.unwatched
+) -> dict[str, Any]:
     """Cut channels to a budget, prove the cut, fine-tune, and judge the goal. With `dry_run` only the plan is shown."""
     path = common.checkpoint_path(cfg.checkpoint)
     run = common.stage_run(cfg, "prune-structured", _default_folder(cfg), SECTIONS, path, outputs=("pruned_model.pth",))
@@ -50,7 +52,8 @@ def prune_structured(cfg: Config, dry_run: bool = False, resume: bool | None = N
         figures: dict[str, Any] = {"val_accuracy_pruned": round(pruned_val["accuracy"], 4), **recovered}
         if cfg.fine_tune.enabled:
             LOGGER.info("\n=== Fine-tuning ===")
-            figures |= afterwards.fine_tune(cfg, run, model, splits, device, run.folder, dense.model, masks or None)
+            look = (splits, device, run.folder, dense.model, masks or None, watch(1))
+            figures |= afterwards.fine_tune(cfg, run, model, *look)
         else:
             figures["val_accuracy"] = figures["val_accuracy_pruned"]
         figures |= {

@@ -19,7 +19,7 @@ from pruning_bootcamp.training.loop import fit
 from pruning_bootcamp.training.rewinding import StepCheckpoints, step_file
 
 
-def train(cfg: Config, resume: bool | None = None) -> dict[str, Any]:
+def train(cfg: Config, resume: bool | None = None, watch: common.Watch = common.unwatched) -> dict[str, Any]:
     """Train, keep the epoch with the best validation accuracy, read the test split once; metrics.yaml's content."""
     sections = ("data", "model", "train")
     steps = [parse_duration(text, "train.save_steps") for text in cfg.train.save_steps]
@@ -40,6 +40,7 @@ def train(cfg: Config, resume: bool | None = None) -> dict[str, Any]:
     with common.working(run, cfg, None, resume):
         settings = common.training_settings(cfg)
         model.to(device)
+        saving = [StepCheckpoints(run.folder, recipe, steps, write=common.is_leader())] if steps else []
         result = fit(
             model,
             splits,
@@ -47,18 +48,20 @@ def train(cfg: Config, resume: bool | None = None) -> dict[str, Any]:
             device=device,
             folder=run.folder,
             seed=cfg.seed,
-            hooks=[StepCheckpoints(run.folder, recipe, steps, write=common.is_leader())] if steps else (),
+            hooks=[*saving, *watch(1)],
             fingerprint=run.fingerprint,
         )
         if not common.is_leader():
             return {}
-        test = evaluate_on(model, splits.test, splits, device=device, batch_size=cfg.data.batch_size)
+        test = None
+        figures: dict[str, Any] = {"val_accuracy": round(result.best_accuracy, 4), "val_images": len(splits.val)}
+        if cfg.goal.evaluate_test:
+            test = evaluate_on(model, splits.test, splits, device=device, batch_size=cfg.data.batch_size)
+            figures = {"accuracy": round(test["accuracy"], 4), **figures, "loss": round(test["loss"], 6)}
+            figures["test_images"] = test["n"]
         synchronize(device)
         metrics = {
-            "accuracy": round(test["accuracy"], 4),
-            "val_accuracy": round(result.best_accuracy, 4),
-            "loss": round(test["loss"], 6),
-            "test_images": test["n"],
+            **figures,
             **cost,
             "epochs": len(result.history),
             "best_epoch": result.best_epoch,
@@ -71,7 +74,10 @@ def train(cfg: Config, resume: bool | None = None) -> dict[str, Any]:
         LOGGER.info("\nSaved best model (epoch %d) to %s", result.best_epoch, run.path("best_model.pth"))
         LOGGER.info("=== Training Complete ===")
         LOGGER.info("Best validation accuracy: %.2f%%", result.best_accuracy)
-        LOGGER.info("Test accuracy: %.2f%% (%d images, read once)", test["accuracy"], test["n"])
+        if test is None:
+            LOGGER.info("The test images were not read (goal.evaluate_test is false)")
+        else:
+            LOGGER.info("Test accuracy: %.2f%% (%d images, read once)", test["accuracy"], test["n"])
         write_text(
             run.path("report.md"),
             run_report(f"Baseline: {recipe.model} on {cfg.data.name}", metrics, history=result.history),

@@ -32,7 +32,9 @@ from pruning_bootcamp.training.rewinding import load_values, rewind, rewind_file
 SECTIONS = ("data", "model", "train", "prune", "recover", "fine_tune")
 
 
-def prune_unstructured(cfg: Config, method: str | None = None, resume: bool | None = None) -> dict[str, Any]:
+def prune_unstructured(
+    cfg: Config, method: str | None = None, resume: bool | None = None, watch: common.Watch = common.unwatched
+) -> dict[str, Any]:
     """Zero weights in one shot, in cycles or while fine-tuning, then compare with the dense network."""
     path = common.checkpoint_path(cfg.checkpoint)
     ticket = [rewind_file(cfg.prune.rewind, path)] if cfg.prune.rewind is not None else []
@@ -56,7 +58,7 @@ def prune_unstructured(cfg: Config, method: str | None = None, resume: bool | No
 
         model, masks = detached_copy(dense.model), dense.masks
         if p.gradual:
-            masks, figures = _gradually(cfg, run, model, dense, splits, device)
+            masks, figures = _gradually(cfg, run, model, dense, splits, device, watch)
             return afterwards.finish(cfg, run, dense, model, dense.recipe, masks, splits, device, figures, goal)
         steps: list[float | None] = [target]
         if target is not None:
@@ -67,7 +69,8 @@ def prune_unstructured(cfg: Config, method: str | None = None, resume: bool | No
                 LOGGER.info("The checkpoint's own zeros stay: %.2f%% before this pruning", 100 * there)
         cycles: list[dict[str, Any]] = []
         for number, sparsity in enumerate(steps, start=1):
-            model, masks, figures = _cycle(cfg, run, number, sparsity, model, masks, dense, start, splits, device)
+            here = (model, masks, dense, start, splits, device, watch)
+            model, masks, figures = _cycle(cfg, run, number, sparsity, *here)
             cycles.append(figures)
         return afterwards.finish(cfg, run, dense, model, dense.recipe, masks, splits, device, {"cycles": cycles}, goal)
 
@@ -83,6 +86,7 @@ def _cycle(
     start: Mapping[str, Tensor] | None,
     splits: Splits,
     device: torch.device,
+    watch: common.Watch,
 ) -> tuple[nn.Module, Masks, dict[str, Any]]:
     """One prune (and rewind to `start`) and fine-tune. A cycle that was finished before is read back instead."""
     p = cfg.prune
@@ -127,7 +131,7 @@ def _cycle(
     }
     if cfg.fine_tune.enabled:
         LOGGER.info("\n=== Fine-tuning ===")
-        figures |= afterwards.fine_tune(cfg, run, model, splits, device, folder, dense.model, masks)
+        figures |= afterwards.fine_tune(cfg, run, model, splits, device, folder, dense.model, masks, watch(number))
     else:
         figures["val_accuracy"] = figures["val_accuracy_pruned"]
     if common.is_leader() and p.iterations > 1:
@@ -161,7 +165,13 @@ def fixes_count(cfg: Config) -> bool:
 
 
 def _gradually(
-    cfg: Config, run: Run, model: nn.Module, dense: Checkpoint, splits: Splits, device: torch.device
+    cfg: Config,
+    run: Run,
+    model: nn.Module,
+    dense: Checkpoint,
+    splits: Splits,
+    device: torch.device,
+    watch: common.Watch,
 ) -> tuple[Masks, dict[str, Any]]:
     """Fine-tune while the sparsity grows. Batch norm follows by itself: its statistics are the training's own."""
     target = target_sparsity(cfg)
@@ -169,7 +179,8 @@ def _gradually(
     growing = gradual_pruning(cfg, target, splits, device)
     masks = dense.masks or None
     LOGGER.info("\n=== Fine-tuning ===")
-    figures = afterwards.fine_tune(cfg, run, model, splits, device, run.folder, dense.model, masks, hooks=[growing])
+    hooks = [growing, *watch(1)]
+    figures = afterwards.fine_tune(cfg, run, model, splits, device, run.folder, dense.model, masks, hooks)
     return growing.masks, {"updates": growing.points, **figures}
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.tools.datasets import Splits, TrainBatches, eval_batches
 from pruning_bootcamp.tools.metrics import classification_metrics
 from pruning_bootcamp.training.distributed import World, seed_step
@@ -274,6 +275,11 @@ class Training:
         self._scaler.load_state_dict(saved["scaler"])
         if self._average is not None:
             self._average.model.load_state_dict(saved["average"])
+        if len(saved["hooks"]) != len(self.hooks):
+            raise BootcampError(
+                "the resume point was written by another command (a trial of a sweep, perhaps). Go on with that one, "
+                "or begin anew with --no-resume."
+            )
         for hook, state in zip(self.hooks, saved["hooks"], strict=True):
             hook.load_state_dict(state)
         self.at.masks = self._mask_hook.masks

@@ -1,0 +1,188 @@
+"""Where trials run. Processes of this machine, each with its share of the cores, watched: one that dies is replaced."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, Protocol
+
+Function = Callable[[Any, Callable[[str], None]], Any]
+"""(task, report) -> result; a module's own function, since other processes import it"""
+
+
+@dataclass(frozen=True)
+class Event:
+    """What happened to a task."""
+
+    number: int
+    kind: str
+    """done (content: the result), said (a line of progress), killed or broken (how its process ended)"""
+    content: Any
+
+
+class Executor(Protocol):
+    """Runs tasks that have a `number`."""
+
+    def free(self) -> int:
+        """How many more tasks can begin now."""
+
+    def submit(self, task: Any) -> None: ...
+
+    def events(self, seconds: float) -> list[Event]:
+        """What happened, after waiting for it at most so long."""
+
+    def close(self) -> None:
+        """Stop what still runs; it has written its state by then."""
+
+
+@dataclass
+class _Worker:
+    process: Any
+    connection: Connection
+    number: int | None = None
+
+
+class LocalExecutor:
+    """Processes of this machine."""
+
+    def __init__(self, function: Function, workers: int, threads: int, logs: Path) -> None:
+        self._function, self._threads, self._logs = function, threads, logs
+        self._context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads half-alive
+        self._workers = [self._start(place) for place in range(workers)]
+
+    def free(self) -> int:
+        return sum(worker.number is None for worker in self._workers)
+
+    def submit(self, task: Any) -> None:
+        worker = next(worker for worker in self._workers if worker.number is None)
+        worker.number = task.number
+        with contextlib.suppress(BrokenPipeError):  # it died idle: `events` finds that out
+            worker.connection.send(task)
+
+    def events(self, seconds: float) -> list[Event]:
+        ends = [end for worker in self._workers for end in (worker.connection, worker.process.sentinel)]
+        ready = wait(ends, timeout=seconds)
+        found = []
+        for place, worker in enumerate(self._workers):
+            if worker.connection not in ready and worker.process.sentinel not in ready:
+                continue
+            found += self._read(worker)
+            if not worker.process.is_alive():
+                code = worker.process.exitcode
+                if worker.number is not None:
+                    found.append(Event(worker.number, "killed" if code < 0 else "broken", self._ending(place, code)))
+                worker.connection.close()
+                self._workers[place] = self._start(place)
+        return found
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.connection.close()  # an idle one ends by itself
+            if worker.number is not None:
+                worker.process.terminate()  # a training writes its state, then obeys
+        for worker in self._workers:
+            worker.process.join(timeout=30)
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+
+    def _read(self, worker: _Worker) -> list[Event]:
+        found = []
+        with contextlib.suppress(EOFError, OSError):
+            while worker.connection.poll():
+                kind, content = worker.connection.recv()
+                assert worker.number is not None
+                found.append(Event(worker.number, kind, content))
+                if kind == "done":
+                    worker.number = None
+        return found
+
+    def _start(self, place: int) -> _Worker:
+        ours, theirs = self._context.Pipe()
+        log = str(self._logs / f"worker_{place + 1}.log")
+        with _threads_in_environment(self._threads):
+            process = self._context.Process(target=_serve, args=(theirs, self._function, self._threads, log))
+            process.start()
+        theirs.close()
+        return _Worker(process, ours)
+
+    def _ending(self, place: int, code: int) -> str:
+        if code < 0:
+            name = signal.Signals(-code).name
+            return f"its process was ended by {name}{' (out of memory?)' if name == 'SIGKILL' else ''}"
+        log = self._logs / f"worker_{place + 1}.log"
+        lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        return f"its process ended with code {code}: {lines[-1] if lines else 'it said nothing'} (see {log})"
+
+
+@contextlib.contextmanager
+def _threads_in_environment(threads: int) -> Iterator[None]:
+    """OpenMP reads it when a process begins, so it must be there before."""
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = before
+
+
+def _serve(connection: Connection, function: Function, threads: int, log: str) -> None:
+    """A worker's life: a task, its result, the next one, until the sweep closes the line or is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the sweep says what to do
+    signal.signal(signal.SIGTERM, _leave)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    prepare_worker(threads, log)
+    while True:
+        try:
+            task = connection.recv()
+        except (EOFError, OSError):
+            return
+        connection.send(("done", function(task, lambda text: connection.send(("said", text)))))
+
+
+def _leave(number: int, frame: object) -> None:
+    """The sweep says so; what was opened is closed on the way out."""
+    sys.exit(128 + number)
+
+
+def _end_with_parent() -> None:
+    """The sweep was killed: its trials stop too, as if killed with it, so that the next one can go on with them."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
+
+
+def prepare_worker(threads: int, log: str | None = None) -> None:
+    """Its share of the cores, and its words in log files instead of the screen."""
+    import logging
+
+    import torch
+
+    from pruning_bootcamp.logs import LOGGER
+
+    torch.set_num_threads(threads)
+    LOGGER.handlers.clear()
+    LOGGER.propagate = False
+    LOGGER.setLevel(logging.INFO)
+    if log is not None:
+        stream = open(log, "a", buffering=1)  # noqa: SIM115 - for as long as the process lives
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
+        sys.stdout = sys.stderr = stream
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,189 @@
+"""What a sweep leaves for people and programs: sweep.yaml, trials.csv, pareto.html, and the table on the screen."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pruning_bootcamp import pages
+from pruning_bootcamp.reporting import markdown_table
+from pruning_bootcamp.reporting.figures import scatter
+from pruning_bootcamp.runs import write_text, write_yaml
+from pruning_bootcamp.sweep.front import hypervolume, pareto_front
+from pruning_bootcamp.sweep.space import text_of
+
+SWEEP, TABLE, PAGE = "sweep.yaml", "trials.csv", "pareto.html"
+FORMATS = {
+    "accuracy": "{:.2f}",
+    "flops_g": "{:.4g}",
+    "latency_ms": "{:.3f}",
+    "size_mb": "{:.4f}",
+    "params_m": "{:.4g}",
+    "sparsity": "{:.3f}",
+}
+TITLES = {
+    "accuracy": "validation %",
+    "flops_g": "G macs",
+    "latency_ms": "ms",
+    "size_mb": "MB",
+    "params_m": "M params",
+    "sparsity": "zeros",
+}
+_NOTE = "accuracy: percent of the validation images; flops_g: multiply-accumulates in 10^9; size_mb: of the sparse file"
+
+
+def summary(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The front, the hypervolume with its reference, and the trial to take, from the trials of a sweep.yaml."""
+    cost = cost_of_sweep(content)
+    complete = [trial for trial in content["trials"] if trial["state"] == "complete"]
+    points = [(trial["values"]["accuracy"], trial["values"][cost]) for trial in complete]
+    front = [complete[place] for place in pareto_front(points)]
+    dense = content.get("dense")
+    # without a dense network (command train) the dearest trial is the corner, a little further out so that it counts
+    dearest = dense[cost] if dense else 1.1 * max((point[1] for point in points), default=1.0)
+    reference = {"accuracy": 0.0, cost: dearest}
+    return {
+        "pareto": [trial["number"] for trial in front],
+        "hypervolume": round(hypervolume(points, (0.0, dearest)), 6),
+        "hypervolume_reference": reference,
+        **choose(front, cost, dense, content["max_drop"]),
+    }
+
+
+def choose(
+    front: Sequence[Mapping[str, Any]], cost: str, dense: Mapping[str, float] | None, max_drop: float
+) -> dict[str, Any]:
+    """The cheapest of the front that loses at most `max_drop` points; where none is as good, the most accurate; why."""
+    if not front:
+        return {"chosen": None, "chosen_because": "no trial was completed"}
+    best = max(front, key=lambda trial: trial["values"]["accuracy"])
+    least = (dense["accuracy"] if dense else best["values"]["accuracy"]) - max_drop
+    than = f"{max_drop:g} points less accurate than the {'dense network' if dense else 'best trial'}"
+    good = [trial for trial in front if trial["values"]["accuracy"] >= least]
+    if not good:
+        return {"chosen": best["number"], "chosen_because": f"the most accurate; all are more than {than}"}
+    taken = min(good, key=lambda trial: trial["values"][cost])
+    return {"chosen": taken["number"], "chosen_because": f"the cheapest that is at most {than}"}
+
+
+def cost_of_sweep(content: Mapping[str, Any]) -> str:
+    return next(entry["name"] for entry in content["objectives"] if entry["direction"] == "minimize")
+
+
+def write_sweep(folder: Path, content: Mapping[str, Any]) -> None:
+    write_yaml(folder / SWEEP, content, _NOTE)
+
+
+def write_csv(folder: Path, content: Mapping[str, Any]) -> None:
+    """A row a trial."""
+    text = io.StringIO()
+    keys = list(content["space"])
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["number", "state", "on_front", *keys, *FORMATS, "seconds", "folder"])
+    for trial in content["trials"]:
+        values = [trial["values"].get(name, "") for name in FORMATS]
+        settings = [text_of(trial["params"].get(key, "")) for key in keys]
+        on_front = trial["number"] in content["pareto"]
+        row = [trial["number"], trial["state"], on_front, *settings, *values, trial["seconds"], trial["folder"]]
+        writer.writerow(row)
+    write_text(folder / TABLE, text.getvalue())
+
+
+def table_rows(content: Mapping[str, Any], most: int = 40) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of the trials: the front by cost, then the others by accuracy; at most so many."""
+    keys, front = list(content["space"]), content["pareto"]
+    by_number = {trial["number"]: trial for trial in content["trials"]}
+    others = [trial for trial in content["trials"] if trial["number"] not in front]
+    others.sort(key=lambda trial: (trial["state"] != "complete", -trial["values"].get("accuracy", -1.0)))
+    head = ["trial", *(key.removeprefix("structured.").removeprefix("prune.") for key in keys)]
+    head += [*TITLES.values(), "s", "state"]
+    rows = []
+    for trial in [*(by_number[number] for number in front), *others][:most]:
+        state = "front" if trial["number"] in front else trial["state"]
+        values = [FORMATS[name].format(trial["values"][name]) if name in trial["values"] else "" for name in FORMATS]
+        settings = [text_of(trial["params"].get(key, "")) for key in keys]
+        seconds = f"{trial['seconds']:.1f}" if trial["state"] != "running" else ""
+        rows.append([str(trial["number"]), *settings, *values, seconds, state])
+    return head, rows
+
+
+def table(content: Mapping[str, Any], most: int = 40) -> str:
+    """The trials as a table in text, and what came of them."""
+    head, rows = table_rows(content, most)
+    lines = [markdown_table(head, rows)]
+    if len(content["trials"]) > most:
+        lines.append(f"({len(content['trials']) - most} more are in {TABLE})")
+    cost = cost_of_sweep(content)
+    reference = content["hypervolume_reference"]
+    lines.append(
+        f"\nPareto front of accuracy against {cost}: {len(content['pareto'])} of {len(content['trials'])} trials. "
+        f"Hypervolume {content['hypervolume']:.4f} of the rectangle between {reference['accuracy']:g}% at "
+        f"{reference[cost]:.4g} {cost} and 100% for nothing."
+    )
+    lines += [f"trial {entry['number']} {entry['state']}: {entry['reason']}" for entry in _reasons(content)]
+    return "\n".join(lines)
+
+
+def _reasons(content: Mapping[str, Any], most: int = 5) -> list[Mapping[str, Any]]:
+    return [trial for trial in content["trials"] if trial["state"] == "failed" and trial.get("reason")][:most]
+
+
+def write_page(folder: Path, content: Mapping[str, Any]) -> bool:
+    """pareto.html, where plotly is installed; whether it was written."""
+    if not pages.has_plotly():
+        return False
+    head, rows = table_rows(content, most=len(content["trials"]))
+    columns = [
+        pages.Column(title, numeric=_is_number([row[place] for row in rows])) for place, title in enumerate(head)
+    ]
+    table = pages.table(
+        "Trials",
+        columns,
+        [pages.Row([_cell(cell, column) for cell, column in zip(row, columns, strict=True)]) for row in rows],
+        identifier="trials",
+        search=True,
+    )
+    caption = f"Validation accuracy against {cost_of_sweep(content)}"
+    body = (
+        f"<header><h1>{pages.escape(content['name'])}</h1>\n<p>{pages.escape(content['command'])}, sampler "
+        f"{pages.escape(content['sampler'])}, {len(content['trials'])} trials. Accuracy is of the validation images; "
+        'the test images were not read.</p></header>\n<main id="main">\n<h2>Pareto front</h2>\n'
+        f"{pages.plot('front', caption, 'Each trial a point; the dotted line is the front.', table)}</main>"
+    )
+    write_text(folder / PAGE, pages.page(f"Sweep: {content['name']}", body, {"front": _figure(content)}))
+    return True
+
+
+def _is_number(cells: Sequence[str]) -> bool:
+    return all(_number(cell) is not None for cell in cells if cell not in ("", "-"))
+
+
+def _number(cell: str) -> float | None:
+    try:
+        return float(cell)
+    except ValueError:
+        return None
+
+
+def _cell(cell: str, column: pages.Column) -> pages.Cell:
+    return pages.Cell(cell, _number(cell) if column.numeric else None)
+
+
+def _figure(content: Mapping[str, Any]) -> dict[str, Any]:
+    cost = cost_of_sweep(content)
+    complete = {trial["number"]: trial for trial in content["trials"] if trial["state"] == "complete"}
+    series: dict[str, list[tuple[float, float, str]]] = {"on the front": [], "dominated": []}
+    for number, trial in complete.items():
+        point = (trial["values"][cost], trial["values"]["accuracy"], _about(trial))
+        series["on the front" if number in content["pareto"] else "dominated"].append(point)
+    if content.get("dense"):
+        series["dense"] = [(content["dense"][cost], content["dense"]["accuracy"], "dense")]
+    front = sorted((x, y) for x, y, _ in series["on the front"])
+    return scatter(series, front, cost, "validation accuracy (%)")
+
+
+def _about(trial: Mapping[str, Any]) -> str:
+    """What a point shows when it is pointed at."""
+    params = ", ".join(f"{key}: {text_of(value)}" for key, value in trial["params"].items())
+    return f"trial {trial['number']}: {trial['values']['accuracy']:.2f}% ({params})"

@@ -1,0 +1,225 @@
+"""One trial, in whichever process: a task -> the ordinary stage in the trial's own folder -> its figures."""
+
+import copy
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pruning_bootcamp.checkpoints import load_checkpoint, save_sparse_checkpoint
+from pruning_bootcamp.config import Config, SweepConfig, with_values
+from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.evaluation import cost_of
+from pruning_bootcamp.locks import owner_of
+from pruning_bootcamp.logs import LOGGER
+from pruning_bootcamp.runs import CONFIG, read_yaml, scratch_folder, write_yaml
+from pruning_bootcamp.runtime import choose_device, preserved_rng
+from pruning_bootcamp.stages import common, prune_structured, prune_unstructured, train
+from pruning_bootcamp.sweep.hopeless import Finished, is_hopeless
+from pruning_bootcamp.sweep.known import SECTIONS
+from pruning_bootcamp.sweep.showing import NETWORKS
+from pruning_bootcamp.tools.latency import measure_latency_with_stats
+from pruning_bootcamp.training.hooks import Hook, StepState
+
+TRIAL = "trial.yaml"
+COSTS = ("flops_g", "latency_ms", "size_mb")
+FIGURES = ("accuracy", *COSTS, "params_m", "sparsity")
+_LOCK_SECONDS = 20.0
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker is given: plain values, so that it can be sent to another process or machine."""
+
+    number: int
+    command: str
+    config: dict[str, Any]
+    folder: str
+    fingerprint: str
+    cost: str
+    others: tuple[Finished, ...] = ()
+    early: dict[str, int] | None = None
+    """startup_trials and warmup_epochs; None: never stopped early"""
+
+
+@dataclass
+class Result:
+    """What a trial came to."""
+
+    number: int
+    state: str
+    """complete, pruned (stopped early), failed, or halted (by the machine, not by its settings: to be tried again)"""
+    values: dict[str, float] = field(default_factory=dict)
+    curve: dict[int, float] = field(default_factory=dict)
+    weight: float | None = None
+    """what early stopping compares trials by: `weight_of`"""
+    reason: str = ""
+    seconds: float = 0.0
+
+
+class Stopped(Exception):
+    """The trial is hopeless, and ends."""
+
+
+class Look(Hook):
+    """Reports every epoch's validation accuracy, and stops the training once it is hopeless."""
+
+    def __init__(self, task: Task, cycle: int, last: bool, curve: dict[int, float], report: Report) -> None:
+        self._task, self._cycle, self._curve, self._report = task, cycle, curve, report
+        self._judges = last and task.early is not None
+        self._weight: float | None = None
+
+    def on_epoch_end(self, state: StepState) -> None:
+        epochs = -(-state.total_steps // state.steps_per_epoch)
+        epoch = (self._cycle - 1) * epochs + state.epoch
+        self._curve[epoch] = float(state.metrics["val_accuracy"])
+        self._report(f"epoch {epoch}: {self._curve[epoch]:.2f}%")
+        if self._judges and state.step < state.total_steps and self._is_hopeless(state):
+            raise Stopped(f"at epoch {epoch}, {self._curve[epoch]:.2f}%: below the median of those that cost no more")
+
+    def _is_hopeless(self, state: StepState) -> bool:
+        early, others = self._task.early, self._task.others
+        if early is None or len(others) < early["startup_trials"]:
+            return False
+        if self._weight is None:
+            with preserved_rng():
+                shape = common.open_data(config_of(self._task)).shape
+                self._weight = weight_of(state.model, shape, state.masks, self._task)
+        return is_hopeless(self._curve, self._weight, others, **early)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"curve": dict(self._curve)}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        self._curve.update(saved["curve"])
+
+
+def run_trial(task: Task, report: Report) -> Result:
+    """Run the trial, or what is left of it. A problem with these settings is a failed trial, not an error."""
+    folder = Path(task.folder)
+    if (known := finished_trial(folder, task.fingerprint)) is not None:
+        known.number = task.number
+        return known
+    _wait_for(folder)
+    began = time.perf_counter()
+    result = Result(task.number, "complete")
+    cfg = config_of(task)
+    gradual_or_later = cfg.prune.gradual and task.cost != "flops_g"  # what it will cost is not known before the end
+    last_cycle = cfg.prune.iterations if task.command == "prune-unstructured" else 1
+
+    def watch(cycle: int) -> Sequence[Hook]:
+        return [Look(task, cycle, cycle == last_cycle and not gradual_or_later, result.curve, report)]
+
+    try:
+        metrics = _run(task.command, cfg, watch)
+        result.values, result.weight = _figures(metrics, folder / NETWORKS[task.command], task)
+    except Stopped as stopped:
+        result.state, result.reason = "pruned", str(stopped)
+        result.values = {"accuracy": max(result.curve.values())}
+        LOGGER.info("Stopped early: %s", stopped)
+        common.remove_training_states(folder)
+    except BootcampError as error:
+        if isinstance(error.__cause__, OSError) or owner_of(folder) is not None:  # a full disk says nothing about it
+            return Result(task.number, "halted", reason=str(error))
+        result.state, result.reason = "failed", str(error)
+    result.seconds = round(time.perf_counter() - began, 2)
+    write_yaml(folder / TRIAL, asdict(result) | {"fingerprint": task.fingerprint}, "validation figures")
+    return result
+
+
+def _run(command: str, cfg: Config, watch: common.Watch) -> Mapping[str, Any]:
+    if command == "train":
+        return train(cfg, watch=watch)
+    if command == "prune-structured":
+        return prune_structured(cfg, watch=watch)
+    return prune_unstructured(cfg, watch=watch)
+
+
+def finished_trial(folder: Path, fingerprint: str) -> Result | None:
+    """What a trial with these very settings came to in this folder, if it is over."""
+    path = folder / TRIAL
+    if not path.exists():
+        return None
+    content = read_yaml(path)
+    if content.pop("fingerprint", None) != fingerprint:
+        return None
+    return Result(**content)
+
+
+def config_for(cfg: Config, settings: Mapping[str, Any], folder: Path, checkpoint: Path | None) -> Config:
+    """The config of a trial: the sweep's with these settings, its own folder, and the test split unread."""
+    trial = with_values(cfg, settings)
+    trial.save_dir, trial.checkpoint = str(folder), None if checkpoint is None else str(checkpoint)
+    trial.goal.evaluate_test = False
+    trial.sweep = SweepConfig()
+    return trial
+
+
+def config_of(task: Task) -> Config:
+    """The task's config, as it was before it travelled."""
+    return with_values(Config(), copy.deepcopy(task.config))
+
+
+def fingerprint_of(command: str, cfg: Config) -> str:
+    """Equal for trials that would do the same work: the stage's own fingerprint."""
+    checkpoint = None if cfg.checkpoint is None else Path(cfg.checkpoint)
+    return common.stage_run(cfg, command, Path(CONFIG), SECTIONS[command], checkpoint).fingerprint
+
+
+def weight_of(model: torch.nn.Module, shape: Sequence[int], masks: Mapping[str, torch.Tensor], task: Task) -> float:
+    """What a network costs, as far as that can be told while it trains: for size_mb, how many weights are stored."""
+    if task.cost == "size_mb":
+        stored = sum(parameter.numel() for parameter in model.parameters())
+        return float(stored - sum(int((~mask).sum()) for mask in masks.values()))
+    example = torch.zeros(1, *shape)
+    return float(cost_of(model, example)[0]["flops_g"]) if task.cost == "flops_g" else latency_of(model, shape, task)
+
+
+def latency_of(model: torch.nn.Module, shape: Sequence[int], task: Task) -> float:
+    """Milliseconds for a batch, the median, timed here and now; beside other workers it is a rough figure."""
+    profile = config_of(task).profile
+    batch = torch.zeros(profile.batch_size, *shape, device=next(model.parameters()).device)
+    stats = measure_latency_with_stats(model, batch, runs=profile.runs, min_seconds=0.2, warmup_seconds=0.1)
+    return round(stats.median_ms, 4)
+
+
+def _figures(metrics: Mapping[str, Any], network: Path, task: Task) -> tuple[dict[str, float], float]:
+    """The trial's figures, every cost among them (size_mb: of the sparse file), and what later trials compare with."""
+    device, _ = choose_device(config_of(task).device)
+    checkpoint = load_checkpoint(network, trust_code=True)  # the code that this very run built it with
+    with scratch_folder() as scratch:
+        path = scratch / "model.safetensors"
+        save_sparse_checkpoint(path, checkpoint.model, checkpoint.recipe, masks=checkpoint.masks or None)
+        size_mb = path.stat().st_size / 1e6
+    shape = checkpoint.recipe.input_shape
+    model = checkpoint.model.to(device)
+    values = {
+        "accuracy": float(metrics["val_accuracy"]),
+        "flops_g": float(metrics["flops_g"]),
+        "latency_ms": latency_of(model, shape, task),
+        "size_mb": size_mb,
+        "params_m": float(metrics["params_m"]),
+        "sparsity": float(metrics["sparsity"]),
+    }
+    return values, values["latency_ms"] if task.cost == "latency_ms" else weight_of(
+        model, shape, checkpoint.masks, task
+    )
+
+
+def dense_costs(network: Path, task: Task) -> dict[str, float]:
+    """The same figures of the dense network: the corner from which the hypervolume is measured."""
+    checkpoint = load_checkpoint(network, trust_code=True)
+    cost, _ = cost_of(checkpoint.model, torch.zeros(1, *checkpoint.recipe.input_shape), checkpoint.masks)
+    return _figures(cost | {"val_accuracy": 0.0}, network, task)[0]
+
+
+def _wait_for(folder: Path) -> None:
+    """A worker whose master was killed may need a moment to notice; its trial is ours then."""
+    until = time.monotonic() + _LOCK_SECONDS
+    while owner_of(folder) is not None and time.monotonic() < until:
+        time.sleep(0.1)

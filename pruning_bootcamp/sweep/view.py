@@ -1,0 +1,91 @@
+"""How a sweep looks in a terminal while it runs: how many are done, what runs, the front so far, time left."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from pruning_bootcamp.sweep.outputs import FORMATS, TITLES
+from pruning_bootcamp.sweep.space import text_of
+
+_MOST_FRONT = 12
+
+
+@dataclass
+class Line:
+    """A trial that runs now."""
+
+    settings: dict[str, object]
+    begun: float
+    text: str = ""
+
+
+@dataclass
+class Board:
+    """What the view shows; the sweep keeps it."""
+
+    name: str
+    total: int
+    workers: int
+    done: int = 0
+    stopped: int = 0
+    failed: int = 0
+    repeats: int = 0
+    seconds: list[float] = field(default_factory=list)
+    running: dict[int, Line] = field(default_factory=dict)
+    front: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+
+    def time_left(self) -> float | None:
+        """Seconds, by the mean of the trials so far; None before the first."""
+        if not self.seconds:
+            return None
+        mean, now = sum(self.seconds) / len(self.seconds), time.time()
+        begun = sum(min(now - line.begun, mean) for line in self.running.values())
+        return max((self.total - self.done) * mean - begun, 0.0) / self.workers
+
+
+@contextlib.contextmanager
+def live(board: Board) -> Iterator[None]:
+    """Inside, the view stands below the messages and moves; where there is no terminal the messages are all."""
+    console = Console()
+    if not console.is_terminal:
+        yield
+        return
+    with Live(get_renderable=partial(render, board), console=console, refresh_per_second=4):
+        yield
+
+
+def render(board: Board) -> RenderableType:
+    """The whole view."""
+    left = board.time_left()
+    counts = f"{board.done} of {board.total} trials"
+    for count, what in ((board.stopped, "stopped early"), (board.failed, "failed"), (board.repeats, "repeats")):
+        counts += f", {count} {what}" if count else ""
+    head = Table.grid(padding=(0, 1))
+    said = counts if left is None else f"{counts}, {left:.0f} s left"
+    head.add_row(Text(board.name, style="bold"), ProgressBar(board.total, board.done, width=30), Text(said))
+    parts: list[RenderableType] = [head]
+    if board.running:
+        table = Table(box=None, padding=(0, 1), header_style="dim")
+        for title in ("running", "settings", "time", ""):
+            table.add_column(title)
+        for number, line in sorted(board.running.items()):
+            settings = ", ".join(f"{key.rpartition('.')[2]} {text_of(value)}" for key, value in line.settings.items())
+            table.add_row(str(number), Text(settings), f"{time.time() - line.begun:.0f} s", Text(line.text))
+        parts.append(table)
+    if board.front:
+        table = Table(box=None, padding=(0, 1), header_style="dim")
+        table.add_column("best so far")
+        for title in TITLES.values():
+            table.add_column(title, justify="right")
+        for number, values in board.front[:_MOST_FRONT]:
+            table.add_row(str(number), *(FORMATS[name].format(values[name]) for name in FORMATS))
+        parts.append(table)
+    return Group(*parts)
