@@ -50,6 +50,8 @@ LAYERS = {
     "preflight": 9,
     "quickstart": 9,
     "listing": 9,
+    "curriculum": 9,
+    "validation": 9,
     "cli": 10,
     "__main__": 11,
     "__init__": 11,  # the package's front door, whose names are fetched when asked for
@@ -69,6 +71,7 @@ ALLOWED = {
     ("locks", "runs"),
     ("preflight", "pipeline"),
     ("listing", "pipeline"),
+    ("validation", "curriculum"),
     ("checkpoints", "models"),
 }
 CONFIG_FROM = 8

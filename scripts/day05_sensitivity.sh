@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# ./scripts/day05_sensitivity.sh        about 45 s on 2 busy cores; DATASET=cifar10 for the full setting (a GPU)
+# You should see: Most layers can lose 90% of their weights alone and the network hardly notices; a few, small and early
+# ones first, can't.
+# Written from the course's data: change it in pruning_bootcamp/curriculum/, then see docs/course/day05.md
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+begin_day 5 'Allocation: which layers can spare weights'
+needs_file results/baseline/best_model.pth 1
+needs_file results/course/layerwise_sp0.8_untrained/metrics.yaml 3
+needs_file results/course/global_sp0.8_untrained/metrics.yaml 4
+step 'One layer at a time to 50, 70 and 90%, validation accuracy each time; nothing is trained.' \
+  pruning-bootcamp sensitivity -c cfgs/digits.yaml --sparsities 0.5,0.7,0.9 --by layer
+step_that_may_miss 'ERK at 80%, no fine-tuning: beside layerwise (day 3) and global (day 4).' \
+  pruning-bootcamp prune-unstructured -c cfgs/digits.yaml --method magnitude --mode erk --sparsity 0.8 --no-fine-tune \
+  --save-dir results/course/erk_sp0.8_untrained
+end_day 5
