@@ -24,6 +24,7 @@ from pruning_bootcamp.stages import structured, unstructured
 from pruning_bootcamp.stages.afterwards import fine_tune_settings
 from pruning_bootcamp.stages.common import BASELINE_CHECKPOINT, training_settings
 from pruning_bootcamp.stages.export import FORMATS, formats_in
+from pruning_bootcamp.stages.sensitivity import check_scan, check_sparsities
 from pruning_bootcamp.tools.datasets import AUGMENTATIONS, check_dataset
 from pruning_bootcamp.training.gradual import check_gradual
 from pruning_bootcamp.training.optim import LR_SCHEDULES, OPTIMIZERS
@@ -275,7 +276,8 @@ CHECKS: Mapping[str, tuple[Callable[[Config], list[str]], ...]] = {
     "prune-unstructured": (*_TRAINING, _checkpoint, _fine_tune, _unstructured),
     "prune-structured": (*_TRAINING, _checkpoint, _fine_tune, _structured),
     "pipeline run": (*_TRAINING, _checkpoint, _fine_tune, _pipeline, _export),
+    "sensitivity": (*_EVERY, _checkpoint, check_scan),
     "export": (*_EVERY, _checkpoint, _export),
     "profile": (*_EVERY, _checkpoint),
-    "validate": (*_TRAINING, _checkpoint, _fine_tune, _unstructured, _structured, _steps, _export),
+    "validate": (*_TRAINING, _checkpoint, _fine_tune, _unstructured, _structured, _steps, _export, check_sparsities),
 }

@@ -21,6 +21,7 @@ LAYERS = {
     "locks": 1,
     "tools.quiet": 1,
     "config": 1,
+    "pages": 1,
     "tools.metrics": 1,
     "tools.latency": 1,
     "tools.datasets": 2,
@@ -43,6 +44,8 @@ LAYERS = {
     "training": 6,
     "tools.pruning_utils": 6,
     "evaluation": 7,
+    "sensitivity": 7,
+    "heatmap": 7,
     "reporting": 7,
     "exporters": 7,
     "stages": 8,
@@ -73,6 +76,8 @@ ALLOWED = {
     ("listing", "pipeline"),
     ("validation", "curriculum"),
     ("checkpoints", "models"),
+    ("heatmap", "reporting"),
+    ("heatmap", "sensitivity"),
 }
 CONFIG_FROM = 8
 

@@ -280,6 +280,20 @@ class CardConfig:
 
 
 @dataclass
+class SensitivityConfig:
+    """Which layers mind: each pruned alone as `prune` says (score, pattern, include, exclude), judged on validation."""
+
+    sparsities: list[float] | None = None
+    """in (0, 1); left out: 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, or the one that the pattern fixes"""
+    by: Literal["layer", "block"] = "layer"
+    """what is pruned alone: a layer, or all layers of a block (a residual block, say)"""
+    images: int | None = _between(1000, 1)
+    """validation images, at most; null: all of them"""
+    bn_images: int = _between(0, 0)
+    """training images to re-estimate batch-norm statistics on at each point; 0 = keep them: the zeros alone count"""
+
+
+@dataclass
 class ExportConfig:
     format: str = "both"
     """onnx, torchscript, pt2, int8, sparse, both (onnx and torchscript) or all; several with commas: int8,sparse"""
@@ -341,5 +355,6 @@ class Config:
     pipeline: PipelineConfig = field(default_factory=PipelineConfig)
     gates: GatesConfig = field(default_factory=GatesConfig)
     card: CardConfig = field(default_factory=CardConfig)
+    sensitivity: SensitivityConfig = field(default_factory=SensitivityConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     profile: ProfileConfig = field(default_factory=ProfileConfig)

@@ -74,8 +74,9 @@ def section(cfg: Config, *names: str) -> dict[str, Any]:
 def prune_unstructured(cfg: Config, plan: Plan) -> None:
     """Zero weights as `prune` of the config says, in its cycles, and recover as `recover` and `fine_tune` say."""
     p = cfg.prune
+    files = _contents(cfg)
     if p.gradual:
-        settings = section(cfg, "prune", "fine_tune", "train")
+        settings = section(cfg, "prune", "fine_tune", "train") | files
         title = f"Pruning: to {_share(unstructured.target_sparsity(cfg))} while fine-tuning"
         plan.add("gradual", title, PruningStage.PRUNING, _prune_gradually, settings=settings, gives_network=True)
         return
@@ -87,7 +88,7 @@ def prune_unstructured(cfg: Config, plan: Plan) -> None:
         key: value
         for key, value in section(cfg, "prune")["prune"].items()
         if key in ("score", "allocation", "solver", "include", "exclude", "pattern")
-    }
+    } | files
     for number, sparsity in enumerate(sparsities, start=1):
         cycle = f"{number}." if p.iterations > 1 else ""
         which = f" (cycle {number} of {p.iterations})" if p.iterations > 1 else ""
@@ -111,13 +112,19 @@ def prune_unstructured(cfg: Config, plan: Plan) -> None:
             settings=measured,
             inputs=inputs,
         )
-        settings = section(cfg, "prune", "recover") | {"augment": cfg.train.augment, "sparsity": sparsity}
+        settings = section(cfg, "prune", "recover") | {"augment": cfg.train.augment, "sparsity": sparsity} | files
         title = f"Pruning{which}: {'as the pattern says' if sparsity is None else 'to ' + _share(sparsity)}"
         work = partial(_prune, sparsity=sparsity)
         plan.add(
             f"{cycle}prune", title, PruningStage.PRUNING, work, settings=settings, inputs=inputs, gives_network=True
         )
-        _recover(cfg, plan, cycle, which, sparsity)
+        _recover(cfg, plan, cycle, which, sparsity, files)
+
+
+def _contents(cfg: Config) -> dict[str, Any]:
+    """What is in the files that settings of `prune` name (a sensitivity scan), hashed; nothing where there are none."""
+    hashes = [common.content_hash(path) for path in unstructured.named_files(cfg)]
+    return {"files": hashes} if hashes else {}
 
 
 @COMPRESSIONS.register("prune-structured", removes=True, once=True)
@@ -194,10 +201,18 @@ def check_order(names: Sequence[str]) -> list[str]:
     return problems
 
 
-def _recover(cfg: Config, plan: Plan, cycle: str = "", which: str = "", sparsity: float | None = None) -> None:
-    """What the config wants after each pruning."""
+def _recover(
+    cfg: Config,
+    plan: Plan,
+    cycle: str = "",
+    which: str = "",
+    sparsity: float | None = None,
+    files: Mapping[str, Any] | None = None,
+) -> None:
+    """What the config wants after each pruning; one that goes on growing depends on the same `files` as the pruning."""
     if cfg.recover.method == "distill":
         settings = section(cfg, "recover", "prune") | {"augment": cfg.train.augment, "sparsity": sparsity}
+        settings |= files or {}
         title = f"Fine-tuning{which}: distillation from the dense network"
         work = partial(_distill, sparsity=sparsity)
         plan.add(f"{cycle}distill", title, PruningStage.FINE_TUNING, work, settings=settings, gives_network=True)

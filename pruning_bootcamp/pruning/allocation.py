@@ -1,20 +1,24 @@
 """How many weights each layer gives up: scores and a total in, counts out, never thresholds."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.pruning.curves import Measure, counts_from_scan, read_rows
 from pruning_bootcamp.pruning.selection import count_below, count_equal, kth_smallest
+from pruning_bootcamp.pruning.sharing import Counts, spread
 from pruning_bootcamp.pruning.targets import matches
 from pruning_bootcamp.registry import Registry
-
-Counts = dict[str, int]
 
 # f(scores, sparsity, *, ...) -> {name: count}. The engine gives scores of what can go apart: weights, or whole blocks.
 # Facts:
 #   own_sparsity=True   the settings can say everything, so that `sparsity` may be left out (None)
+#   files=("file",)     settings that name a file: it must exist, and the result depends on what is in it
+#   invalid(**args) -> str | None   what is wrong with the settings, once the files are known to exist
 #   by="obs"            it is given that score's values; the chosen score then only says which weights go
 ALLOCATIONS: Registry = Registry("allocation")
 
@@ -73,7 +77,7 @@ def per_layer(scores: Mapping[str, Tensor], sparsity: float | None, *, layers: d
                 f"allocation per_layer: sparsity {sparsity} can't be reached: the named layers fix {low:.6g}, and with "
                 f"all the others gone it is {high:.6g}. Leave sparsity out, or change the layers."
             )
-    counts |= _spread({name: float(size) for name, size in rest.items()}, rest, remaining)
+    counts |= spread({name: float(size) for name, size in rest.items()}, rest, remaining)
     return {name: counts[name] for name in scores}
 
 
@@ -88,28 +92,24 @@ def erdos_renyi_kernel(scores: Mapping[str, Tensor], sparsity: float) -> Counts:
     keep = sum(sizes.values()) - round(sparsity * sum(sizes.values()))
     # What a layer would keep at a factor of 1: its density times its size, so simply the sum of its dimensions.
     weights = {name: float(sum(score.shape)) for name, score in scores.items()}
-    kept = _spread(weights, sizes, keep)
+    kept = spread(weights, sizes, keep)
     return {name: sizes[name] - kept[name] for name in scores}
 
 
-def _spread(weights: Mapping[str, float], limits: Mapping[str, int], total: int) -> Counts:
-    """Whole numbers in proportion to `weights`, each at most its limit, whose sum is exactly `total`."""
-    assert 0 <= total <= sum(limits.values())
-    full: set[str] = set()
-    while True:  # a layer whose share passes its limit takes the limit, and the others share what that leaves
-        free = total - sum(limits[name] for name in full)
-        scale = free / (sum(weights[name] for name in weights if name not in full) or 1.0)
-        over = {name for name in weights if name not in full and scale * weights[name] > limits[name]}
-        if not over:
-            break
-        full |= over
-    shares = {name: float(limits[name]) if name in full else scale * weights[name] for name in weights}
-    counts = {name: min(int(share), limits[name]) for name, share in shares.items()}
-    by_remainder = sorted(weights, key=lambda name: counts[name] - shares[name])
-    missing = total - sum(counts.values())
-    while missing:
-        for name in by_remainder:
-            if missing and counts[name] < limits[name]:
-                counts[name] += 1
-                missing -= 1
-    return counts
+def _no_scan(*, file: str, by: Measure = "loss") -> str | None:
+    try:
+        read_rows(Path(file))
+    except BootcampError as error:
+        return str(error)
+    return None
+
+
+@ALLOCATIONS.register("sensitivity", files=("file",), invalid=_no_scan)
+def sensitivity(scores: Mapping[str, Tensor], sparsity: float, *, file: str, by: Measure = "loss") -> Counts:
+    """Where a scan measured the least loss (`sensitivity.yaml` of the command sensitivity); the total is exact.
+
+    The summed loss of all rows is the least that their curves (lower convex hulls) allow. by: loss or accuracy.
+    """
+    sizes = {name: score.numel() for name, score in scores.items()}
+    gone = {name: int(torch.count_nonzero(score == -torch.inf)) for name, score in scores.items()}
+    return counts_from_scan(sizes, gone, round(sparsity * sum(sizes.values())), file, by)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pruning_bootcamp.errors import BootcampError
@@ -10,6 +11,7 @@ from pruning_bootcamp.pruning.patterns import PATTERNS
 from pruning_bootcamp.pruning.scores import SCORES, needs_labels, needs_of
 from pruning_bootcamp.pruning.solvers import SOLVERS
 from pruning_bootcamp.registry import Entry
+from pruning_bootcamp.runs import siblings
 from pruning_bootcamp.shorthand import parse_pattern
 
 # How far the asked sparsity may lie from the one a pattern fixes: 0.667 is meant to be 1:3.
@@ -79,7 +81,11 @@ def resolve(
         problems += wrong
         if not wrong:
             choice = Choice(registry[name], checked)
-            invalid = choice.fact("invalid")
+            missing = missing_files(choice, f"{where}.{kind}")
+            problems += missing
+            invalid = None if missing else choice.fact("invalid")
+            if missing:
+                continue
             if invalid:
                 problems.append(f"{where}.{kind}: {invalid}")
             else:
@@ -100,6 +106,17 @@ def resolve(
             "Give stats_batches, or choose a score that needs only the weights: magnitude."
         )
     return (None if problems else Choices(**found)), problems
+
+
+def missing_files(choice: Choice, where: str) -> list[str]:
+    """Files that the settings name (the fact `files`) and that are not there."""
+    settings = choice.entry.facts.get("files", ())
+    named = {setting: Path(choice.args[setting]) for setting in settings if choice.args.get(setting) is not None}
+    return [
+        f"{where}.args.{setting}: there is no file {path}. {siblings(path)}"
+        for setting, path in named.items()
+        if not path.is_file()
+    ]
 
 
 def counting_score(choices: Choices) -> str:

@@ -28,6 +28,9 @@ BASELINE_CHECKPOINT = RESULTS / "baseline" / "best_model.pth"
 # Settings that change how fast or where a run goes, never what comes out.
 _NOT_IN_FINGERPRINT = {"data": ("batch_size",), "train": ("checkpoint_seconds",)}
 
+# What a killed run leaves to go on from.
+_UNFINISHED = ("training_state.pth", "points.json")
+
 
 def start(cfg: Config) -> torch.device:
     """Seed, threads and device as the config says; the device is announced with its reason."""
@@ -148,18 +151,20 @@ def stage_run(
     checkpoint: Path | None = None,
     outputs: tuple[str, ...] = (),
     inputs: Iterable[Path] = (),
+    more: Mapping[str, Any] | None = None,
 ) -> Run:
     """The run that this config asks for; nothing is written yet.
 
-    Its fingerprint covers the named sections of the config, the seed, the content of the checkpoint and of other
-    `inputs`, and the source of a `module:factory`. (The images of a folder are not covered: --no-resume after changing
-    them.)
+    Its fingerprint covers the named sections of the config and `more`, the seed, the content of the checkpoint and of
+    other `inputs`, and the source of a `module:factory`. (The images of a folder are not covered: --no-resume after
+    changing them.)
     """
     everything = as_dict(cfg)
     parts: dict[str, Any] = {"seed": cfg.seed}
     for section in sections:
         skipped = _NOT_IN_FINGERPRINT.get(section, ())
         parts[section] = {key: value for key, value in everything[section].items() if key not in skipped}
+    parts |= more or {}
     if checkpoint is not None:
         parts["checkpoint"] = content_hash(checkpoint)
     if hashes := [content_hash(path) for path in inputs]:
@@ -187,7 +192,8 @@ def working(run: Run, cfg: Config, checkpoint: Path | None, resume: bool | None)
 def _begin(run: Run, cfg: Config, checkpoint: Path | None, resume: bool | None) -> None:
     if not is_leader():
         return
-    unfinished = [path for path in run.folder.rglob("training_state.pth") if not _is_previous(path, run.folder)]
+    states = (path for name in _UNFINISHED for path in run.folder.rglob(name))
+    unfinished = [path for path in states if not _is_previous(path, run.folder)]
     if resume and (not unfinished or not run.is_in_folder()):
         raise BootcampError(
             f"--resume: {run.folder} holds no unfinished run of this config. Leave --resume out to begin."

@@ -15,7 +15,7 @@ from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.pruning.allocation import ALLOCATIONS
 from pruning_bootcamp.pruning.masks import detached_copy
 from pruning_bootcamp.pruning.patterns import PATTERNS
-from pruning_bootcamp.pruning.scores import needs_labels, needs_of
+from pruning_bootcamp.pruning.scores import SCORES, needs_labels, needs_of
 from pruning_bootcamp.pruning.solvers import SOLVERS
 from pruning_bootcamp.pruning.unstructured import UnstructuredResult, iterative_sparsities
 from pruning_bootcamp.pruning.unstructured import prune_unstructured as prune_weights
@@ -36,9 +36,10 @@ def prune_unstructured(cfg: Config, method: str | None = None, resume: bool | No
     """Zero weights in one shot, in cycles or while fine-tuning, then compare with the dense network."""
     path = common.checkpoint_path(cfg.checkpoint)
     ticket = [rewind_file(cfg.prune.rewind, path)] if cfg.prune.rewind is not None else []
+    inputs = [*ticket, *named_files(cfg)]
     folder = _default_folder(cfg, method)
     outputs = ("pruned_model.pth",)
-    run = common.stage_run(cfg, "prune-unstructured", folder, SECTIONS, path, outputs=outputs, inputs=ticket)
+    run = common.stage_run(cfg, "prune-unstructured", folder, SECTIONS, path, outputs=outputs, inputs=inputs)
     goal = Goal(accuracy_drop=cfg.goal.accuracy_drop)  # zeros save no FLOPs without sparse kernels
     if done := common.already_done(run, resume):
         return afterwards.judge_again(run, done, goal)
@@ -49,7 +50,7 @@ def prune_unstructured(cfg: Config, method: str | None = None, resume: bool | No
     with common.working(run, cfg, path, resume):
         p, target = cfg.prune, target_sparsity(cfg)
         solver = "" if p.solver.name == "none" else f", {p.solver.name}"
-        LOGGER.info("\n=== Pruning: %s (%s, %s%s) ===", p.score.name, p.allocation.name, _pattern_text(cfg), solver)
+        LOGGER.info("\n=== Pruning: %s (%s, %s%s) ===", p.score.name, p.allocation.name, pattern_text(cfg), solver)
         LOGGER.info("Target sparsity: %s", "as the pattern says" if target is None else f"{100 * target:.1f}%")
         LOGGER.info("Mode: %s", _mode_text(cfg))
 
@@ -226,6 +227,19 @@ def engine_choices(cfg: Config) -> dict[str, Any]:
     }
 
 
+def named_files(cfg: Config) -> list[Path]:
+    """Files that the settings of the engine's choices name: what is in them is part of what the result depends on."""
+    p = cfg.prune
+    chosen = ((SCORES, p.score), (ALLOCATIONS, p.allocation), (PATTERNS, p.pattern), (SOLVERS, p.solver))
+    return [
+        Path(choice.args[setting])
+        for registry, choice in chosen
+        if choice.name in registry
+        for setting in registry[choice.name].facts.get("files", ())
+        if choice.args.get(setting) is not None
+    ]
+
+
 def target_sparsity(cfg: Config) -> float | None:
     """The sparsity asked for; left out, None where the pattern or allocation says it, else one half."""
     p = cfg.prune
@@ -244,7 +258,8 @@ def _mode_text(cfg: Config) -> str:
     return "one-shot" if p.iterations == 1 else f"{p.iterations} cycles, {p.schedule.name}"
 
 
-def _pattern_text(cfg: Config) -> str:
+def pattern_text(cfg: Config) -> str:
+    """The pattern as a user writes it: 2:4, block, unstructured."""
     pattern = cfg.prune.pattern
     return f"{pattern.args['n']}:{pattern.args['m']}" if pattern.name == "nm" else pattern.name
 
@@ -252,7 +267,7 @@ def _pattern_text(cfg: Config) -> str:
 def _default_folder(cfg: Config, method: str | None) -> Path:
     p = cfg.prune
     mode = {"uniform": "layerwise"}.get(p.allocation.name, p.allocation.name)
-    pattern = "" if p.pattern.name == "unstructured" else "_" + _pattern_text(cfg).replace(":", "of")
+    pattern = "" if p.pattern.name == "unstructured" else "_" + pattern_text(cfg).replace(":", "of")
     solver = "" if p.solver.name == "none" else f"_{p.solver.name}"
     cycles = "" if p.iterations == 1 else f"_x{p.iterations}"
     cycles += "_gradual" if p.gradual else ""

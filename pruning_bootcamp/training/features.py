@@ -12,12 +12,16 @@ _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 def feature_points(model: nn.Module) -> list[str]:
-    """Paths of the modules whose outputs are compared: the network's blocks, or where it has none its batch norms.
+    """Paths of the modules whose outputs are compared: the network's blocks, or where it has none its batch norms."""
+    return blocks(model) or [path for path, module in model.named_modules() if isinstance(module, _BatchNorm)]
+
+
+def blocks(model: nn.Module) -> list[str]:
+    """Paths of the network's blocks, in its order; a network without any gives an empty list.
 
     A block has parts and parameters of its own and lies in no other block; plain containers are looked into.
     """
-    blocks = list(_blocks(model, ""))
-    return blocks or [path for path, module in model.named_modules() if isinstance(module, _BatchNorm)]
+    return list(_blocks(model, ""))
 
 
 def _blocks(module: nn.Module, path: str) -> Iterator[str]:

@@ -1,0 +1,185 @@
+"""A sensitivity scan to look at: a heat map for the terminal, for report.md, as CSV, and as a page of its own."""
+
+import csv
+import html
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from pruning_bootcamp.pages import page
+from pruning_bootcamp.reporting import markdown_table
+from pruning_bootcamp.sensitivity import ranking
+
+# From so many points lost on: a sign that can be told without colour, and the colours behind and of the text.
+_STEPS = (
+    (float("-inf"), " ", None, None),
+    (0.5, "·", "#fff3c4", "#1b1f24"),
+    (2.0, "░", "#ffd166", "#1b1f24"),
+    (5.0, "▒", "#f79d4d", "#1b1f24"),
+    (15.0, "▓", "#dd5b3f", "#ffffff"),
+    (40.0, "█", "#8f1d2c", "#ffffff"),
+)
+_PIPED_WIDTH = 140
+_NAMED = 3  # layers named as the most and the least sensitive
+_SCALE = [[0.0, "#fffdf5"], [0.25, "#ffd166"], [0.5, "#f79d4d"], [0.75, "#dd5b3f"], [1.0, "#6b0f24"]]
+
+
+def points_lost(scan: Mapping[str, Any], row: Mapping[str, Any]) -> list[float]:
+    """Points of accuracy that each sparsity of a row costs; below 0 where the pruned network is right more often."""
+    return [scan["dense"]["accuracy"] - point["accuracy"] for point in row["points"]]
+
+
+def loss_added(scan: Mapping[str, Any], row: Mapping[str, Any]) -> list[float]:
+    return [point["loss"] - scan["dense"]["loss"] for point in row["points"]]
+
+
+def show(scan: Mapping[str, Any]) -> None:
+    """Print the heat map and what it says."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_PIPED_WIDTH)
+    console.print(render(scan))
+
+
+def render(scan: Mapping[str, Any]) -> RenderableType:
+    """Rows in the network's order, a column a sparsity, points of accuracy lost in the cells."""
+    table = Table(box=None, padding=(0, 0))
+    table.add_column(scan["by"], no_wrap=True)
+    table.add_column("  weights  ", justify="right", no_wrap=True)
+    for sparsity in scan["sparsities"]:
+        table.add_column(f"{100 * sparsity:g}%  ", justify="right", no_wrap=True, min_width=9)
+    for row in scan["rows"]:
+        cells = [_cell(lost) for lost in points_lost(scan, row)]
+        table.add_row(Text(row["name"]), Text(f"{row['size']:,}  "), *cells)
+    legend = Text("points lost: ")
+    for (least, sign, back, front), (above, *_) in zip(_STEPS[1:], [*_STEPS[2:], (None,)], strict=True):
+        style = f"{front} on {back}"
+        legend.append(f" {sign} {least:g}{'+' if above is None else f' to {above:g}'} ", style=style)
+    return Group(Text(f"\n{_title(scan)}", style="bold"), table, legend, Text(summary(scan)))
+
+
+def _cell(lost: float) -> Text:
+    _, sign, back, front = next(step for step in reversed(_STEPS) if lost >= step[0])
+    return Text(f"{_number(lost):>6} {sign} ", style="" if back is None else f"{front} on {back}")
+
+
+def _number(lost: float) -> str:
+    return f"{round(lost, 1) + 0.0:.1f}"  # + 0.0: no -0.0
+
+
+def _title(scan: Mapping[str, Any]) -> str:
+    return (
+        f"One {scan['by']} pruned alone ({scan['score']}, {scan['pattern']}): points of accuracy lost on "
+        f"{scan['images']} validation images (dense: {scan['dense']['accuracy']:.2f}%)"
+    )
+
+
+def summary(scan: Mapping[str, Any]) -> str:
+    """Which places mind most and which least, by mean loss added over the sparsities."""
+    order = ranking(scan)
+    added = {row["name"]: loss_added(scan, row) for row in scan["rows"]}
+    mean = {name: sum(values) / len(values) for name, values in added.items()}
+
+    def listed(names: Sequence[str]) -> str:
+        return ", ".join(f"{name} ({mean[name]:+.3f})" for name in names)
+
+    few = min(_NAMED, max(1, len(order) // 2))
+    return (
+        f"Most sensitive, by mean loss added: {listed(order[:few])}\n"
+        f"Least sensitive: {listed(list(reversed(order[-few:])))}"
+    )
+
+
+def report(scan: Mapping[str, Any], title: str) -> str:
+    """report.md: the heat map in figures."""
+    header = [scan["by"], "weights", *(f"{100 * sparsity:g}%" for sparsity in scan["sparsities"])]
+    rows = [[row["name"], row["size"], *map(_number, points_lost(scan, row))] for row in scan["rows"]]
+    losses = [[row["name"], row["size"], *(f"{a:.4f}" for a in loss_added(scan, row))] for row in scan["rows"]]
+    parts = [
+        f"# {title}",
+        f"{_title(scan)}. All else is as it was; nothing is trained. One seed: no spread is claimed.",
+        "## Points of accuracy lost",
+        markdown_table(header, rows),
+        "## Loss added",
+        markdown_table(header, losses),
+        summary(scan).replace("\n", "\n\n"),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def as_csv(scan: Mapping[str, Any]) -> str:
+    """A line a point."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["name", "weights", "sparsity", "accuracy", "loss", "points_lost", "loss_added"])
+    for row in scan["rows"]:
+        for point, lost, added in zip(row["points"], points_lost(scan, row), loss_added(scan, row), strict=True):
+            figures = [point["sparsity"], point["accuracy"], point["loss"], round(lost, 4), round(added, 6)]
+            writer.writerow([row["name"], row["size"], *figures])
+    return out.getvalue()
+
+
+def as_page(scan: Mapping[str, Any], title: str) -> str:
+    """sensitivity.html. Needs plotly."""
+    lost = [points_lost(scan, row) for row in scan["rows"]]
+    added = [loss_added(scan, row) for row in scan["rows"]]
+    header = "".join(f"<th>{100 * s:g}%</th>" for s in scan["sparsities"])
+    rows = "".join(
+        f"<tr><td>{html.escape(row['name'])}</td><td>{row['size']:,}</td>"
+        + "".join(f"<td>{_number(value)}</td>" for value in values)
+        + "</tr>"
+        for row, values in zip(scan["rows"], lost, strict=True)
+    )
+    body = (
+        f'<p class="note">{html.escape(_title(scan))}. All else is as it was; nothing is trained.</p>\n'
+        f"<p>{html.escape(summary(scan)).replace(chr(10), '<br>')}</p>\n"
+        "<h2>Points of accuracy lost</h2>\n{figure-0}\n<h2>Loss added</h2>\n{figure-1}\n"
+        f"<h2>In figures: points of accuracy lost</h2>\n<table><tr><th>{scan['by']}</th><th>weights</th>{header}</tr>"
+        f"{rows}</table>"
+    )
+    figures = [
+        _heat(scan, lost, "points lost", "{:.1f}", (0.5, 2, 5, 15, 40)),
+        _heat(scan, added, "loss added", "{:.3f}", (0.01, 0.1, 0.5, 2, 5)),
+    ]
+    return page(title, body, figures)
+
+
+def _heat(scan: Mapping[str, Any], values: list[list[float]], what: str, form: str, ticks: Sequence[float]) -> Any:
+    """One heat map. Colours go by the square root: a point more counts while little is lost, not when all is."""
+    import plotly.graph_objects as go
+
+    names = [row["name"] for row in scan["rows"]]
+    highest = max((value for row in values for value in row), default=0.0)
+    top = max(highest, ticks[0])
+    shown_ticks = [0.0, *(tick for tick in ticks if tick <= top)]
+    heat = go.Heatmap(
+        x=[f"{100 * sparsity:g}%" for sparsity in scan["sparsities"]],
+        y=names,
+        z=[[max(value, 0.0) ** 0.5 for value in row] for row in values],
+        text=[[form.format(round(value, 4) + 0.0) for value in row] for row in values],
+        texttemplate="%{text}",
+        hovertemplate="%{y} at %{x}: %{text} " + what + "<extra></extra>",
+        colorscale=_SCALE,
+        zmin=0.0,
+        zmax=top**0.5,
+        xgap=2,
+        ygap=1,
+        colorbar={
+            "title": {"text": what},
+            "tickvals": [tick**0.5 for tick in shown_ticks],
+            "ticktext": [f"{tick:g}" for tick in shown_ticks],
+        },
+    )
+    figure = go.Figure(heat)
+    figure.update_layout(
+        height=max(260, 110 + 24 * len(names)),
+        margin={"l": 10, "r": 10, "t": 40, "b": 10},
+        template="plotly_white",
+        xaxis={"title": {"text": f"sparsity of the one {scan['by']}"}, "side": "top", "showgrid": False},
+        yaxis={"autorange": "reversed", "showgrid": False, "automargin": True},
+    )
+    return figure

@@ -1,0 +1,162 @@
+"""What losing weights in one place costs: one layer or block pruned at a time, all others as they were."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.pruning.masks import apply_masks, detached_copy
+from pruning_bootcamp.pruning.stats import Batches
+from pruning_bootcamp.pruning.unstructured import UnstructuredPruning, UnstructuredResult
+from pruning_bootcamp.training.features import blocks
+
+By = Literal["layer", "block"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """What is pruned together: a layer, or all layers of a block."""
+
+    name: str
+    weights: tuple[str, ...]
+    size: int
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How good a network is on the validation images: percent right, mean cross-entropy."""
+
+    accuracy: float
+    loss: float
+
+
+Points = dict[tuple[str, float], Quality]
+"""(place, sparsity) -> what the network is worth with that place alone pruned so far"""
+
+
+def pruner(
+    model: nn.Module,
+    *,
+    score: str,
+    score_args: Mapping[str, Any],
+    pattern: str,
+    pattern_args: Mapping[str, Any],
+    include: Sequence[str],
+    exclude: Sequence[str],
+    previous: Mapping[str, Tensor] | None,
+    stats_batches: Batches | None,
+    seed: int,
+) -> Callable[[float | None], UnstructuredResult]:
+    """sparsity -> every layer pruned to it, on a copy; what the weights are worth is measured once, for all of them.
+
+    None stands for what the pattern itself says (2:4). Each layer loses its own share, so its mask is the same whether
+    the others are pruned or not.
+    """
+    choices: dict[str, Any] = {
+        "score": score,
+        "score_args": score_args,
+        "pattern": pattern,
+        "pattern_args": pattern_args,
+        "include": include,
+        "exclude": exclude,
+        "previous": previous,
+        "stats_batches": stats_batches,
+        "seed": seed,
+    }
+    scored: dict[str, dict[str, Tensor]] = {}
+
+    def at(sparsity: float | None) -> UnstructuredResult:
+        engine = UnstructuredPruning(detached_copy(model), sparsity=sparsity, **choices)
+        if not scored:
+            scored.update(engine.score(engine.calibrate()))
+        return engine.prune(scored)
+
+    return at
+
+
+def places(model: nn.Module, pruned: UnstructuredResult, by: By) -> list[Place]:
+    """What is pruned one at a time, in the network's order. A layer that lies in no block stands for itself.
+
+    Blocks are those of `training.features.blocks`: modules with parts and parameters of their own, in no other block.
+    """
+    sizes = {layer.name: layer.size for layer in pruned.layers if layer.name not in pruned.skipped}
+    inside = blocks(model) if by == "block" else []
+    if by == "block" and not inside:
+        raise BootcampError(
+            "sensitivity.by: this network has no blocks (modules with parts and parameters of their own; plain "
+            "containers don't count). Use --by layer."
+        )
+    together: dict[str, list[str]] = {}
+    for weight in sizes:
+        block = next((block for block in inside if weight.startswith(f"{block}.")), weight.removesuffix(".weight"))
+        together.setdefault(block, []).append(weight)
+    return [Place(name, tuple(weights), sum(sizes[w] for w in weights)) for name, weights in together.items()]
+
+
+def scan(
+    model: nn.Module,
+    places: Sequence[Place],
+    sparsities: Sequence[float],
+    masks_at: Callable[[float], Mapping[str, Tensor]],
+    evaluate: Callable[[nn.Module], Quality],
+    known: Points,
+) -> Iterator[tuple[Place, float, Quality]]:
+    """Each place alone at each sparsity, one after the other; points in `known` are left out.
+
+    Before a point is handed over the model is, bit for bit, what it was.
+    """
+    for sparsity in sparsities:
+        open_places = [place for place in places if (place.name, sparsity) not in known]
+        masks = masks_at(sparsity) if open_places else {}
+        for place in open_places:
+            with put_back(model, place.weights):
+                apply_masks(model, {name: masks[name] for name in place.weights})
+                found = evaluate(model)
+            yield place, sparsity, found
+
+
+@contextlib.contextmanager
+def put_back(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
+    """When the block ends, these weights and all buffers (batch-norm statistics) hold the values they held before."""
+    tensors = {name: model.get_parameter(name) for name in names} | dict(model.named_buffers())
+    before = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, tensor in tensors.items():
+                tensor.copy_(before[name])
+
+
+def result_table(
+    places: Sequence[Place], sparsities: Sequence[float], points: Mapping[tuple[str, float], Quality], dense: Quality
+) -> dict[str, Any]:
+    """What sensitivity.yaml holds of the measurement: {"dense", "sparsities", "rows"}, in the network's order."""
+    return {
+        "dense": _figures(dense),
+        "sparsities": list(sparsities),
+        "rows": [
+            {
+                "name": place.name,
+                "weights": list(place.weights),
+                "size": place.size,
+                "points": [{"sparsity": s, **_figures(points[place.name, s])} for s in sparsities],
+            }
+            for place in places
+        ],
+    }
+
+
+def _figures(quality: Quality) -> dict[str, float]:
+    return {"accuracy": round(quality.accuracy, 4), "loss": round(quality.loss, 6)}
+
+
+def ranking(table: Mapping[str, Any]) -> list[str]:
+    """Names from the most sensitive to the least: mean loss added over the sparsities; ties in the network's order."""
+    dense = table["dense"]["loss"]
+    added = {row["name"]: sum(point["loss"] - dense for point in row["points"]) for row in table["rows"]}
+    return sorted(added, key=lambda name: -added[name])

@@ -1,0 +1,278 @@
+"""sensitivity: each layer or block pruned alone at each sparsity, and what that costs on the validation images."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from pruning_bootcamp import heatmap
+from pruning_bootcamp.checkpoints import Checkpoint
+from pruning_bootcamp.config import Choice, Config, as_dict
+from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.evaluation import evaluate_on
+from pruning_bootcamp.logs import LOGGER
+from pruning_bootcamp.pages import has_plotly
+from pruning_bootcamp.pruning.masks import detached_copy
+from pruning_bootcamp.pruning.patterns import PATTERNS
+from pruning_bootcamp.pruning.unstructured import UnstructuredResult, check_unstructured
+from pruning_bootcamp.runs import Run, read_yaml, write_text, write_yaml
+from pruning_bootcamp.runtime import environment, preserved_rng
+from pruning_bootcamp.sensitivity import Place, Points, Quality, places, pruner, ranking, result_table, scan
+from pruning_bootcamp.stages import common, unstructured
+from pruning_bootcamp.tools.datasets import Split, Splits, calibration_batches
+from pruning_bootcamp.training.gradual import say_left_out
+from pruning_bootcamp.training.recovery import first_images, reestimate_batch_norm
+
+RESULT, TABLE, PAGE, POINTS = "sensitivity.yaml", "sensitivity.csv", "sensitivity.html", "points.json"
+SPARSITIES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
+# What of `prune` a scan depends on: how weights are chosen, not how many of them, nor what happens afterwards.
+_PRUNE = ("score", "pattern", "include", "exclude", "calibration_images")
+
+
+def sensitivity(cfg: Config, resume: bool | None = None) -> dict[str, Any]:
+    """Prune one layer or block at a time, measure, put it back; then the heat map. A killed scan goes on."""
+    common.one_process("sensitivity")
+    path = common.checkpoint_path(cfg.checkpoint)
+    folder = common.RESULTS / "sensitivity" / f"{cfg.prune.score.name}_{cfg.sensitivity.by}"
+    prune = {key: value for key, value in as_dict(cfg)["prune"].items() if key in _PRUNE}
+    more = {"prune": prune, "augment": cfg.train.augment, "sparsities": sparsities_of(cfg)}
+    sections = ("data", "model", "sensitivity")
+    run = common.stage_run(cfg, "sensitivity", folder, sections, path, outputs=(RESULT, TABLE), more=more)
+    if done := common.already_done(run, resume):
+        run.path(POINTS).unlink(missing_ok=True)  # a kill just after the finish mark leaves it
+        heatmap.show(read_yaml(run.path(RESULT)))
+        return done
+    device = common.start(cfg)
+    splits = common.open_data(cfg)
+    dense = common.open_network(path, cfg, splits)
+    with common.working(run, cfg, path, resume):
+        begun = time.perf_counter()
+        table = _measure(cfg, run, dense, splits, device)
+        metrics = _write(cfg, run, table, device, time.perf_counter() - begun)
+    heatmap.show(table)
+    LOGGER.info("\nResults saved to %s", run.folder)
+    LOGGER.info(
+        "Prune by it: prune-unstructured prune.allocation.name=sensitivity prune.allocation.args.file=%s",
+        run.path(RESULT),
+    )
+    return metrics
+
+
+def sparsities_of(cfg: Config) -> list[float]:
+    """The columns, rising: those asked for, or the one that the pattern fixes (2:4)."""
+    p = cfg.prune.pattern
+    if unstructured.fixes_count(cfg):
+        fixed = PATTERNS[p.name].facts["fixed_sparsity"](**p.args)
+        return [] if fixed is None else [fixed]
+    return sorted(cfg.sensitivity.sparsities or SPARSITIES)
+
+
+def for_scan(cfg: Config) -> Config:
+    """The config with what a scan leaves out: the same share of each layer, and no solver that moves what stays."""
+    choices = replace(
+        cfg.prune,
+        sparsity=None if unstructured.fixes_count(cfg) else 0.5,
+        allocation=Choice("uniform"),
+        solver=Choice("none"),
+    )
+    return replace(cfg, prune=choices)
+
+
+def check_sparsities(cfg: Config) -> list[str]:
+    """What is wrong with the list itself."""
+    asked = cfg.sensitivity.sparsities
+    where = "sensitivity.sparsities"
+    if asked is None:
+        return []
+    problems = [f"{where}: {sparsity:g} is not in (0, 1)." for sparsity in asked if not 0 < sparsity < 1]
+    if not asked:
+        problems.append(f"{where}: is empty. Give some, e.g. 0.5,0.7,0.9, or leave it out.")
+    if twice := sorted({sparsity for sparsity in asked if asked.count(sparsity) > 1}):
+        problems.append(f"{where}: {', '.join(f'{s:g}' for s in twice)} is there twice.")
+    return problems
+
+
+def check_scan(cfg: Config) -> list[str]:
+    """Everything that would stop a scan: the engine's choices, the list, a pattern that leaves no columns."""
+    choices = unstructured.engine_choices(for_scan(cfg))
+    problems = check_unstructured(**choices, where="prune") + check_sparsities(cfg)
+    p, asked = cfg.prune.pattern, cfg.sensitivity.sparsities
+    if problems or not unstructured.fixes_count(cfg):
+        return problems
+    fixed = PATTERNS[p.name].facts["fixed_sparsity"](**p.args)
+    if fixed is None:
+        return [
+            f"prune.pattern: '{p.name}' takes another share of each layer: there is no sparsity to compare them at. "
+            "Scan with pattern unstructured."
+        ]
+    if asked is not None and any(abs(sparsity - fixed) > 1e-9 for sparsity in asked):
+        return [
+            f"sensitivity.sparsities: pattern '{p.name}' with {dict(p.args)} prunes exactly {fixed:g}, and that is the "
+            "only column. Leave sparsities out."
+        ]
+    return []
+
+
+def _measure(cfg: Config, run: Run, dense: Checkpoint, splits: Splits, device: torch.device) -> dict[str, Any]:
+    """All points, those that an earlier process measured read back; the content of sensitivity.yaml."""
+    p, s = cfg.prune, cfg.sensitivity
+    model = detached_copy(dense.model).to(device)
+    sparsities = sparsities_of(cfg)
+    images = splits.val
+    if s.images is not None and s.images < len(images):
+        images = images.subset(first_images(len(images), s.images, cfg.seed))
+    LOGGER.info("\n=== Sensitivity: one %s at a time (%s, %s) ===", s.by, p.score.name, unstructured.pattern_text(cfg))
+    evaluate = _evaluation(cfg, images, splits, device)
+    whole = _quality(evaluate_on(model, images, splits, device=device, batch_size=cfg.data.batch_size, progress=False))
+    LOGGER.info("Dense: %.2f%% of %d validation images, loss %.4f", whole.accuracy, len(images), whole.loss)
+    prune_to = _pruner(cfg, model, dense, splits, device)
+    first = prune_to(sparsities[0])
+    say_left_out(replace(first, notes=[]))  # a layer alone that loses everything shows in its row
+    where = places(model, first, s.by)
+    points = _known_points(run)
+    total = len(where) * len(sparsities)
+    if points:
+        LOGGER.info("%d of %d points are known from an earlier start", len(points), total)
+    bar = tqdm(total=total, initial=len(points), desc="points", unit="point", leave=False, disable=None)
+    masks: dict[float, UnstructuredResult] = {sparsities[0]: first}
+    try:
+        found = scan(model, where, sparsities, lambda at: (masks.pop(at, None) or prune_to(at)).masks, evaluate, points)
+        for place, sparsity, quality in found:
+            points[place.name, sparsity] = quality
+            _keep_points(run, points)
+            bar.set_postfix_str(f"{place.name} at {sparsity:g}: {quality.accuracy:.1f}%", refresh=False)
+            bar.update()
+            if place is where[-1]:
+                _say_column(points, where, sparsity, whole)
+    finally:
+        bar.close()
+    head = {
+        "by": s.by,
+        "score": p.score.name,
+        "pattern": unstructured.pattern_text(cfg),
+        "split": "validation",
+        "images": len(images),
+    }
+    return head | result_table(where, sparsities, points, whole)
+
+
+def _pruner(
+    cfg: Config, model: nn.Module, dense: Checkpoint, splits: Splits, device: torch.device
+) -> Callable[[float], UnstructuredResult]:
+    p, scanned = cfg.prune, for_scan(cfg)
+    fixed = unstructured.fixes_count(cfg)
+    prune_to = pruner(
+        model,
+        score=p.score.name,
+        score_args=p.score.args,
+        pattern=p.pattern.name,
+        pattern_args=p.pattern.args,
+        include=p.include,
+        exclude=p.exclude,
+        previous=dense.masks or None,
+        stats_batches=unstructured.calibration(scanned, splits, device),
+        seed=cfg.seed,
+    )
+
+    def to(sparsity: float) -> UnstructuredResult:
+        try:
+            return prune_to(None if fixed else sparsity)
+        except BootcampError as error:  # earlier zeros: the only message that names the sparsity
+            raise BootcampError(
+                *(text.replace("prune.sparsity", "sensitivity.sparsities") for text in error.problems)
+            ) from None
+
+    return to
+
+
+def _evaluation(cfg: Config, images: Split, splits: Splits, device: torch.device) -> Callable[[nn.Module], Quality]:
+    """How a pruned network is judged: batch-norm statistics anew where asked for, then the validation images."""
+    count = min(cfg.sensitivity.bn_images, len(splits.train))
+    train = splits.train.subset(first_images(len(splits.train), count, cfg.seed)) if count else None
+
+    def batches() -> Any:
+        assert train is not None
+        return calibration_batches(
+            train,
+            images=count,
+            batch_size=min(128, count),
+            seed=cfg.seed,
+            augment=splits.augment if cfg.train.augment is None else cfg.train.augment,
+            mean=splits.mean,
+            std=splits.std,
+            device=device,
+        )
+
+    def evaluate(model: nn.Module) -> Quality:
+        if train is not None:
+            with preserved_rng():
+                reestimate_batch_norm(model, batches())
+        found = evaluate_on(model, images, splits, device=device, batch_size=cfg.data.batch_size, progress=False)
+        return _quality(found)
+
+    return evaluate
+
+
+def _quality(found: dict[str, Any]) -> Quality:
+    return Quality(round(found["accuracy"], 4), round(found["loss"], 6))
+
+
+def _known_points(run: Run) -> Points:
+    """The points of this very scan that a killed process left."""
+    path = run.path(POINTS)
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["fingerprint"] == run.fingerprint:
+            return {(name, float(s)): Quality(float(a), float(loss)) for name, s, a, loss in content["points"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # said below; measuring anew is always right
+    LOGGER.info("%s: is not this scan's, or damaged: it begins anew", path)
+    return {}
+
+
+def _keep_points(run: Run, points: Points) -> None:
+    rows = [[name, sparsity, q.accuracy, q.loss] for (name, sparsity), q in points.items()]
+    write_text(run.path(POINTS), json.dumps({"fingerprint": run.fingerprint, "points": rows}))
+
+
+def _say_column(points: Points, where: list[Place], sparsity: float, dense: Quality) -> None:
+    lost = {place.name: dense.accuracy - points[place.name, sparsity].accuracy for place in where}
+    worst = max(lost, key=lambda name: lost[name])
+    LOGGER.info(
+        "%g%%: at most %.1f points lost (%s), at least %.1f", 100 * sparsity, lost[worst], worst, min(lost.values())
+    )
+
+
+def _write(cfg: Config, run: Run, table: dict[str, Any], device: torch.device, seconds: float) -> dict[str, Any]:
+    """Every file of the result; metrics.yaml last."""
+    title = f"Sensitivity of {cfg.model.name} on {cfg.data.name}"
+    note = "one row pruned alone at each sparsity, all else as it was; accuracy in percent, loss: mean cross-entropy"
+    write_yaml(run.path(RESULT), table, note)
+    write_text(run.path(TABLE), heatmap.as_csv(table))
+    write_text(run.path("report.md"), heatmap.report(table, title))
+    if has_plotly():
+        write_text(run.path(PAGE), heatmap.as_page(table, title))
+    else:
+        LOGGER.info("No %s: plotly is not installed (the extra `report`)", PAGE)
+    order = ranking(table)
+    metrics: dict[str, Any] = {
+        "val_accuracy": table["dense"]["accuracy"],
+        "val_loss": table["dense"]["loss"],
+        "val_images": table["images"],
+        "points": len(table["rows"]) * len(table["sparsities"]),
+        "most_sensitive": order[0],
+        "least_sensitive": order[-1],
+        "seconds": round(seconds, 2),
+        "seed": cfg.seed,
+        "environment": environment(device),
+    }
+    finished = run.finish(metrics)
+    run.path(POINTS).unlink(missing_ok=True)
+    return finished
