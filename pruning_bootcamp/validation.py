@@ -84,7 +84,7 @@ class Place:
         words = [f"pruning-bootcamp {name} {self.config}", options]
         if self.results != Path("results"):
             words += [f"--checkpoint {self.baseline}"] * checkpoint
-            words += [f"--save-dir {self.results / save}"] * (save is not None)
+            words += [f"--save-dir {self.results / save}"] if save is not None else []
         return " ".join(word for word in words if word) + self.override
 
     def retrain(self) -> str:
@@ -184,13 +184,14 @@ def week3(place: Place) -> Iterator[Check]:
         yield Check(f"pruned by {method}", bool(mine), ", ".join(mine) or "none", place.prune(method))
     sweeps = {path.parent.name: _sweep(path) for path in sorted((place.results / "sweep").glob("*/sweep.yaml"))}
     good = {name: (trials, front) for name, (trials, front) in sweeps.items() if trials > 1 and front}
-    config = "cfgs/sweep/cifar10.yaml" if "cifar10" in place.config else "cfgs/sweep/digits.yaml"
+    other = " data.name=cifar10 model.name=cifar_resnet18" if "cifar10" in place.config else ""
     save = "" if place.results == Path("results") else f" --save-dir {place.results / 'sweep' / 'digits'}"
     yield Check(
         "a sweep with its Pareto front",
         bool(good),
         ", ".join(f"{name}: {trials} trials, {front} on the front" for name, (trials, front) in good.items()) or "none",
-        f"pruning-bootcamp sweep -c {config} --sampler grid --trials 24 --workers 2{save}{place.override}",
+        "pruning-bootcamp sweep -c cfgs/sweep/digits.yaml --sampler grid --trials 24 --workers 2"
+        f"{save}{other}{place.override}",
     )
     yield _comparison(place)
     reports = [place.results / "summary.md", place.results / "summary.html"]

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # ./scripts/day19_sweep.sh        about 120 s on 2 busy cores; DATASET=cifar10 for the full setting (a GPU)
-# You should see: A table of trials and a short front: a few networks that are each the best at their cost.
+# You should see: 24 trials, of which some are stopped early because others were far ahead at the same epoch, and a
+# front of about six: from about 77% at a tenth of the FLOPs to 97.5% at half.
 # Written from the course's data: change it in pruning_bootcamp/curriculum/, then see docs/course/day19.md
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

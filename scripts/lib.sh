@@ -83,7 +83,7 @@ step() {
     if [ "$DATASET" = cifar10 ] && [ "$word" = cfgs/digits.yaml ]; then
       words+=(cfgs/cifar10_resnet18.yaml data.root=data/cifar10)
     elif [ "$DATASET" = cifar10 ] && [ "$word" = cfgs/sweep/digits.yaml ]; then
-      words+=(cfgs/sweep/cifar10.yaml data.root=data/cifar10)
+      words+=(cfgs/sweep/digits.yaml data.name=cifar10 data.root=data/cifar10 model.name=cifar_resnet18)
     else
       words+=("$word")
     fi
