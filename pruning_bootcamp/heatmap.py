@@ -37,7 +37,7 @@ def loss_added(scan: Mapping[str, Any], row: Mapping[str, Any]) -> list[float]:
     return [point["loss"] - scan["dense"]["loss"] for point in row["points"]]
 
 
-def show(scan: Mapping[str, Any]) -> None:
+def show_heat_map(scan: Mapping[str, Any]) -> None:
     """Print the heat map and what it says."""
     console = Console()
     if not console.is_terminal:
@@ -94,7 +94,7 @@ def summary(scan: Mapping[str, Any]) -> str:
     )
 
 
-def report(scan: Mapping[str, Any], title: str) -> str:
+def heat_report(scan: Mapping[str, Any], title: str) -> str:
     """report.md: the heat map in figures."""
     header = [scan["by"], "weights", *(f"{100 * sparsity:g}%" for sparsity in scan["sparsities"])]
     rows = [[row["name"], row["size"], *map(_number, points_lost(scan, row))] for row in scan["rows"]]
@@ -142,15 +142,17 @@ def as_page(scan: Mapping[str, Any], title: str) -> str:
         f"{rows}</table>"
     )
     figures = [
-        _heat(scan, lost, "points lost", "{:.1f}", (0.5, 2, 5, 15, 40)),
-        _heat(scan, added, "loss added", "{:.3f}", (0.01, 0.1, 0.5, 2, 5)),
+        _heat(scan, lost, "points lost", 1, (0.5, 2, 5, 15, 40, 80), root=2),
+        _heat(scan, added, "loss added", 3, (0.01, 0.1, 0.5, 2, 5, 10, 20), root=3),
     ]
     return page(title, body, figures)
 
 
-def _heat(scan: Mapping[str, Any], values: list[list[float]], what: str, form: str, ticks: Sequence[float]) -> Any:
-    """One heat map. Colours go by the square root: a point more counts while little is lost, not when all is."""
-    import plotly.graph_objects as go
+def _heat(
+    scan: Mapping[str, Any], values: list[list[float]], what: str, digits: int, ticks: Sequence[float], root: int
+) -> Any:
+    """One heat map. Colours go by a root: a little more counts while little is lost, not when nearly all is."""
+    import plotly.graph_objects as go  # type: ignore[import-untyped]  # it has no types
 
     names = [row["name"] for row in scan["rows"]]
     highest = max((value for row in values for value in row), default=0.0)
@@ -159,18 +161,18 @@ def _heat(scan: Mapping[str, Any], values: list[list[float]], what: str, form: s
     heat = go.Heatmap(
         x=[f"{100 * sparsity:g}%" for sparsity in scan["sparsities"]],
         y=names,
-        z=[[max(value, 0.0) ** 0.5 for value in row] for row in values],
-        text=[[form.format(round(value, 4) + 0.0) for value in row] for row in values],
+        z=[[max(value, 0.0) ** (1 / root) for value in row] for row in values],
+        text=[[f"{round(value, digits) + 0.0:.{digits}f}" for value in row] for row in values],
         texttemplate="%{text}",
         hovertemplate="%{y} at %{x}: %{text} " + what + "<extra></extra>",
         colorscale=_SCALE,
         zmin=0.0,
-        zmax=top**0.5,
+        zmax=top ** (1 / root),
         xgap=2,
         ygap=1,
         colorbar={
             "title": {"text": what},
-            "tickvals": [tick**0.5 for tick in shown_ticks],
+            "tickvals": [tick ** (1 / root) for tick in shown_ticks],
             "ticktext": [f"{tick:g}" for tick in shown_ticks],
         },
     )

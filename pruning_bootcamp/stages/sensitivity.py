@@ -10,11 +10,11 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from pruning_bootcamp import heatmap
 from pruning_bootcamp.checkpoints import Checkpoint
 from pruning_bootcamp.config import Choice, Config, as_dict
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.evaluation import evaluate_on
+from pruning_bootcamp.heatmap import as_csv, as_page, heat_report, show_heat_map
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.pages import has_plotly
 from pruning_bootcamp.pruning.masks import detached_copy
@@ -39,13 +39,16 @@ def sensitivity(cfg: Config, resume: bool | None = None) -> dict[str, Any]:
     common.one_process("sensitivity")
     path = common.checkpoint_path(cfg.checkpoint)
     folder = common.RESULTS / "sensitivity" / f"{cfg.prune.score.name}_{cfg.sensitivity.by}"
-    prune = {key: value for key, value in as_dict(cfg)["prune"].items() if key in _PRUNE}
-    more = {"prune": prune, "augment": cfg.train.augment, "sparsities": sparsities_of(cfg)}
-    sections = ("data", "model", "sensitivity")
-    run = common.stage_run(cfg, "sensitivity", folder, sections, path, outputs=(RESULT, TABLE), more=more)
+    everything = as_dict(cfg)
+    more = {
+        "prune": {key: everything["prune"][key] for key in _PRUNE},
+        "sensitivity": everything["sensitivity"] | {"sparsities": sparsities_of(cfg)},
+        "augment": cfg.train.augment,
+    }
+    run = common.stage_run(cfg, "sensitivity", folder, ("data", "model"), path, outputs=(RESULT, TABLE), more=more)
     if done := common.already_done(run, resume):
         run.path(POINTS).unlink(missing_ok=True)  # a kill just after the finish mark leaves it
-        heatmap.show(read_yaml(run.path(RESULT)))
+        show_heat_map(read_yaml(run.path(RESULT)))
         return done
     device = common.start(cfg)
     splits = common.open_data(cfg)
@@ -54,10 +57,10 @@ def sensitivity(cfg: Config, resume: bool | None = None) -> dict[str, Any]:
         begun = time.perf_counter()
         table = _measure(cfg, run, dense, splits, device)
         metrics = _write(cfg, run, table, device, time.perf_counter() - begun)
-    heatmap.show(table)
+    show_heat_map(table)
     LOGGER.info("\nResults saved to %s", run.folder)
     LOGGER.info(
-        "Prune by it: prune-unstructured prune.allocation.name=sensitivity prune.allocation.args.file=%s",
+        "Prune by it: pruning-bootcamp prune-unstructured --mode sensitivity prune.allocation.args.file=%s",
         run.path(RESULT),
     )
     return metrics
@@ -255,10 +258,10 @@ def _write(cfg: Config, run: Run, table: dict[str, Any], device: torch.device, s
     title = f"Sensitivity of {cfg.model.name} on {cfg.data.name}"
     note = "one row pruned alone at each sparsity, all else as it was; accuracy in percent, loss: mean cross-entropy"
     write_yaml(run.path(RESULT), table, note)
-    write_text(run.path(TABLE), heatmap.as_csv(table))
-    write_text(run.path("report.md"), heatmap.report(table, title))
+    write_text(run.path(TABLE), as_csv(table))
+    write_text(run.path("report.md"), heat_report(table, title))
     if has_plotly():
-        write_text(run.path(PAGE), heatmap.as_page(table, title))
+        write_text(run.path(PAGE), as_page(table, title))
     else:
         LOGGER.info("No %s: plotly is not installed (the extra `report`)", PAGE)
     order = ranking(table)

@@ -1,5 +1,7 @@
 """Every registered allocation: counts within each layer; exact in total where it promises that."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,8 +10,31 @@ from torch import Tensor
 
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.pruning.allocation import ALLOCATIONS
+from pruning_bootcamp.runs import write_yaml
 
 ARGS: dict[str, dict] = {"per_layer": {"layers": {"b": 0.25}}}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sensitivity scan of layers a, b and c, made up: c minds least."""
+    path = tmp_path_factory.mktemp("scan") / "sensitivity.yaml"
+    rows = [
+        {
+            "name": name,
+            "weights": [name],
+            "size": size,
+            "points": [
+                {"sparsity": s, "accuracy": 90 - slope * s, "loss": 0.1 + slope * s**2} for s in (0.5, 0.9, 0.999)
+            ],
+        }
+        for name, size, slope in (("a", 35, 3.0), ("b", 54, 2.0), ("c", 440, 1.0))
+    ]
+    write_yaml(path, {"dense": {"accuracy": 90.0, "loss": 0.1}, "rows": rows})
+    ARGS["sensitivity"] = {"file": str(path)}
+    return path
+
+
 sparsities = st.floats(0, 1, exclude_max=True)
 shapes = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=5)
 
@@ -35,6 +60,8 @@ def test_every_count_fits_its_layer(name: str, sparsity: float) -> None:
         assert sparsity in (0.0, 0.999)
         return
     assert list(counts) == list(scores)
+    if name == "sensitivity":
+        assert sum(counts.values()) == round(sparsity * 529)
     assert all(isinstance(count, int) and 0 <= count <= scores[layer].numel() for layer, count in counts.items())
 
 

@@ -2,7 +2,9 @@
 
 import functools
 import itertools
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from pruning_bootcamp.pruning.schedules import SCHEDULES, iterative_sparsities
 from pruning_bootcamp.pruning.scores import SCORES
 from pruning_bootcamp.pruning.solvers import SOLVERS
 from pruning_bootcamp.pruning.unstructured import check_unstructured, prune_unstructured
+from pruning_bootcamp.runs import write_yaml
 
 # Settings that must be given; whoever registers a name with such a setting adds a line.
 ARGS: dict[tuple[str, str], dict[str, Any]] = {
@@ -25,6 +28,26 @@ ARGS: dict[tuple[str, str], dict[str, Any]] = {
 }
 TARGET = 0.5
 SIZES = {"0.weight": 72, "2.weight": 288, "6.weight": 80}
+SCANS = tempfile.TemporaryDirectory()  # removed with the process: RUNS is made before any test, and needs the file
+
+
+def scan_file() -> str:
+    """A sensitivity scan of the network below, made up: the last layer minds least."""
+    path = Path(SCANS.name) / "sensitivity.yaml"
+    rows = [
+        {
+            "name": name.removesuffix(".weight"),
+            "weights": [name],
+            "size": size,
+            "points": [{"sparsity": s, "accuracy": 90 - 9 * s, "loss": s * slope} for s in (0.25, 0.75, 0.9)],
+        }
+        for slope, (name, size) in zip((5, 3, 1), SIZES.items(), strict=True)
+    ]
+    write_yaml(path, {"dense": {"accuracy": 90.0, "loss": 0.0}, "rows": rows})
+    return str(path)
+
+
+ARGS["allocation", "sensitivity"] = {"file": scan_file()}
 FOUR = list(itertools.product(SCORES, ALLOCATIONS, PATTERNS, SOLVERS))
 
 
