@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # ./scripts/day21_failures_and_lessons.sh        about 85 s on 2 busy cores; DATASET=cifar10 for the full setting (a GPU)
 # You should see: 99% at once loses over three points and misses the goal; in rounds, at the same cost, it loses one: 11
-# images of 449 apart, the first difference of this course at equal cost that is larger than the noise.
+# images of 449 apart on the test split.
 # Written from the course's data: change it in pruning_bootcamp/curriculum/, then see docs/course/day21.md
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
