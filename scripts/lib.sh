@@ -60,3 +60,62 @@ import pruning_bootcamp.listing, pruning_bootcamp.pipeline.commands, pruning_boo
     fail "the installed packages can't be imported. Try: .venv/bin/pruning-bootcamp list --debug"
   printf '%s' "$wanted" > .venv/installed
 }
+
+# What the days of the course share. DATASET=digits (default) or cifar10: the commands are the same, their config is not.
+
+begin_day() {
+  set_up
+  case "${DATASET:=digits}" in
+    digits) ;;
+    cifar10)
+      [ -d data/cifar10 ] || fail "DATASET=cifar10: there is no data/cifar10. Unpack CIFAR-10 there, or leave DATASET out for the digits."
+      ;;
+    *) fail "DATASET: '$DATASET' is not known. Available: digits, cifar10." ;;
+  esac
+  printf '\n== Day %s: %s (%s)\n' "$1" "$2" "$DATASET"
+}
+
+# needs_file FILE DAY: what an earlier day makes
+needs_file() {
+  [ -e "$1" ] || fail "$1 is not there: day $2 makes it. Run ./$(echo scripts/day"$(printf '%02d' "$2")"_*.sh) first."
+}
+
+# step WHY COMMAND...: says why, shows the command as it is run, and runs it
+step() {
+  local why=$1 word words=()
+  shift
+  for word in "$@"; do
+    if [ "$DATASET" = cifar10 ] && [ "$word" = cfgs/digits.yaml ]; then
+      words+=(cfgs/cifar10_resnet18.yaml data.root=data/cifar10)
+    elif [ "$DATASET" = cifar10 ] && [ "$word" = cfgs/sweep/digits.yaml ]; then
+      words+=(cfgs/sweep/digits.yaml data.name=cifar10 data.root=data/cifar10 model.name=cifar_resnet18)
+    else
+      words+=("$word")
+    fi
+  done
+  printf '\n# %s\n$ %s\n' "$why" "${words[*]}"
+  case ${words[0]} in
+    pruning-bootcamp) .venv/bin/python -m pruning_bootcamp "${words[@]:1}" ;;
+    python) .venv/bin/python "${words[@]:1}" ;;
+    *) "${words[@]}" ;;
+  esac
+}
+
+# As `step`; a goal that is not met (exit 3) is part of the lesson.
+step_that_may_miss() {
+  local met=0
+  step "$@" || met=$?
+  [ "$met" = 0 ] && return
+  [ "$met" = 3 ] || exit "$met"
+  echo "(exit 3: the goal is not met, and today that is the lesson)"
+}
+
+# The day's figures beside the course's, which are the digits'.
+end_day() {
+  printf '\n== Day %s: what the course states, and what is here\n' "$1"
+  if [ "$DATASET" = digits ]; then
+    .venv/bin/python -m pruning_bootcamp curriculum day "$1" --figures
+  else
+    echo "(the course's figures are the digits'; yours are in results/)"
+  fi
+}

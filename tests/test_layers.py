@@ -54,6 +54,8 @@ LAYERS = {
     "preflight": 9,
     "quickstart": 9,
     "listing": 9,
+    "curriculum": 9,
+    "validation": 9,
     "cli": 10,
     "__main__": 11,
     "__init__": 11,  # the package's front door, whose names are fetched when asked for
@@ -74,6 +76,7 @@ ALLOWED = {
     ("preflight", "pipeline"),
     ("preflight", "sweep"),
     ("listing", "pipeline"),
+    ("validation", "curriculum"),
     ("checkpoints", "models"),
     ("heatmap", "reporting"),
     ("heatmap", "sensitivity"),

@@ -7,6 +7,7 @@ import typer
 
 from pruning_bootcamp.cli.base import app, examples, load_checked
 from pruning_bootcamp.cli.options import Debug, Overrides
+from pruning_bootcamp.errors import BootcampError, unknown
 
 
 @app.command("list", epilog=examples("list", "list models"))
@@ -20,12 +21,30 @@ def list_names(
     show(kind)
 
 
-@app.command(epilog=examples("validate cfgs/digits.yaml", "validate cfgs/cifar10_resnet20.yaml data.root=data/cifar10"))
+@app.command(
+    epilog=examples("validate cfgs/cifar10_resnet20.yaml data.root=data/cifar10", "validate week1 --results results")
+)
 def validate(
-    what: Annotated[str, typer.Argument(help="A config to check before anything runs.")],
+    what: Annotated[str, typer.Argument(help="A config to check before anything runs; or week1, week2, week3, final.")],
     overrides: Overrides = None,
+    results: Annotated[
+        Path | None, typer.Option("--results", metavar="DIR", help="Where the course's results are (results).")
+    ] = None,
     debug: Debug = False,
 ) -> None:
-    """Check a config without running anything: names, settings, types, ranges, files; all problems at once."""
+    """Check a config without running anything, all problems at once; or what a week of the course must have made."""
+    from pruning_bootcamp.validation import STAGES, check_place, validate_course
+
+    if what in STAGES:
+        check_place(what, results, overrides)
+        if not validate_course(what, results or Path("results")):
+            raise typer.Exit(3)
+        return
+    if results is not None:
+        raise BootcampError(f"validate: --results goes with {', '.join(STAGES)}, and '{what}' is taken for a config.")
+    if not Path(what).exists() and Path(what).suffix == "":
+        raise BootcampError(
+            f"validate: {unknown('week', what, STAGES)} Or give a config, for instance cfgs/digits.yaml."
+        )
     load_checked("validate", Path(what), overrides, {})
     typer.echo(f"{what}: valid")

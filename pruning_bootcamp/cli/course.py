@@ -1,0 +1,54 @@
+"""curriculum: the 21 days, one day, the comparison of what was pruned."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pruning_bootcamp.cli.base import app, examples
+from pruning_bootcamp.cli.options import Debug
+
+curriculum = typer.Typer(
+    name="curriculum",
+    help="The 21 days: what each teaches, what to run, what was done.",
+    epilog=examples("curriculum", "curriculum day 5"),
+    invoke_without_command=True,
+    rich_markup_mode=None,
+)
+app.add_typer(curriculum)
+
+Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="Where the course's results are.")]
+
+
+@curriculum.callback()
+def show_all(context: typer.Context, results: Results = Path("results"), debug: Debug = False) -> None:
+    """The 21 days by week, with a mark at each that was done."""
+    if context.invoked_subcommand is None:
+        from pruning_bootcamp.curriculum.view import show_course
+
+        show_course(results)
+
+
+@curriculum.command("day", epilog=examples("curriculum day 5", "curriculum day 5 --figures"))
+def day(
+    number: Annotated[int, typer.Argument(metavar="N", help="1 to 21.")],
+    figures: Annotated[bool, typer.Option("--figures", help="Only the course's figures beside yours.")] = False,
+    results: Results = Path("results"),
+    debug: Debug = False,
+) -> None:
+    """One day: what you learn, why, the idea, the commands, what you should see, questions with answers."""
+    from pruning_bootcamp.curriculum.view import day_number, show_day, show_figures
+
+    found = day_number(number)
+    if figures:
+        show_figures(found, results)
+    else:
+        show_day(found, results)
+
+
+@curriculum.command("compare", epilog=examples("curriculum compare", "curriculum compare --results results"))
+def compare(results: Results = Path("results"), debug: Debug = False) -> None:
+    """Every pruning run in one table, written to final_comparison.csv."""
+    from pruning_bootcamp.curriculum.view import compare as run
+
+    run(results)

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# ./scripts/day01_baseline.sh        about 60 s on 2 busy cores; DATASET=cifar10 for the full setting (a GPU)
+# You should see: Two networks that get about 99% of the test images right and differ by an image or three.
+# Written from the course's data: change it in pruning_bootcamp/curriculum/, then see docs/course/day01.md
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+begin_day 1 'The dense network'
+step 'The dense network: 30 epochs, the best one by validation accuracy is kept.' \
+  pruning-bootcamp train -c cfgs/digits.yaml
+step 'The same with another seed: what differs now is luck, and no method may claim less than that.' \
+  pruning-bootcamp train -c cfgs/digits.yaml --seed 1 --save-dir results/course/baseline_seed1
+end_day 1

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# ./scripts/day15_taylor_and_movement.sh        about 65 s on 2 busy cores; DATASET=cifar10 for the full setting (a GPU)
+# You should see: At 80% without training Taylor keeps a little *less* than size did on day 4 (about six images), and
+# movement ruins the network.
+# Written from the course's data: change it in pruning_bootcamp/curriculum/, then see docs/course/day15.md
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+begin_day 15 'Scores with gradients: Taylor and movement'
+needs_file results/baseline/best_model.pth 1
+needs_file results/course/global_sp0.8_untrained/metrics.yaml 4
+step 'Half of each layer by |g w|, fine-tuned.' \
+  pruning-bootcamp prune-unstructured -c cfgs/digits.yaml --method taylor --sparsity 0.5
+step_that_may_miss 'Half of each layer by movement, fine-tuned.' \
+  pruning-bootcamp prune-unstructured -c cfgs/digits.yaml --method movement --sparsity 0.5
+step_that_may_miss '80% over the whole network by Taylor, no fine-tuning: day 4 did it by size.' \
+  pruning-bootcamp prune-unstructured -c cfgs/digits.yaml --method taylor --mode global --sparsity 0.8 --no-fine-tune \
+  --save-dir results/course/taylor_sp0.8_untrained
+step_that_may_miss 'The same by movement.' \
+  pruning-bootcamp prune-unstructured -c cfgs/digits.yaml --method movement --mode global --sparsity 0.8 \
+  --no-fine-tune --save-dir results/course/movement_sp0.8_untrained
+end_day 15
