@@ -109,7 +109,9 @@ def imports_of(module: str) -> set[str]:
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{module}: relative import; write the whole path"
             if node.module == "pruning_bootcamp":
-                imported |= {alias.name if (PACKAGE / alias.name).exists() else "__init__" for alias in node.names}
+                names = {alias.name for alias in node.names}
+                files = {name for name in names if any((PACKAGE / f"{name}{end}").exists() for end in ("", ".py"))}
+                imported |= files | ({"__init__"} if names - files else set())
             elif node.module and node.module.startswith("pruning_bootcamp."):
                 base = node.module.removeprefix("pruning_bootcamp.")
                 for alias in node.names:

@@ -94,7 +94,9 @@ def test_the_commands_of_a_day_parse_and_their_settings_exist(day: Day) -> None:
         with command.make_context(words[1], words[2:]) as context:  # an unknown option raises
             given = context.params
         if given.get("config") is not None:
-            load(REPOSITORY / given["config"], given["overrides"] or [])  # an unknown setting raises
+            load(
+                REPOSITORY / given["config"], given.get("overrides") or given.get("words") or []
+            )  # an unknown setting raises
 
 
 @by_number
