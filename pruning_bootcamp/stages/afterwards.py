@@ -1,6 +1,6 @@
 """What both kinds of pruning do afterwards: re-estimate batch norm, fine-tune, measure against the dense network."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from pruning_bootcamp.reporting import run_report
 from pruning_bootcamp.runs import Run, write_text
 from pruning_bootcamp.runtime import environment, preserved_rng
 from pruning_bootcamp.stages import common
-from pruning_bootcamp.tools.datasets import Splits, calibration_batches, eval_batches
+from pruning_bootcamp.tools.datasets import Split, Splits, calibration_batches, eval_batches
 from pruning_bootcamp.tools.metrics import compare_metrics
 from pruning_bootcamp.training.hooks import Hook
 from pruning_bootcamp.training.loop import FitSettings, fit
@@ -105,22 +105,27 @@ def follow_dense(
     return {"distillation": {**plan, "seconds": round(result.seconds, 2)}}
 
 
-def recover_batch_norm(
-    model: nn.Module, dense: nn.Module, cfg: Config, splits: Splits, device: torch.device
-) -> dict[str, Any]:
-    """Batch norm re-estimated where that brings the outputs nearer to the dense network's; whether it was."""
-    count = min(cfg.recover.bn_images, len(splits.train))
-    images = splits.train.subset(first_images(len(splits.train), count, cfg.seed))
-    batches = calibration_batches(
+def batch_norm_batches(cfg: Config, images: Split, splits: Splits, device: torch.device) -> Iterator[Tensor]:
+    """These images, augmented as in training, for batch-norm statistics to be estimated on."""
+    return calibration_batches(
         images,
-        images=count,
-        batch_size=min(128, count),
+        images=len(images),
+        batch_size=min(128, len(images)),
         seed=cfg.seed,
         augment=splits.augment if cfg.train.augment is None else cfg.train.augment,
         mean=splits.mean,
         std=splits.std,
         device=device,
     )
+
+
+def recover_batch_norm(
+    model: nn.Module, dense: nn.Module, cfg: Config, splits: Splits, device: torch.device
+) -> dict[str, Any]:
+    """Batch norm re-estimated where that brings the outputs nearer to the dense network's; whether it was."""
+    count = min(cfg.recover.bn_images, len(splits.train))
+    images = splits.train.subset(first_images(len(splits.train), count, cfg.seed))
+    batches = batch_norm_batches(cfg, images, splits, device)
     judge = eval_batches(
         images.subset(torch.arange(min(512, count))), batch_size=256, mean=splits.mean, std=splits.std, device=device
     )

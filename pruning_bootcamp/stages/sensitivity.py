@@ -24,7 +24,8 @@ from pruning_bootcamp.runs import Run, read_yaml, write_text, write_yaml
 from pruning_bootcamp.runtime import environment, preserved_rng
 from pruning_bootcamp.sensitivity import Place, Points, Quality, places, pruner, ranking, result_table, scan
 from pruning_bootcamp.stages import common, unstructured
-from pruning_bootcamp.tools.datasets import Split, Splits, calibration_batches
+from pruning_bootcamp.stages.afterwards import batch_norm_batches
+from pruning_bootcamp.tools.datasets import Split, Splits
 from pruning_bootcamp.training.gradual import say_left_out
 from pruning_bootcamp.training.recovery import first_images, reestimate_batch_norm
 
@@ -198,23 +199,10 @@ def _evaluation(cfg: Config, images: Split, splits: Splits, device: torch.device
     count = min(cfg.sensitivity.bn_images, len(splits.train))
     train = splits.train.subset(first_images(len(splits.train), count, cfg.seed)) if count else None
 
-    def batches() -> Any:
-        assert train is not None
-        return calibration_batches(
-            train,
-            images=count,
-            batch_size=min(128, count),
-            seed=cfg.seed,
-            augment=splits.augment if cfg.train.augment is None else cfg.train.augment,
-            mean=splits.mean,
-            std=splits.std,
-            device=device,
-        )
-
     def evaluate(model: nn.Module) -> Quality:
         if train is not None:
             with preserved_rng():
-                reestimate_batch_norm(model, batches())
+                reestimate_batch_norm(model, batch_norm_batches(cfg, train, splits, device))
         found = evaluate_on(model, images, splits, device=device, batch_size=cfg.data.batch_size, progress=False)
         return _quality(found)
 
