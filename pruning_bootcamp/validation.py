@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from pruning_bootcamp.curriculum.day import DISTILLED
 from pruning_bootcamp.curriculum.view import COLUMNS, COMPARISON
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.runs import METRICS, read_yaml
@@ -96,8 +97,9 @@ class Place:
         command = f"prune-unstructured --method {method} --mode {mode} --sparsity 0.5{more}"
         return self.type(command, save=folder, checkpoint=True)
 
-    def cut(self, more: str = "") -> str:
-        command = f"prune-structured --method bn_scale --target-flops-reduction 0.5{more}"
+    def cut(self, epochs: int = 30) -> str:
+        recover = DISTILLED.replace("30ep", f"{epochs}ep")
+        command = f"prune-structured --method bn_scale --target-flops-reduction 0.5 {recover}"
         return self.type(command, save="structured/bn_scale_flops0.5", checkpoint=True)
 
     def finished(self, kind: str) -> dict[Path, Metrics]:
@@ -153,7 +155,7 @@ def week2(place: Place) -> Iterator[Check]:
         ", ".join(map(_cut_text, met, (cut[folder] for folder in met)))
         or ", ".join(map(_cut_text, cut, cut.values()))
         or "none",
-        place.cut(" fine_tune.epochs=30ep fine_tune.distill=0.9" if preferred in cut else ""),
+        place.cut(60 if preferred in cut else 30),
     )
     chosen = preferred if preferred in met or not met else met[0]
     onnx = [folder for folder in met if (folder / "model.onnx").exists()]
