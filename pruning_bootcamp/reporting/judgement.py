@@ -10,6 +10,7 @@ from pruning_bootcamp.reporting.values import Spread, number, spread, table
 
 BIG_DROP_POINTS = 5.0
 WIDE_SPREAD_POINTS = 1.0
+_MOST_CLOSE = 3  # budgets at which more seeds are asked for
 FLATTERING_POINTS = 3.0
 DELIVERED_SHARE = 0.5
 
@@ -140,15 +141,16 @@ def _close(group: Group) -> list[Advice]:
     """The two best methods of a budget that can't be told apart get more seeds."""
     rule = (
         f"the two best methods at a budget differ by less than the larger of their spreads, or one has fewer than "
-        f"{ENOUGH_SEEDS} seeds: the order is not settled"
+        f"{ENOUGH_SEEDS} seeds: the order is not settled; of several such budgets the {_MOST_CLOSE} closest"
     )
-    found = []
-    budgets = {(s.first.command, s.first.amount) for s in group.pruned if s.first.amount and not s.first.random}
-    for command, amount in sorted(budgets):
+    found: list[tuple[float, Advice]] = []
+    budgets = {(s.first.command, s.first.amount, _trained(s)) for s in group.pruned if s.first.amount}
+    for command, amount, trained in sorted(budgets):
         rivals = [
             (val.mean, val, setting)
             for setting in group.pruned
-            if (setting.first.command, setting.first.amount) == (command, amount) and not setting.first.random
+            if (setting.first.command, setting.first.amount, _trained(setting)) == (command, amount, trained)
+            and not setting.first.random
             if (val := setting.figure("val_accuracy")) is not None and setting.first.config
         ]
         if len(rivals) < 2:
@@ -158,15 +160,19 @@ def _close(group: Group) -> list[Advice]:
         if few or val.mean - val2.mean <= max(val.std or 0.0, val2.std or 0.0):
             target = few[0] if few else best
             seed = max(target.seeds, default=-1) + 1
-            found.append(
-                Advice(
-                    f"At {amount}, run more seeds before preferring {best.first.method} to {second.first.method}.",
-                    rule,
-                    f"validation {_said(val, best)} against {_said(val2, second)}",
-                    again(target.first, f"--seed {seed}", f"seed{seed}") if command in PRUNING[:2] else None,
-                )
+            advice = Advice(
+                f"At {amount}, run more seeds before preferring {best.first.method} to {second.first.method}.",
+                rule,
+                f"validation {_said(val, best)} against {_said(val2, second)}",
+                again(target.first, f"--seed {seed}", f"seed{seed}") if command in PRUNING[:2] else None,
             )
-    return found
+            found.append((val.mean - val2.mean, advice))
+    return [advice for _, advice in sorted(found, key=lambda pair: pair[0])[:_MOST_CLOSE]]
+
+
+def _trained(setting: Setting) -> bool:
+    """A network as it was pruned is no rival of one that was trained afterwards."""
+    return "no fine-tuning" not in setting.first.method
 
 
 def _no_better_than_random(setting: Setting, pruned: Sequence[Setting]) -> str | None:
