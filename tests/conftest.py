@@ -3,8 +3,13 @@
 import os
 from pathlib import Path
 
-# one thread for each of several workers, which share the machine
-os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # several share the machine, and threads of more than there are cores wait for each other; the one that starts the
+    # workers has set 2 in their environment
+    os.environ["OMP_NUM_THREADS"] = "1"
+else:
+    os.environ.setdefault("OMP_NUM_THREADS", "2")
+
 
 import pytest
 import torch
