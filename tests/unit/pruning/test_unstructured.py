@@ -56,6 +56,7 @@ COMBINATIONS = [
     for pattern in PATTERNS
     for solver in SOLVERS
     if allocation == "uniform" or "fixed_count" not in PATTERNS[pattern].facts
+    if "files" not in ALLOCATIONS[allocation].facts
     if knows_every_layer(score, allocation) and not SOLVERS[solver].facts.get("images")
 ]
 ARGS: dict[str, dict[str, Any]] = {
