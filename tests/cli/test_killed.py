@@ -12,7 +12,7 @@ import torch
 import yaml
 
 SMOKE = str(Path(__file__).resolve().parents[2] / "cfgs" / "smoke" / "digits.yaml")
-TRAIN = ("train", "-c", SMOKE, "train.epochs=4", "train.checkpoint_seconds=0", "--save-dir")
+TRAIN = ("train", "-c", SMOKE, "train.epochs=8", "train.checkpoint_seconds=0", "--save-dir")
 
 
 def start_and_signal(

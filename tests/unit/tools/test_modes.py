@@ -46,6 +46,7 @@ def test_chatter_goes_to_the_debug_log(
     capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging.getLogger("pruning_bootcamp"), "propagate", True)
+    monkeypatch.setattr(logging.getLogger("pruning_bootcamp"), "handlers", [])  # a command's screen, from another test
     caplog.set_level(logging.DEBUG, "pruning_bootcamp")
     other = logging.getLogger("somebody.else")
     own = logging.StreamHandler()
