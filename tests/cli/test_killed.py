@@ -12,7 +12,7 @@ import torch
 import yaml
 
 SMOKE = str(Path(__file__).resolve().parents[2] / "cfgs" / "smoke" / "digits.yaml")
-TRAIN = ("train", "-c", SMOKE, "train.epochs=8", "train.checkpoint_seconds=0", "--save-dir")
+TRAIN = ("train", "-c", SMOKE, "train.epochs=4", "train.checkpoint_seconds=0", "--save-dir")
 
 
 def start_and_signal(
@@ -25,6 +25,7 @@ def start_and_signal(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a suite in the background ignores Ctrl-C
     )
     deadline = time.monotonic() + 120
     while not list(folder.rglob(wait_for)) and process.poll() is None and time.monotonic() < deadline:
