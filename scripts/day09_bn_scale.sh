@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # ./scripts/day09_bn_scale.sh        about 95 s on 2 busy cores; DATASET=cifar10 for the full setting (a GPU)
-# You should see: Cut raw, the ordinary network is reduced to guessing (10%), the one trained with the penalty keeps a
-# third of its answers: the penalty does what it promises.
+# You should see: Cut raw, both are ruined.
 # Written from the course's data: change it in pruning_bootcamp/curriculum/, then see docs/course/day09.md
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

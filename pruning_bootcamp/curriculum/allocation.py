@@ -1,6 +1,6 @@
 """Days 5 to 7: where the zeros go, when they come, and how the network is trained afterwards."""
 
-from pruning_bootcamp.curriculum.day import DENSE, WEIGHTS, Day, Question, Step, about, metrics_of
+from pruning_bootcamp.curriculum.day import DENSE, WEIGHTS, Day, Question, Step, about, at_most, metrics_of
 
 _ERK_80 = "course/erk_sp0.8_untrained"
 _LAYERWISE_80 = "course/layerwise_sp0.8_untrained"
@@ -56,15 +56,15 @@ so together, since each was measured with the other whole to make up for it.""",
         see="Only the small, early layers mind: the first convolution (144 weights) loses 9 points at 70% and 62 at "
         "90%, the next 18 at 90%; of the last eleven layers, which hold nine tenths of the weights, none loses "
         "2 even at 90%. Spread by the scan, by ERK or by one global ranking, 80% without training costs about a "
-        "point; spread evenly, 18. ERK has seen neither data nor weights: not being even is most of what "
-        "matters here, and among the three that aren't there is only noise.",
+        "point; spread evenly, 18 (35 on two threads). ERK has seen neither data nor weights: not being even is "
+        "most of what matters here, and among the three that aren't there is only noise.",
         figures=(
             about(_SCAN, "rows/name=conv1/points/sparsity=0.9/accuracy", 37.8, 30),
             about(_SCAN, "rows/name=layer3.2.conv2/points/sparsity=0.9/accuracy", 100, 2.5),
             about(metrics_of(_BY_SCAN_80), "accuracy", 99.11, 3),
             about(metrics_of(_ERK_80), "accuracy", 98.66, 3),
             about(metrics_of(_GLOBAL_80), "accuracy", 98.89, 2.5),
-            about(metrics_of(_LAYERWISE_80), "accuracy", 80.85, 25),
+            at_most(metrics_of(_LAYERWISE_80), "accuracy", 90),
         ),
         questions=(
             Question(
