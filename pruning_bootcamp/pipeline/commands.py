@@ -15,9 +15,10 @@ from pruning_bootcamp.errors import BootcampError, GoalNotMet
 from pruning_bootcamp.locks import command_line, locked, owner_of
 from pruning_bootcamp.logs import LOGGER, also_to_file
 from pruning_bootcamp.pipeline import finishing, gates, report, view
-from pruning_bootcamp.pipeline.compression import COMPRESSIONS, Plan
+from pruning_bootcamp.pipeline.compression import COMPRESSIONS
 from pruning_bootcamp.pipeline.gates import Verdict
 from pruning_bootcamp.pipeline.machine import STAGES, Machine, keys_of
+from pruning_bootcamp.pipeline.plan import Plan
 from pruning_bootcamp.pipeline.status import STATUS, Board, Watch, read_status
 from pruning_bootcamp.pipeline.step import NETWORK, Desk, Done, Step, check_unique
 from pruning_bootcamp.runs import CONFIG, METRICS, Run, atomic_path, open_run, siblings, write_text, write_yaml

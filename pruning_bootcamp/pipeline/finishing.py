@@ -9,7 +9,7 @@ from pruning_bootcamp.evaluation import cost_of, evaluate_on, say_disagreement
 from pruning_bootcamp.exporters import deployable_copy
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.models import build_model
-from pruning_bootcamp.pipeline.compression import Plan, section
+from pruning_bootcamp.pipeline.plan import Plan, section
 from pruning_bootcamp.pipeline.step import Desk, Figures, Network, Step
 from pruning_bootcamp.pipeline.training import as_shipped
 from pruning_bootcamp.pruning.pipeline_stages import PruningStage

@@ -1,0 +1,56 @@
+"""A config before anything runs: names, settings, durations, files. All problems at once."""
+
+from collections.abc import Callable, Mapping
+
+from pruning_bootcamp.config import Config
+from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.preflight import basics, pruning, searching, shipping, training
+from pruning_bootcamp.schema import shown
+from pruning_bootcamp.stages.sensitivity import check_scan, check_sparsities
+
+
+def check(cfg: Config, command: str, where: str) -> None:
+    """Raise one BootcampError with everything that would stop `command`; settings are put in their right types."""
+    problems = []
+    for part in CHECKS[command]:
+        try:
+            problems += part(cfg)
+        except OSError as error:  # a name longer than the file system takes, a file where a folder is needed
+            problems.append(f"{shown(str(error.filename))}: can't be looked up ({error.strerror}).")
+    if problems:
+        raise BootcampError(*problems, where=where)
+
+
+def _trials(cfg: Config) -> list[str]:
+    """What the trials' own command wants of the config."""
+    return searching.found_by(CHECKS[cfg.sweep.command], cfg)
+
+
+def _search(cfg: Config) -> list[str]:
+    return searching.search(cfg, CHECKS[cfg.sweep.command])
+
+
+def _search_if_any(cfg: Config) -> list[str]:
+    return _search(cfg) if cfg.sweep.space else []
+
+
+_EVERY = (basics.data, basics.model, basics.device, basics.save_dir)
+_OPENING = (*_EVERY, basics.checkpoint)
+_TRAINING = (*_EVERY, training.train)
+_PRUNING = (*_TRAINING, basics.checkpoint, training.fine_tune)
+CHECKS: Mapping[str, tuple[Callable[[Config], list[str]], ...]] = {
+    "quickstart": (*_TRAINING, training.fine_tune, pruning.channels, shipping.export, basics.reads_test),
+    "train": _TRAINING,
+    "eval": _OPENING,
+    "prune-unstructured": (*_PRUNING, pruning.zeros),
+    "prune-structured": (*_PRUNING, pruning.channels),
+    "pipeline run": (*_PRUNING, shipping.pipeline, shipping.export, basics.reads_test),
+    "sensitivity": (*_OPENING, check_scan),
+    "sweep": (_trials, _search),
+    "export": (*_OPENING, shipping.export),
+    "profile": _OPENING,
+    "validate": (
+        *(*_PRUNING, pruning.zeros, pruning.channels, shipping.steps, shipping.export),
+        *(check_sparsities, _search_if_any),
+    ),
+}

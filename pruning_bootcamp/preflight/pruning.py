@@ -1,0 +1,92 @@
+"""Settings of pruning, and what they rule out in each other."""
+
+import re
+from pathlib import Path
+
+from pruning_bootcamp.config import Config
+from pruning_bootcamp.duration import parse_duration
+from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.preflight.training import duration
+from pruning_bootcamp.pruning.patterns import PATTERNS
+from pruning_bootcamp.pruning.schedules import check_schedule
+from pruning_bootcamp.pruning.structured import check_structured
+from pruning_bootcamp.pruning.unstructured import check_unstructured
+from pruning_bootcamp.stages import structured, unstructured
+from pruning_bootcamp.stages.common import BASELINE_CHECKPOINT
+from pruning_bootcamp.training.gradual import check_gradual
+from pruning_bootcamp.training.rewinding import rewind_file
+
+
+def zeros(cfg: Config) -> list[str]:
+    p = cfg.prune
+    problems = check_unstructured(**unstructured.engine_choices(cfg), where="prune")
+    if p.iterations > 1 and (fixes := _fixes_sparsity(cfg)):
+        problems.append(
+            f"prune.iterations: {p.iterations} cycles have nothing to grow, since {fixes} fixes the sparsity. "
+            "Leave --iterative out."
+        )
+    problems += check_schedule(p.schedule.name, p.schedule.args, "prune.schedule")
+    return problems + (_gradual(cfg) if p.gradual else []) + (_rewind(cfg) if p.rewind is not None else [])
+
+
+def _fixes_sparsity(cfg: Config) -> str | None:
+    """The pattern or allocation that leaves no sparsity to grow."""
+    p = cfg.prune
+    if p.pattern.name in PATTERNS and "fixed_count" in PATTERNS[p.pattern.name].facts:
+        return f"pattern '{p.pattern.name}'"
+    if unstructured.target_sparsity(cfg) is None:
+        return f"allocation '{p.allocation.name}'"
+    return None
+
+
+def _gradual(cfg: Config) -> list[str]:
+    p, f = cfg.prune, cfg.fine_tune
+    solver = unstructured.engine_choices(cfg).get("solver", "none")
+    fixes = _fixes_sparsity(cfg)
+    reasons = [
+        (
+            p.iterations > 1,
+            f"the sparsity grows within one fine-tuning, and prune.iterations={p.iterations} asks for several. Choose "
+            "--gradual or --iterative.",
+        ),
+        (not f.enabled, "the sparsity grows while fine-tuning, which is off. Set fine_tune.enabled=true."),
+        (fixes is not None, f"there is nothing to grow, since {fixes} fixes the sparsity. Leave --gradual out."),
+        (
+            solver != "none",
+            f"prune.solver={solver} would move the weights again at every update, in the middle of the optimiser's "
+            "work. Leave the solver out.",
+        ),
+        (
+            p.rewind is not None,
+            "prune.rewind puts weights back once the masks are known, and here they are known only when the training "
+            "is nearly over. Choose one.",
+        ),
+    ]
+    problems = [f"prune.gradual: {reason}" for is_so, reason in reasons if is_so]
+    wrong_epochs = duration(f.epochs, "fine_tune.epochs")  # said by the check of fine_tune
+    training = None if wrong_epochs else parse_duration(f.epochs)
+    return problems + check_gradual(p.begin, p.end, p.frequency, training, "prune")
+
+
+def _rewind(cfg: Config) -> list[str]:
+    p = cfg.prune
+    assert p.rewind is not None
+    problems = []
+    solver = unstructured.engine_choices(cfg).get("solver", "none")
+    if solver != "none":
+        problems.append(f"prune.rewind: would undo what prune.solver={solver} does to the weights. Choose one.")
+    if cfg.recover.method == "distill":
+        problems.append("prune.rewind: would undo what recover.method=distill does to the weights. Choose one.")
+    checkpoint = Path(cfg.checkpoint) if cfg.checkpoint is not None else BASELINE_CHECKPOINT
+    if checkpoint.is_file():  # else that is the problem, and said elsewhere
+        try:
+            rewind_file(p.rewind, checkpoint)
+        except BootcampError as error:
+            problems += [f"prune.rewind: {problem}" for problem in error.problems]
+    return problems
+
+
+def channels(cfg: Config) -> list[str]:
+    problems = check_structured(**structured.engine_choices(cfg), where="structured")
+    # the engine's names of the budgets, as the config spells them
+    return [re.sub(r"\b(flops|params)_reduction\b", r"target_\1_reduction", problem) for problem in problems]

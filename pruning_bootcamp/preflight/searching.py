@@ -1,0 +1,90 @@
+"""Settings of a sweep: the search, and every value of its space as the command that it runs sees it."""
+
+import contextlib
+import importlib.util
+from collections.abc import Callable, Sequence
+
+from pruning_bootcamp.config import Config, with_values
+from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.schema import shown
+from pruning_bootcamp.sweep.known import SECTIONS
+from pruning_bootcamp.sweep.space import Dimension, grid_size, parse_space
+from pruning_bootcamp.sweep.trial import COSTS
+
+Check = Callable[[Config], list[str]]
+
+
+def search(cfg: Config, parts: Sequence[Check]) -> list[str]:
+    """The search itself, and whether the command that it runs, checked by `parts`, takes every value of the space."""
+    s = cfg.sweep
+    dimensions, problems = parse_space(s.space)
+    if len(s.objectives) != 2 or "accuracy" not in s.objectives or not set(s.objectives) & set(COSTS):
+        problems.append(
+            f"sweep.objectives: {shown(s.objectives)} is not accuracy and one of {', '.join(COSTS)}. "
+            "Write for instance [accuracy, flops_g]."
+        )
+    elif "flops_g" in s.objectives and s.command == "prune-unstructured":
+        problems.append(
+            "sweep.objectives: zeros alone save no FLOPs, so every trial would cost the same. Use [accuracy, size_mb]."
+        )
+    elif "latency_ms" in s.objectives and s.workers > 1:
+        problems.append(
+            f"sweep.workers: {s.workers} workers would disturb each other's latency, which is to be compared. Use 1."
+        )
+    if s.sampler == "grid":
+        problems += _grid(cfg, dimensions)
+    for module, extra, needed in (("optuna", "sweep", True), ("ray", "cluster", s.executor == "ray")):
+        if needed and importlib.util.find_spec(module) is None:
+            problems.append(f"sweep: needs {module}, which is not installed. Install the extra '{extra}'.")
+    return problems + _space(cfg, dimensions, parts)
+
+
+def _grid(cfg: Config, dimensions: list[Dimension]) -> list[str]:
+    trials = cfg.sweep.trials
+    problems = [
+        f"sweep.space.{dimension.key}: a grid needs an end of values. Give a step, a list, or another sampler."
+        for dimension in dimensions
+        if dimension.points() is None
+    ]
+    size = grid_size(dimensions)
+    if size is not None and trials is not None and trials < size:
+        problems.append(
+            f"sweep.trials: {trials} is less than the grid's {size} combinations. Leave it out, take values away, or "
+            "choose the sampler random or tpe."
+        )
+    return problems
+
+
+def _space(cfg: Config, dimensions: list[Dimension], parts: Sequence[Check]) -> list[str]:
+    """Each value, set alone: what the schema or the command's own checks say about it."""
+    command, problems = cfg.sweep.command, []
+    sections = [section for section in SECTIONS[command] if section != "data"]
+    known = set(found_by(parts, cfg))  # said without the space
+    first = {dimension.key: dimension.probes()[0] for dimension in dimensions}
+    for dimension in dimensions:
+        section = dimension.key.partition(".")[0]
+        place = f"sweep.space.{dimension.key}"
+        if section == "data":
+            problems.append(f"{place}: trials on other images can't be compared. Leave it out.")
+            continue
+        if hasattr(cfg, section) and section not in (*sections, "seed"):
+            problems.append(f"{place}: changes nothing in {command}, which depends on {', '.join(sections)} and seed.")
+            continue
+        for value in dimension.probes():
+            try:
+                probe = with_values(cfg, {dimension.key: value})
+            except BootcampError as error:
+                problems += [f"sweep.space.{problem}" for problem in error.problems]
+                continue
+            found = [problem for problem in found_by(parts, probe) if problem not in known]
+            if found and len(first) > 1:  # perhaps only beside a setting that the space replaces
+                with contextlib.suppress(BootcampError):
+                    probe = with_values(cfg, first | {dimension.key: value})
+                    found = [problem for problem in found_by(parts, probe) if problem not in known]
+            problems += [f"{place}={shown(value)}: {problem}" for problem in found]
+    return list(dict.fromkeys(problems))
+
+
+def found_by(parts: Sequence[Check], cfg: Config) -> list[str]:
+    """What these checks say, each problem once."""
+    return list(dict.fromkeys(problem for part in parts for problem in part(cfg)))
