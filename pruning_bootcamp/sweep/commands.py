@@ -54,24 +54,29 @@ def _run(cfg: Config, folder: Path, dimensions: list[Dimension], name: str) -> d
         cost=cost,
         parallel=s.workers > 1,
     )
-    content = _head(cfg, folder, dimensions, name, network, cost)
     total = target(cfg, dimensions)
     threads = cfg.threads or max(1, cores() // s.workers)
-    size = grid_size(dimensions)
-    space = "a range has no end of values" if size is None else f"{size} combinations"
-    LOGGER.info("\n=== Sweep: %s, %d trials by %s (%s) ===", s.command, total, s.sampler, space)
-    LOGGER.info("Workers: %d (%s), %d threads each", s.workers, s.executor, threads)
-    study = Sweep(cfg, folder, book, content, network, total, view.Board(cfg.name, total, s.workers))
+    study = Sweep(cfg, folder, book, network, total, view.Board(cfg.name, total, s.workers))
     study.take_up()
-    executor = _executor(cfg, folder, threads, total) if study.has_work() else None
+    executor = None
     try:
+        if study.has_work() and s.workers > 1:  # they start while the dense network is judged
+            executor = _executor(cfg, folder, threads, total)
+        study.content = _head(cfg, folder, dimensions, name, network, cost)
+        if study.has_work() and executor is None:  # ... but a single one leaves its latency undisturbed
+            executor = _executor(cfg, folder, threads, total)
+        size = grid_size(dimensions)
+        space = "a range has no end of values" if size is None else f"{size} combinations"
+        LOGGER.info("\n=== Sweep: %s, %d trials by %s (%s) ===", s.command, total, s.sampler, space)
+        LOGGER.info("Workers: %d (%s), %d threads each", s.workers, s.executor, threads)
         with view.live(study.board):
             if executor is not None:
                 study.work(executor)
     finally:
         if executor is not None:
             executor.close()
-        study.write("interrupted")  # replaced below by a sweep that got through
+        if study.content:
+            study.write("interrupted")  # replaced below by a sweep that got through
     return study.finish()
 
 

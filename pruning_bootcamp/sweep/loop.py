@@ -30,10 +30,11 @@ class Sweep:
     cfg: Config
     folder: Path
     book: Book
-    content: dict[str, Any]
     network: Path | None
     total: int
     board: view.Board
+    content: dict[str, Any] = field(default_factory=dict)
+    """sweep.yaml without its trials"""
     waiting: deque[Task] = field(default_factory=deque)
     running: dict[int, Task] = field(default_factory=dict)
     twins: dict[int, list[int]] = field(default_factory=dict)
