@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# ./scripts/course.sh        all 21 days in order, 18 minutes on 2 cores; DATASET=cifar10 too
+# ./scripts/course.sh        all 21 days in order, 21 minutes on 2 busy cores; DATASET=cifar10 too
 # You should see each day end in its figures, and at last the checks of all weeks. A finished day is quick.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
