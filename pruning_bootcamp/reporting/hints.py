@@ -64,8 +64,8 @@ def quickest(profiles: Sequence[Found]) -> list[Advice]:
 
 def from_scan(scan: Found) -> list[Advice]:
     """Layers to spare and layers that can lose more, of a sensitivity scan."""
-    dense = number(table(scan.content.get("dense")).get("accuracy"))
-    if dense is None:
+    dense, images = number(table(scan.content.get("dense")).get("accuracy")), number(scan.content.get("images"))
+    if dense is None or not images:
         return []
     fragile, tough = [], []
     for row in rows(scan.content.get("rows")):
@@ -78,23 +78,32 @@ def from_scan(scan: Found) -> list[Advice]:
         if not points:
             continue
         (low, at_low), (high, at_high) = points[0], points[-1]
-        if dense - at_low > FRAGILE_POINTS:
+        if dense - at_low > max(FRAGILE_POINTS, 2 * standard_error(at_low, images)):
             fragile.append((dense - at_low, f"{row.get('name')} loses {dense - at_low:.2f} points at {low:.0%}"))
         if dense - at_high <= TOUGH_POINTS:
             tough.append((dense - at_high, f"{row.get('name')} loses {dense - at_high:.2f} points at {high:.0%}"))
-    images = f"{scan.content.get('images')} validation images, one scan, one seed"
+    source = f"{images:g} validation images, one scan, one seed"
     found = []
     if fragile:
-        rule = f"a {_by(scan)} that alone costs more than {FRAGILE_POINTS:g} point at the least sparsity scanned"
+        rule = (
+            f"a {_by(scan)} that alone costs more than {FRAGILE_POINTS:g} point, and than two standard errors of an "
+            "accuracy on so many images, at the least sparsity scanned"
+        )
         said = "; ".join(line for _, line in sorted(fragile, reverse=True)[:5])
         found.append(
-            Advice(f"Prune these less, or leave them out (prune.exclude): {len(fragile)}.", rule, f"{said} ({images})")
+            Advice(f"Prune these less, or leave them out (prune.exclude): {len(fragile)}.", rule, f"{said} ({source})")
         )
     if tough:
         rule = f"a {_by(scan)} that alone costs at most {TOUGH_POINTS:g} points at the greatest sparsity scanned"
         said = "; ".join(line for _, line in sorted(tough)[:5])
-        found.append(Advice(f"These can lose more than the rest: {len(tough)}.", rule, f"{said} ({images})"))
+        found.append(Advice(f"These can lose more than the rest: {len(tough)}.", rule, f"{said} ({source})"))
     return found
+
+
+def standard_error(accuracy: float, images: float) -> float:
+    """Of an accuracy in percent, measured on so many images (binomial)."""
+    share = min(max(accuracy / 100, 0.0), 1.0)
+    return 100 * float((share * (1 - share) / images) ** 0.5)
 
 
 def _by(scan: Found) -> str:

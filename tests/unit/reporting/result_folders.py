@@ -134,7 +134,8 @@ def write_scan(root: Path) -> None:
         "images": 135,
         "dense": {"accuracy": 93.0, "loss": 0.1},
         "rows": [
-            {"name": "conv1", "weights": ["conv1.weight"], "size": 144, "points": points(90.0, 40.0)},
+            {"name": "conv1", "weights": ["conv1.weight"], "size": 144, "points": points(85.0, 40.0)},
+            {"name": "layer2.0.conv1", "weights": [], "size": 500, "points": points(90.0, 60.0)},
             {"name": "layer3.0.conv1", "weights": [], "size": 1000, "points": points(93.0, 92.9)},
         ],
     }

@@ -62,7 +62,7 @@ def test_the_markdown_holds_every_part_with_its_figures(results: Path) -> None:
         "| 0.00 ± 0.00 | 3 of 3 | ✓ on the front |",
         "| l1_0 | 50.0 | 10.0 | 40.0 | 1.000 (0.900 to 1.200, 100) | 0.900 (0.900 to 1.200, 100) | – within the spread "
         "| cpu (a CPU), 1 threads, torch, batch 1 |",
-        "| conv1 | 90.00 | 40.00 |",
+        "| conv1 | 85.00 | 40.00 |",
         "| 0 | complete | l1 | 92 | 0.02 | ✓ on the front |",
         "| Random pruning at the same budget | ✗ no | missing at 90% zeros |",
         "*Only structured.score differs between these rows, by their config.yaml*",
