@@ -12,6 +12,8 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol
 
+_TERMINATED = 128 + signal.SIGTERM  # the exit code of a worker that was told to end, as shells give it
+
 Function = Callable[[Any, Callable[[str], None]], Any]
 """(task, report) -> result; a module's own function, since other processes import it"""
 
@@ -76,7 +78,8 @@ class LocalExecutor:
             if not worker.process.is_alive():
                 code = worker.process.exitcode
                 if worker.number is not None:
-                    found.append(Event(worker.number, "killed" if code < 0 else "broken", self._ending(place, code)))
+                    kind = "killed" if _signal_of(code) else "broken"
+                    found.append(Event(worker.number, kind, self._ending(place, code)))
                 worker.connection.close()
                 self._workers[place] = self._start(place)
         return found
@@ -113,12 +116,17 @@ class LocalExecutor:
         return _Worker(process, ours)
 
     def _ending(self, place: int, code: int) -> str:
-        if code < 0:
-            name = signal.Signals(-code).name
+        if number := _signal_of(code):
+            name = signal.Signals(number).name
             return f"its process was ended by {name}{' (out of memory?)' if name == 'SIGKILL' else ''}"
         log = self._logs / f"worker_{place + 1}.log"
         lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
         return f"its process ended with code {code}: {lines[-1] if lines else 'it said nothing'} (see {log})"
+
+
+def _signal_of(code: int) -> int | None:
+    """The signal that ended a process: SIGKILL leaves minus its number, SIGTERM what `_leave` makes of it."""
+    return -code if code < 0 else signal.SIGTERM if code == _TERMINATED else None
 
 
 @contextlib.contextmanager
@@ -150,8 +158,8 @@ def _serve(connection: Connection, function: Function, threads: int, log: str) -
 
 
 def _leave(number: int, frame: object) -> None:
-    """The sweep says so; what was opened is closed on the way out."""
-    sys.exit(128 + number)
+    """The sweep says so, or somebody's `kill`; what was opened is closed on the way out."""
+    sys.exit(_TERMINATED)
 
 
 def _end_with_parent() -> None:

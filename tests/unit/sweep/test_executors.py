@@ -22,9 +22,9 @@ class Job:
 
 def work(job: Job, report: Callable[[str], None]) -> tuple[int, str]:
     """Runs in a worker."""
-    if job.what == "die once" and not Path(job.mark).exists():
+    if job.what.startswith("SIG") and not Path(job.mark).exists():
         Path(job.mark).touch()
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.Signals[job.what])
     if job.what == "raise":
         raise RuntimeError("a bug in job three")
     report("half-way")
@@ -53,14 +53,15 @@ def local(tmp_path: Path):
     executor.close()
 
 
-def test_local_workers_work_die_and_are_replaced(local: LocalExecutor, tmp_path: Path) -> None:
-    jobs = [Job(1, "work"), Job(2, "die once", str(tmp_path / "mark")), Job(3, "raise"), Job(4, "work")]
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM"])
+def test_local_workers_work_die_and_are_replaced(name: str, local: LocalExecutor, tmp_path: Path) -> None:
+    jobs = [Job(1, "work"), Job(2, name, str(tmp_path / "mark")), Job(3, "raise"), Job(4, "work")]
     found = all_events(local, jobs)
     done = {event.number: event.content for event in found if event.kind == "done"}
     assert done == {1: (1, "3"), 2: (2, "3"), 4: (4, "3")}
     killed = [event for event in found if event.kind == "killed"]
     assert [event.number for event in killed] == [2]
-    assert "SIGKILL" in killed[0].content
+    assert f"ended by {name}" in killed[0].content
     broken = [event for event in found if event.kind == "broken"]
     assert [event.number for event in broken] == [3]
     assert "a bug in job three" in broken[0].content
@@ -78,7 +79,7 @@ def test_ray_workers_work_die_and_are_replaced(tmp_path: Path) -> None:
 
     executor = RayExecutor(work, workers=2, threads=1)
     try:
-        jobs = [Job(1, "work"), Job(2, "die once", str(tmp_path / "mark")), Job(3, "raise"), Job(4, "work")]
+        jobs = [Job(1, "work"), Job(2, "SIGKILL", str(tmp_path / "mark")), Job(3, "raise"), Job(4, "work")]
         found = all_events(executor, jobs, seconds=180)
     finally:
         executor.close()
