@@ -84,7 +84,7 @@ def _folders(found: Collected, root: Path) -> Iterator[tuple[Path, set[str]]]:
         ]
         skipped = {*previous, *_PARTS, *(name for name in folders if name.startswith((".", "cycle_")))}
         if SWEEP in files:
-            skipped.add("trials")
+            skipped |= {"trials", "dense"}  # validation figures only: they stand in the sweep's own table
         folders[:] = sorted(name for name in folders if name not in skipped)
         yield folder, set(files)
 
@@ -102,15 +102,27 @@ def _read_folder(found: Collected, folder: Path, names: set[str]) -> None:
     for file, kept in kinds.items():
         if file in names and (content := _read(found, name, folder / file)) is not None:
             kept.append(Found(name, folder, content, config, command))
-    if {SENSITIVITY, SWEEP} & names:  # their metrics.yaml is a finish mark, not one network's figures
+    if SENSITIVITY in names:  # its metrics.yaml is a finish mark, not one network's figures
         if METRICS not in names:
             found.problems.append(Problem(name, _unfinished(command, folder, config)))
+        return
+    if SWEEP in names:
+        found.problems += _open_sweep(found.sweeps, folder, name)
         return
     if METRICS in names:
         if (content := _read(found, name, folder / METRICS)) is not None:
             _add_run(found, Found(name, folder, content, config, command))
     elif CONFIG in names:
         found.problems.append(Problem(name, _unfinished(command, folder, config)))
+
+
+def _open_sweep(sweeps: list[Found], folder: Path, name: str) -> list[Problem]:
+    """Why a sweep, if sweep.yaml could be read, is not over: it says so itself."""
+    status = next((sweep.content.get("status") for sweep in sweeps if sweep.folder == folder), "complete")
+    if status == "complete":
+        return []
+    again = f"pruning-bootcamp sweep -c {folder / CONFIG}"
+    return [Problem(name, f"its status is {status!r}; the trials so far are shown: go on with {again}")]
 
 
 def _add_run(found: Collected, run: Found) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pruning_bootcamp.reporting.collect import Found
 from pruning_bootcamp.reporting.document import Block, Bullets, Cell, Column, Heading, Plot, Row, Section, Table, Text
-from pruning_bootcamp.reporting.figures import axes, flops_against_latency, heatmap, lines, scatter
+from pruning_bootcamp.reporting.figures import flops_against_latency, heatmap, lines, scatter
 from pruning_bootcamp.reporting.shown import link, rate
 from pruning_bootcamp.reporting.sparsities import LayerSparsities
 from pruning_bootcamp.reporting.values import number, rows, table
@@ -200,12 +200,13 @@ def sweeps(found: Sequence[Found], target: Path) -> Section | None:
             Column("Pareto"),
         ]
         complete = sum(trial.get("state") == "complete" for trial in trials)
-        volume = number(c.get("hypervolume"))
+        volume, dense = number(c.get("hypervolume")), number(table(c.get("dense")).get("accuracy"))
         blocks.append(Heading(f"{sweep.name}: {c.get('command')}, {c.get('sampler')}"))
         blocks.append(
             Text(
                 f"{complete} of {len(trials)} trials complete, {len(on_front)} on the front"
                 + (f", hypervolume {volume:.4g}" if volume is not None else "")
+                + (f"; the dense network has {dense:.2f}%" if dense is not None else "")
                 + ". One seed a trial; its values are on validation images."
             )
         )
@@ -233,4 +234,4 @@ def _sweep_figure(
     if not any(series.values()):
         return None
     line = sorted((x, y) for x, y, _ in series["on the front"])
-    return scatter(series, line, shown[1], shown[0]) | {"layout": axes(shown[1], shown[0])}
+    return scatter(series, line, shown[1], shown[0])

@@ -143,7 +143,7 @@ def write_scan(root: Path) -> None:
     (folder / "metrics.yaml").write_text("status: complete\n")
 
 
-def write_sweep(root: Path) -> None:
+def write_sweep(root: Path, status: str = "complete") -> None:
     folder = root / "sweep" / "half"
     trials = [
         {
@@ -158,6 +158,8 @@ def write_sweep(root: Path) -> None:
     ]
     for trial in trials:
         write_run(folder, str(trial["folder"]), "prune-structured")
+    dense = write_run(folder, "dense", "train")
+    (dense / "metrics.yaml").write_text("val_accuracy: 93.0\nstatus: complete\n")  # its test images are not read
     content = {
         "command": "prune-structured",
         "sampler": "grid",
@@ -168,6 +170,7 @@ def write_sweep(root: Path) -> None:
         "trials": trials,
         "pareto": [0],
         "hypervolume": 0.5,
+        "dense": {"accuracy": 93.0, "flops_g": 0.04},
+        "status": status,
     }
     (folder / "sweep.yaml").write_text(yaml.safe_dump(content))
-    (folder / "metrics.yaml").write_text("status: complete\n")

@@ -56,6 +56,16 @@ def test_an_unfinished_run_is_named_with_the_command_that_goes_on(tmp_path: Path
     assert f"pruning-bootcamp prune-structured -c {folder / 'config.yaml'}" in problem.reason
 
 
+def test_a_sweep_that_is_not_over_is_shown_and_named(tmp_path: Path) -> None:
+    write_sweep(tmp_path, status="interrupted")
+    found = collect(tmp_path)
+    assert [sweep.name for sweep in found.sweeps] == ["sweep/half"]
+    (problem,) = found.problems
+    assert problem.name == "sweep/half"
+    assert "'interrupted'" in problem.reason
+    assert f"pruning-bootcamp sweep -c {tmp_path / 'sweep' / 'half' / 'config.yaml'}" in problem.reason
+
+
 def test_a_copy_and_a_summary_of_a_run_are_counted_once(tmp_path: Path) -> None:
     write_run(tmp_path, "one", "prune-structured", metrics={"fingerprint": "same"})
     write_run(tmp_path, "two", "prune-structured", metrics={"fingerprint": "same"})
