@@ -13,6 +13,7 @@ from pruning_bootcamp.runs import CONFIG, METRICS, read_yaml, siblings
 
 SENSITIVITY, SWEEP, PROFILE, EVALUATION = "sensitivity.yaml", "sweep.yaml", "profile.yaml", "eval_metrics.yaml"
 _LOOKED_FOR = (METRICS, CONFIG, PROFILE, SENSITIVITY, SWEEP, EVALUATION)
+_MOST_BYTES = 4 * 2**20  # of a profile, far above that of a network of thousands of layers
 # Parts of runs that are reported with the run, or replaced by a newer one.
 _PARTS = {"logs", "stages", "export", "recovery", "__pycache__"}
 
@@ -102,6 +103,9 @@ def _read_folder(found: Collected, folder: Path, names: set[str]) -> None:
     for file, kept in kinds.items():
         if file in names and (content := _read(found, name, folder / file)) is not None:
             kept.append(Found(name, folder, content, config, command))
+    for file in sorted(names):
+        if file.endswith(".yaml") and file not in _LOOKED_FOR and (content := _profile_in(folder / file)):
+            found.profiles.append(Found(_name(folder / Path(file).stem, found.root), folder, content))
     if SENSITIVITY in names:  # its metrics.yaml is a finish mark, not one network's figures
         if METRICS not in names:
             found.problems.append(Problem(name, _unfinished(command, folder, config)))
@@ -114,6 +118,16 @@ def _read_folder(found: Collected, folder: Path, names: set[str]) -> None:
             _add_run(found, Found(name, folder, content, config, command))
     elif CONFIG in names:
         found.problems.append(Problem(name, _unfinished(command, folder, config)))
+
+
+def _profile_in(path: Path) -> dict[str, Any] | None:
+    """What `profile --save-results` wrote under a name of the user's; None for any other file."""
+    try:
+        content = read_yaml(path) if path.stat().st_size < _MOST_BYTES else {}
+    except (BootcampError, OSError):  # whatever it is, no command here wrote it
+        return None
+    is_profile = isinstance(content.get("comparison"), Mapping) and isinstance(content.get("checkpoints"), Mapping)
+    return content if is_profile else None
 
 
 def _open_sweep(sweeps: list[Found], folder: Path, name: str) -> list[Problem]:

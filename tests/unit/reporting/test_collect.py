@@ -56,6 +56,17 @@ def test_an_unfinished_run_is_named_with_the_command_that_goes_on(tmp_path: Path
     assert f"pruning-bootcamp prune-structured -c {folder / 'config.yaml'}" in problem.reason
 
 
+def test_a_profile_is_found_under_any_name(tmp_path: Path) -> None:
+    """`profile --save-results results/week2_validation.yaml` is the course's own command."""
+    write_profile(write_run(tmp_path, "cut", "prune-structured"))
+    (tmp_path / "cut" / "profile.yaml").rename(tmp_path / "week2_validation.yaml")
+    (tmp_path / "notes.yaml").write_text("comparison: of apples")
+    (tmp_path / "broken.yaml").write_text("a: [")
+    found = collect(tmp_path)
+    assert [profile.name for profile in found.profiles] == ["week2_validation"]
+    assert found.problems == []
+
+
 def test_a_sweep_that_is_not_over_is_shown_and_named(tmp_path: Path) -> None:
     write_sweep(tmp_path, status="interrupted")
     found = collect(tmp_path)
