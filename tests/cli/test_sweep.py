@@ -149,7 +149,7 @@ def test_equal_settings_are_run_once_and_it_is_said(
     tmp_path: Path, command: Callable[..., str], inline: Inline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two spellings of one score are the same work."""
-    monkeypatch.setattr("pruning_bootcamp.sweep.commands._MOST_REPEATS", 6)
+    monkeypatch.setattr("pruning_bootcamp.sweep.loop._MOST_REPEATS", 6)
     text = command(
         tmp_path,
         *SWEEP,
