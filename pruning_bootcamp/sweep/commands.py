@@ -29,7 +29,7 @@ def run(cfg: Config, resume: bool | None = None) -> dict[str, Any]:
     dimensions, _ = parse_space(cfg.sweep.space)
     name = name_of(cfg)
     with locked(folder, command_line()):
-        done = None if resume is False else finished(folder, name, target(cfg, dimensions))
+        done = None if resume is False else finished(cfg, name, target(cfg, dimensions))
         if done is not None:
             LOGGER.info("%s is already finished (same config, same inputs); --no-resume does it again\n", folder)
             say(folder, done)

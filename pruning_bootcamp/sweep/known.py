@@ -22,7 +22,7 @@ def already_finished(cfg: Config) -> dict[str, Any] | None:
     if cfg.checkpoint is not None and not Path(cfg.checkpoint).is_file():
         return None
     dimensions, problems = parse_space(cfg.sweep.space)
-    return None if problems else finished(folder_of(cfg), name_of(cfg), target(cfg, dimensions))
+    return None if problems else finished(cfg, name_of(cfg), target(cfg, dimensions))
 
 
 def folder_of(cfg: Config) -> Path:
@@ -36,13 +36,18 @@ def target(cfg: Config, dimensions: list[Dimension]) -> int:
     return asked if size is None else min(asked, size)
 
 
-def finished(folder: Path, name: str, trials: int) -> dict[str, Any] | None:
-    """What sweep.yaml says, when this very sweep is over and everything it writes is there."""
+def finished(cfg: Config, name: str, trials: int) -> dict[str, Any] | None:
+    """What sweep.yaml says, when this very sweep is over and everything it writes is there.
+
+    The drop by which its trial to take was chosen is no part of the study: with another, the choice is made anew.
+    """
+    folder = folder_of(cfg)
     if not all((folder / file).exists() for file in (outputs.SWEEP, outputs.TABLE)):
         return None
     content = read_yaml(folder / outputs.SWEEP)
     over = content.get("status") == "complete" and content.get("fingerprint") == name
-    return content if over and len(content["trials"]) >= trials else None
+    chosen_so = content.get("max_drop") == cfg.goal.accuracy_drop
+    return content if over and chosen_so and len(content["trials"]) >= trials else None
 
 
 def name_of(cfg: Config) -> str:

@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import shutil
 import signal
 import subprocess
 import sys
@@ -133,6 +134,18 @@ def test_the_same_command_again_does_nothing(whole: tuple[Path, str], command: C
     assert time.perf_counter() - began < 5
     assert "already finished" in text
     assert {path: path.stat().st_mtime_ns for path in (folder / "sweep").rglob("*") if path.is_file()} == files
+
+
+def test_another_allowed_drop_is_another_choice_among_the_same_trials(
+    whole: tuple[Path, str], tmp_path: Path, command: Callable[..., str], inline: Inline
+) -> None:
+    shutil.copytree(whole[0] / "sweep", tmp_path / "sweep")
+    text = command(tmp_path, *SWEEP, "goal.accuracy_drop=100")
+    content = content_of(tmp_path)
+    assert inline.ran == []
+    assert content["max_drop"] == 100
+    assert content["chosen"] == content["pareto"][0], "the cheapest"
+    assert "at most 100 points less accurate" in text
 
 
 def test_show_prints_the_table(whole: tuple[Path, str], command: Callable[..., str]) -> None:
