@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from pruning_bootcamp.config import Config, as_dict
+from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.evaluation import evaluate_on
 from pruning_bootcamp.locks import command_line, locked
 from pruning_bootcamp.logs import LOGGER, also_to_file
@@ -25,6 +26,11 @@ DENSE = "dense"
 def run(cfg: Config, resume: bool | None = None) -> dict[str, Any]:
     """Run the sweep, or what is left of it; what sweep.yaml holds."""
     common.one_process("sweep")
+    if resume is False and cfg.sweep.storage is not None:
+        raise BootcampError(
+            "--no-resume: the trials stay in the database at --storage, which others may share, so the sweep would be "
+            "over at once. Give it another name (name=...) or another --storage."
+        )
     folder = folder_of(cfg)
     dimensions, _ = parse_space(cfg.sweep.space)
     name = name_of(cfg)

@@ -148,6 +148,13 @@ def test_another_allowed_drop_is_another_choice_among_the_same_trials(
     assert "at most 100 points less accurate" in text
 
 
+def test_a_shared_study_is_not_begun_anew(tmp_path: Path, command: Callable[..., str]) -> None:
+    text = command(tmp_path, *SWEEP, "--storage", "sqlite:///shared.db", "--no-resume", expect=2)
+    assert "the trials stay in the database" in text
+    assert "another name" in text
+    assert not (tmp_path / "sweep").exists()
+
+
 def test_show_prints_the_table(whole: tuple[Path, str], command: Callable[..., str]) -> None:
     folder, _ = whole
     text = command(folder, "sweep", "show", "--save-dir", "sweep")
