@@ -10,7 +10,7 @@ needs_file results/baseline/best_model.pth 1
 needs_file results/final_comparison.csv 20
 step_that_may_miss '99% of the weights at once, 15 epochs.' \
   pruning-bootcamp prune-unstructured -c cfgs/digits.yaml --method global --mode global --sparsity 0.99
-step_that_may_miss '99% in 5 cycles of 3 epochs: the same 30 epochs.' \
+step_that_may_miss '99% in 5 cycles of 3 epochs: the same 15 epochs.' \
   pruning-bootcamp prune-unstructured -c cfgs/digits.yaml --method global --mode global --sparsity 0.99 --iterative \
   --num-iterations 5 fine_tune.epochs=3
 step_that_may_miss '90% of the FLOPs.' \

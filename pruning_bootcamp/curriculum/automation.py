@@ -39,8 +39,8 @@ Accuracy in a sweep is **validation** accuracy: the best of 24 is a maximum over
             ),
             Step("The trials and the front.", f"pruning-bootcamp sweep show --save-dir {_SWEEP}"),
         ),
-        see="24 trials, of which some are stopped early because others were far ahead at the same epoch, and a "
-        "front of about six: from about 77% at a tenth of the FLOPs to 97.5% at half. The config has no "
+        see="24 trials, each run to its end (three epochs are too few to stop one early), and a front of five to "
+        "seven: from about 77% at a tenth of the FLOPs to 97.5% at half. The config has no "
         "favourite: scores are batch norm's scale and *random*, and **random holds most of the front**. With "
         "only 3 epochs of fine-tuning this can't be laid to long training. Batch norm's scale means little in a "
         "network trained without the penalty of day 9. And the highest of the three learning rates wins nearly "
@@ -120,7 +120,7 @@ what failed, and what one would do next.""",
                 "`DATASET=cifar10` gives 10,000 test images: a standard error of 0.25 points instead of 0.47.",
             ),
             Question(
-                "Why is it fair that all got 15 epochs, though one method may want 30?",
+                "Why is it fair that all got 30 epochs, though one method may want 60?",
                 "It is fair at that cost, and says nothing about others. If the cost of training does not matter to "
                 "you, give each what it needs and report that too. What is never fair is different costs without "
                 "saying so.",
@@ -165,7 +165,7 @@ it was not capacity.""",
                 True,
             ),
             Step(
-                "99% in 5 cycles of 3 epochs: the same 30 epochs.",
+                "99% in 5 cycles of 3 epochs: the same 15 epochs.",
                 f"{WEIGHTS} --method global --mode global --sparsity 0.99 --iterative --num-iterations 5 "
                 "fine_tune.epochs=3",
                 may_miss=True,

@@ -27,8 +27,8 @@ zero:
 
     keep_l = the (1 - s) n_l largest |w| of layer l         w <- w * keep_l
 
-Then fine-tune at a tenth of the learning rate or so, multiplying by the mask after every step: momentum and weight
-decay would otherwise move the zeros. The number is counted, not found by a threshold: with ties a threshold prunes
+Then fine-tune at a tenth of the learning rate or so, multiplying by the mask after every step: gradient and
+momentum would otherwise move the zeros. The number is counted, not found by a threshold: with ties a threshold prunes
 too many.
 
 **Sparsity** is the share of zeros among the weights that can be pruned (convolutions and linear layers). The

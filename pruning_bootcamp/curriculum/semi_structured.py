@@ -66,9 +66,9 @@ can't fit it. It is skipped, and the command says so.""",
         questions=(
             Question(
                 "The comparison of 2:4 with free 50% is unfair. How would you mend it?",
-                "Exclude the first convolution in both (`prune.exclude=[conv1]` matches inner convolutions too; "
-                "give the whole name's pattern), so that the same weights are up for choice. Then the free choice "
-                "can't lose by more than luck, as it includes every 2:4 mask.",
+                "Exclude the first convolution in both with `prune.exclude=[conv1*]` (a pattern is held against the whole "
+                "name; the plain word `conv1` would take every inner `conv1` too), so that the same weights are up for "
+                "choice. Then the free choice can't lose by more than luck, as it includes every 2:4 mask.",
             ),
             Question(
                 "Why along the input dimension and not along the outputs?",
