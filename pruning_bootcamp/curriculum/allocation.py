@@ -54,10 +54,11 @@ so together, since each was measured with the other whole to make up for it.""",
             ),
         ),
         see="Only the small, early layers mind: the first convolution (144 weights) loses 9 points at 70% and 62 at "
-        "90%, the next 18 at 90%; of the last eleven layers, which hold nine tenths of the weights, none loses "
-        "2 even at 90%. Spread by the scan, by ERK or by one global ranking, 80% without training costs about a "
-        "point; spread evenly, 18 (35 on two threads). ERK has seen neither data nor weights: not being even is "
-        "most of what matters here, and among the three that aren't there is only noise.",
+        "90%, the next 18 at 90% (on two threads 8, 76, and another of the first stage 27); of the last eleven "
+        "layers, which hold nine tenths of the weights, none loses 3 even at 90%. Spread by the scan, by ERK or by "
+        "one global ranking, 80% without training costs about a point; spread evenly, 18 (35 on two threads). ERK has "
+        "seen neither data nor weights: not being even is most of what matters here, and among the three that aren't "
+        "there is only noise.",
         figures=(
             about(_SCAN, "rows/name=conv1/points/sparsity=0.9/accuracy", 37.8, 30),
             about(_SCAN, "rows/name=layer3.2.conv2/points/sparsity=0.9/accuracy", 100, 2.5),
@@ -121,9 +122,10 @@ mask.""",
             Step("97% gradually over the first 75% of 15 epochs.", f"{_97} --gradual", may_miss=True),
         ),
         see="All three end near 98 to 99%: on the digits, at equal training, one shot is *not* worse. It came out "
-        "first, by 3 and by 5 images of 449, which one seed can't tell from luck. The textbook says that "
-        "iterative wins; its usual comparison gives it N times the epochs, and its usual task is harder. Before "
-        "fine-tuning the one-shot network was down to about 40%: the shock is real, and 15 epochs undo it.",
+        "first, by 3 and by 5 images of 449 (on two threads by 3, and level with gradual), which one seed can't tell "
+        "from luck. The textbook says that iterative wins; its usual comparison gives it N times the epochs, and its "
+        "usual task is harder. Before fine-tuning the one-shot network was down to about 40%: the shock is real, and "
+        "15 epochs undo it.",
         figures=(
             about(metrics_of(_ONE_SHOT), "accuracy", 99.11, 1.5),
             about(metrics_of(_ONE_SHOT), "cycles/0/val_accuracy_pruned", 40.0, 35),

@@ -120,10 +120,10 @@ falls back to another kernel.""",
         ),
         see="In torch, half the FLOPs gave 16% less time, on a busy machine within the noise of day 2. In ONNX "
         "Runtime, ten times quicker to begin with, the same network is **26% slower** than the dense one (0.079 "
-        "against 0.063 ms, over 6,000 passes each), and the one with widths in multiples of 8, with as many "
-        "FLOPs, is 22% *quicker* (0.050 ms). Three times the same 'half the FLOPs'. Your figures will differ "
-        "with the processor, so the limits below are wide; the order of the last two should not. The checks of "
-        "week 2 hold.",
+        "against 0.063 ms, over 6,000 passes each), and the one with widths in multiples of 8, with as many FLOPs, is "
+        "22% *quicker* (0.050 ms). Three times the same 'half the FLOPs'. That was on one thread; on two the last two "
+        "were 4% and 9% quicker than the dense network. Your figures will differ with processor and threads, so the "
+        "limits below are wide; the order of the last two should not. The checks of week 2 hold.",
         figures=(
             about(_WEEK2, "comparison/flops_reduction_pct", 50.1, 1.0),
             about(_WEEK2, "comparison/latency_reduction_pct", 16.5, 25),

@@ -117,7 +117,7 @@ they are.""",
                 may_miss=True,
             ),
         ),
-        see="At 80% without any training the global ranking loses a point or less, where layerwise lost many: the "
+        see="At 80% without any training the global ranking loses a point or two, where layerwise lost many: the "
         "same score, the same number of zeros, only spread differently. At 50% with fine-tuning both end within "
         "noise of the dense network, and nothing can be concluded from that comparison. **An easy task hides "
         "differences**; to see them, prune further or leave the training out.",
