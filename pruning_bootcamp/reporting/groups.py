@@ -1,8 +1,8 @@
 """Which results may be compared: same data, network and dense baseline; runs that differ in the seed are one row."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pruning_bootcamp.reporting.records import PRUNING, Record
 from pruning_bootcamp.reporting.values import Spread, spread
@@ -52,10 +52,12 @@ class Group:
     settings: Sequence[Setting]
     baselines: Sequence[Record]
     """the runs that trained it"""
+    apart: str = ""
+    """what tells it from another group of the same network and data"""
 
     @property
     def title(self) -> str:
-        return f"{self.model} on {self.dataset}"
+        return f"{self.model} on {self.dataset}" + (f", {self.apart}" if self.apart else "")
 
     @property
     def pruned(self) -> list[Setting]:
@@ -84,7 +86,18 @@ def groups(records: Iterable[Record]) -> list[Group]:
             found.append(Group(dataset, model, dense, settings([*mine, *family]), mine))
         if alone := [record for record in trained if record.name not in claimed]:
             found.append(Group(dataset, model, None, settings(alone), alone))
-    return found
+    return _named_apart(found)
+
+
+def _named_apart(found: Sequence[Group]) -> list[Group]:
+    """Groups of one network and data each say which dense network they started from."""
+    count = Counter(group.title for group in found)
+
+    def apart(group: Group) -> str:
+        dense = group.dense_accuracy
+        return f"from the dense network with {dense:.2f}%" if dense is not None else "other dense networks"
+
+    return [replace(group, apart=apart(group)) if count[group.title] > 1 else group for group in found]
 
 
 def _families(pruned: Sequence[Record]) -> list[tuple[float | None, list[Record]]]:

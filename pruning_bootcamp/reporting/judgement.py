@@ -160,8 +160,11 @@ def _close(group: Group) -> list[Advice]:
         if few or val.mean - val2.mean <= max(val.std or 0.0, val2.std or 0.0):
             target = few[0] if few else best
             seed = max(target.seeds, default=-1) + 1
+            one, other = (best.first.method, second.first.method)
+            if one == other:  # another setting differs, and the labels say which
+                one, other = (setting.label.replace(f": {amount}", "") for setting in (best, second))
             advice = Advice(
-                f"At {amount}, run more seeds before preferring {best.first.method} to {second.first.method}.",
+                f"At {amount}, run more seeds before preferring {one} to {other}.",
                 rule,
                 f"validation {_said(val, best)} against {_said(val2, second)}",
                 again(target.first, f"--seed {seed}", f"seed{seed}") if command in PRUNING[:2] else None,

@@ -180,11 +180,7 @@ def _per_group(identifier: str, title: str, findings: Findings, make: Maker) -> 
     for place, found in enumerate(findings.groups):
         made = make(found, f"{identifier}-{place}")
         if made:
-            name = found.group.title
-            if sum(other.group.title == name for other in findings.groups) > 1:
-                dense = found.group.dense_accuracy
-                name += f", from the dense network with {dense:.2f}%" if dense is not None else ", other dense networks"
-            blocks += [Heading(name), *made]
+            blocks += [Heading(found.group.title), *made]
     return Section(identifier, title, blocks) if blocks else None
 
 

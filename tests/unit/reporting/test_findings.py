@@ -54,7 +54,10 @@ def test_a_seed_run_twice_is_not_two_seeds(tmp_path: Path) -> None:
 def test_results_from_different_dense_networks_are_not_compared(tmp_path: Path) -> None:
     write_run(tmp_path, "a", "prune-structured", fewer=50.0)
     write_run(tmp_path, "b", "prune-structured", score="l2", fewer=50.0, metrics={"baseline": {"accuracy": 80.0}})
-    assert [found.group.dense_accuracy for found in findings(tmp_path).groups] == [80.0, 92.0]
+    found = [one.group for one in findings(tmp_path).groups]
+    assert [group.dense_accuracy for group in found] == [80.0, 92.0]
+    ends = [group.title.removeprefix("cifar_resnet20 on digits") for group in found]
+    assert ends == [f", from the dense network with {accuracy}.00%" for accuracy in (80, 92)]
 
 
 def test_each_seed_may_have_its_own_dense_network(tmp_path: Path) -> None:
@@ -193,6 +196,14 @@ def test_rivals_that_can_not_be_told_apart_get_more_seeds(tmp_path: Path) -> Non
     assert "preferring l1, global to l2, global" in close.what
     assert close.command is not None
     assert "--seed 3" in close.command
+
+
+def test_rivals_of_one_method_are_told_apart_by_what_differs(tmp_path: Path) -> None:
+    for lr in (0.05, 0.5):
+        config = {"fine_tune": {"enabled": True, "epochs": "5ep", "lr": lr}}
+        write_run(tmp_path, f"lr{lr}", "prune-structured", fewer=50.0, val_accuracy=90 + lr, config=config)
+    (close,) = [line for line in group(tmp_path).advice if "more seeds" in line.what]
+    assert "preferring l1, global (fine_tune.lr=0.5) to l1, global (fine_tune.lr=0.05)" in close.what
 
 
 def test_a_scan_names_fragile_and_tough_layers(tmp_path: Path) -> None:
