@@ -79,9 +79,9 @@ def from_scan(scan: Found) -> list[Advice]:
             continue
         (low, at_low), (high, at_high) = points[0], points[-1]
         if dense - at_low > max(FRAGILE_POINTS, 2 * standard_error(at_low, images)):
-            fragile.append((dense - at_low, f"{row.get('name')} loses {dense - at_low:.2f} points at {low:.0%}"))
+            fragile.append((dense - at_low, f"{row.get('name')} loses {dense - at_low:.2f} points at {100 * low:g}%"))
         if dense - at_high <= TOUGH_POINTS:
-            tough.append((dense - at_high, f"{row.get('name')} loses {dense - at_high:.2f} points at {high:.0%}"))
+            tough.append((dense - at_high, f"{row.get('name')} loses {dense - at_high:.2f} points at {100 * high:g}%"))
     source = f"{images:g} validation images, one scan, one seed"
     found = []
     if fragile:

@@ -144,7 +144,10 @@ def scans(found: Sequence[Found]) -> Section | None:
         if not grid:
             blocks.append(Text(f"{scan.name}: its sensitivity.yaml holds no points."))
             continue
-        columns = [Column(str(c.get("by", "layer"))), *(Column(f"at {sparsity:.0%} (%)", True) for sparsity in grid)]
+        columns = [
+            Column(str(c.get("by", "layer"))),
+            *(Column(f"at {100 * sparsity:g}% (%)", True) for sparsity in grid),
+        ]
         cells = [
             Row([name, *(rate(dict(points).get(sparsity)) for sparsity in grid)]) for name, points in series.items()
         ]

@@ -215,6 +215,13 @@ def test_a_scan_names_fragile_and_tough_layers(tmp_path: Path) -> None:
     assert "layer3.0.conv1 loses 0.10 points at 90%" in tough.figures
 
 
+def test_sparsities_are_printed_whole(tmp_path: Path) -> None:
+    write_scan(tmp_path)
+    path = tmp_path / "sensitivity" / "magnitude_layer" / "sensitivity.yaml"
+    path.write_text(path.read_text().replace("sparsity: 0.9\n", "sparsity: 0.975\n"))
+    assert "at 97.5%" in findings(tmp_path).advice[-1].figures
+
+
 def test_a_profile_says_how_to_run_and_what_is_in_the_way(tmp_path: Path) -> None:
     write_profile(write_run(tmp_path, "cut", "prune-structured", fewer=50.0))
     run_with, look = findings(tmp_path).advice
