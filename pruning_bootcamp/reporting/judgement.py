@@ -126,7 +126,8 @@ def _pick(group: Group, command: str) -> Advice | None:
     if (drop := setting.figure("drop")) is not None:
         figures += f", {drop.shown()} points below the dense network"
     missed = sum(record.goal_met is False for record in setting.records)
-    warning = f" Its goal is missed on the test images by {missed} of {setting.n_said}." if missed else ""
+    by = f" by {missed} of {setting.n_said}" if len(setting.records) > 1 else ""
+    warning = f" Its goal is missed on the test images{by}." if missed else ""
     form = " --format sparse" if command == "prune-unstructured" else ""
     checkpoint = quoted(str(setting.first.folder / "pruned_model.pth"))
     return Advice(
