@@ -1,5 +1,6 @@
 """What profiles and sensitivity scans show: savings that did not arrive, the quickest way to run, layers to spare."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 from pruning_bootcamp.reporting.collect import Found
@@ -23,43 +24,54 @@ def slow_savings(profiles: Sequence[Found]) -> list[Failure]:
 
 
 def quickest(profiles: Sequence[Found]) -> list[Advice]:
-    """How to run the pruned network on the machine where it was timed, and what keeps time from falling."""
-    found = []
+    """How to run the pruned networks on the machines where they were timed, and what keeps time from falling."""
+    best: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)  # way, machine -> profile -> figures
     for profile in profiles:
+        places = table(profile.content.get("checkpoints"))
+        if places and places.get("baseline") == places.get("pruned"):
+            continue  # a network against itself: the noise of the machine
+        every = table(profile.content.get("alternatives"))
         ways = {
-            name: time / (number(stats.get("batch_size")) or 1)
-            for name, pair in table(profile.content.get("alternatives")).items()
+            name: (time / (number(stats.get("batch_size")) or 1), number(stats.get("n")) or 0)
+            for name, pair in every.items()
             if (stats := table(table(pair).get("pruned"))) and (time := number(stats.get("median_ms"))) is not None
         }
         if len(ways) > 1:
-            best = min(ways, key=lambda name: ways[name])
-            every = table(profile.content.get("alternatives"))
-            n = [number(table(table(every[name]).get("pruned")).get("n")) or 0 for name in ways]
-            device = table(profile.content.get("environment")).get("device", "an unnamed machine")
-            found.append(
-                Advice(
-                    f"Run {profile.name} with {best}.",
-                    f"the least time an image of the {len(ways)} ways that were timed on {device}",
-                    f"medians in ms an image, n at least {min(n):.0f}: "
-                    + ", ".join(f"{name} {time:.4f}" for name, time in sorted(ways.items(), key=lambda way: way[1])),
-                )
-            )
-        causes = [
-            (points, str(cause.get("text")))
-            for cause in rows(table(profile.content.get("analysis")).get("causes"))
-            if (points := number(cause.get("points"))) is not None
-        ]
-        if slow_savings([profile]) and causes:
-            points, cause = max(causes)
-            found.append(
-                Advice(
-                    f"Look at what keeps {profile.name} slow before cutting more; widths in multiples of 8 "
-                    "(--round-to 8) are worth a try.",
-                    f"{FAILURE_RULES[6]}; the largest measured cause is named",
-                    f"{points:+.1f} points: {cause}",
-                )
-            )
-    return found
+            device = str(table(profile.content.get("environment")).get("device", "an unnamed machine"))
+            by_time = sorted(ways.items(), key=lambda way: way[1])
+            times = ", ".join(f"{name} {time:.4f}" for name, (time, _) in by_time)
+            least = min(n for _, n in ways.values())
+            best[by_time[0][0], device][profile.name] = f"{times} (n at least {least:.0f})"
+    found = [
+        Advice(
+            f"Run {', '.join(figures)} with {way}.",
+            f"the least time an image of the ways that were timed on {device}",
+            "medians in ms an image: "
+            + "; ".join(f"{name}: {said}" if len(figures) > 1 else said for name, said in figures.items()),
+        )
+        for (way, device), figures in best.items()
+    ]
+    return found + [advice for profile in profiles for advice in _slow(profile)]
+
+
+def _slow(profile: Found) -> list[Advice]:
+    """The largest measured cause, where less of the FLOPs saved arrived than the rule asks."""
+    causes = [
+        (points, str(cause.get("text")))
+        for cause in rows(table(profile.content.get("analysis")).get("causes"))
+        if (points := number(cause.get("points"))) is not None
+    ]
+    if not causes or not slow_savings([profile]):
+        return []
+    points, cause = max(causes)
+    return [
+        Advice(
+            f"Look at what keeps {profile.name} slow before cutting more; widths in multiples of 8 "
+            "(--round-to 8) are worth a try.",
+            f"{FAILURE_RULES[6]}; the largest measured cause is named",
+            f"{points:+.1f} points: {cause}",
+        )
+    ]
 
 
 def from_scan(scan: Found) -> list[Advice]:

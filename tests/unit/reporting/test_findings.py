@@ -228,3 +228,12 @@ def test_a_profile_says_how_to_run_and_what_is_in_the_way(tmp_path: Path) -> Non
     assert "onnxruntime on cpu, batch 16" in run_with.what, "3.2 ms for 16 images beat 1.0 ms for one"
     assert "n at least 100" in run_with.figures
     assert "+40.0 points: memory" in look.figures
+
+
+def test_profiles_with_the_same_quickest_way_are_one_line_and_noise_is_none(tmp_path: Path) -> None:
+    for name in ("a", "b", "noise"):
+        write_profile(write_run(tmp_path, name, "prune-structured", fewer=50.0), quicker=45.0)
+    path = tmp_path / "noise" / "profile.yaml"
+    path.write_text(path.read_text().replace("dense/best_model.pth", str(tmp_path / "noise" / "pruned_model.pth")))
+    (run_with,) = findings(tmp_path).advice
+    assert run_with.what == "Run a, b with onnxruntime on cpu, batch 16."
