@@ -22,7 +22,7 @@ from pruning_bootcamp.pruning.patterns import PATTERNS
 from pruning_bootcamp.pruning.unstructured import UnstructuredResult, check_unstructured
 from pruning_bootcamp.runs import Run, read_yaml, write_text, write_yaml
 from pruning_bootcamp.runtime import environment, preserved_rng
-from pruning_bootcamp.sensitivity import Place, Points, Quality, places, pruner, ranking, result_table, scan
+from pruning_bootcamp.sensitivity import Place, Points, Quality, places, pruner, put_back, ranking, result_table, scan
 from pruning_bootcamp.stages import common, unstructured
 from pruning_bootcamp.stages.afterwards import batch_norm_batches
 from pruning_bootcamp.tools.datasets import Split, Splits
@@ -132,7 +132,8 @@ def _measure(cfg: Config, run: Run, dense: Checkpoint, splits: Splits, device: t
         images = images.subset(first_images(len(images), s.images, cfg.seed))
     LOGGER.info("\n=== Sensitivity: one %s at a time (%s, %s) ===", s.by, p.score.name, unstructured.pattern_text(cfg))
     evaluate = _evaluation(cfg, images, splits, device)
-    whole = _quality(evaluate_on(model, images, splits, device=device, batch_size=cfg.data.batch_size, progress=False))
+    with put_back(model, ()):  # judged as the pruned ones are: what new batch-norm statistics cost is no layer's doing
+        whole = evaluate(model)
     LOGGER.info("Dense: %.2f%% of %d validation images, loss %.4f", whole.accuracy, len(images), whole.loss)
     prune_to = _pruner(cfg, model, dense, splits, device)
     first = prune_to(sparsities[0])

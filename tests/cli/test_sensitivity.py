@@ -133,6 +133,13 @@ def test_blocks_n_of_m_and_batch_norm(trained: Path, tmp_path: Path, command: Co
     assert len(result["rows"]) == 10
 
 
+def test_new_batch_norm_statistics_are_no_layers_doing(trained: Path, tmp_path: Path, command: Command) -> None:
+    """At 0.1% a layer of 144 weights loses none: it costs nothing, whatever re-estimation does to the network."""
+    command(tmp_path, *scanning(trained, "--sparsities", "0.001", "sensitivity.bn_images=64", "prune.include=[conv1*]"))
+    result = yaml.safe_load((tmp_path / "results/sensitivity/magnitude_layer/sensitivity.yaml").read_text())
+    assert result["rows"][0]["points"][0] == {"sparsity": 0.001, **result["dense"]}
+
+
 def test_everything_wrong_is_said_at_once_and_nothing_is_written(tmp_path: Path, command: Command) -> None:
     text = command(
         tmp_path,
