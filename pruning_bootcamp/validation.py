@@ -231,7 +231,7 @@ def _number(metrics: Mapping[str, Any], key: str) -> float | None:
 
 
 def _meets_goal(metrics: Metrics) -> bool:
-    """By the figures, whatever goal the run itself was judged by."""
+    """By the course's own limits, and by the goal that the run itself was judged by."""
     flops, drop = _number(metrics, "flops_reduction_pct"), _number(metrics, "accuracy_drop")
     if flops is None or drop is None or metrics.get("goal_met") is not True:
         return False
