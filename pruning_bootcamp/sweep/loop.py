@@ -75,7 +75,10 @@ class Sweep:
 
     def finish(self) -> dict[str, Any]:
         """The last files; the error when no trial got through."""
-        rows = [row for row in self.book.rows() if row.repeats is None]
+        for row in self._firsts():  # what another machine has finished since
+            if row.state != "running" and row.result is not None:
+                self._settle(row.number, row.result)
+        rows = self._firsts()
         elsewhere = sum(row.state == "running" for row in rows)
         if rows and all(row.state == "failed" for row in rows):
             self.write("failed")
@@ -87,7 +90,7 @@ class Sweep:
         LOGGER.info("")
         say(self.folder, content)
         if elsewhere:
-            LOGGER.info("%d trials still run on other machines; the same command shows them when over", elsewhere)
+            LOGGER.info("Trials that still run on other machines: %d; the same command shows them when over", elsewhere)
         if self.board.repeats:
             LOGGER.info("%d suggestions repeated settings that were known; they cost nothing", self.board.repeats)
         LOGGER.info("Results: %s%s", self.folder / outputs.TABLE, f", {self.folder / outputs.PAGE}" if page else "")
@@ -99,7 +102,7 @@ class Sweep:
         """sweep.yaml as things stand."""
         rows = self.book.rows()
         content = {key: value for key, value in self.content.items() if key not in ("fingerprint", "environment")}
-        content["trials"] = [self._entry(row) for row in rows if row.repeats is None and not self._is_twin(row.number)]
+        content["trials"] = [self._entry(row) for row in self._firsts()]
         content["repeats"] = [{"number": row.number, "of": row.repeats} for row in rows if row.repeats is not None]
         content |= outputs.summary(content)
         content |= {"fingerprint": self.content["fingerprint"], "status": status}
@@ -155,17 +158,26 @@ class Sweep:
         return None
 
     def _room(self) -> bool:
-        rows = self.book.rows()
-        mine = [row for row in rows if row.repeats is None and not self._is_twin(row.number)]
-        return not self.exhausted and len(mine) < self.total
+        return not self.exhausted and len(self._firsts()) < self.total
 
-    def _is_twin(self, number: int) -> bool:
-        return any(number in twins for twins in self.twins.values())
+    def _firsts(self) -> list[Row]:
+        """One trial for each settings, whichever machines asked for them: one that is over, or else the first."""
+        rows: dict[str, Row] = {}
+        for row in self.book.rows():
+            known = rows.get(row.fingerprint)
+            if row.repeats is None and (known is None or (known.result is None and row.result is not None)):
+                rows[row.fingerprint] = row
+        return list(rows.values())
 
     def _known(self, print_: str, before: int | None = None) -> Row | None:
         """The first trial with these settings, finished or running."""
         rows = [row for row in self.book.rows() if row.fingerprint == print_ and row.repeats is None]
         return next((row for row in rows if before is None or row.number < before), None)
+
+    def _settle(self, first: int, result: Result) -> None:
+        """The trials with the settings of one that is over have its figures."""
+        for twin in self.twins.pop(first, []):
+            self._repeat(twin, first, result)
 
     def _repeat(self, number: int, first: int, result: Result) -> None:
         self.book.tell(replace(result, number=number), repeats=first)
@@ -216,8 +228,7 @@ class Sweep:
 
     def _over(self, result: Result) -> None:
         self.book.tell(result)
-        for twin in self.twins.pop(result.number, []):
-            self._repeat(twin, result.number, result)
+        self._settle(result.number, result)
         self._count()
         self.write("running")
         settings = ", ".join(

@@ -155,6 +155,40 @@ def test_a_shared_study_is_not_begun_anew(tmp_path: Path, command: Callable[...,
     assert not (tmp_path / "sweep").exists()
 
 
+def test_two_machines_share_a_study_and_wait_for_nobody_in_vain(
+    whole: tuple[Path, str], tmp_path: Path, command: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second begins while the first trains, and is only given the settings that train there."""
+    monkeypatch.setattr("pruning_bootcamp.sweep.loop._MOST_REPEATS", 3)
+    space = "sweep.space={structured.score: [l1, {name: l1}], structured.target_flops_reduction: [0.3]}"
+    shared = ("--sampler=random", "--trials=2", "--storage=sqlite:///shared.db", space)
+    dense = ("--checkpoint", str(whole[0] / "sweep" / "dense" / "best_model.pth"))
+
+    def sweep(name: str) -> str:
+        return command(tmp_path, *SWEEP[:3], "--save-dir", name, *shared, *dense)
+
+    class First(Inline):
+        def events(self, seconds: float) -> list[Event]:
+            said.append(sweep("second"))
+            return super().events(seconds)
+
+    said: list[str] = []
+    executors = {"first": First(), "second": Inline()}
+    monkeypatch.setattr("pruning_bootcamp.sweep.commands._executor", lambda _, folder, *__: executors[folder.name])
+    text = sweep("first")
+    assert "still run on other machines: 1" in said[0]
+    assert "other machines" not in text
+    assert [executors[name].ran for name in executors] == [[0], []]
+    (trial,) = yaml.safe_load((tmp_path / "first" / "sweep.yaml").read_text())["trials"]
+    again = yaml.safe_load((tmp_path / "second" / "sweep.yaml").read_text())
+    assert again["status"] == "running"
+    sweep("second")
+    again = yaml.safe_load((tmp_path / "second" / "sweep.yaml").read_text())
+    assert again["status"] == "complete"
+    assert again["trials"][0]["values"] == trial["values"]
+    assert {entry["of"] for entry in again["repeats"]} == {0}
+
+
 def test_show_prints_the_table(whole: tuple[Path, str], command: Callable[..., str]) -> None:
     folder, _ = whole
     text = command(folder, "sweep", "show", "--save-dir", "sweep")
