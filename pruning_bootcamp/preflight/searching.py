@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 from pruning_bootcamp.config import Config, with_values
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.schema import shown
+from pruning_bootcamp.stages.afterwards import fine_tune_settings
 from pruning_bootcamp.sweep.known import SECTIONS
 from pruning_bootcamp.sweep.space import Dimension, grid_size, parse_space
 from pruning_bootcamp.sweep.trial import COSTS
+from pruning_bootcamp.training.settings import FitSettings
 
 Check = Callable[[Config], list[str]]
 
@@ -30,6 +32,11 @@ def search(cfg: Config, parts: Sequence[Check]) -> list[str]:
     elif "latency_ms" in s.objectives and s.workers > 1:
         problems.append(
             f"sweep.workers: {s.workers} workers would disturb each other's latency, which is to be compared. Use 1."
+        )
+    if s.storage is not None and s.command != "train" and cfg.checkpoint is None:
+        problems.append(
+            "sweep.storage: each machine would train a dense network of its own, and what is pruned from different "
+            "ones can't be compared. Train one first, and give --checkpoint FILE everywhere."
         )
     if s.sampler == "grid":
         problems += _grid(cfg, dimensions)
@@ -70,6 +77,9 @@ def _space(cfg: Config, dimensions: list[Dimension], parts: Sequence[Check]) -> 
         if hasattr(cfg, section) and section not in (*sections, "seed"):
             problems.append(f"{place}: changes nothing in {command}, which depends on {', '.join(sections)} and seed.")
             continue
+        if command != "train" and (reason := _fixed(cfg, dimension)):
+            problems.append(f"{place}: {reason}")
+            continue
         for value in dimension.probes():
             try:
                 probe = with_values(cfg, {dimension.key: value})
@@ -83,6 +93,23 @@ def _space(cfg: Config, dimensions: list[Dimension], parts: Sequence[Check]) -> 
                     found = [problem for problem in found_by(parts, probe) if problem not in known]
             problems += [f"{place}={shown(value)}: {problem}" for problem in found]
     return list(dict.fromkeys(problems))
+
+
+def _fixed(cfg: Config, dimension: Dimension) -> str | None:
+    """Why a key of `model` or `train` is the same for every trial that prunes: the dense network is there before."""
+    section, _, key = dimension.key.partition(".")
+    if section == "model":
+        return "the trials prune one and the same network. Leave it out, or set sweep.command=train."
+    if section != "train" or key == "augment":
+        return None
+    found: list[FitSettings] = []
+    for value in dimension.probes():
+        with contextlib.suppress(BootcampError):  # said of the value itself
+            found.append(fine_tune_settings(with_values(cfg, {dimension.key: value})))
+    if len(found) < 2 or any(settings != found[0] for settings in found):
+        return None
+    instead = f" Did you mean fine_tune.{key}?" if hasattr(cfg.fine_tune, key) else ""
+    return f"changes nothing in {cfg.sweep.command}: the dense network is trained once, before the trials.{instead}"
 
 
 def found_by(parts: Sequence[Check], cfg: Config) -> list[str]:

@@ -148,8 +148,11 @@ def test_another_allowed_drop_is_another_choice_among_the_same_trials(
     assert "at most 100 points less accurate" in text
 
 
-def test_a_shared_study_is_not_begun_anew(tmp_path: Path, command: Callable[..., str]) -> None:
-    text = command(tmp_path, *SWEEP, "--storage", "sqlite:///shared.db", "--no-resume", expect=2)
+def test_a_shared_study_is_not_begun_anew(
+    whole: tuple[Path, str], tmp_path: Path, command: Callable[..., str]
+) -> None:
+    dense = ("--checkpoint", str(whole[0] / "sweep" / "dense" / "best_model.pth"))
+    text = command(tmp_path, *SWEEP, *dense, "--storage", "sqlite:///shared.db", "--no-resume", expect=2)
     assert "the trials stay in the database" in text
     assert "another name" in text
     assert not (tmp_path / "sweep").exists()
@@ -265,6 +268,10 @@ def test_a_hopeless_trial_is_stopped_and_called_pruned(whole: tuple[Path, str], 
         (["sweep.space.fine_tune.lr=[0.1, x, -1]"], ["'x' is not a number", "-1.0 is not above 0"]),
         (["sweep.space.export.format=[onnx]"], ["changes nothing in prune-structured"]),
         (["sweep.space.data.limit=[100]"], ["other images can't be compared"]),
+        (["sweep.space.model.name=[a, b]"], ["the trials prune one and the same network"]),
+        (["sweep.space.train.epochs=[1, 2]"], ["changes nothing in prune-structured", "mean fine_tune.epochs?"]),
+        (["sweep.space.train.lr=[0.1, 0.2]", "fine_tune.lr=0.1"], ["train.lr: changes nothing"]),
+        (["--storage=sqlite:///a.db"], ["each machine would train a dense network of its own"]),
         (["sweep.space.fine_tune.lr={low: 0.1, high: 1}"], ["a grid needs an end of values"]),
         (["--trials=3"], ["3 is less than the grid's 4 combinations"]),
         (["--workers=0", "--sampler=gird"], ["is not at least 1", "Did you mean 'grid'"]),
@@ -285,6 +292,13 @@ def test_mistakes_are_named_all_at_once_before_any_work(
     for words in said:
         assert words in text
     assert not (tmp_path / "sweep").exists()
+
+
+def test_what_fine_tuning_takes_from_train_may_be_searched() -> None:
+    from pruning_bootcamp.config import load
+    from pruning_bootcamp.preflight import check
+
+    check(load(SMOKE, ["sweep.space={train.lr: [0.1, 0.2], train.augment: [[], [flip]]}"]), "sweep", "here")
 
 
 def test_no_space_and_a_bad_storage_are_mistakes(tmp_path: Path, command: Callable[..., str]) -> None:
