@@ -258,6 +258,13 @@ def open_run(
     return run
 
 
+def command_in(folder: Path) -> str | None:
+    """The command that began the run in the folder, as its config's first line says; None where that says none."""
+    with open(folder / CONFIG, encoding="utf-8", errors="replace") as stream:
+        found = re.match(r"# pruning-bootcamp ([a-z -]+?) -c ", stream.readline(1000))
+    return found[1] if found else None
+
+
 def _fingerprint_in(folder: Path) -> str | None:
     """Whose files the folder holds; "" when it is a run's, but which can't be told; None for no run at all."""
     config, metrics = folder / CONFIG, folder / METRICS

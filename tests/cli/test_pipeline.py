@@ -62,6 +62,14 @@ def test_what_ships_is_there_with_a_card_that_names_its_hash(finished: Path) -> 
     assert model(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
 
 
+def test_a_file_that_ships_and_is_gone_is_put_there_again(finished: Path, command: Command) -> None:
+    file = finished / "run" / "export" / "model_sparse.safetensors"
+    content = file.read_bytes()
+    file.unlink()
+    assert done_in(command(finished, *RUN)) == 0
+    assert file.read_bytes() == content
+
+
 def test_the_same_command_and_resume_are_no_ops(finished: Path, command: Command) -> None:
     before = (finished / "run" / "metrics.yaml").read_bytes()
     assert "already finished" in command(finished, *RUN)
@@ -205,6 +213,33 @@ def test_what_makes_no_sense_is_refused_before_any_work(
 def test_resume_and_status_where_there_is_nothing(tmp_path: Path, command: Command) -> None:
     assert "no pipeline to go on with" in command(tmp_path, "pipeline", "resume", "--save-dir", "none", expect=2)
     assert "there is no pipeline in" in command(tmp_path, "pipeline", "status", "--save-dir", "none", expect=2)
+
+
+def test_resume_leaves_the_run_of_another_command_alone(tmp_path: Path, command: Command) -> None:
+    arguments = ("train", "-c", SMOKE, "--save-dir", "trained", "train.epochs=1it")
+    command(tmp_path, *arguments)
+    before = sorted(path.name for path in (tmp_path / "trained").iterdir())
+    assert "a run of `train`, not a pipeline" in command(
+        tmp_path, "pipeline", "resume", "--save-dir", "trained", expect=2
+    )
+    assert sorted(path.name for path in (tmp_path / "trained").iterdir()) == before
+
+
+def test_a_folder_named_export_that_is_the_users_own_is_left_alone(tmp_path: Path, command: Command) -> None:
+    own = tmp_path / "run" / "export" / "thesis.txt"
+    own.parent.mkdir(parents=True)
+    own.write_text("precious")
+    assert "no run of ours wrote" in command(tmp_path, *RUN, expect=2)
+    assert [path for path in (tmp_path / "run").rglob("*") if path.is_file()] == [own]
+    assert own.read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", ["pruned_model.pth", "export/model_sparse.safetensors"])
+def test_a_checkpoint_that_the_run_would_move_aside_is_refused(finished: Path, command: Command, name: str) -> None:
+    checkpoint = finished / "run" / name
+    arguments = ("--checkpoint", str(checkpoint), "prune.sparsity=0.7")
+    assert "holds the checkpoint to start from" in command(finished, *RUN, *arguments, expect=2)
+    assert checkpoint.exists()
 
 
 def test_status_from_another_terminal_while_it_runs_and_after_a_kill(tmp_path: Path, command: Command) -> None:
