@@ -4,15 +4,18 @@ from pathlib import Path
 from typing import Any
 
 from pruning_bootcamp.checkpoints import dense_file_bytes
-from pruning_bootcamp.config import as_dict
+from pruning_bootcamp.config import Config, as_dict
+from pruning_bootcamp.errors import GoalNotMet
 from pruning_bootcamp.evaluation import cost_of, evaluate_on, say_disagreement
 from pruning_bootcamp.exporters import deployable_copy
 from pruning_bootcamp.logs import LOGGER
-from pruning_bootcamp.models import build_model
+from pruning_bootcamp.models import build_model, factory_file, is_factory
 from pruning_bootcamp.pipeline.plan import Plan, section
 from pruning_bootcamp.pipeline.step import Desk, Figures, Network, Step
 from pruning_bootcamp.pipeline.training import as_shipped
 from pruning_bootcamp.pruning.pipeline_stages import PruningStage
+from pruning_bootcamp.runs import content_hash
+from pruning_bootcamp.runtime import choose_device, environment
 from pruning_bootcamp.stages import common
 from pruning_bootcamp.stages.export import export_network
 from pruning_bootcamp.stages.profile import pair_latency
@@ -28,6 +31,8 @@ def add_dense(plan: Plan, checkpoint: str | None) -> None:
     cfg = plan.cfg
     base: dict[str, Any] = {"seed": cfg.seed, "data": as_dict(cfg)["data"], "model": as_dict(cfg)["model"]}
     base["data"].pop("batch_size")
+    if is_factory(cfg.model.name):
+        base["factory"] = content_hash(factory_file(cfg.model.name))
     if checkpoint is None:
         settings, title, work = base | section(cfg, "train"), "Training the dense network", _train
     else:
@@ -38,7 +43,7 @@ def add_dense(plan: Plan, checkpoint: str | None) -> None:
 def add_evaluation(plan: Plan) -> None:
     """Judged on the validation images; then the test images, once."""
     cfg = plan.cfg
-    latency = as_dict(cfg)["profile"] if cfg.gates.min_latency_reduction_pct is not None else None
+    latency = as_dict(cfg)["profile"] | _machine(cfg) if cfg.gates.min_latency_reduction_pct is not None else None
     roles = {"dense": plan.dense, "before": plan.last}
     stage = PruningStage.EVALUATING
     for name, title, work in (
@@ -47,6 +52,12 @@ def add_evaluation(plan: Plan) -> None:
     ):
         settings = {"latency": latency} if name == EVALUATION else {}
         plan.steps.append(Step(name, title, stage, work, settings, roles))
+
+
+def _machine(cfg: Config) -> dict[str, Any]:
+    """What a latency depends on beside the networks: measured elsewhere, it says nothing about here."""
+    here = environment(choose_device(cfg.device)[0])
+    return {"device": here["device"], "threads": here["threads"] if cfg.threads is None else cfg.threads}
 
 
 def add_export(plan: Plan) -> None:

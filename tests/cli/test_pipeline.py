@@ -182,11 +182,33 @@ def test_gradual_pruning_and_two_cycles_with_distillation(tmp_path: Path, comman
     assert content(tmp_path / "run" / "metrics.yaml")["sparsity"] == pytest.approx(0.5, abs=1e-3)
 
 
-def test_from_a_checkpoint_and_from_a_factory_of_ones_own(tmp_path: Path, finished: Path, command: Command) -> None:
+def test_from_a_checkpoint(tmp_path: Path, finished: Path, command: Command) -> None:
     checkpoint = str(finished / "run" / "pruned_model.pth")
     text = command(tmp_path, *RUN, "--checkpoint", checkpoint, "prune.sparsity=0.7")
     assert "Opening the dense network" in text
     assert content(tmp_path / "run" / "metrics.yaml")["sparsity"] == pytest.approx(0.7, abs=1e-3)
+
+
+FACTORY = """
+from torch import nn
+
+def build(classes, in_channels):
+    return nn.Sequential(nn.Conv2d(in_channels, 8, 3), nn.{activation}(), nn.Flatten(), nn.Linear(288, classes))
+"""
+
+
+def test_a_factory_of_ones_own_that_was_edited_is_trained_anew(tmp_path: Path, command: Command) -> None:
+    """Found by reading: its weights fit the edited network too, so the old accuracy was given for the new one."""
+    file = tmp_path / "own_network_of_a_pipeline.py"
+    arguments = (*RUN, "model.name=own_network_of_a_pipeline:build", "prune.score=magnitude")
+    file.write_text(FACTORY.format(activation="ReLU"))
+    command(tmp_path, *arguments)
+    assert "already finished" in command(tmp_path, *arguments)
+    file.write_text(FACTORY.format(activation="Tanh"))
+    sys.modules.pop(file.stem, None)
+    text = command(tmp_path, *arguments)
+    assert "already" not in text
+    assert done_in(text) > 5
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,11 @@ from pruning_bootcamp.pipeline import gates, view
 from pruning_bootcamp.pipeline.commands import make_plan
 from pruning_bootcamp.pipeline.machine import RESULT, key_of, keys_of, read_result, sizes_in
 from pruning_bootcamp.pipeline.status import Board, read_status
-from pruning_bootcamp.pipeline.step import Step
+from pruning_bootcamp.pipeline.step import Done, Step
+from pruning_bootcamp.pipeline.training import quantizing
 from pruning_bootcamp.pruning.pipeline_stages import PruningStage
 from pruning_bootcamp.runs import write_yaml
+from pruning_bootcamp.stages.afterwards import fine_tune_settings
 
 FIGURES = {"accuracy": 90.0, "accuracy_drop": 1.5, "flops_reduction_pct": 50.0, "latency_reduction_pct": 20.0}
 
@@ -89,6 +91,34 @@ def test_a_setting_concerns_the_steps_from_the_first_that_reads_it(override: str
         else {name for name in before if name.split("-unstructured-")[-1].split("quantize-")[-1] in same}
     )
     assert unchanged == expected
+
+
+def test_quantize_reads_nothing_of_fine_tune() -> None:
+    """Found by reading: its batch size and weight decay were those of `fine_tune`, which its key does not hold."""
+    plain = quantizing(load(None))
+    other = (
+        "batch_size=7",
+        "weight_decay=0.1",
+        "temperature=2",
+        "lr=0.5",
+        "features=1",
+        "warmup=1ep",
+        "schedule=cosine",
+    )
+    changed = quantizing(load(None, [f"fine_tune.{setting}" for setting in other]))
+    assert changed.fine_tune == plain.fine_tune
+    assert fine_tune_settings(changed) == fine_tune_settings(plain)
+    assert fine_tune_settings(plain).batch_size == plain.train.batch_size
+
+
+def test_a_latency_measured_with_other_threads_or_for_no_gate_is_another_step() -> None:
+    def evaluation(*overrides: str) -> str:
+        return keys_of(make_plan(load(None, overrides), None).steps)["evaluate"]
+
+    gate = "gates.min_latency_reduction_pct=10"
+    assert evaluation(gate, "threads=1") == evaluation("gates.min_latency_reduction_pct=20", "threads=1")
+    assert len({evaluation(gate, "threads=1"), evaluation(gate, "threads=3"), evaluation("threads=1")}) == 3
+    assert evaluation("threads=1") == evaluation("threads=3"), "nothing but a latency depends on them"
 
 
 def test_a_result_counts_only_while_its_files_are_whole(tmp_path: Path) -> None:
