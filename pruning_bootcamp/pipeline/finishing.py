@@ -1,5 +1,6 @@
 """The steps around the compression: the dense network; evaluation, the one look at the test split, and export."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,11 @@ def _test(desk: Desk) -> Figures:
 
 def _export(desk: Desk) -> Figures:
     final = desk.network()
-    files = export_network(desk.cfg, final.model, final.recipe, final.masks, desk.folder, desk.splits)
+    try:
+        files = export_network(desk.cfg, final.model, final.recipe, final.masks, desk.folder, desk.splits)
+    except GoalNotMet:
+        shutil.rmtree(desk.folder)  # the files that did pass: where one does not, none ships
+        raise
     files = {name: {**file, "file": Path(file["file"]).name} for name, file in files.items()}
     sizes = ", ".join(f"{name} {file['size_mb']:.3f} MB" for name, file in files.items())
     return {"files": files, "dense_size_mb": dense_file_bytes(desk.network("dense").model) / 1e6, "summary": sizes}

@@ -130,6 +130,14 @@ def test_a_file_that_is_too_big_is_not_left_lying_about(finished: Path, command:
     assert not list((finished / "big").rglob("*.safetensors"))
 
 
+def test_where_one_file_is_not_the_network_no_other_is_left_either(finished: Path, command: Command) -> None:
+    arguments = ("export.format=sparse,onnx", "export.verify=true", "export.tolerance=1e-30")
+    text = command(finished, *RUN[:4], "--save-dir", "differs", *arguments, expect=3)
+    assert "✓ sparse safetensors export verified" in text
+    assert "the file and the network differ by" in text
+    assert not list((finished / "differs").rglob("model*"))
+
+
 def test_a_fall_back_can_be_a_gate(finished: Path, command: Command) -> None:
     arguments = ("prune.pattern=2:4", "prune.sparsity=null", "gates.no_fall_back=true")
     text = command(finished, *RUN[:4], "--save-dir", "fall", *arguments, expect=3)
