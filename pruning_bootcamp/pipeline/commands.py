@@ -161,7 +161,8 @@ def _work(cfg: Config, plan: Plan, machine: Machine, found: _Found) -> None:
             continue
         metrics, figures = found.metrics, done.figures
         if step.name == finishing.EVALUATION:
-            some = [text for known in machine.done.values() for text in known.figures.get("fall_backs", [])]
+            every = (text for known in machine.done.values() for text in known.figures.get("fall_backs", []))
+            some = list(dict.fromkeys(every))  # each cycle says it again
             metrics["validation"], metrics["fall_backs"] = figures, some
             found.verdicts += gates.judge_accuracy(cfg.gates, figures, f"{figures['images']} validation images")
             found.verdicts += gates.judge_cost(cfg.gates, figures, some)

@@ -145,6 +145,12 @@ def test_a_fall_back_can_be_a_gate(finished: Path, command: Command) -> None:
     assert "skipped" in text
 
 
+def test_a_fall_back_while_pruning_gradually_is_one_too(finished: Path, command: Command) -> None:
+    arguments = ("prune.gradual=true", "prune.score=magnitude", "prune.pattern=block", "gates.no_fall_back=true")
+    text = command(finished, *RUN[:4], "--save-dir", "gradual", *arguments, expect=3)
+    assert "gates.no_fall_back: 2 fall-backs, the first: conv1.weight: skipped" in text
+
+
 def test_a_failed_gate_of_another_config_takes_the_finished_export_away(tmp_path: Path, command: Command) -> None:
     command(tmp_path, *RUN)
     command(tmp_path, *RUN, "gates.min_accuracy=99.9", expect=3)
