@@ -15,7 +15,7 @@ from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.locks import NAME, locked, owner_of
 from pruning_bootcamp.pipeline import gates, view
 from pruning_bootcamp.pipeline.commands import make_plan
-from pruning_bootcamp.pipeline.machine import RESULT, key_of, keys_of, read_result, sizes_in
+from pruning_bootcamp.pipeline.machine import RESULT, hashes_in, key_of, keys_of, read_result
 from pruning_bootcamp.pipeline.status import Board, read_status
 from pruning_bootcamp.pipeline.step import Done, Step
 from pruning_bootcamp.pipeline.training import quantizing
@@ -123,14 +123,15 @@ def test_a_latency_measured_with_other_threads_or_for_no_gate_is_another_step() 
 
 def test_a_result_counts_only_while_its_files_are_whole(tmp_path: Path) -> None:
     (tmp_path / "network.pth").write_bytes(b"12345")
-    content = {"key": "k", "figures": {"a": 1}, "files": sizes_in(tmp_path), "seconds": 1.0, "peak_memory_mb": 2.0}
+    content = {"key": "k", "figures": {"a": 1}, "files": hashes_in(tmp_path), "seconds": 1.0, "peak_memory_mb": 2.0}
     write_yaml(tmp_path / RESULT, content)
     found = read_result(tmp_path, "k")
     assert found is not None
     assert found.figures == {"a": 1}
     assert read_result(tmp_path, "other") is None
-    (tmp_path / "network.pth").write_bytes(b"1234")
-    assert read_result(tmp_path, "k") is None
+    for damaged in (b"1234", b"12354"):  # cut short; a bit that fell over on the disk
+        (tmp_path / "network.pth").write_bytes(damaged)
+        assert read_result(tmp_path, "k") is None
     (tmp_path / "network.pth").unlink()
     assert read_result(tmp_path, "k") is None
 
