@@ -1,7 +1,6 @@
 """Where a pipeline stands: kept in status.yaml at every change, so that another terminal can see it."""
 
 import contextlib
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,7 +14,8 @@ from pruning_bootcamp.locks import owner_of
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.pipeline.step import Done, Step
 from pruning_bootcamp.pruning.pipeline_stages import PruningStage
-from pruning_bootcamp.runs import TEMPORARY_PREFIX, read_yaml, write_yaml
+from pruning_bootcamp.runs import atomic_path, read_yaml, write_yaml
+from pruning_bootcamp.runtime import peak_memory_mb
 from pruning_bootcamp.schema import coerce
 from pruning_bootcamp.training.hooks import Hook, StepState
 
@@ -154,10 +154,8 @@ class Board:
             write_yaml(self._path, asdict(self.status))
             return
         # progress only: a reader sees the old file or the new one, and nothing waits for the disk
-        temporary = self._path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{STATUS}")
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(BootcampError), atomic_path(self._path, durable=False) as temporary:
             temporary.write_text(yaml.safe_dump(asdict(self.status), sort_keys=False), encoding="utf-8")
-            os.replace(temporary, self._path)
 
 
 class Watch(Hook):
