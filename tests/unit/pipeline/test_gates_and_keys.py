@@ -186,6 +186,18 @@ def test_a_status_of_a_process_that_is_gone_is_interrupted(tmp_path: Path) -> No
     assert found.stage == "Pruning"
 
 
+def test_a_stage_that_only_reused_claims_no_memory_and_one_that_failed_says_its_own(tmp_path: Path) -> None:
+    """Found by reading: both said a peak of 0 MiB."""
+    steps = [Step("a", "A", PruningStage.PRUNING, None), Step("b", "B", PruningStage.EVALUATING, None)]
+    board = Board(tmp_path, "name", "command", steps)
+    board.reuse(steps[0], Done("k", tmp_path, {}, 1.0, 300.0))
+    board.begin(steps[1])
+    board.fail("no reason")
+    memory = {entry["from"]: entry["peak_memory_mb"] for entry in read_status(tmp_path).transitions}
+    assert (memory["Idle"], memory["Pruning"]) == (None, None)
+    assert memory["Evaluating"] > 10
+
+
 @pytest.mark.parametrize(
     "content",
     [
