@@ -6,6 +6,8 @@ from typing import Any
 
 from pruning_bootcamp.config.fields import GatesConfig
 
+_MOST_DIGITS = 9
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -68,8 +70,15 @@ def failed(verdicts: Sequence[Verdict]) -> Iterator[Verdict]:
 
 
 def _at_least(gate: str, limit: float, value: float, unit: str, where: str) -> Verdict:
-    return Verdict(gate, f">= {limit:g}", f"{value:.2f}{unit}", where, value >= limit)
+    return Verdict(gate, f">= {limit:g}", f"{_figure(value, limit, 2)}{unit}", where, value >= limit)
 
 
 def _at_most(gate: str, limit: float, value: float, unit: str, where: str, digits: int = 2) -> Verdict:
-    return Verdict(gate, f"<= {limit:g}", f"{value:.{digits}f}{unit}", where, value <= limit)
+    return Verdict(gate, f"<= {limit:g}", f"{_figure(value, limit, digits)}{unit}", where, value <= limit)
+
+
+def _figure(value: float, limit: float, digits: int) -> str:
+    """With digits enough to be told from the limit: nobody believes that 95.00 is not >= 95."""
+    while value != limit and digits < _MOST_DIGITS and f"{value:.{digits}f}" == f"{limit:.{digits}f}":
+        digits += 1
+    return f"{value:.{digits}f}"

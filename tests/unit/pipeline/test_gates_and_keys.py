@@ -38,6 +38,13 @@ def test_a_limit_itself_is_enough_and_a_hair_beyond_is_not() -> None:
     assert found == {"min_accuracy": False, "max_accuracy_drop": False, "min_flops_reduction_pct": False}
 
 
+def test_a_figure_that_just_misses_does_not_look_like_the_limit() -> None:
+    limits = GatesConfig(min_accuracy=90.0, max_accuracy_drop=1.5)
+    near, drop = gates.judge_accuracy(limits, {"accuracy": 89.9967, "accuracy_drop": 1.5}, "here")
+    assert (near.met, near.found) == (False, "89.997% accuracy")
+    assert (drop.met, drop.found) == (True, "1.50 points lost")
+
+
 def test_gates_that_are_not_set_say_nothing() -> None:
     none = GatesConfig(export_verified=False)
     assert not gates.judge_accuracy(none, FIGURES, "here")
