@@ -1,8 +1,10 @@
 """The parts of a pipeline that only decide: gates, keys, orders; and the lock and the status on their own."""
 
+import fcntl
 import os
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -155,6 +157,18 @@ def test_a_lock_is_exclusive_says_whose_it_is_and_leaves_nothing(tmp_path: Path)
     assert owner_of(tmp_path) is None
     with locked(tmp_path, "third"):
         pass
+
+
+def test_who_only_looks_whose_it_is_keeps_nobody_out(tmp_path: Path) -> None:
+    """`pipeline status` takes a shared lock for a moment."""
+    (tmp_path / NAME).touch()
+    with open(tmp_path / NAME) as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        timer = threading.Timer(0.05, lambda: fcntl.flock(looking, fcntl.LOCK_UN))
+        timer.start()
+        with locked(tmp_path, "run"):
+            assert owner_of(tmp_path) is not None
+        timer.join()
 
 
 def test_the_lock_of_a_killed_process_locks_nothing(tmp_path: Path) -> None:
