@@ -1,8 +1,11 @@
 """The steps around the compression: the dense network; evaluation, the one look at the test split, and export."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from pruning_bootcamp.checkpoints import dense_file_bytes
 from pruning_bootcamp.config import Config, as_dict
@@ -20,8 +23,8 @@ from pruning_bootcamp.runtime import choose_device, environment
 from pruning_bootcamp.stages import common
 from pruning_bootcamp.stages.export import export_network
 from pruning_bootcamp.stages.profile import pair_latency
-from pruning_bootcamp.tools.datasets import Split
-from pruning_bootcamp.tools.metrics import compare_metrics
+from pruning_bootcamp.tools.datasets import Split, eval_batches
+from pruning_bootcamp.tools.metrics import classification_metrics, compare_metrics
 from pruning_bootcamp.training.loop import fit
 
 EVALUATION, TEST, EXPORT = "evaluate", "test", "export"
@@ -147,6 +150,19 @@ def _export(desk: Desk) -> Figures:
     except GoalNotMet:
         shutil.rmtree(desk.folder)  # the files that did pass: where one does not, none ships
         raise
-    files = {name: {**file, "file": Path(file["file"]).name} for name, file in files.items()}
+    dense = desk.network("dense").model
+    files = {
+        name: {**file, "file": Path(file["file"]).name, **_lost(desk, dense, file)} for name, file in files.items()
+    }
     sizes = ", ".join(f"{name} {file['size_mb']:.3f} MB" for name, file in files.items())
-    return {"files": files, "dense_size_mb": dense_file_bytes(desk.network("dense").model) / 1e6, "summary": sizes}
+    return {"files": files, "dense_size_mb": dense_file_bytes(dense) / 1e6, "summary": sizes}
+
+
+def _lost(desk: Desk, dense: nn.Module, file: Mapping[str, Any]) -> Figures:
+    """What a file with numbers of its own loses against the dense network, on the images that it was judged by."""
+    if "accuracy" not in file:
+        return {}
+    look: dict[str, Any] = {"mean": desk.splits.mean, "std": desk.splits.std, "limit": file["agreement_images"]}
+    batches = eval_batches(desk.splits.val, batch_size=desk.cfg.data.batch_size, device="cpu", **look)
+    before = classification_metrics(dense, batches)["accuracy"]
+    return {"dense_accuracy": round(before, 4), "accuracy_drop": round(before - file["accuracy"], 4)}

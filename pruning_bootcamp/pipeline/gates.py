@@ -53,9 +53,11 @@ def judge_cost(gates: GatesConfig, figures: Mapping[str, Any], fall_backs: Seque
 
 
 def judge_files(gates: GatesConfig, files: Mapping[str, Mapping[str, Any]]) -> list[Verdict]:
-    """Size on disk and proof of every exported file."""
+    """Size on disk and proof of every exported file; accuracy of one that rounds: it is not quite the network."""
     found = []
     for name, file in files.items():
+        if "accuracy" in file:
+            found += judge_accuracy(gates, file, f"the {name} file on {file['agreement_images']} validation images")
         if gates.max_size_mb is not None:
             size = file["size_mb"]
             found.append(_at_most("max_size_mb", gates.max_size_mb, size, " MB", f"{name} on disk", digits=4))

@@ -68,7 +68,8 @@ def _proof(file: Mapping[str, Any]) -> str:
     if not file["verified"]:
         return "not verified"
     if file.get("agreement") is not None:
-        return f"same class on {100 * file['agreement']:.2f}% of {file['agreement_images']} validation images"
+        same = f"same class on {100 * file['agreement']:.2f}% of {file['agreement_images']} validation images"
+        return f"{same}, {file['accuracy']:.2f}% of them right (dense: {file['dense_accuracy']:.2f}%)"
     return f"largest difference {file['max_difference']:.1e}"
 
 

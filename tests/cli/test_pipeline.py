@@ -130,6 +130,23 @@ def test_a_file_that_is_too_big_is_not_left_lying_about(finished: Path, command:
     assert not list((finished / "big").rglob("*.safetensors"))
 
 
+def test_a_file_that_rounds_is_measured_and_judged_by_itself(finished: Path, command: Command) -> None:
+    rounding = (
+        "export.sparse_values=int8",
+        "export.verify=true",
+        "export.agreement=0.01",
+        "gates.max_accuracy_drop=99",
+    )
+    text = command(finished, *RUN[:4], "--save-dir", "rounds", *rounding)
+    assert "(the sparse file on 135 validation images)" in text
+    metrics = content(finished / "rounds" / "metrics.yaml")
+    file, network = metrics["files"]["sparse"], metrics["validation"]
+    assert file["agreement_images"] == network["images"] == 135
+    assert file["dense_accuracy"] == network["baseline_accuracy"]
+    assert file["accuracy_drop"] == pytest.approx(file["dense_accuracy"] - file["accuracy"], abs=1e-3)
+    assert f"{file['accuracy']:.2f}% of them right" in (finished / "rounds" / "export" / "model_card.md").read_text()
+
+
 def test_where_one_file_is_not_the_network_no_other_is_left_either(finished: Path, command: Command) -> None:
     arguments = ("export.format=sparse,onnx", "export.verify=true", "export.tolerance=1e-30")
     text = command(finished, *RUN[:4], "--save-dir", "differs", *arguments, expect=3)

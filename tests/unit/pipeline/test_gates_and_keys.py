@@ -64,6 +64,17 @@ def test_a_fall_back_latency_size_and_proof() -> None:
     assert [verdict.met for verdict in gates.judge_files(strict, files)] == [False, True, True, False]
 
 
+def test_a_file_that_rounds_is_judged_by_its_own_accuracy() -> None:
+    """Found by reading: an int8 file could lose 3 points more (export.agreement) than the gates allow."""
+    limits = GatesConfig(min_accuracy=90.0, max_accuracy_drop=1.5)
+    file = {"size_mb": 1.0, "verified": True, "agreement_images": 500, "accuracy": 89.0, "accuracy_drop": 1.0}
+    found = gates.judge_files(limits, {"int8": file, "onnx": {"size_mb": 1.0, "verified": True}})
+    verdicts = [(verdict.gate, verdict.met) for verdict in found]
+    assert verdicts[:2] == [("min_accuracy", False), ("max_accuracy_drop", True)]
+    assert verdicts[2:] == [("export_verified", True)] * 2
+    assert "the int8 file on 500 validation images" in str(found[0])
+
+
 def test_a_key_changes_with_settings_and_inputs_and_with_nothing_else() -> None:
     step = Step("a", "A", PruningStage.PRUNING, lambda desk: {}, {"sparsity": 0.5}, {"before": "dense"})
     key = key_of(step, {"before": "1"})
