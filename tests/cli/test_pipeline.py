@@ -52,6 +52,8 @@ def test_what_ships_is_there_with_a_card_that_names_its_hash(finished: Path) -> 
     card = (export / "model_card.md").read_text()
     file = export / "model_sparse.safetensors"
     assert hashlib.sha256(file.read_bytes()).hexdigest() in card
+    assert "in this order: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9." in card  # a score without its class is no use
+    assert "the network in PyTorch, its weights and activations in 8 bits" in card
     assert "not stated" in card  # a licence that nobody named is not made up
     metrics = content(finished / "run" / "metrics.yaml")
     assert metrics["status"] == "complete"
