@@ -267,6 +267,8 @@ def status(folder: Path, watch: bool = False) -> None:
         return
     found = read_status(folder)
     view.show(found)
+    if watch:
+        LOGGER.info("--watch: shown once, since this is no terminal")
     if found.state == "interrupted":
         LOGGER.info("Go on: pruning-bootcamp pipeline resume --save-dir %s", folder)
     elif (owner := owner_of(folder)) is not None:

@@ -120,6 +120,7 @@ def test_a_failed_gate_names_figure_and_limit_and_exports_nothing(finished: Path
     shown = command(finished, "pipeline", "status", "--save-dir", "gate")
     assert "failed" in shown
     assert "99.9" in shown
+    assert "--watch: shown once" in command(finished, "pipeline", "status", "--save-dir", "gate", "--watch")
     text = command(finished, *RUN[:4], "--save-dir", "gate")  # the gate gone, what was done counts
     assert done_in(text) == 2
     assert (folder / "export" / "model_card.md").exists()
@@ -255,6 +256,7 @@ def test_a_factory_of_ones_own_that_was_edited_is_trained_anew(tmp_path: Path, c
         (("gates.export_verified=true",), "can't be met with export.verify=false"),
         (("gates.min_acuracy=3",), "Did you mean 'min_accuracy'?"),
         (("prune.rewind=0it",), "does not rewind"),
+        (("prune.gradual=true", "recover.method=distill"), "prune.gradual: recover.method=distill would follow"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_any_work(
