@@ -165,7 +165,10 @@ def _work(cfg: Config, plan: Plan, machine: Machine, found: _Found) -> None:
             some = list(dict.fromkeys(every))  # each cycle says it again
             metrics["validation"], metrics["fall_backs"] = figures, some
             found.verdicts += gates.judge_accuracy(cfg.gates, figures, f"{figures['images']} validation images")
-            found.verdicts += gates.judge_cost(cfg.gates, figures, some)
+            costs = gates.judge_cost(cfg.gates, figures, some)
+            found.verdicts += costs
+            if any(verdict.gate == gates.LATENCY for verdict in gates.failed(costs)):
+                _remove(done.folder)  # the next run measures anew: a busy machine must not decide for good
         elif step.name == finishing.TEST:
             cost = {key: value for key, value in metrics["validation"].items() if key not in figures}
             cost.pop("val_accuracy", None)

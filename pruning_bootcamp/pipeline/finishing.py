@@ -125,6 +125,10 @@ def _evaluate(desk: Desk) -> Figures:
         timed = pair_latency(cfg, models, final.recipe, desk.device)
         for where, stats in ((baseline, timed["baseline"]), (figures, timed["pruned"])):
             where |= {"latency_ms": stats.median_ms, "throughput_fps": stats.throughput_fps}
+        way = timed["pruned"]
+        figures["latency_measured"] = (
+            f"medians of {way.n} passes, batch {way.batch_size}, {way.backend} on {way.device}, {way.threads} threads"
+        )
     compared = compare_metrics(baseline, figures)
     compared["accuracy_drop"] = round(compared["accuracy_drop"], 4)  # both are: no gate fails by a float's last digit
     summary = f"validation {after['accuracy']:.2f}%, dense {before['accuracy']:.2f}%"

@@ -6,6 +6,7 @@ from typing import Any
 
 from pruning_bootcamp.config.fields import GatesConfig
 
+LATENCY = "min_latency_reduction_pct"
 _MOST_DIGITS = 9
 
 
@@ -45,7 +46,7 @@ def judge_cost(gates: GatesConfig, figures: Mapping[str, Any], fall_backs: Seque
         )
     if gates.min_latency_reduction_pct is not None:
         value, limit = figures["latency_reduction_pct"], gates.min_latency_reduction_pct
-        found.append(_at_least("min_latency_reduction_pct", limit, value, "% less latency", "measured here"))
+        found.append(_at_least(LATENCY, limit, value, "% less latency", figures["latency_measured"]))
     if gates.no_fall_back:
         some = f"{len(fall_backs)} fall-backs, the first: {fall_backs[0]}" if fall_backs else "none"
         found.append(Verdict("no_fall_back", "none", some, "while pruning", not fall_backs))

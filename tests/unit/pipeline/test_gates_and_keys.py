@@ -25,7 +25,13 @@ from pruning_bootcamp.pruning.pipeline_stages import PruningStage
 from pruning_bootcamp.runs import write_yaml
 from pruning_bootcamp.stages.afterwards import fine_tune_settings
 
-FIGURES = {"accuracy": 90.0, "accuracy_drop": 1.5, "flops_reduction_pct": 50.0, "latency_reduction_pct": 20.0}
+FIGURES = {
+    "accuracy": 90.0,
+    "accuracy_drop": 1.5,
+    "flops_reduction_pct": 50.0,
+    "latency_reduction_pct": 20.0,
+    "latency_measured": "medians of 50 passes",
+}
 
 
 def met(verdicts: list[gates.Verdict]) -> dict[str, bool]:
