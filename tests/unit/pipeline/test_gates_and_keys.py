@@ -1,15 +1,19 @@
 """The parts of a pipeline that only decide: gates, keys, orders; and the lock and the status on their own."""
 
 import fcntl
+import io
 import os
 import subprocess
 import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
+from rich.live import Live
 
 from pruning_bootcamp.config import load
 from pruning_bootcamp.config.fields import GatesConfig
@@ -18,7 +22,7 @@ from pruning_bootcamp.locks import NAME, locked, owner_of
 from pruning_bootcamp.pipeline import gates, view
 from pruning_bootcamp.pipeline.commands import make_plan
 from pruning_bootcamp.pipeline.machine import RESULT, hashes_in, key_of, keys_of, read_result
-from pruning_bootcamp.pipeline.status import Board, read_status
+from pruning_bootcamp.pipeline.status import Board, Status, StepStatus, read_status
 from pruning_bootcamp.pipeline.step import Done, Step
 from pruning_bootcamp.pipeline.training import quantizing
 from pruning_bootcamp.pruning.pipeline_stages import PruningStage
@@ -260,6 +264,20 @@ def test_words_in_a_status_are_words_and_no_markup(tmp_path: Path, capsys: pytes
         view.show(read_status(tmp_path))
     shown = capsys.readouterr().out
     assert all(word in shown for word in ("[/b] t", "[/c]", "[/d]", "[/e]"))
+
+
+@pytest.mark.parametrize("running", [0, 17, 39])
+def test_the_running_step_is_in_sight_however_low_the_terminal(running: int) -> None:
+    """Found by trying: the lower end of a long pipeline was cut off, and what runs with it."""
+    states: list[Any] = ["done"] * running + ["running"] + ["waiting"] * (39 - running)
+    steps = [StepStatus(f"s{n}", f"Step {n}.", "Pruning", state=state) for n, state in enumerate(states)]
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, height=24)
+    with Live(view.render(Status("n", "c", steps=steps), 24), console=console, auto_refresh=False) as live:
+        live.refresh()
+        text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert f"Step {running}." in text
+    assert "Complete" in text
+    assert "31 more" in text or ("more above" in text and "more below" in text)
 
 
 def test_figures_are_the_same_read_or_made() -> None:
