@@ -21,6 +21,8 @@ _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 _TAKEN = (errno.EAGAIN, errno.EACCES)
 _NO_LOCKS = (errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS, errno.EINVAL)
 
+_LOOK = 0.2  # seconds
+
 
 @dataclass(frozen=True)
 class Owner:
@@ -65,6 +67,7 @@ def locked(folder: Path, command: str) -> Iterator[None]:
 
 
 def _take(path: Path, folder: Path) -> int:
+    begun = time.monotonic()
     while True:
         descriptor = os.open(path, _FLAGS, 0o644)
         try:
@@ -76,6 +79,9 @@ def _take(path: Path, folder: Path) -> int:
             os.close(descriptor)
             if error.errno not in _TAKEN:
                 raise
+            if time.monotonic() - begun < _LOOK:  # perhaps somebody only looked whose it is, which takes no time
+                time.sleep(_LOOK / 10)
+                continue
             raise BootcampError(
                 f"{folder}: is in use by {_read(path) or 'another process'}. Wait until it ends, or choose another "
                 "folder with --save-dir DIR."

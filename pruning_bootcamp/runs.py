@@ -73,12 +73,13 @@ def disk_error(error: OSError, path: Path, elsewhere: str = "--save-dir DIR") ->
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path | str) -> Iterator[Path]:
+def atomic_path(path: Path | str, durable: bool = True) -> Iterator[Path]:
     """A temporary path beside `path` to write to; renamed to `path` when the block ends well, removed when it does not.
 
     A reader sees the old file or the whole new one, whenever the process is killed. A failing disk is a BootcampError.
     The temporary file exists, empty and ours, before the block opens it: a link planted under its name is not followed.
-    A link under the name of `path` itself is replaced by the file.
+    A link under the name of `path` itself is replaced by the file. Without `durable` nothing waits for the disk, and a
+    power cut may lose the file.
     """
     path = Path(path)
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
@@ -88,9 +89,10 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
             temporary.unlink()
         mode = _create(temporary)
         yield temporary
-        _settle(temporary, mode)
+        _settle(temporary, mode, durable)
         os.replace(temporary, path)
-        _fsync_folder(path.parent)
+        if durable:
+            _fsync_folder(path.parent)
     except OSError as error:
         raise disk_error(error, path) from error
     finally:
@@ -120,13 +122,14 @@ def _create(temporary: Path) -> int:
         os.close(descriptor)
 
 
-def _settle(temporary: Path, mode: int) -> None:
+def _settle(temporary: Path, mode: int, durable: bool) -> None:
     """What was written is a file, not a link, with these permissions; and it reaches the disk."""
     descriptor = os.open(temporary, os.O_RDONLY | os.O_NOFOLLOW)
     try:
         if stat.S_IMODE(os.fstat(descriptor).st_mode) != mode:  # safetensors puts a file of its own in our file's place
             os.fchmod(descriptor, mode)
-        os.fsync(descriptor)
+        if durable:
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
@@ -256,6 +259,13 @@ def open_run(
         comment = f"{command} -c {folder / CONFIG}\nfingerprint: {fingerprint}"
         write_yaml(run.path(CONFIG), config, comment)
     return run
+
+
+def command_in(folder: Path) -> str | None:
+    """The command that began the run in the folder, as its config's first line says; None where that says none."""
+    with open(folder / CONFIG, encoding="utf-8", errors="replace") as stream:
+        found = re.match(r"# pruning-bootcamp ([a-z -]+?) -c ", stream.readline(1000))
+    return found[1] if found else None
 
 
 def _fingerprint_in(folder: Path) -> str | None:

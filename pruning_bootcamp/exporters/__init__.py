@@ -1,7 +1,7 @@
 """Deployment files: written beside their place, checked against the network, and only then put there."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ __all__ = ["EXPORTERS", "ExportReport", "Runner", "deployable_copy", "export_mod
 class ExportReport:
     """One written file. Differences are against the network, None when it was not verified (see verify.Difference).
 
-    `agreement` is the share of `images` real images with the same top-1 class, for a format that is judged by it.
+    `agreement` is the share of `images` real images with the same top-1 class, for a format that is judged by it, and
+    `chosen` the file's class for each of them.
     `dense_mb` is a file of the plain float32 weights, for a format that is there to be smaller. `warning` says when the
     verification passed and proves little.
     """
@@ -39,6 +40,7 @@ class ExportReport:
     agreement: float | None = None
     images: int | None = None
     dense_mb: float | None = None
+    chosen: tuple[int, ...] | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
         facts = EXPORTERS[self.format].facts
@@ -134,6 +136,7 @@ def export_model(
         agreement=difference.agreement if difference else None,
         images=difference.images if difference else None,
         dense_mb=dense_file_bytes(shipped) / 1e6 if entry.facts.get("compact") else None,
+        chosen=difference.chosen if difference else None,
     )
 
 

@@ -35,7 +35,7 @@ class Difference:
 
     `largest_output` is the network's: where it is tiny (an untrained network), this proves little. `agreement` is the
     share of `images` real images for which both have the same largest output, where that was asked; the network chooses
-    `classes` different ones.
+    `classes` different ones, the file `chosen` for each of the images.
     """
 
     absolute: float
@@ -44,6 +44,7 @@ class Difference:
     agreement: float | None = None
     images: int | None = None
     classes: int | None = None
+    chosen: tuple[int, ...] | None = None
 
     @staticmethod
     def largest(differences: Iterable["Difference"]) -> "Difference":
@@ -55,6 +56,7 @@ class Difference:
             min((one.agreement for one in found if one.agreement is not None), default=None),
             found[0].images,
             found[0].classes,
+            found[0].chosen,
         )
 
 
@@ -183,4 +185,5 @@ def _agreeing(
         size = len(outputs[name])
         if not np.array_equal(outputs[name].argmax(axis=1), chosen[np.arange(size) % len(chosen)]):
             raise GoalNotMet(f"the file chooses other classes for a {name}{where} than for the same images in others")
-    return replace(found, agreement=share, images=len(network), classes=len(np.unique(right)))
+    classes = len(np.unique(right))
+    return replace(found, agreement=share, images=len(network), classes=classes, chosen=tuple(chosen.tolist()))

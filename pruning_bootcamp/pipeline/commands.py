@@ -1,5 +1,6 @@
 """pipeline run, resume and status: a config in, a verified network, its report and its card out."""
 
+import os
 import shutil
 import sys
 import time
@@ -12,6 +13,7 @@ import torch
 
 from pruning_bootcamp.config import Config, as_dict, fingerprint
 from pruning_bootcamp.errors import BootcampError, GoalNotMet
+from pruning_bootcamp.exporters import EXPORTERS
 from pruning_bootcamp.locks import command_line, locked, owner_of
 from pruning_bootcamp.logs import LOGGER, also_to_file
 from pruning_bootcamp.pipeline import finishing, gates, report, view
@@ -21,9 +23,20 @@ from pruning_bootcamp.pipeline.machine import STAGES, Machine, keys_of
 from pruning_bootcamp.pipeline.plan import Plan
 from pruning_bootcamp.pipeline.status import STATUS, Board, Watch, read_status
 from pruning_bootcamp.pipeline.step import NETWORK, Desk, Done, Step, check_unique
-from pruning_bootcamp.runs import CONFIG, METRICS, Run, atomic_path, open_run, siblings, write_text, write_yaml
+from pruning_bootcamp.runs import (
+    CONFIG,
+    METRICS,
+    Run,
+    atomic_path,
+    command_in,
+    open_run,
+    siblings,
+    write_text,
+    write_yaml,
+)
 from pruning_bootcamp.runtime import environment
 from pruning_bootcamp.stages import common
+from pruning_bootcamp.stages.export import formats_in
 from pruning_bootcamp.tools.datasets import Splits
 
 COMMAND = "pipeline run"
@@ -59,7 +72,8 @@ def run(cfg: Config, resume: bool | None = None) -> dict[str, Any]:
     }
     print_ = fingerprint(COMMAND, parts)
     with locked(folder, command_line()):
-        known = Run(folder, COMMAND, print_, _OUTPUTS)
+        _check_folder(cfg, folder)
+        known = Run(folder, COMMAND, print_, (*_OUTPUTS, *_exports(cfg)))
         done = None if resume is False else known.finished()
         if done is not None:
             LOGGER.info("%s is already finished (same config, same inputs); --no-resume does it again", folder)
@@ -74,6 +88,26 @@ def run(cfg: Config, resume: bool | None = None) -> dict[str, Any]:
 
 def folder_of(cfg: Config) -> Path:
     return Path(cfg.save_dir) if cfg.save_dir else common.RESULTS / "pipeline" / cfg.name
+
+
+def _check_folder(cfg: Config, folder: Path) -> None:
+    """Nothing that the run moves aside, or removes to write it anew, is somebody else's or its own beginning."""
+    elsewhere = "Choose another folder with --save-dir DIR."
+    if cfg.checkpoint is not None:
+        path, places = Path(cfg.checkpoint).resolve(), (folder / EXPORTS, folder / STAGES)
+        if path.parent == folder.resolve() or any(path.is_relative_to(place.resolve()) for place in places):
+            raise BootcampError(f"--save-dir: {folder} holds the checkpoint to start from. {elsewhere}")
+    is_run = (folder / CONFIG).exists() or (folder / METRICS).exists()
+    if not is_run and os.path.lexists(folder / EXPORTS):
+        raise BootcampError(
+            f"--save-dir: {folder} holds an '{EXPORTS}' that no run of ours wrote, and a pipeline puts its files "
+            f"there. {elsewhere}"
+        )
+
+
+def _exports(cfg: Config) -> list[str]:
+    """The files that ship."""
+    return [f"{EXPORTS}/model{EXPORTERS[name].facts['suffix']}" for name in formats_in(cfg.export.format)]
 
 
 def _remove(path: Path) -> None:
@@ -127,10 +161,14 @@ def _work(cfg: Config, plan: Plan, machine: Machine, found: _Found) -> None:
             continue
         metrics, figures = found.metrics, done.figures
         if step.name == finishing.EVALUATION:
-            some = [text for known in machine.done.values() for text in known.figures.get("fall_backs", [])]
+            every = (text for known in machine.done.values() for text in known.figures.get("fall_backs", []))
+            some = list(dict.fromkeys(every))  # each cycle says it again
             metrics["validation"], metrics["fall_backs"] = figures, some
             found.verdicts += gates.judge_accuracy(cfg.gates, figures, f"{figures['images']} validation images")
-            found.verdicts += gates.judge_cost(cfg.gates, figures, some)
+            costs = gates.judge_cost(cfg.gates, figures, some)
+            found.verdicts += costs
+            if any(verdict.gate == gates.LATENCY for verdict in gates.failed(costs)):
+                _remove(done.folder)  # the next run measures anew: a busy machine must not decide for good
         elif step.name == finishing.TEST:
             cost = {key: value for key, value in metrics["validation"].items() if key not in figures}
             cost.pop("val_accuracy", None)
@@ -216,6 +254,10 @@ def resume(folder: Path, load: Any) -> dict[str, Any]:
     """Go on with what `run` began in the folder; `load(path, options)` gives the checked config."""
     if not (folder / CONFIG).exists():
         raise BootcampError(f"--save-dir: {folder} holds no pipeline to go on with. {siblings(folder / CONFIG)}")
+    if (command := command_in(folder)) not in (None, COMMAND):
+        raise BootcampError(
+            f"--save-dir: {folder} holds a run of `{command}`, not a pipeline. Name a pipeline's folder."
+        )
     return run(load(folder / CONFIG, {"save_dir": str(folder)}))
 
 
@@ -228,6 +270,8 @@ def status(folder: Path, watch: bool = False) -> None:
         return
     found = read_status(folder)
     view.show(found)
+    if watch:
+        LOGGER.info("--watch: shown once, since this is no terminal")
     if found.state == "interrupted":
         LOGGER.info("Go on: pruning-bootcamp pipeline resume --save-dir %s", folder)
     elif (owner := owner_of(folder)) is not None:

@@ -1,23 +1,30 @@
 """The steps around the compression: the dense network; evaluation, the one look at the test split, and export."""
 
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from pruning_bootcamp.checkpoints import dense_file_bytes
-from pruning_bootcamp.config import as_dict
+from pruning_bootcamp.config import Config, as_dict
+from pruning_bootcamp.errors import GoalNotMet
 from pruning_bootcamp.evaluation import cost_of, evaluate_on, say_disagreement
 from pruning_bootcamp.exporters import deployable_copy
 from pruning_bootcamp.logs import LOGGER
-from pruning_bootcamp.models import build_model
+from pruning_bootcamp.models import build_model, factory_file, is_factory
 from pruning_bootcamp.pipeline.plan import Plan, section
 from pruning_bootcamp.pipeline.step import Desk, Figures, Network, Step
 from pruning_bootcamp.pipeline.training import as_shipped
 from pruning_bootcamp.pruning.pipeline_stages import PruningStage
+from pruning_bootcamp.runs import content_hash
+from pruning_bootcamp.runtime import choose_device, environment
 from pruning_bootcamp.stages import common
 from pruning_bootcamp.stages.export import export_network
 from pruning_bootcamp.stages.profile import pair_latency
-from pruning_bootcamp.tools.datasets import Split
-from pruning_bootcamp.tools.metrics import compare_metrics
+from pruning_bootcamp.tools.datasets import Split, eval_batches
+from pruning_bootcamp.tools.metrics import classification_metrics, compare_metrics
 from pruning_bootcamp.training.loop import fit
 
 EVALUATION, TEST, EXPORT = "evaluate", "test", "export"
@@ -28,6 +35,8 @@ def add_dense(plan: Plan, checkpoint: str | None) -> None:
     cfg = plan.cfg
     base: dict[str, Any] = {"seed": cfg.seed, "data": as_dict(cfg)["data"], "model": as_dict(cfg)["model"]}
     base["data"].pop("batch_size")
+    if is_factory(cfg.model.name):
+        base["factory"] = content_hash(factory_file(cfg.model.name))
     if checkpoint is None:
         settings, title, work = base | section(cfg, "train"), "Training the dense network", _train
     else:
@@ -38,7 +47,7 @@ def add_dense(plan: Plan, checkpoint: str | None) -> None:
 def add_evaluation(plan: Plan) -> None:
     """Judged on the validation images; then the test images, once."""
     cfg = plan.cfg
-    latency = as_dict(cfg)["profile"] if cfg.gates.min_latency_reduction_pct is not None else None
+    latency = as_dict(cfg)["profile"] | _machine(cfg) if cfg.gates.min_latency_reduction_pct is not None else None
     roles = {"dense": plan.dense, "before": plan.last}
     stage = PruningStage.EVALUATING
     for name, title, work in (
@@ -47,6 +56,12 @@ def add_evaluation(plan: Plan) -> None:
     ):
         settings = {"latency": latency} if name == EVALUATION else {}
         plan.steps.append(Step(name, title, stage, work, settings, roles))
+
+
+def _machine(cfg: Config) -> dict[str, Any]:
+    """What a latency depends on beside the networks: measured elsewhere, it says nothing about here."""
+    here = environment(choose_device(cfg.device)[0])
+    return {"device": here["device"], "threads": here["threads"] if cfg.threads is None else cfg.threads}
 
 
 def add_export(plan: Plan) -> None:
@@ -110,6 +125,10 @@ def _evaluate(desk: Desk) -> Figures:
         timed = pair_latency(cfg, models, final.recipe, desk.device)
         for where, stats in ((baseline, timed["baseline"]), (figures, timed["pruned"])):
             where |= {"latency_ms": stats.median_ms, "throughput_fps": stats.throughput_fps}
+        way = timed["pruned"]
+        figures["latency_measured"] = (
+            f"medians of {way.n} passes, batch {way.batch_size}, {way.backend} on {way.device}, {way.threads} threads"
+        )
     compared = compare_metrics(baseline, figures)
     compared["accuracy_drop"] = round(compared["accuracy_drop"], 4)  # both are: no gate fails by a float's last digit
     summary = f"validation {after['accuracy']:.2f}%, dense {before['accuracy']:.2f}%"
@@ -130,7 +149,24 @@ def _test(desk: Desk) -> Figures:
 
 def _export(desk: Desk) -> Figures:
     final = desk.network()
-    files = export_network(desk.cfg, final.model, final.recipe, final.masks, desk.folder, desk.splits)
-    files = {name: {**file, "file": Path(file["file"]).name} for name, file in files.items()}
+    try:
+        files = export_network(desk.cfg, final.model, final.recipe, final.masks, desk.folder, desk.splits)
+    except GoalNotMet:
+        shutil.rmtree(desk.folder)  # the files that did pass: where one does not, none ships
+        raise
+    dense = desk.network("dense").model
+    files = {
+        name: {**file, "file": Path(file["file"]).name, **_lost(desk, dense, file)} for name, file in files.items()
+    }
     sizes = ", ".join(f"{name} {file['size_mb']:.3f} MB" for name, file in files.items())
-    return {"files": files, "dense_size_mb": dense_file_bytes(desk.network("dense").model) / 1e6, "summary": sizes}
+    return {"files": files, "dense_size_mb": dense_file_bytes(dense) / 1e6, "summary": sizes}
+
+
+def _lost(desk: Desk, dense: nn.Module, file: Mapping[str, Any]) -> Figures:
+    """What a file with numbers of its own loses against the dense network, on the images that it was judged by."""
+    if "accuracy" not in file:
+        return {}
+    look: dict[str, Any] = {"mean": desk.splits.mean, "std": desk.splits.std, "limit": file["agreement_images"]}
+    batches = eval_batches(desk.splits.val, batch_size=desk.cfg.data.batch_size, device="cpu", **look)
+    before = classification_metrics(dense, batches)["accuracy"]
+    return {"dense_accuracy": round(before, 4), "accuracy_drop": round(before - file["accuracy"], 4)}

@@ -6,6 +6,9 @@ from typing import Any
 
 from pruning_bootcamp.config.fields import GatesConfig
 
+LATENCY = "min_latency_reduction_pct"
+_MOST_DIGITS = 9
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -43,7 +46,7 @@ def judge_cost(gates: GatesConfig, figures: Mapping[str, Any], fall_backs: Seque
         )
     if gates.min_latency_reduction_pct is not None:
         value, limit = figures["latency_reduction_pct"], gates.min_latency_reduction_pct
-        found.append(_at_least("min_latency_reduction_pct", limit, value, "% less latency", "measured here"))
+        found.append(_at_least(LATENCY, limit, value, "% less latency", figures["latency_measured"]))
     if gates.no_fall_back:
         some = f"{len(fall_backs)} fall-backs, the first: {fall_backs[0]}" if fall_backs else "none"
         found.append(Verdict("no_fall_back", "none", some, "while pruning", not fall_backs))
@@ -51,9 +54,11 @@ def judge_cost(gates: GatesConfig, figures: Mapping[str, Any], fall_backs: Seque
 
 
 def judge_files(gates: GatesConfig, files: Mapping[str, Mapping[str, Any]]) -> list[Verdict]:
-    """Size on disk and proof of every exported file."""
+    """Size on disk and proof of every exported file; accuracy of one that rounds: it is not quite the network."""
     found = []
     for name, file in files.items():
+        if "accuracy" in file:
+            found += judge_accuracy(gates, file, f"the {name} file on {file['agreement_images']} validation images")
         if gates.max_size_mb is not None:
             size = file["size_mb"]
             found.append(_at_most("max_size_mb", gates.max_size_mb, size, " MB", f"{name} on disk", digits=4))
@@ -68,8 +73,15 @@ def failed(verdicts: Sequence[Verdict]) -> Iterator[Verdict]:
 
 
 def _at_least(gate: str, limit: float, value: float, unit: str, where: str) -> Verdict:
-    return Verdict(gate, f">= {limit:g}", f"{value:.2f}{unit}", where, value >= limit)
+    return Verdict(gate, f">= {limit:g}", f"{_figure(value, limit, 2)}{unit}", where, value >= limit)
 
 
 def _at_most(gate: str, limit: float, value: float, unit: str, where: str, digits: int = 2) -> Verdict:
-    return Verdict(gate, f"<= {limit:g}", f"{value:.{digits}f}{unit}", where, value <= limit)
+    return Verdict(gate, f"<= {limit:g}", f"{_figure(value, limit, digits)}{unit}", where, value <= limit)
+
+
+def _figure(value: float, limit: float, digits: int) -> str:
+    """With digits enough to be told from the limit: nobody believes that 95.00 is not >= 95."""
+    while value != limit and digits < _MOST_DIGITS and f"{value:.{digits}f}" == f"{limit:.{digits}f}":
+        digits += 1
+    return f"{value:.{digits}f}"

@@ -12,14 +12,14 @@ from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.pipeline.status import Board
 from pruning_bootcamp.pipeline.step import Desk, Done, Figures, Step
-from pruning_bootcamp.runs import read_yaml, remove_leftovers, write_yaml
+from pruning_bootcamp.runs import content_hash, read_yaml, remove_leftovers, write_yaml
 from pruning_bootcamp.runtime import peak_memory_mb, restart_peak_memory, seed_everything
 from pruning_bootcamp.training.state import NAME as TRAINING_STATE
 
 RESULT = "result.yaml"
 STAGES = "stages"
 # Raised when what a step keeps, or how it works, changes so much that earlier results mean something else.
-_VERSION = 1
+_VERSION = 2
 _CURVES = "logs"
 
 
@@ -62,7 +62,7 @@ class Machine:
         figures = step.work(self.desk(step, folder, key, inputs))
         seconds, memory = round(time.perf_counter() - begun, 2), round(peak_memory_mb(), 1)
         (folder / TRAINING_STATE).unlink(missing_ok=True)
-        content = {"key": key, "step": step.name, "figures": plain(figures), "files": sizes_in(folder)}
+        content = {"key": key, "step": step.name, "figures": plain(figures), "files": hashes_in(folder)}
         write_yaml(folder / RESULT, {**content, "seconds": seconds, "peak_memory_mb": memory})
         found = read_result(folder, key)  # as a later run will: figures are the same bits, read or made
         assert found is not None, folder
@@ -85,12 +85,12 @@ def keys_of(steps: Sequence[Step]) -> dict[str, str]:
 
 
 def read_result(folder: Path, key: str) -> Done | None:
-    """A finished step's result; None when it is not finished, another one's, or a file of it is gone or cut short."""
+    """A finished step's result; None when it is not finished, another one's, or a file of it is gone or changed."""
     if not (folder / RESULT).exists():
         return None
     try:
         content = read_yaml(folder / RESULT)
-        whole = content["key"] == key and content["files"] == sizes_in(folder)
+        whole = content["key"] == key and content["files"] == hashes_in(folder)
         if whole:
             return Done(key, folder, content["figures"], float(content["seconds"]), float(content["peak_memory_mb"]))
     except (BootcampError, KeyError, TypeError, ValueError):
@@ -99,10 +99,10 @@ def read_result(folder: Path, key: str) -> Done | None:
     return None
 
 
-def sizes_in(folder: Path) -> dict[str, int]:
-    """File -> bytes, of what a step keeps; curves for TensorBoard are not a result."""
+def hashes_in(folder: Path) -> dict[str, str]:
+    """File -> hash of its content, of what a step keeps; curves for TensorBoard are not a result."""
     return {
-        path.relative_to(folder).as_posix(): path.stat().st_size
+        path.relative_to(folder).as_posix(): content_hash(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file()
         and path.name not in (RESULT, TRAINING_STATE)

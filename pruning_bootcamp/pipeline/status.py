@@ -1,7 +1,6 @@
 """Where a pipeline stands: kept in status.yaml at every change, so that another terminal can see it."""
 
 import contextlib
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,7 +14,8 @@ from pruning_bootcamp.locks import owner_of
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.pipeline.step import Done, Step
 from pruning_bootcamp.pruning.pipeline_stages import PruningStage
-from pruning_bootcamp.runs import TEMPORARY_PREFIX, read_yaml, write_yaml
+from pruning_bootcamp.runs import atomic_path, read_yaml, write_yaml
+from pruning_bootcamp.runtime import peak_memory_mb
 from pruning_bootcamp.schema import coerce
 from pruning_bootcamp.training.hooks import Hook, StepState
 
@@ -57,7 +57,7 @@ class Status:
     updated: float = 0.0
     steps: list[StepStatus] = field(default_factory=list)
     transitions: list[dict[str, Any]] = field(default_factory=list)
-    """{"time", "from", "to", "seconds" in the stage that ended, "peak_memory_mb"}"""
+    """{"time", "from", "to", "seconds" in the stage that ended, "peak_memory_mb" (None: nothing was worked on)}"""
 
 
 class Board:
@@ -68,7 +68,8 @@ class Board:
         now = time.time()
         lines = [StepStatus(step.name, step.title, step.stage and step.stage.display_name) for step in steps]
         self.status = Status(name, command, begun=now, updated=now, steps=lines)
-        self._stage_begun, self._stage_memory = now, 0.0
+        self._stage_begun = now
+        self._stage_memory: float | None = None  # nothing was measured in it yet
         self._written = 0.0
         self._write()
 
@@ -107,7 +108,7 @@ class Board:
         line = self.line(step)
         line.state, line.seconds, line.peak_memory_mb, line.begun = "done", done.seconds, done.peak_memory_mb, None
         line.text = str(done.figures.get("summary", ""))
-        self._stage_memory = max(self._stage_memory, done.peak_memory_mb)
+        self._stage_memory = max(self._stage_memory or 0.0, done.peak_memory_mb)
         LOGGER.info("%s: took %.1f s, peak memory %.0f MiB", step.title, done.seconds, done.peak_memory_mb)
         self._write()
 
@@ -121,6 +122,8 @@ class Board:
         for line in self.status.steps:
             if line.state == "running":
                 line.state, line.begun = ("interrupted" if interrupted else "failed"), None
+                line.peak_memory_mb = round(peak_memory_mb(), 1)
+                self._stage_memory = max(self._stage_memory or 0.0, line.peak_memory_mb)
         if not interrupted:
             self._to(PruningStage.FAILED)
         self.status.state, self.status.reason = ("interrupted" if interrupted else "failed"), reason
@@ -130,23 +133,19 @@ class Board:
     def _to(self, stage: PruningStage | None) -> None:
         if stage is None or stage.display_name == self.status.stage:
             return
-        now = time.time()
+        now, memory = time.time(), self._stage_memory
+        seconds = round(now - self._stage_begun, 2)
         transition = {
             "time": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now)),
             "from": self.status.stage,
             "to": stage.display_name,
-            "seconds": round(now - self._stage_begun, 2),
-            "peak_memory_mb": round(self._stage_memory, 1),
+            "seconds": seconds,
+            "peak_memory_mb": memory,
         }
         self.status.transitions.append(transition)
-        LOGGER.info(
-            "Stage: %s -> %s (after %.1f s, peak memory %.0f MiB)",
-            transition["from"],
-            transition["to"],
-            transition["seconds"],
-            transition["peak_memory_mb"],
-        )
-        self.status.stage, self._stage_begun, self._stage_memory = stage.display_name, now, 0.0
+        about = "nothing was worked on" if memory is None else f"peak memory {memory:.0f} MiB"
+        LOGGER.info("Stage: %s -> %s (after %.1f s, %s)", self.status.stage, stage.display_name, seconds, about)
+        self.status.stage, self._stage_begun, self._stage_memory = stage.display_name, now, None
 
     def _write(self, lightly: bool = False) -> None:
         self._written = self.status.updated = time.time()
@@ -154,10 +153,8 @@ class Board:
             write_yaml(self._path, asdict(self.status))
             return
         # progress only: a reader sees the old file or the new one, and nothing waits for the disk
-        temporary = self._path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{STATUS}")
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(BootcampError), atomic_path(self._path, durable=False) as temporary:
             temporary.write_text(yaml.safe_dump(asdict(self.status), sort_keys=False), encoding="utf-8")
-            os.replace(temporary, self._path)
 
 
 class Watch(Hook):

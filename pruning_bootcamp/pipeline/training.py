@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from torch import nn
 
 from pruning_bootcamp.config import Config
+from pruning_bootcamp.config.fields import FineTuneConfig
 from pruning_bootcamp.pipeline.step import Desk, Figures, Network
 from pruning_bootcamp.training.hooks import Hook
 from pruning_bootcamp.training.quantize import quantization_aware, quantized_evaluation, round_weights
@@ -48,8 +49,8 @@ def as_shipped(network: Network) -> Iterator[nn.Module]:
 def quantizing(cfg: Config) -> Config:
     """The config whose fine-tuning is what `quantize` says; what that leaves out is as in `train`."""
     cfg = copy.deepcopy(cfg)
-    q, f = cfg.quantize, cfg.fine_tune
-    f.epochs, f.distill, f.features, f.warmup, f.schedule, f.augment = q.epochs, q.distill, 0.0, "0ep", None, None
-    f.lr = q.lr if q.lr is not None else cfg.train.lr / 100
+    q = cfg.quantize
+    lr = q.lr if q.lr is not None else cfg.train.lr / 100
+    cfg.fine_tune = FineTuneConfig(epochs=q.epochs, distill=q.distill, lr=lr)  # nothing of `fine_tune` reaches it
     cfg.train.ema = None  # an average of weights is not on the grid that they were trained for
     return cfg

@@ -3,8 +3,7 @@
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -35,7 +34,7 @@ def live(board: Board) -> Iterator[None]:
     if not console.is_terminal:
         yield
         return
-    with Live(get_renderable=partial(render, board.status), console=console, refresh_per_second=4):
+    with Live(get_renderable=lambda: render(board.status, console.height), console=console, refresh_per_second=4):
         yield
 
 
@@ -49,16 +48,17 @@ def show(status: Status) -> None:
 
 def follow(read: Callable[[], Status]) -> None:
     """The view, read anew every half second, until the pipeline ends or Ctrl-C."""
-    found = read()
-    with Live(render(found), console=Console(), auto_refresh=False) as shown, contextlib.suppress(KeyboardInterrupt):
+    found, console = read(), Console()
+    first = render(found, console.height)
+    with Live(first, console=console, auto_refresh=False) as shown, contextlib.suppress(KeyboardInterrupt):
         while found.state == "running":
             time.sleep(0.5)
             found = read()
-            shown.update(render(found), refresh=True)
+            shown.update(render(found, console.height), refresh=True)
 
 
-def render(status: Status) -> RenderableType:
-    """The whole view."""
+def render(status: Status, height: int | None = None) -> RenderableType:
+    """The whole view; while it runs in a terminal of `height` lines, the steps around the running one."""
     now = time.time() if status.state == "running" else status.updated
     table = Table(box=None, padding=(0, 1), expand=False)
     table.add_column("")
@@ -68,7 +68,9 @@ def render(status: Status) -> RenderableType:
     table.add_column("memory", justify="right", no_wrap=True)
     table.add_column("", ratio=2)
     shown = ""
-    for line in status.steps:
+    steps = range(len(status.steps)) if height is None or status.state != "running" else _around(status.steps, height)
+    _left_out(table, steps.start, "above")
+    for line in status.steps[steps.start : steps.stop]:
         stage = line.stage or "Dense network"
         table.add_row(
             MARKS[line.state],
@@ -79,6 +81,7 @@ def render(status: Status) -> RenderableType:
             _what(line, now),
         )
         shown = stage
+    _left_out(table, len(status.steps) - steps.stop, "below")
     ending = PruningStage.COMPLETE if status.state != "failed" else PruningStage.FAILED
     over = status.state in ("complete", "failed")
     mark = MARKS["waiting"] if not over else MARKS["done" if status.state == "complete" else "failed"]
@@ -90,6 +93,20 @@ def render(status: Status) -> RenderableType:
     if status.reason:
         parts.append(Text(status.reason, style=_STATES[status.state]))
     return Group(*parts)
+
+
+def _around(lines: Sequence[StepStatus], height: int) -> range:
+    """The lines to show: all where they fit, each of them perhaps wrapped; else those around the one that runs."""
+    room = min(max((height - 6) // 2, 3), len(lines))
+    begun = [number for number, line in enumerate(lines) if line.state != "waiting"]
+    middle = begun[-1] if begun else 0
+    start = min(max(middle - room // 2, 0), len(lines) - room)
+    return range(start, start + room)
+
+
+def _left_out(table: Table, count: int, where: str) -> None:
+    if count:
+        table.add_row("", "", Text(f"... {count} more {where}", style="dim"), "", "", "")
 
 
 def _short_title(line: StepStatus) -> str:

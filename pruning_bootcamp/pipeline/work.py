@@ -9,7 +9,7 @@ from pruning_bootcamp.pipeline.step import Desk, Figures, Network
 from pruning_bootcamp.pipeline.training import as_shipped, quantizing, train_network
 from pruning_bootcamp.pruning.scores import score_stats
 from pruning_bootcamp.pruning.structured import cut_channels, score_channels
-from pruning_bootcamp.pruning.unstructured import UnstructuredPruning, UnstructuredResult
+from pruning_bootcamp.pruning.unstructured import UnstructuredPruning
 from pruning_bootcamp.runs import Run
 from pruning_bootcamp.stages import afterwards, common, structured, unstructured
 from pruning_bootcamp.tools.metrics import compute_sparsity
@@ -62,15 +62,10 @@ def prune(desk: Desk, sparsity: float | None) -> Figures:
     return {
         "sparsity": round(result.sparsity, 6),
         "layers": {layer.name: round(layer.sparsity, 6) for layer in result.layers},
-        "fall_backs": fall_backs(result),
+        "fall_backs": result.fall_backs,
         **recovered,
         **_judged(desk, network, f"{100 * result.sparsity:.2f}% zeros"),
     }
-
-
-def fall_backs(result: UnstructuredResult) -> list[str]:
-    """What was done otherwise than asked: layers that the pattern skipped, damping that had to be raised."""
-    return [f"{name}: skipped, {reason}" for name, reason in result.skipped.items()] + list(result.notes)
 
 
 def prune_gradually(desk: Desk) -> Figures:
@@ -81,7 +76,7 @@ def prune_gradually(desk: Desk) -> Figures:
     found = train_network(desk, network, partial(_fit_fine_tune, desk, desk.cfg), [growing])
     network.masks = growing.masks
     reached = compute_sparsity(network.model, network.masks).total
-    figures = {"sparsity": round(reached, 6), "updates": growing.points, "fall_backs": [], **found}
+    figures = {"sparsity": round(reached, 6), "updates": growing.points, "fall_backs": growing.fall_backs, **found}
     return figures | _judged(desk, network, f"{100 * reached:.2f}% zeros")
 
 
@@ -175,6 +170,7 @@ def distill(desk: Desk, sparsity: float | None = None) -> Figures:
     if growing:
         network.masks = growing[0].masks
         found["sparsity"] = growing[0].points[-1]["sparsity"]
+        found["fall_backs"] = growing[0].fall_backs
     found["distillation"].pop("seconds")
     return found | _judged(desk, network, f"{found['distillation']['steps']} steps")
 

@@ -61,6 +61,11 @@ def _gradual(cfg: Config) -> list[str]:
             "prune.rewind puts weights back once the masks are known, and here they are known only when the training "
             "is nearly over. Choose one.",
         ),
+        (
+            cfg.recover.method == "distill",
+            "recover.method=distill would follow a pruning that comes before the training, and here there is none. "
+            "Leave one of them out; fine_tune.distill follows the dense network while the sparsity grows.",
+        ),
     ]
     problems = [f"prune.gradual: {reason}" for is_so, reason in reasons if is_so]
     wrong_epochs = duration(f.epochs, "fine_tune.epochs")  # said by the check of fine_tune

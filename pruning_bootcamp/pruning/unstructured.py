@@ -64,6 +64,11 @@ class UnstructuredResult:
     """what a user should know: layers that lost every weight, counts raised to what was pruned before"""
     sparsity: float
 
+    @property
+    def fall_backs(self) -> list[str]:
+        """What was done otherwise than asked: layers that the pattern skipped, damping that had to be raised."""
+        return [f"{name}: skipped, {reason}" for name, reason in self.skipped.items()] + self.notes
+
 
 def check_unstructured(
     *,

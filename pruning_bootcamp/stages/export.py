@@ -49,9 +49,9 @@ def export_network(
     """The files that the config asks for, in `folder`; of each, what was written and how it was verified.
 
     int8 is calibrated on images of the train split, and what is judged by its choices is judged on images of the
-    validation split, all without labels.
+    validation split, all without labels; by the labels its own accuracy there is counted.
     """
-    calibration, validation = _images_for(cfg, splits)
+    calibration, validation, labels = _images_for(cfg, splits)
     used = calibration if calibration is not None else validation
     if used is not None and tuple(used.shape[1:]) != tuple(recipe.input_shape):
         raise BootcampError(
@@ -76,7 +76,9 @@ def export_network(
             args=_settings(name, cfg),
         )
         LOGGER.info("%s", report)
-        reports[name] = _figures(report)
+        reports[name] = _figures(report, labels)
+        if "accuracy" in reports[name]:
+            LOGGER.info("The file is right for %.2f%% of these images", reports[name]["accuracy"])
     return reports
 
 
@@ -113,28 +115,30 @@ def _open(path: Path, cfg: Config) -> tuple[Checkpoint, Splits | None]:
     return common.open_network(path, cfg, splits), splits
 
 
-def _images_for(cfg: Config, splits: Splits | None) -> tuple[Tensor | None, Tensor | None]:
-    """(calibration images, validation images), each None where no chosen format needs it."""
+def _images_for(cfg: Config, splits: Splits | None) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """(calibration images, validation images, their labels), each None where no chosen format needs it."""
     if splits is None:
-        return None, None
-    calibration = _images(splits.train, splits, cfg.export.calibration_images) if _calibrated(cfg) else None
-    validation = _images(splits.val, splits, cfg.export.agreement_images) if _judged(cfg) else None
+        return None, None, None
+    none = (None, None)
+    calibration, _ = _images(splits.train, splits, cfg.export.calibration_images) if _calibrated(cfg) else none
+    validation, labels = _images(splits.val, splits, cfg.export.agreement_images) if _judged(cfg) else none
     if calibration is not None:
         LOGGER.info("int8: calibrating on %d training images, without their labels", len(calibration))
-    return calibration, validation
+    return calibration, validation, labels
 
 
 def _proof(name: str, cfg: Config) -> str:
     return proof_of(name, _settings(name, cfg))
 
 
-def _images(split: Split, splits: Splits, count: int) -> Tensor:
-    """Up to `count` images, spread evenly over the split."""
+def _images(split: Split, splits: Splits, count: int) -> tuple[Tensor, Tensor]:
+    """Up to `count` images, spread evenly over the split, and their labels."""
     batches = eval_batches(split, batch_size=256, mean=splits.mean, std=splits.std, device="cpu", limit=count)
-    return torch.cat([images for images, _ in batches])
+    images, labels = zip(*batches, strict=True)
+    return torch.cat(images), torch.cat(labels)
 
 
-def _figures(report: ExportReport) -> dict[str, Any]:
+def _figures(report: ExportReport, labels: Tensor | None) -> dict[str, Any]:
     figures: dict[str, Any] = {
         "file": str(report.path),
         "size_mb": round(report.size_mb, 6),
@@ -148,4 +152,7 @@ def _figures(report: ExportReport) -> dict[str, Any]:
         figures |= {"dense_mb": round(report.dense_mb, 6), "times_smaller": round(report.dense_mb / report.size_mb, 4)}
     if report.agreement is not None:
         figures |= {"agreement": report.agreement, "agreement_images": report.images}
+    if report.chosen is not None and labels is not None:
+        right = int((torch.tensor(report.chosen) == labels).sum())
+        figures["accuracy"] = round(100 * right / len(labels), 4)
     return figures

@@ -17,6 +17,7 @@ from pruning_bootcamp.pruning.magnitude_pruner import MagnitudePruner
 from pruning_bootcamp.pruning.targets import find_targets
 from pruning_bootcamp.runs import atomic_path, scratch_folder
 from pruning_bootcamp.runtime import choose_device, preserved_rng
+from pruning_bootcamp.schema import coerce
 from pruning_bootcamp.tools.modes import detached_clone
 from pruning_bootcamp.training.iterative import IterativePruningTrainer, Loader
 from pruning_bootcamp.training.losses import distillation
@@ -291,10 +292,16 @@ def load_compressed(model: nn.Module, path: Path | str) -> dict[str, Tensor]:
     """Put a file of `CompressionPipeline.save` into the model; the ranges, for `quantized_evaluation`."""
     file = read_sparse(Path(path))
     try:
+        ranges = coerce(json.loads(file.metadata.get(_RANGES, "{}")), dict[str, list[float]])
+    except (ValueError, RecursionError) as error:
+        raise BootcampError(
+            f"{path}: the ranges in it are damaged ({type(error).__name__}). Fetch or make it again."
+        ) from None
+    try:
         model.load_state_dict(file.tensors)
     except RuntimeError as error:
         raise BootcampError(f"{path}: is another network's file ({' '.join(str(error).split())}).") from None
-    return {name: torch.tensor(values) for name, values in json.loads(file.metadata.get(_RANGES, "{}")).items()}
+    return {name: torch.tensor(values) for name, values in ranges.items()}
 
 
 class _Trainer(IterativePruningTrainer):

@@ -51,6 +51,8 @@ class GradualPruning(Hook):
         """True where a weight stays, as far as the training has come"""
         self.points: list[dict[str, Any]] = []
         """{"step", "sparsity"} of every update so far"""
+        self.fall_backs: list[str] = []
+        """what the updates did otherwise than asked, each once"""
         self._plan: dict[int, float] = {}
         self._pruned_before: float | None = None
 
@@ -88,6 +90,7 @@ class GradualPruning(Hook):
             result = self._prune(state, self._plan[step])
             state.set_masks(result.masks)
             self.masks, sparsity = dict(state.masks), result.sparsity
+            self.fall_backs = list(dict.fromkeys([*self.fall_backs, *result.fall_backs]))
         else:
             sparsity = self.points[-1]["sparsity"] if self.points else self._pruned_before or 0.0
         self.points.append({"step": step, "sparsity": round(sparsity, 6)})
@@ -108,10 +111,11 @@ class GradualPruning(Hook):
         return result
 
     def state_dict(self) -> dict[str, Any]:
-        return {"points": self.points, "pruned_before": self._pruned_before}
+        return {"points": self.points, "pruned_before": self._pruned_before, "fall_backs": self.fall_backs}
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         self.points, self._pruned_before = list(saved["points"]), saved["pruned_before"]
+        self.fall_backs = list(saved["fall_backs"])
 
 
 def update_steps(

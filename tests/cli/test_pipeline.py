@@ -52,6 +52,8 @@ def test_what_ships_is_there_with_a_card_that_names_its_hash(finished: Path) -> 
     card = (export / "model_card.md").read_text()
     file = export / "model_sparse.safetensors"
     assert hashlib.sha256(file.read_bytes()).hexdigest() in card
+    assert "in this order: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9." in card  # a score without its class is no use
+    assert "the network in PyTorch, its weights and activations in 8 bits" in card
     assert "not stated" in card  # a licence that nobody named is not made up
     metrics = content(finished / "run" / "metrics.yaml")
     assert metrics["status"] == "complete"
@@ -60,6 +62,14 @@ def test_what_ships_is_there_with_a_card_that_names_its_hash(finished: Path) -> 
     assert metrics["sparsity"] == pytest.approx(0.5, abs=1e-3)
     model = load_model(finished / "run" / "pruned_model.pth")
     assert model(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+
+
+def test_a_file_that_ships_and_is_gone_is_put_there_again(finished: Path, command: Command) -> None:
+    file = finished / "run" / "export" / "model_sparse.safetensors"
+    content = file.read_bytes()
+    file.unlink()
+    assert done_in(command(finished, *RUN)) == 0
+    assert file.read_bytes() == content
 
 
 def test_the_same_command_and_resume_are_no_ops(finished: Path, command: Command) -> None:
@@ -110,9 +120,18 @@ def test_a_failed_gate_names_figure_and_limit_and_exports_nothing(finished: Path
     shown = command(finished, "pipeline", "status", "--save-dir", "gate")
     assert "failed" in shown
     assert "99.9" in shown
+    assert "--watch: shown once" in command(finished, "pipeline", "status", "--save-dir", "gate", "--watch")
     text = command(finished, *RUN[:4], "--save-dir", "gate")  # the gate gone, what was done counts
     assert done_in(text) == 2
     assert (folder / "export" / "model_card.md").exists()
+
+
+def test_a_latency_that_missed_its_gate_is_measured_anew(finished: Path, command: Command) -> None:
+    arguments = (*RUN[:4], "--save-dir", "slow", "gates.min_latency_reduction_pct=99.9", "profile.runs=3", "threads=1")
+    text = command(finished, *arguments, expect=3)
+    assert "% less latency (medians of " in text
+    assert "passes, batch 1, torch on cpu, 1 threads), asked for >= 99.9" in text
+    assert done_in(command(finished, *arguments, expect=3)) == 1
 
 
 def test_a_file_that_is_too_big_is_not_left_lying_about(finished: Path, command: Command) -> None:
@@ -122,11 +141,42 @@ def test_a_file_that_is_too_big_is_not_left_lying_about(finished: Path, command:
     assert not list((finished / "big").rglob("*.safetensors"))
 
 
+def test_a_file_that_rounds_is_measured_and_judged_by_itself(finished: Path, command: Command) -> None:
+    rounding = (
+        "export.sparse_values=int8",
+        "export.verify=true",
+        "export.agreement=0.01",
+        "gates.max_accuracy_drop=99",
+    )
+    text = command(finished, *RUN[:4], "--save-dir", "rounds", *rounding)
+    assert "(the sparse file on 135 validation images)" in text
+    metrics = content(finished / "rounds" / "metrics.yaml")
+    file, network = metrics["files"]["sparse"], metrics["validation"]
+    assert file["agreement_images"] == network["images"] == 135
+    assert file["dense_accuracy"] == network["baseline_accuracy"]
+    assert file["accuracy_drop"] == pytest.approx(file["dense_accuracy"] - file["accuracy"], abs=1e-3)
+    assert f"{file['accuracy']:.2f}% of them right" in (finished / "rounds" / "export" / "model_card.md").read_text()
+
+
+def test_where_one_file_is_not_the_network_no_other_is_left_either(finished: Path, command: Command) -> None:
+    arguments = ("export.format=sparse,onnx", "export.verify=true", "export.tolerance=1e-30")
+    text = command(finished, *RUN[:4], "--save-dir", "differs", *arguments, expect=3)
+    assert "✓ sparse safetensors export verified" in text
+    assert "the file and the network differ by" in text
+    assert not list((finished / "differs").rglob("model*"))
+
+
 def test_a_fall_back_can_be_a_gate(finished: Path, command: Command) -> None:
     arguments = ("prune.pattern=2:4", "prune.sparsity=null", "gates.no_fall_back=true")
     text = command(finished, *RUN[:4], "--save-dir", "fall", *arguments, expect=3)
     assert "gates.no_fall_back" in text
     assert "skipped" in text
+
+
+def test_a_fall_back_while_pruning_gradually_is_one_too(finished: Path, command: Command) -> None:
+    arguments = ("prune.gradual=true", "prune.score=magnitude", "prune.pattern=block", "gates.no_fall_back=true")
+    text = command(finished, *RUN[:4], "--save-dir", "gradual", *arguments, expect=3)
+    assert "gates.no_fall_back: 2 fall-backs, the first: conv1.weight: skipped" in text
 
 
 def test_a_failed_gate_of_another_config_takes_the_finished_export_away(tmp_path: Path, command: Command) -> None:
@@ -174,11 +224,33 @@ def test_gradual_pruning_and_two_cycles_with_distillation(tmp_path: Path, comman
     assert content(tmp_path / "run" / "metrics.yaml")["sparsity"] == pytest.approx(0.5, abs=1e-3)
 
 
-def test_from_a_checkpoint_and_from_a_factory_of_ones_own(tmp_path: Path, finished: Path, command: Command) -> None:
+def test_from_a_checkpoint(tmp_path: Path, finished: Path, command: Command) -> None:
     checkpoint = str(finished / "run" / "pruned_model.pth")
     text = command(tmp_path, *RUN, "--checkpoint", checkpoint, "prune.sparsity=0.7")
     assert "Opening the dense network" in text
     assert content(tmp_path / "run" / "metrics.yaml")["sparsity"] == pytest.approx(0.7, abs=1e-3)
+
+
+FACTORY = """
+from torch import nn
+
+def build(classes, in_channels):
+    return nn.Sequential(nn.Conv2d(in_channels, 8, 3), nn.{activation}(), nn.Flatten(), nn.Linear(288, classes))
+"""
+
+
+def test_a_factory_of_ones_own_that_was_edited_is_trained_anew(tmp_path: Path, command: Command) -> None:
+    """Found by reading: its weights fit the edited network too, so the old accuracy was given for the new one."""
+    file = tmp_path / "own_network_of_a_pipeline.py"
+    arguments = (*RUN, "model.name=own_network_of_a_pipeline:build", "prune.score=magnitude")
+    file.write_text(FACTORY.format(activation="ReLU"))
+    command(tmp_path, *arguments)
+    assert "already finished" in command(tmp_path, *arguments)
+    file.write_text(FACTORY.format(activation="Tanh"))
+    sys.modules.pop(file.stem, None)
+    text = command(tmp_path, *arguments)
+    assert "already" not in text
+    assert done_in(text) > 5
 
 
 @pytest.mark.parametrize(
@@ -192,6 +264,7 @@ def test_from_a_checkpoint_and_from_a_factory_of_ones_own(tmp_path: Path, finish
         (("gates.export_verified=true",), "can't be met with export.verify=false"),
         (("gates.min_acuracy=3",), "Did you mean 'min_accuracy'?"),
         (("prune.rewind=0it",), "does not rewind"),
+        (("prune.gradual=true", "recover.method=distill"), "prune.gradual: recover.method=distill would follow"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_any_work(
@@ -205,6 +278,33 @@ def test_what_makes_no_sense_is_refused_before_any_work(
 def test_resume_and_status_where_there_is_nothing(tmp_path: Path, command: Command) -> None:
     assert "no pipeline to go on with" in command(tmp_path, "pipeline", "resume", "--save-dir", "none", expect=2)
     assert "there is no pipeline in" in command(tmp_path, "pipeline", "status", "--save-dir", "none", expect=2)
+
+
+def test_resume_leaves_the_run_of_another_command_alone(tmp_path: Path, command: Command) -> None:
+    arguments = ("train", "-c", SMOKE, "--save-dir", "trained", "train.epochs=1it")
+    command(tmp_path, *arguments)
+    before = sorted(path.name for path in (tmp_path / "trained").iterdir())
+    assert "a run of `train`, not a pipeline" in command(
+        tmp_path, "pipeline", "resume", "--save-dir", "trained", expect=2
+    )
+    assert sorted(path.name for path in (tmp_path / "trained").iterdir()) == before
+
+
+def test_a_folder_named_export_that_is_the_users_own_is_left_alone(tmp_path: Path, command: Command) -> None:
+    own = tmp_path / "run" / "export" / "thesis.txt"
+    own.parent.mkdir(parents=True)
+    own.write_text("precious")
+    assert "no run of ours wrote" in command(tmp_path, *RUN, expect=2)
+    assert [path for path in (tmp_path / "run").rglob("*") if path.is_file()] == [own]
+    assert own.read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", ["pruned_model.pth", "export/model_sparse.safetensors"])
+def test_a_checkpoint_that_the_run_would_move_aside_is_refused(finished: Path, command: Command, name: str) -> None:
+    checkpoint = finished / "run" / name
+    arguments = ("--checkpoint", str(checkpoint), "prune.sparsity=0.7")
+    assert "holds the checkpoint to start from" in command(finished, *RUN, *arguments, expect=2)
+    assert checkpoint.exists()
 
 
 def test_status_from_another_terminal_while_it_runs_and_after_a_kill(tmp_path: Path, command: Command) -> None:

@@ -11,6 +11,8 @@ import torch
 from pruning_bootcamp.checkpoints import Recipe, save_checkpoint
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.models import build_model
+from pruning_bootcamp.pipeline.status import Board
+from pruning_bootcamp.pipeline.step import Step
 from pruning_bootcamp.runs import TEMPORARY_PREFIX, atomic_path, open_run, remove_leftovers, write_text, write_yaml
 from pruning_bootcamp.tools.datasets.cache import _write
 from pruning_bootcamp.training.state import write_state
@@ -30,12 +32,20 @@ def _careless(path: Path) -> None:
         temporary.chmod(0o666)
 
 
+def _status(path: Path) -> None:
+    step = Step("a", "A", None, None)
+    board = Board(path.parent, "name", "command", [step])
+    board._written = 0.0
+    board.progress(step, 1, 2, "half")
+
+
 WRITERS: dict[str, Callable[[Path], None]] = {
     "text": lambda path: write_text(path, "x"),
     "yaml": lambda path: write_yaml(path, {"a": 1}),
     "checkpoint": _checkpoint,
     "training_state.pth": lambda path: write_state(path.parent, {"about": {}}),
     "cache": lambda path: _write(path, "f", torch.zeros(1, 1, 2, 2, dtype=torch.uint8)),
+    "status.yaml": _status,
     "careless": _careless,
 }
 
@@ -67,6 +77,17 @@ def test_a_link_planted_under_the_temporary_name_is_not_followed(writer: str, tm
     assert path.is_file()
     assert not path.is_symlink()
     assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted([path.name, "victim"])
+
+
+def test_a_link_planted_while_a_pipeline_tells_its_progress_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("precious")
+    step = Step("a", "A", None, None)
+    board = Board(tmp_path, "name", "command", [step])
+    (tmp_path / f"{TEMPORARY_PREFIX}{os.getpid()}-status.yaml").symlink_to(tmp_path / "victim")
+    board._written = 0.0
+    board.progress(step, 1, 2, "half")
+    assert (tmp_path / "victim").read_text() == "precious"
+    assert "half" in (tmp_path / "status.yaml").read_text()
 
 
 def test_a_link_put_there_while_writing_is_not_made_the_result(tmp_path: Path) -> None:

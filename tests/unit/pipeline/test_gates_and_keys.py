@@ -1,13 +1,19 @@
 """The parts of a pipeline that only decide: gates, keys, orders; and the lock and the status on their own."""
 
+import fcntl
+import io
 import os
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
+from rich.live import Live
 
 from pruning_bootcamp.config import load
 from pruning_bootcamp.config.fields import GatesConfig
@@ -15,13 +21,21 @@ from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.locks import NAME, locked, owner_of
 from pruning_bootcamp.pipeline import gates, view
 from pruning_bootcamp.pipeline.commands import make_plan
-from pruning_bootcamp.pipeline.machine import RESULT, key_of, keys_of, read_result, sizes_in
-from pruning_bootcamp.pipeline.status import Board, read_status
-from pruning_bootcamp.pipeline.step import Step
+from pruning_bootcamp.pipeline.machine import RESULT, hashes_in, key_of, keys_of, read_result
+from pruning_bootcamp.pipeline.status import Board, Status, StepStatus, read_status
+from pruning_bootcamp.pipeline.step import Done, Step
+from pruning_bootcamp.pipeline.training import quantizing
 from pruning_bootcamp.pruning.pipeline_stages import PruningStage
 from pruning_bootcamp.runs import write_yaml
+from pruning_bootcamp.stages.afterwards import fine_tune_settings
 
-FIGURES = {"accuracy": 90.0, "accuracy_drop": 1.5, "flops_reduction_pct": 50.0, "latency_reduction_pct": 20.0}
+FIGURES = {
+    "accuracy": 90.0,
+    "accuracy_drop": 1.5,
+    "flops_reduction_pct": 50.0,
+    "latency_reduction_pct": 20.0,
+    "latency_measured": "medians of 50 passes",
+}
 
 
 def met(verdicts: list[gates.Verdict]) -> dict[str, bool]:
@@ -34,6 +48,13 @@ def test_a_limit_itself_is_enough_and_a_hair_beyond_is_not() -> None:
     beyond = GatesConfig(min_accuracy=90.001, max_accuracy_drop=1.499, min_flops_reduction_pct=50.001)
     found = met(gates.judge_accuracy(beyond, FIGURES, "here") + gates.judge_cost(beyond, FIGURES, []))
     assert found == {"min_accuracy": False, "max_accuracy_drop": False, "min_flops_reduction_pct": False}
+
+
+def test_a_figure_that_just_misses_does_not_look_like_the_limit() -> None:
+    limits = GatesConfig(min_accuracy=90.0, max_accuracy_drop=1.5)
+    near, drop = gates.judge_accuracy(limits, {"accuracy": 89.9967, "accuracy_drop": 1.5}, "here")
+    assert (near.met, near.found) == (False, "89.997% accuracy")
+    assert (drop.met, drop.found) == (True, "1.50 points lost")
 
 
 def test_gates_that_are_not_set_say_nothing() -> None:
@@ -51,6 +72,17 @@ def test_a_fall_back_latency_size_and_proof() -> None:
     assert ">= 21" in str(found[0])
     files = {"onnx": {"size_mb": 1.01, "verified": True}, "int8": {"size_mb": 0.3, "verified": False}}
     assert [verdict.met for verdict in gates.judge_files(strict, files)] == [False, True, True, False]
+
+
+def test_a_file_that_rounds_is_judged_by_its_own_accuracy() -> None:
+    """Found by reading: an int8 file could lose 3 points more (export.agreement) than the gates allow."""
+    limits = GatesConfig(min_accuracy=90.0, max_accuracy_drop=1.5)
+    file = {"size_mb": 1.0, "verified": True, "agreement_images": 500, "accuracy": 89.0, "accuracy_drop": 1.0}
+    found = gates.judge_files(limits, {"int8": file, "onnx": {"size_mb": 1.0, "verified": True}})
+    verdicts = [(verdict.gate, verdict.met) for verdict in found]
+    assert verdicts[:2] == [("min_accuracy", False), ("max_accuracy_drop", True)]
+    assert verdicts[2:] == [("export_verified", True)] * 2
+    assert "the int8 file on 500 validation images" in str(found[0])
 
 
 def test_a_key_changes_with_settings_and_inputs_and_with_nothing_else() -> None:
@@ -91,16 +123,45 @@ def test_a_setting_concerns_the_steps_from_the_first_that_reads_it(override: str
     assert unchanged == expected
 
 
+def test_quantize_reads_nothing_of_fine_tune() -> None:
+    """Found by reading: its batch size and weight decay were those of `fine_tune`, which its key does not hold."""
+    plain = quantizing(load(None))
+    other = (
+        "batch_size=7",
+        "weight_decay=0.1",
+        "temperature=2",
+        "lr=0.5",
+        "features=1",
+        "warmup=1ep",
+        "schedule=cosine",
+    )
+    changed = quantizing(load(None, [f"fine_tune.{setting}" for setting in other]))
+    assert changed.fine_tune == plain.fine_tune
+    assert fine_tune_settings(changed) == fine_tune_settings(plain)
+    assert fine_tune_settings(plain).batch_size == plain.train.batch_size
+
+
+def test_a_latency_measured_with_other_threads_or_for_no_gate_is_another_step() -> None:
+    def evaluation(*overrides: str) -> str:
+        return keys_of(make_plan(load(None, overrides), None).steps)["evaluate"]
+
+    gate = "gates.min_latency_reduction_pct=10"
+    assert evaluation(gate, "threads=1") == evaluation("gates.min_latency_reduction_pct=20", "threads=1")
+    assert len({evaluation(gate, "threads=1"), evaluation(gate, "threads=3"), evaluation("threads=1")}) == 3
+    assert evaluation("threads=1") == evaluation("threads=3"), "nothing but a latency depends on them"
+
+
 def test_a_result_counts_only_while_its_files_are_whole(tmp_path: Path) -> None:
     (tmp_path / "network.pth").write_bytes(b"12345")
-    content = {"key": "k", "figures": {"a": 1}, "files": sizes_in(tmp_path), "seconds": 1.0, "peak_memory_mb": 2.0}
+    content = {"key": "k", "figures": {"a": 1}, "files": hashes_in(tmp_path), "seconds": 1.0, "peak_memory_mb": 2.0}
     write_yaml(tmp_path / RESULT, content)
     found = read_result(tmp_path, "k")
     assert found is not None
     assert found.figures == {"a": 1}
     assert read_result(tmp_path, "other") is None
-    (tmp_path / "network.pth").write_bytes(b"1234")
-    assert read_result(tmp_path, "k") is None
+    for damaged in (b"1234", b"12354"):  # cut short; a bit that fell over on the disk
+        (tmp_path / "network.pth").write_bytes(damaged)
+        assert read_result(tmp_path, "k") is None
     (tmp_path / "network.pth").unlink()
     assert read_result(tmp_path, "k") is None
 
@@ -117,6 +178,18 @@ def test_a_lock_is_exclusive_says_whose_it_is_and_leaves_nothing(tmp_path: Path)
     assert owner_of(tmp_path) is None
     with locked(tmp_path, "third"):
         pass
+
+
+def test_who_only_looks_whose_it_is_keeps_nobody_out(tmp_path: Path) -> None:
+    """`pipeline status` takes a shared lock for a moment."""
+    (tmp_path / NAME).touch()
+    with open(tmp_path / NAME) as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        timer = threading.Timer(0.05, lambda: fcntl.flock(looking, fcntl.LOCK_UN))
+        timer.start()
+        with locked(tmp_path, "run"):
+            assert owner_of(tmp_path) is not None
+        timer.join()
 
 
 def test_the_lock_of_a_killed_process_locks_nothing(tmp_path: Path) -> None:
@@ -155,6 +228,18 @@ def test_a_status_of_a_process_that_is_gone_is_interrupted(tmp_path: Path) -> No
     assert found.stage == "Pruning"
 
 
+def test_a_stage_that_only_reused_claims_no_memory_and_one_that_failed_says_its_own(tmp_path: Path) -> None:
+    """Found by reading: both said a peak of 0 MiB."""
+    steps = [Step("a", "A", PruningStage.PRUNING, None), Step("b", "B", PruningStage.EVALUATING, None)]
+    board = Board(tmp_path, "name", "command", steps)
+    board.reuse(steps[0], Done("k", tmp_path, {}, 1.0, 300.0))
+    board.begin(steps[1])
+    board.fail("no reason")
+    memory = {entry["from"]: entry["peak_memory_mb"] for entry in read_status(tmp_path).transitions}
+    assert (memory["Idle"], memory["Pruning"]) == (None, None)
+    assert memory["Evaluating"] > 10
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -179,6 +264,20 @@ def test_words_in_a_status_are_words_and_no_markup(tmp_path: Path, capsys: pytes
         view.show(read_status(tmp_path))
     shown = capsys.readouterr().out
     assert all(word in shown for word in ("[/b] t", "[/c]", "[/d]", "[/e]"))
+
+
+@pytest.mark.parametrize("running", [0, 17, 39])
+def test_the_running_step_is_in_sight_however_low_the_terminal(running: int) -> None:
+    """Found by trying: the lower end of a long pipeline was cut off, and what runs with it."""
+    states: list[Any] = ["done"] * running + ["running"] + ["waiting"] * (39 - running)
+    steps = [StepStatus(f"s{n}", f"Step {n}.", "Pruning", state=state) for n, state in enumerate(states)]
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, height=24)
+    with Live(view.render(Status("n", "c", steps=steps), 24), console=console, auto_refresh=False) as live:
+        live.refresh()
+        text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert f"Step {running}." in text
+    assert "Complete" in text
+    assert "31 more" in text or ("more above" in text and "more below" in text)
 
 
 def test_figures_are_the_same_read_or_made() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import pruning_bootcamp
-from pruning_bootcamp.checkpoints.sparse import read_sparse
+from pruning_bootcamp.checkpoints.sparse import read_sparse, write_sparse
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.training.compression import CompressionPipeline, check_stages, load_compressed, needed_sparsity
 from pruning_bootcamp.training.quantize import quantized_evaluation, round_weights
@@ -302,3 +302,13 @@ def test_another_networks_file_is_refused(
     pipeline.save(tmp_path / "file")
     with pytest.raises(BootcampError, match="another network's file"):
         load_compressed(nn.Linear(3, 3), tmp_path / "file")
+
+
+@pytest.mark.parametrize("ranges", ["[]", "3", '{"a": "x"}', '{"a": [1, "b"]}', "{", "[" * 100_000])
+def test_damaged_ranges_in_a_file_are_a_message_and_the_model_stays(ranges: str, tmp_path: Path) -> None:
+    model, other = nn.Linear(3, 3), nn.Linear(3, 3)
+    write_sparse(tmp_path / "file", other.state_dict(), metadata={"activation_ranges": ranges})
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(BootcampError, match="ranges in it are damaged"):
+        load_compressed(model, tmp_path / "file")
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
