@@ -115,7 +115,7 @@ class GradualPruning(Hook):
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         self.points, self._pruned_before = list(saved["points"]), saved["pruned_before"]
-        self.fall_backs = list(saved["fall_backs"])
+        self.fall_backs = list(saved.get("fall_backs", []))
 
 
 def update_steps(

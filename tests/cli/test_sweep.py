@@ -148,9 +148,7 @@ def test_another_allowed_drop_is_another_choice_among_the_same_trials(
     assert "at most 100 points less accurate" in text
 
 
-def test_a_shared_study_is_not_begun_anew(
-    whole: tuple[Path, str], tmp_path: Path, command: Callable[..., str]
-) -> None:
+def test_a_shared_study_is_not_begun_anew(whole: tuple[Path, str], tmp_path: Path, command: Callable[..., str]) -> None:
     dense = ("--checkpoint", str(whole[0] / "sweep" / "dense" / "best_model.pth"))
     text = command(tmp_path, *SWEEP, *dense, "--storage", "sqlite:///shared.db", "--no-resume", expect=2)
     assert "the trials stay in the database" in text
