@@ -43,8 +43,8 @@ from pruning_bootcamp.pipeline.commands import run
 from pruning_bootcamp.preflight import check
 
 CONFIG = Path(__file__).resolve().parents[1] / "cfgs" / "smoke" / "pipeline.yaml"
-# What differs between any two runs: times, and TensorBoard's files with the process in their names.
-_TIMES = ("seconds", "peak_memory_mb")
+# What differs between any two runs: times and where they begin, TensorBoard's files with the process in their names.
+_TIMES = ("seconds", "peak_memory_mb", "first")
 _OWN = {"log.txt", "status.yaml", "report.md"}
 
 

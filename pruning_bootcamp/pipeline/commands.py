@@ -134,12 +134,14 @@ def _run(cfg: Config, plan: Plan, run: Run) -> dict[str, Any]:
     def desk(step: Step, folder: Path, key: str, inputs: dict[str, Done]) -> Desk:
         return Desk(cfg, device, splits, folder, key, inputs, Watch(board, step))
 
+    finishing.check_names(cfg, splits)
     machine = Machine(run.folder, cfg.seed, board, desk)  # type: ignore[arg-type]
     try:
         with view.live(board):
             _work(cfg, plan, machine, found)
             _publish(cfg, plan, machine, run, found, splits)
             board.complete()
+        return _finish(cfg, board, run, found, device)
     except GoalNotMet as failure:
         board.fail("; ".join(failure.problems))
         _stopped(cfg, board, run, found, device, failure.problems)
@@ -150,7 +152,6 @@ def _run(cfg: Config, plan: Plan, run: Run) -> dict[str, Any]:
     except BaseException as error:
         board.fail(f"{type(error).__name__}: {error}" if not isinstance(error, BootcampError) else str(error))
         raise
-    return _finish(cfg, board, run, found, device)
 
 
 def _work(cfg: Config, plan: Plan, machine: Machine, found: _Found) -> None:

@@ -1,7 +1,7 @@
 """The steps around the compression: the dense network; evaluation, the one look at the test split, and export."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from torch import nn
 
 from pruning_bootcamp.checkpoints import dense_file_bytes
 from pruning_bootcamp.config import Config, as_dict
-from pruning_bootcamp.errors import GoalNotMet
+from pruning_bootcamp.errors import BootcampError, GoalNotMet
 from pruning_bootcamp.evaluation import cost_of, evaluate_on, say_disagreement
 from pruning_bootcamp.exporters import deployable_copy
 from pruning_bootcamp.logs import LOGGER
@@ -18,14 +18,16 @@ from pruning_bootcamp.pipeline.plan import Plan, section
 from pruning_bootcamp.pipeline.step import Desk, Figures, Network, Step
 from pruning_bootcamp.pipeline.training import as_shipped
 from pruning_bootcamp.pruning.pipeline_stages import PruningStage
+from pruning_bootcamp.pruning.targets import check_layers, choose_targets
 from pruning_bootcamp.runs import content_hash
 from pruning_bootcamp.runtime import choose_device, environment
 from pruning_bootcamp.stages import common
 from pruning_bootcamp.stages.export import export_network
 from pruning_bootcamp.stages.profile import pair_latency
-from pruning_bootcamp.tools.datasets import Split, eval_batches
+from pruning_bootcamp.tools.datasets import Split, Splits, eval_batches
 from pruning_bootcamp.tools.metrics import classification_metrics, compare_metrics
 from pruning_bootcamp.training.loop import fit
+from pruning_bootcamp.training.quantize import choose_layers
 
 EVALUATION, TEST, EXPORT = "evaluate", "test", "export"
 
@@ -42,6 +44,33 @@ def add_dense(plan: Plan, checkpoint: str | None) -> None:
     else:
         settings, title, work = base | {"checkpoint": checkpoint}, "Opening the dense network", _open
     plan.steps.append(Step(plan.dense, title, None, work, settings))
+
+
+def check_names(cfg: Config, splits: Splits) -> None:
+    """Raise one BootcampError with every layer that settings name and the network has not: before it is trained."""
+    if cfg.checkpoint is None:
+        recipe = common.recipe_for(cfg, splits)
+        model = build_model(recipe.model, classes=recipe.classes, in_channels=recipe.in_channels, args=recipe.args)
+    else:
+        model = common.open_network(common.checkpoint_path(cfg.checkpoint), cfg, splits).model
+    checks: dict[str, tuple[str, Callable[[], object]]] = {
+        "prune-structured": ("structured", lambda: check_layers(model, cfg.structured.exclude)),
+        "prune-unstructured": (
+            "prune",
+            lambda: choose_targets(model, include=cfg.prune.include, exclude=cfg.prune.exclude),
+        ),
+        "quantize": ("quantize", lambda: choose_layers(model, cfg.quantize.exclude)),
+    }
+    problems = []
+    for step in dict.fromkeys(cfg.pipeline.steps):
+        if step in checks:
+            where, look = checks[step]
+            try:
+                look()
+            except BootcampError as error:
+                problems += [f"{where}.{problem}" for problem in error.problems]
+    if problems:
+        raise BootcampError(*problems)
 
 
 def add_evaluation(plan: Plan) -> None:

@@ -63,7 +63,8 @@ class Machine:
         seconds, memory = round(time.perf_counter() - begun, 2), round(peak_memory_mb(), 1)
         (folder / TRAINING_STATE).unlink(missing_ok=True)
         content = {"key": key, "step": step.name, "figures": plain(figures), "files": hashes_in(folder)}
-        write_yaml(folder / RESULT, {**content, "seconds": seconds, "peak_memory_mb": memory})
+        cost = {"seconds": seconds, "peak_memory_mb": memory, "first": self.board.line(step).first}
+        write_yaml(folder / RESULT, content | cost)
         found = read_result(folder, key)  # as a later run will: figures are the same bits, read or made
         assert found is not None, folder
         self.board.end(step, found)
@@ -92,7 +93,8 @@ def read_result(folder: Path, key: str) -> Done | None:
         content = read_yaml(folder / RESULT)
         whole = content["key"] == key and content["files"] == hashes_in(folder)
         if whole:
-            return Done(key, folder, content["figures"], float(content["seconds"]), float(content["peak_memory_mb"]))
+            seconds, memory = float(content["seconds"]), float(content["peak_memory_mb"])
+            return Done(key, folder, content["figures"], seconds, memory, int(content["first"]))
     except (BootcampError, KeyError, TypeError, ValueError):
         pass  # said below: to the user it is the same, and the step is done again
     LOGGER.info("%s: its files are not as they were left, so the step is done again", folder)

@@ -43,7 +43,7 @@ def pipeline_report(cfg: Config, metrics: Mapping[str, Any], verdicts: Sequence[
             line.stage or "Dense network",
             line.title,
             line.state,
-            "" if line.seconds is None else f"{line.seconds:.1f}",
+            "" if line.seconds is None else f"{line.seconds:.1f}{line.since}",
             "" if line.peak_memory_mb is None else f"{line.peak_memory_mb:.0f}",
             line.text,
         ]

@@ -43,6 +43,11 @@ class StepStatus:
     """of the steps of a training"""
     text: str = ""
 
+    @property
+    def since(self) -> str:
+        """What its seconds leave out."""
+        return f" since it was taken up at step {self.first}" if self.first else ""
+
 
 @dataclass
 class Status:
@@ -86,6 +91,7 @@ class Board:
         self._to(step.stage)
         line = self.line(step)
         line.state, line.seconds, line.peak_memory_mb = "reused", done.seconds, done.peak_memory_mb
+        line.first = done.first
         line.text = str(done.figures.get("summary", ""))
         LOGGER.info("\n=== %s: already done, kept in %s ===", step.title, done.folder.name)
         self._write()
@@ -109,7 +115,8 @@ class Board:
         line.state, line.seconds, line.peak_memory_mb, line.begun = "done", done.seconds, done.peak_memory_mb, None
         line.text = str(done.figures.get("summary", ""))
         self._stage_memory = max(self._stage_memory or 0.0, done.peak_memory_mb)
-        LOGGER.info("%s: took %.1f s, peak memory %.0f MiB", step.title, done.seconds, done.peak_memory_mb)
+        took = f"{done.seconds:.1f} s{line.since}"
+        LOGGER.info("%s: took %s, peak memory %.0f MiB", step.title, took, done.peak_memory_mb)
         self._write()
 
     def complete(self) -> None:

@@ -59,6 +59,8 @@ class Done:
     figures: Figures
     seconds: float
     peak_memory_mb: float
+    first: int = 0
+    """the training's step from which the seconds count: where the process that ended it took it up"""
 
 
 @dataclass

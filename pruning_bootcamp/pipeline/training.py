@@ -30,6 +30,7 @@ def train_network(desk: Desk, network: Network, fit: Fit, hooks: Sequence[Hook] 
         found = fit(network, [*watched, quantized])
         if "best_epoch" in found:
             quantized.use_epoch(found["best_epoch"])
+        found["fall_backs"] = [*found.get("fall_backs", []), *quantized.fall_backs]
         network.ranges = {name: range_.cpu() for name, range_ in quantized.ranges.items()}
     round_weights(network.model, network.masks or None, exclude=exclude)
     return found

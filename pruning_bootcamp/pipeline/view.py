@@ -123,7 +123,8 @@ def _time(line: StepStatus, now: float) -> str:
         return _span(now - line.begun)
     if line.seconds is None:
         return ""
-    return f"{_span(line.seconds)}{' (kept)' if line.state == 'reused' else ''}"
+    from_ = f" from step {line.first}" if line.first else ""
+    return f"{_span(line.seconds)}{from_}{' (kept)' if line.state == 'reused' else ''}"
 
 
 def _what(line: StepStatus, now: float) -> RenderableType:

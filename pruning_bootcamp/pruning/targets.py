@@ -68,6 +68,18 @@ def choose_targets(model: nn.Module, *, include: Sequence[str] = (), exclude: Se
     return Targets(chosen, left_out)
 
 
+def check_layers(model: nn.Module, patterns: Sequence[str], where: str = "exclude") -> None:
+    """Raise a BootcampError with every pattern that fits no layer with a weight."""
+    layers = [path for path, module in model.named_modules() if isinstance(getattr(module, "weight", None), Tensor)]
+    problems = [
+        f"{where}: {unknown('layer', pattern, layers)}"
+        for pattern in patterns
+        if not any(matches(f"{path}.weight", pattern) for path in layers)
+    ]
+    if problems:
+        raise BootcampError(*problems)
+
+
 def matches(name: str, pattern: str) -> bool:
     """Whether a weight's name fits: as a wildcard pattern of the whole name, or as text that occurs in it."""
     if any(sign in pattern for sign in "*?["):

@@ -21,6 +21,7 @@ from pruning_bootcamp.training.input_range import DECAY, InputRange
 from pruning_bootcamp.training.rounding import fake_quantize_weight, round_in_place
 
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+_EXCLUDED = "excluded by"
 Layer = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
 
 
@@ -39,7 +40,7 @@ def quantization_aware(model: nn.Module, *, exclude: Sequence[str] = ()) -> Iter
     quantised are in `.left_out` with the reason; `exclude` takes names as in `find_targets`. A copy made inside is
     quantised too, for good, and goes by the model's ranges until it is trained itself: copy a teacher before.
     """
-    layers, left_out = _choose(model, exclude)
+    layers, left_out = choose_layers(model, exclude)
     quantized = QuantizationAware(model, layers, left_out)
     LOGGER.info("Quantisation-aware: weights and inputs of %d layers in 8 bits", len(layers))
     for name, reason in left_out.items():
@@ -52,7 +53,7 @@ def quantization_aware(model: nn.Module, *, exclude: Sequence[str] = ()) -> Iter
 def quantized_evaluation(model: nn.Module, ranges: Mapping[str, Tensor]) -> Iterator[None]:
     """Inside, the model is in eval mode and computes in 8 bits in the layers that `ranges` (layer -> [smallest,
     largest] input, as in `QuantizationAware.ranges`) names, as it did when they were taken."""
-    layers, _ = _choose(model, ())
+    layers, _ = choose_layers(model, ())
     if problems := [f"ranges: {unknown('layer', path, layers)}" for path in ranges if path not in layers]:
         raise BootcampError(*problems)
     quantized = QuantizationAware(model, {path: layers[path] for path in ranges}, {})
@@ -70,7 +71,7 @@ def round_weights(
     Each weight is then exactly an integer in -127..127 times its channel's scale, which is the channel's max|w| / 127:
     quantising them again changes no bit. What `masks` (True where it stays) prune is zero first.
     """
-    layers, _ = _choose(model, exclude)
+    layers, _ = choose_layers(model, exclude)
     parameters = {id(parameter): name for name, parameter in model.named_parameters()}
     problems, chosen = [], {}
     for path, layer in layers.items():
@@ -101,6 +102,11 @@ class QuantizationAware(Hook):
         """every other weight of two dimensions or more -> reason"""
         self._ranges = {path: InputRange(path) for path in layers}
         self._epochs: dict[int, dict[str, Any]] = {}
+
+    @property
+    def fall_backs(self) -> list[str]:
+        """What stays in floating point though nobody asked for that, with the reason."""
+        return [f"{n}: not quantised, {why}" for n, why in self.left_out.items() if not why.startswith(_EXCLUDED)]
 
     @property
     def weights(self) -> list[str]:
@@ -232,7 +238,7 @@ def _forward(self: Any, input: Tensor) -> Tensor:  # noqa: A002  # as torch's la
     return convolved
 
 
-def _choose(model: nn.Module, exclude: Sequence[str]) -> tuple[dict[str, Layer], dict[str, str]]:
+def choose_layers(model: nn.Module, exclude: Sequence[str]) -> tuple[dict[str, Layer], dict[str, str]]:
     """The layers to quantise by path, and every other weight of two dimensions or more with the reason."""
     if hasattr(model, "_orig_mod"):
         raise BootcampError("quantisation: give the network itself, and compile it (if at all) inside.")
@@ -266,7 +272,7 @@ def _choose(model: nn.Module, exclude: Sequence[str]) -> tuple[dict[str, Layer],
     for path, name in names.items():
         pattern = next((pattern for pattern in exclude if matches(name, pattern)), None)
         if pattern is not None:
-            left_out[name] = f"excluded by '{pattern}'"
+            left_out[name] = f"{_EXCLUDED} '{pattern}'"
             del layers[path]
     if not layers:
         raise BootcampError("quantisation: the model has no Conv1d, Conv2d, Conv3d or Linear layer to quantise.")

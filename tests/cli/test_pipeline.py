@@ -13,7 +13,9 @@ import torch
 import yaml
 
 from pruning_bootcamp import load_model
+from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.locks import locked
+from pruning_bootcamp.runs import write_text
 
 Command = Callable[..., str]
 SMOKE = str(Path(__file__).resolve().parents[2] / "cfgs" / "smoke" / "pipeline.yaml")
@@ -273,6 +275,33 @@ def test_what_makes_no_sense_is_refused_before_any_work(
     text = command(tmp_path, *RUN, *arguments, expect=2)
     assert said in text
     assert not (tmp_path / "run").exists()
+
+
+def test_layers_that_are_not_there_are_named_before_the_network_is_trained(tmp_path: Path, command: Command) -> None:
+    steps = "pipeline.steps=[prune-structured, prune-unstructured, quantize]"
+    wrong = ("structured.exclude=[layer9]", "prune.exclude=[fc9]", "quantize.exclude=[layer1, stem]")
+    text = command(tmp_path, *RUN, steps, *wrong, expect=2)
+    for said in ("structured.exclude: unknown layer 'layer9'", "prune.exclude: unknown layer 'fc9'", "'stem'"):
+        assert said in text
+    assert "'layer1'" not in text
+    assert "Training the dense network" not in text
+
+
+def test_a_disk_that_fails_at_the_last_file_is_no_completed_pipeline(
+    finished: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, text: str) -> None:
+        if path.name == "report.md":
+            raise BootcampError(f"{path}: no room")
+        write_text(path, text)
+
+    (finished / "run" / "metrics.yaml").unlink()
+    monkeypatch.setattr("pruning_bootcamp.pipeline.commands.write_text", full)
+    assert "no room" in command(finished, *RUN, expect=2)
+    assert content(finished / "run" / "status.yaml")["state"] == "failed"
+    monkeypatch.undo()
+    command(finished, *RUN)
+    assert content(finished / "run" / "status.yaml")["state"] == "complete"
 
 
 def test_resume_and_status_where_there_is_nothing(tmp_path: Path, command: Command) -> None:

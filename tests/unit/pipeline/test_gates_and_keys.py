@@ -8,6 +8,7 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from pruning_bootcamp.locks import NAME, locked, owner_of
 from pruning_bootcamp.pipeline import gates, view
 from pruning_bootcamp.pipeline.commands import make_plan
 from pruning_bootcamp.pipeline.machine import RESULT, hashes_in, key_of, keys_of, read_result
-from pruning_bootcamp.pipeline.status import Board, Status, StepStatus, read_status
+from pruning_bootcamp.pipeline.status import Board, Status, StepStatus, Watch, read_status
 from pruning_bootcamp.pipeline.step import Done, Step
 from pruning_bootcamp.pipeline.training import quantizing
 from pruning_bootcamp.pruning.pipeline_stages import PruningStage
@@ -153,7 +154,8 @@ def test_a_latency_measured_with_other_threads_or_for_no_gate_is_another_step() 
 
 def test_a_result_counts_only_while_its_files_are_whole(tmp_path: Path) -> None:
     (tmp_path / "network.pth").write_bytes(b"12345")
-    content = {"key": "k", "figures": {"a": 1}, "files": hashes_in(tmp_path), "seconds": 1.0, "peak_memory_mb": 2.0}
+    cost = {"seconds": 1.0, "peak_memory_mb": 2.0, "first": 0}
+    content = {"key": "k", "figures": {"a": 1}, "files": hashes_in(tmp_path), **cost}
     write_yaml(tmp_path / RESULT, content)
     found = read_result(tmp_path, "k")
     assert found is not None
@@ -238,6 +240,21 @@ def test_a_stage_that_only_reused_claims_no_memory_and_one_that_failed_says_its_
     memory = {entry["from"]: entry["peak_memory_mb"] for entry in read_status(tmp_path).transitions}
     assert (memory["Idle"], memory["Pruning"]) == (None, None)
     assert memory["Evaluating"] > 10
+
+
+def test_seconds_of_a_step_that_was_taken_up_say_from_where_they_count(tmp_path: Path) -> None:
+    step = Step("a", "A", PruningStage.PRUNING, lambda desk: {})
+    board = Board(tmp_path, "name", "command", [step])
+    board.begin(step)
+    watch = Watch(board, step)
+    watch.on_start(SimpleNamespace(step=40, total_steps=60))  # type: ignore[arg-type]
+    board.end(step, Done("k", tmp_path, {}, 1.0, 300.0, 40))
+    assert board.line(step).since == " since it was taken up at step 40"
+    again = Board(tmp_path, "name", "command", [step])
+    again.reuse(step, Done("k", tmp_path, {}, 1.0, 300.0, 40))
+    assert again.line(step).first == 40
+    again.reuse(step, Done("k", tmp_path, {}, 1.0, 300.0))
+    assert again.line(step).since == ""
 
 
 @pytest.mark.parametrize(

@@ -406,6 +406,8 @@ def test_layers_that_are_not_quantised_are_named_with_the_reason() -> None:
             "patched.weight": "its forward pass was replaced",
             "head.weight": "excluded by 'head'",
         }
+        assert len(quantized.fall_backs) == len(quantized.left_out) - 1, "what was excluded was asked for"
+        assert "patched.weight: not quantised, its forward pass was replaced" in quantized.fall_backs
     assert "forward" in vars(net.patched)
     with pytest.raises(BootcampError, match="Did you mean 'head'"), quantization_aware(net, exclude=["haed"]):
         pass
