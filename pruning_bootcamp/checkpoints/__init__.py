@@ -19,6 +19,7 @@ from pruning_bootcamp.checkpoints.files import (
     write_sparse_file,
 )
 from pruning_bootcamp.checkpoints.foreign import fit_state_dict
+from pruning_bootcamp.checkpoints.identity import weights_hash
 from pruning_bootcamp.checkpoints.recipe import Recipe, find_changes, rebuild, recipe_from, tensors_of
 from pruning_bootcamp.checkpoints.sparse import rounded
 from pruning_bootcamp.errors import BootcampError
@@ -35,6 +36,7 @@ __all__ = [
     "load_model",
     "save_checkpoint",
     "save_sparse_checkpoint",
+    "weights_hash",
 ]
 
 FORMAT, VERSION = "pruning_bootcamp", 1

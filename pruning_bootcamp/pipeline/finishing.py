@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from pruning_bootcamp.checkpoints import dense_file_bytes
+from pruning_bootcamp.checkpoints import dense_file_bytes, weights_hash
 from pruning_bootcamp.config import Config, as_dict
 from pruning_bootcamp.errors import BootcampError, GoalNotMet
 from pruning_bootcamp.evaluation import cost_of, evaluate_on, say_disagreement
@@ -148,7 +148,8 @@ def _evaluate(desk: Desk) -> Figures:
     baseline, _ = cost_of(dense.model.cpu(), common.example_input(dense.recipe))
     cost, flops = cost_of(final.model.cpu(), common.example_input(final.recipe), final.masks)
     say_disagreement(flops)
-    baseline["accuracy"], figures = round(before["accuracy"], 4), {"accuracy": round(after["accuracy"], 4), **cost}
+    baseline |= {"accuracy": round(before["accuracy"], 4), "weights": weights_hash(dense.model)}
+    figures = {"accuracy": round(after["accuracy"], 4), **cost}
     if cfg.gates.min_latency_reduction_pct is not None:
         models = {"baseline": deployable_copy(dense.model), "pruned": deployable_copy(final.model)}
         timed = pair_latency(cfg, models, final.recipe, desk.device)

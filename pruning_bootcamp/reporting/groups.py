@@ -1,7 +1,7 @@
 """Which results may be compared: same data, network and dense baseline; runs that differ in the seed are one row."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pruning_bootcamp.reporting.records import PRUNING, Record
@@ -77,13 +77,14 @@ def groups(records: Iterable[Record]) -> list[Group]:
     for (dataset, model), members in sorted(by_network.items()):
         trained = [record for record in members if record.command == "train"]
         pruned = [record for record in members if record.command != "train"]
-        families = _families(pruned) or [(None, [])]
+        known = _identities(members)
         claimed: set[str] = set()
-        for dense, family in families:
-            accuracies = {_rounded(record.dense.get("accuracy")) for record in family}
-            mine = [record for record in trained if not pruned or _rounded(record.accuracy) in accuracies]
+        for family in _families(pruned, known) or [[]]:
+            dense = {known[record.name] for record in family}
+            mine = [record for record in trained if not pruned or known[record.name] in dense]
             claimed |= {record.name for record in mine}
-            found.append(Group(dataset, model, dense, settings([*mine, *family]), mine))
+            accuracy = _rounded(family[0].dense.get("accuracy")) if len(dense) == 1 else None
+            found.append(Group(dataset, model, accuracy, settings([*mine, *family]), mine))
         if alone := [record for record in trained if record.name not in claimed]:
             found.append(Group(dataset, model, None, settings(alone), alone))
     return _named_apart(found)
@@ -91,26 +92,53 @@ def groups(records: Iterable[Record]) -> list[Group]:
 
 def _named_apart(found: Sequence[Group]) -> list[Group]:
     """Groups of one network and data each say which dense network they started from."""
-    count = Counter(group.title for group in found)
 
-    def apart(group: Group) -> str:
-        dense = group.dense_accuracy
-        return f"from the dense network with {dense:.2f}%" if dense is not None else "other dense networks"
+    def dense(group: Group) -> str:
+        if group.dense_accuracy is None:
+            return "other dense networks"
+        return f"from the dense network with {group.dense_accuracy:.2f}%"
 
-    return [replace(group, apart=apart(group)) if count[group.title] > 1 else group for group in found]
+    def weights(group: Group) -> str:
+        pruned = [record.dense_weights for record in group.records if record.command != "train"]
+        return f"{group.apart}, weights {next((w for w in pruned if w), 'not recorded')[:8]}"
+
+    for tell in (dense, weights):
+        count = Counter(group.title for group in found)
+        found = [replace(group, apart=tell(group)) if count[group.title] > 1 else group for group in found]
+    return list(found)
 
 
-def _families(pruned: Sequence[Record]) -> list[tuple[float | None, list[Record]]]:
+def _identities(records: Sequence[Record]) -> dict[str, str]:
+    """Record -> which dense network it is or was made from: by its weights, or by its accuracy where they are unknown.
+
+    Where only one of that accuracy is known by its weights, it is that one.
+    """
+
+    def accuracy(record: Record) -> float | None:
+        return _rounded(record.accuracy if record.command == "train" else record.dense.get("accuracy"))
+
+    by_accuracy: dict[float | None, set[str]] = defaultdict(set)
+    for record in records:
+        if record.dense_weights:
+            by_accuracy[accuracy(record)].add(record.dense_weights)
+    found = {}
+    for record in records:
+        same = by_accuracy[accuracy(record)]
+        guess = next(iter(same)) if len(same) == 1 else f"with {accuracy(record)}%"
+        found[record.name] = record.dense_weights or guess
+    return found
+
+
+def _families(pruned: Sequence[Record], known: Mapping[str, str]) -> list[list[Record]]:
     """Runs by the dense network they started from; one family when each seed has a dense network of its own."""
-    by_dense: dict[float | None, list[Record]] = defaultdict(list)
-    by_seed: dict[int | None, set[float | None]] = defaultdict(set)
+    by_dense: dict[str, list[Record]] = defaultdict(list)
+    by_seed: dict[int | None, set[str]] = defaultdict(set)
     for record in pruned:
-        dense = _rounded(record.dense.get("accuracy"))
-        by_dense[dense].append(record)
-        by_seed[record.seed].add(dense)
+        by_dense[known[record.name]].append(record)
+        by_seed[record.seed].add(known[record.name])
     if len(by_dense) > 1 and len(by_seed) > 1 and all(len(found) == 1 for found in by_seed.values()):
-        return [(None, list(pruned))]
-    return sorted(by_dense.items(), key=lambda item: (item[0] is None, item[0] or 0.0))
+        return [list(pruned)]
+    return sorted(by_dense.values(), key=lambda family: _in_order(str(family[0].dense.get("accuracy"))))
 
 
 def _rounded(value: float | None) -> float | None:

@@ -47,6 +47,9 @@ class Record:
     sparsity: float | None
     flops_reduction_pct: float | None
     dense: Mapping[str, float | None]
+    """figures of the dense network that it was made from"""
+    dense_weights: str | None
+    """the hash of that network's weights, or of its own where it is the dense network"""
     goal: str | None
     goal_met: bool | None
     environment: Mapping[str, Any]
@@ -97,6 +100,7 @@ def _one(run: Found) -> Record:
         sparsity=number(m.get("sparsity")),
         flops_reduction_pct=number(m.get("flops_reduction_pct")),
         dense={key: number(dense.get(key)) for key in ("accuracy", "flops_g", "params_m")} if dense else {},
+        dense_weights=text(dense.get("weights") if command != "train" else m.get("weights")),
         goal=text(m.get("goal")),
         goal_met=m["goal_met"] if isinstance(m.get("goal_met"), bool) else None,
         environment=table(m.get("environment")),
@@ -136,6 +140,7 @@ def _many(run: Found) -> list[Record]:
                 sparsity=number(row.get("sparsity")),
                 flops_reduction_pct=None,
                 dense={"accuracy": dense},
+                dense_weights=None,
                 goal=None,
                 goal_met=None,
                 environment=table(run.content.get("environment")),

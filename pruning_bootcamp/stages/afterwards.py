@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pruning_bootcamp.checkpoints import Checkpoint, Recipe, save_checkpoint
+from pruning_bootcamp.checkpoints import Checkpoint, Recipe, save_checkpoint, weights_hash
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.duration import parse_duration
 from pruning_bootcamp.evaluation import cost_of, evaluate_on, say_disagreement
@@ -243,7 +243,7 @@ def finish(
     split, kind = (splits.test, "") if testing else (splits.val, "val_")
     before = evaluate_on(dense.model, split, splits, device=device, batch_size=batch_size)
     after = evaluate_on(model, split, splits, device=device, batch_size=batch_size)
-    baseline[f"{kind}accuracy"] = round(before["accuracy"], 4)
+    baseline |= {f"{kind}accuracy": round(before["accuracy"], 4), "weights": weights_hash(dense.model)}
     found = {
         f"{kind}accuracy": round(after["accuracy"], 4),
         f"{kind}loss": round(after["loss"], 6),

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from pruning_bootcamp.checkpoints import save_checkpoint
+from pruning_bootcamp.checkpoints import save_checkpoint, weights_hash
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.duration import parse_duration
 from pruning_bootcamp.evaluation import cost_of, evaluate_on, say_disagreement
@@ -68,6 +68,7 @@ def train(cfg: Config, resume: bool | None = None, watch: common.Watch = common.
             "steps": result.steps,
             "train_seconds": round(result.seconds, 2),
             "seed": cfg.seed,
+            "weights": weights_hash(model),
             "environment": environment(device),
         }
         save_checkpoint(run.path("best_model.pth"), model.cpu(), recipe, metrics=metrics)

@@ -14,6 +14,8 @@ def test_quickstart_meets_its_goal(tmp_path: Path, command: Callable[..., str]) 
     assert figures["baseline"]["accuracy"] >= 97
     assert figures["flops_reduction_pct"] >= 50
     assert figures["accuracy_drop"] <= 1.5
+    dense, cut = (yaml.safe_load((root / name / "metrics.yaml").read_text()) for name in ("baseline", "structured"))
+    assert dense["weights"] == cut["baseline"]["weights"], "the report tells by them which network was pruned"
     assert figures["latency_ms"] > 0
     assert figures["baseline"]["latency_ms"] > 0
     assert figures["export"]["onnx"]["verified"]

@@ -17,7 +17,15 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pruning_bootcamp import load_model
-from pruning_bootcamp.checkpoints import Checkpoint, NeedsRecipeError, Recipe, load_checkpoint, masks, save_checkpoint
+from pruning_bootcamp.checkpoints import (
+    Checkpoint,
+    NeedsRecipeError,
+    Recipe,
+    load_checkpoint,
+    masks,
+    save_checkpoint,
+    weights_hash,
+)
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.models import build_model, make_prunable
 
@@ -606,3 +614,17 @@ def test_what_is_no_plain_value_is_refused(small: tuple[nn.Module, Recipe], tmp_
     message = failing(lambda: save_checkpoint(tmp_path / "m.pth", *small, metrics={"a": [1, {"b": object()}]}))
     assert "metrics.a.1.b: object can't be kept in a checkpoint" in message
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_hash_of_weights_is_the_networks_wherever_it_lies(small: tuple[nn.Module, Recipe], tmp_path: Path) -> None:
+    model, recipe = small
+    first = weights_hash(model)
+    save_checkpoint(tmp_path / "net.pth", model, recipe)
+    assert weights_hash(load_checkpoint(tmp_path / "net.pth").model) == first
+    assert weights_hash(model.to(memory_format=torch.channels_last)) == first
+    assert weights_hash(model.bfloat16()) != first
+    weight = next(model.float().parameters())
+    before = weights_hash(model)
+    with torch.no_grad():
+        weight.view(-1)[0] += 2**-20
+    assert weights_hash(model) != before

@@ -60,6 +60,29 @@ def test_results_from_different_dense_networks_are_not_compared(tmp_path: Path) 
     assert ends == [f", from the dense network with {accuracy}.00%" for accuracy in (80, 92)]
 
 
+def test_dense_networks_of_one_accuracy_are_told_apart_by_their_weights(tmp_path: Path) -> None:
+    """On 449 test images two seeds easily come to the same accuracy."""
+    write_run(tmp_path, "dense_a", "train", accuracy=92.0, metrics={"weights": "aaaa000011112222"})
+    write_run(tmp_path, "dense_b", "train", accuracy=92.0, seed=1, metrics={"weights": "bbbb000011112222"})
+    for name, weights in (("a1", "aaaa000011112222"), ("a2", "aaaa000011112222"), ("b1", "bbbb000011112222")):
+        baseline = {"accuracy": 92.0, "weights": weights}
+        write_run(tmp_path, name, "prune-structured", score=name, fewer=50.0, metrics={"baseline": baseline})
+    first, second = (one.group for one in findings(tmp_path).groups)
+    assert {record.name for record in first.records} == {"dense_a", "a1", "a2"}
+    assert {record.name for record in second.records} == {"dense_b", "b1"}
+    assert first.title.endswith("from the dense network with 92.00%, weights aaaa0000")
+    assert second.title.endswith("weights bbbb0000")
+
+
+def test_a_run_from_before_weights_were_recorded_goes_by_accuracy(tmp_path: Path) -> None:
+    baseline = {"accuracy": 92.0, "weights": "aaaa000011112222"}
+    write_run(tmp_path, "new", "prune-structured", fewer=50.0, metrics={"baseline": baseline})
+    write_run(tmp_path, "old", "prune-structured", score="l2", fewer=50.0)
+    (only,) = (one.group for one in findings(tmp_path).groups)
+    assert {record.name for record in only.records} == {"new", "old"}
+    assert only.dense_accuracy == 92.0
+
+
 def test_each_seed_may_have_its_own_dense_network(tmp_path: Path) -> None:
     write_run(tmp_path, "a", "prune-structured", seed=0, metrics={"baseline": {"accuracy": 92.0}})
     write_run(tmp_path, "b", "prune-structured", seed=1, metrics={"baseline": {"accuracy": 92.5}})
