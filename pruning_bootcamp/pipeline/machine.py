@@ -13,7 +13,7 @@ from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.pipeline.status import Board
 from pruning_bootcamp.pipeline.step import Desk, Done, Figures, Step
 from pruning_bootcamp.runs import content_hash, read_yaml, remove_leftovers, write_yaml
-from pruning_bootcamp.runtime import peak_memory_mb, restart_peak_memory, seed_everything
+from pruning_bootcamp.runtime import device_memory_mb, peak_memory_mb, restart_peak_memory, seed_everything
 from pruning_bootcamp.training.state import NAME as TRAINING_STATE
 
 RESULT = "result.yaml"
@@ -61,6 +61,8 @@ class Machine:
         begun = time.perf_counter()
         figures = step.work(self.desk(step, folder, key, inputs))
         seconds, memory = round(time.perf_counter() - begun, 2), round(peak_memory_mb(), 1)
+        if (on_device := device_memory_mb()) is not None:
+            LOGGER.info("%s: peak memory of the device %.0f MiB", step.title, on_device)
         (folder / TRAINING_STATE).unlink(missing_ok=True)
         content = {"key": key, "step": step.name, "figures": plain(figures), "files": hashes_in(folder)}
         cost = {"seconds": seconds, "peak_memory_mb": memory, "first": self.board.line(step).first}

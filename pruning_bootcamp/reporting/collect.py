@@ -15,7 +15,7 @@ SENSITIVITY, SWEEP, PROFILE, EVALUATION = "sensitivity.yaml", "sweep.yaml", "pro
 _LOOKED_FOR = (METRICS, CONFIG, PROFILE, SENSITIVITY, SWEEP, EVALUATION)
 _MOST_BYTES = 4 * 2**20  # of a profile, far above that of a network of thousands of layers
 # Parts of runs that are reported with the run, or replaced by a newer one.
-_PARTS = {"logs", "stages", "export", "recovery", "__pycache__"}
+_PARTS = {"logs", "stages", "export", "recovery"}
 
 
 @dataclass(frozen=True)
@@ -83,11 +83,16 @@ def _folders(found: Collected, root: Path) -> Iterator[tuple[Path, set[str]]]:
         found.left_out += [
             Problem(_name(folder / name, root), "files of an earlier run that another replaced") for name in previous
         ]
-        skipped = {*previous, *_PARTS, *(name for name in folders if name.startswith((".", "cycle_")))}
+        is_run = bool({CONFIG, METRICS} & set(files))
+        skipped = {*previous, *(name for name in folders if name.startswith(".") or (is_run and _is_part(name)))}
         if SWEEP in files:
             skipped |= {"trials", "dense"}  # validation figures only: they stand in the sweep's own table
         folders[:] = sorted(name for name in folders if name not in skipped)
         yield folder, set(files)
+
+
+def _is_part(name: str) -> bool:
+    return name in _PARTS or name.startswith("cycle_")
 
 
 def _name(folder: Path, root: Path) -> str:

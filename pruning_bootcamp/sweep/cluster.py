@@ -5,6 +5,7 @@ import os
 import sys
 from typing import Any
 
+from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.sweep.executors import Event, Function, prepare_worker
 
 
@@ -23,6 +24,13 @@ class RayExecutor:
             settings["runtime_env"] = {"env_vars": {"OMP_NUM_THREADS": str(threads)}}
             settings["log_to_driver"] = False
             ray.init(**settings)
+        largest = max((node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]), default=0)
+        if largest < threads:
+            self._end()
+            raise BootcampError(
+                f"sweep: a trial takes {threads} CPUs (threads), and no machine of the Ray cluster has more than "
+                f"{largest:g}, so it would wait for ever. Set threads={max(int(largest), 1)} or less."
+            )
         # tries are counted by the sweep, which says so, not by Ray
         remote = ray.remote(num_cpus=threads, max_retries=0)(_call)
         self._begin = lambda task: remote.remote(function, task, threads, os.getcwd())
@@ -52,6 +60,9 @@ class RayExecutor:
     def close(self) -> None:
         for reference in self._running:
             self._ray.cancel(reference, force=True)
+        self._end()
+
+    def _end(self) -> None:
         if self._ours:
             self._ray.shutdown()
 

@@ -14,7 +14,7 @@ from pruning_bootcamp.sweep import outputs, trial, view
 from pruning_bootcamp.sweep.executors import Event, Executor
 from pruning_bootcamp.sweep.hopeless import Finished
 from pruning_bootcamp.sweep.showing import say
-from pruning_bootcamp.sweep.space import text_of
+from pruning_bootcamp.sweep.space import shown_setting
 from pruning_bootcamp.sweep.study import Book, Row
 from pruning_bootcamp.sweep.trial import Result, Task
 
@@ -232,7 +232,7 @@ class Sweep:
         self._count()
         self.write("running")
         settings = ", ".join(
-            f"{key.rpartition('.')[2] if key.count('.') == 1 else key} {text_of(value)}"
+            f"{key.rpartition('.')[2] if key.count('.') == 1 else key} {shown_setting(value)}"
             for key, value in self._settings(result.number).items()
         )
         figures = ", ".join(

@@ -11,7 +11,7 @@ from pruning_bootcamp.reporting import markdown_table
 from pruning_bootcamp.reporting.figures import scatter
 from pruning_bootcamp.runs import write_text, write_yaml
 from pruning_bootcamp.sweep.front import hypervolume, pareto_front
-from pruning_bootcamp.sweep.space import text_of
+from pruning_bootcamp.sweep.space import shown_setting, text_of
 
 SWEEP, TABLE, PAGE = "sweep.yaml", "trials.csv", "pareto.html"
 FORMATS = {
@@ -102,7 +102,7 @@ def table_rows(content: Mapping[str, Any], most: int = 40) -> tuple[list[str], l
     for trial in [*(by_number[number] for number in front), *others][:most]:
         state = "front" if trial["number"] in front else trial["state"]
         values = [FORMATS[name].format(trial["values"][name]) if name in trial["values"] else "" for name in FORMATS]
-        settings = [text_of(trial["params"].get(key, "")) for key in keys]
+        settings = [shown_setting(trial["params"].get(key, "")) for key in keys]
         seconds = f"{trial['seconds']:.1f}" if trial["state"] != "running" else ""
         rows.append([str(trial["number"]), *settings, *values, seconds, state])
     return head, rows
@@ -185,5 +185,5 @@ def _figure(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def _about(trial: Mapping[str, Any]) -> str:
     """What a point shows when it is pointed at."""
-    params = ", ".join(f"{key}: {text_of(value)}" for key, value in trial["params"].items())
+    params = ", ".join(f"{key}: {shown_setting(value)}" for key, value in trial["params"].items())
     return f"trial {trial['number']}: {trial['values']['accuracy']:.2f}% ({params})"

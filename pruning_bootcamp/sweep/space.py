@@ -78,6 +78,11 @@ def text_of(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
 
+def shown_setting(value: Any) -> str:
+    """A value for the eye: four digits of a number that was drawn from a range."""
+    return f"{value:.4g}" if isinstance(value, float) else text_of(value)
+
+
 def _parse(raw: Mapping[str, Any], prefix: str, where: str, found: list[Dimension], problems: list[str]) -> None:
     for name, entry in raw.items():
         key = f"{prefix}{name}"

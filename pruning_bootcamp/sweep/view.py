@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pruning_bootcamp.sweep.outputs import FORMATS, TITLES
-from pruning_bootcamp.sweep.space import text_of
+from pruning_bootcamp.sweep.space import shown_setting
 
 _MOST_FRONT = 12
 
@@ -77,7 +77,8 @@ def render(board: Board) -> RenderableType:
         for title in ("running", "settings", "time", ""):
             table.add_column(title)
         for number, line in sorted(board.running.items()):
-            settings = ", ".join(f"{key.rpartition('.')[2]} {text_of(value)}" for key, value in line.settings.items())
+            each = line.settings.items()
+            settings = ", ".join(f"{key.rpartition('.')[2]} {shown_setting(value)}" for key, value in each)
             table.add_row(str(number), Text(settings), f"{time.time() - line.begun:.0f} s", Text(line.text))
         parts.append(table)
     if board.front:

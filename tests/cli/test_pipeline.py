@@ -358,7 +358,8 @@ def test_status_from_another_terminal_while_it_runs_and_after_a_kill(tmp_path: P
     assert "pipeline resume --save-dir run" in shown
 
 
-def test_a_damaged_result_is_made_again(tmp_path: Path, command: Command) -> None:
+def test_a_damaged_result_is_made_again(tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pruning_bootcamp.pipeline.machine.device_memory_mb", lambda: 512.0)
     command(tmp_path, *RUN)
     [folder] = (tmp_path / "run" / "stages").glob("2-quantize-train-*")
     whole = (folder / "network.pth").read_bytes()
@@ -366,5 +367,6 @@ def test_a_damaged_result_is_made_again(tmp_path: Path, command: Command) -> Non
     (tmp_path / "run" / "metrics.yaml").unlink()
     text = command(tmp_path, *RUN)
     assert "its files are not as they were left" in text
+    assert text.count("peak memory of the device 512 MiB") == 1
     assert done_in(text) == 1
     assert (folder / "network.pth").read_bytes() == whole

@@ -95,6 +95,14 @@ def test_an_earlier_run_that_was_replaced_is_left_out_and_said(tmp_path: Path) -
     assert [left_out.name for left_out in found.left_out] == ["now/previous-1"]
 
 
+def test_folders_of_ones_own_may_be_named_like_parts_of_a_run(tmp_path: Path) -> None:
+    write_run(tmp_path / "export", "mine", "train")
+    folder = write_run(tmp_path, "whole", "prune-structured")
+    write_run(folder / "stages", "inner", "train")
+    write_run(folder, "cycle_1", "train")
+    assert [run.name for run in collect(tmp_path).runs] == ["export/mine", "whole"]
+
+
 def test_links_are_not_followed(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     write_run(outside, "secret", "train")

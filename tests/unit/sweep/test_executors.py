@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.sweep.executors import Event, Executor, LocalExecutor
 
 
@@ -89,3 +90,19 @@ def test_ray_workers_work_die_and_are_replaced(tmp_path: Path) -> None:
     broken = [event for event in found if event.kind == "broken"]
     assert [event.number for event in broken] == [3]
     assert "a bug in job three" in broken[0].content
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed (the extra `cluster`)")
+def test_a_trial_that_no_machine_of_the_cluster_can_take_is_refused() -> None:
+    import ray
+
+    from pruning_bootcamp.sweep.cluster import RayExecutor
+
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    try:
+        with pytest.raises(BootcampError, match="Set threads=1 or less"):
+            RayExecutor(work, workers=1, threads=2)
+        assert ray.is_initialized(), "somebody else's cluster is not shut down"
+    finally:
+        ray.shutdown()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pruning_bootcamp.sweep.space import Dimension, grid, grid_size, parse_space
+from pruning_bootcamp.sweep.space import Dimension, grid, grid_size, parse_space, shown_setting
 from pruning_bootcamp.sweep.study import decoded, distribution, encoded, make_sampler
 
 
@@ -97,3 +97,12 @@ def test_samplers_ask_within_the_space_for_two_objectives(name: str) -> None:
         study.tell(asked, None if state else [float(number), settings["b"]], state=state)
     if name == "grid":
         assert len(set(seen)) == 6
+
+
+def test_what_is_shown_of_a_setting_is_short() -> None:
+    assert [shown_setting(value) for value in (0.012345678901234567, 8, "l1", {"name": "l1"})] == [
+        "0.01235",
+        "8",
+        "l1",
+        '{"name": "l1"}',
+    ]
