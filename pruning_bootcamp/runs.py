@@ -194,7 +194,7 @@ def siblings(path: Path) -> str:
     close = nearest(path.name, names)
     alike = [name for name in names if Path(name).suffix == path.suffix]
     hint = f"Did you mean '{folder / close}'? " if close else ""
-    place = "the current folder" if folder == Path() else folder
+    place = "The current folder" if folder == Path() else folder
     return f"{hint}{place} holds {listed(alike or names, 8) if names else 'nothing'}."
 
 

@@ -210,7 +210,7 @@ def _open_own(content: Mapping[str, Any], expected: Recipe | None, trust_code: b
     if is_factory(recipe.model) and not trust_code and (expected is None or expected.model != recipe.model):
         raise NeedsRecipeError(
             f"its network is built by running code of this machine that the file names: {recipe.model}. If that is "
-            f"yours, say so: model.name={recipe.model}, or trust_code=True."
+            f"yours, say so: model.name={recipe.model} (or -c with its run's config.yaml); in Python trust_code=True."
         )
     if expected is not None:
         _check_expected(recipe, expected)

@@ -5,9 +5,39 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from typer.core import TyperGroup
+
+
+class _Commands(TyperGroup):
+    """An option that does not exist and is a setting (--epochs) is told how settings are written."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except typer.TyperException as error:
+            option = getattr(error, "option_name", None)  # of a NoSuchOption
+            if isinstance(option, str) and (todo := _as_setting(option)):
+                error.message += todo
+                vars(error)["possibilities"] = None  # --lr is not nearly --help
+            raise
+
+
+def _as_setting(option: str) -> str:
+    from dataclasses import fields, is_dataclass
+
+    from pruning_bootcamp.config import Config
+
+    name, cfg = option.lstrip("-").replace("-", "_"), Config()
+    sections = [part.name for part in fields(cfg) if is_dataclass(getattr(cfg, part.name))]
+    keys = [f"{section}.{name}=VALUE" for section in sections if hasattr(getattr(cfg, section), name)]
+    if hasattr(cfg, name) and name not in sections:
+        keys.insert(0, f"{name}=VALUE")
+    return f". It is a setting: write {' or '.join(keys)} at the end." if keys else ""
+
 
 app = typer.Typer(
     name="pruning-bootcamp",
+    cls=_Commands,
     help="Train, prune, recover, prove, export and profile PyTorch networks; every number printed was measured.",
     epilog="Start here: pruning-bootcamp quickstart",
     no_args_is_help=True,

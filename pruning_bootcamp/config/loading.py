@@ -215,7 +215,8 @@ def _check_range(value: Any, limits: tuple[float | None, float | None, str], whe
         if high is None:
             problems.append(f"{where}: {value} is not {'above' if bounds[0] == '(' else 'at least'} {low}.")
         else:
-            problems.append(f"{where}: {value} is not in {bounds[0]}{low}, {high}{bounds[1]}.")
+            share = f" Write {value / 100:g} for {value:g}%." if (low, high) == (0, 1) and 2 <= value < 100 else ""
+            problems.append(f"{where}: {value} is not in {bounds[0]}{low}, {high}{bounds[1]}.{share}")
 
 
 def as_dict(config: Any) -> dict[str, Any]:

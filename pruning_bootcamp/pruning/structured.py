@@ -313,7 +313,7 @@ def _not_met(
         others = "".join(f"\n  not cut: {name}: {reason}" for name, reason in left_out.items())
         return GoalNotMet(
             f"{budget} {asked:g} can't be reached: {most:.4f} is the most within {set_limits}. Ask for less, or raise "
-            f"max_sparsity.{others}"
+            f"structured.max_sparsity.{others}"
         )
     return GoalNotMet(
         f"{budget} {asked:g} can't be met within {TOLERANCE:g}: the nearest found is {achieved:.4f}, because widths "

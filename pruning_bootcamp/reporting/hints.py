@@ -1,7 +1,8 @@
 """What profiles and sensitivity scans show: savings that did not arrive, the quickest way to run, layers to spare."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pruning_bootcamp.reporting.collect import Found
 from pruning_bootcamp.reporting.judgement import DELIVERED_SHARE, FAILURE_RULES, Advice, Failure
@@ -9,6 +10,7 @@ from pruning_bootcamp.reporting.values import number, rows, table
 
 FRAGILE_POINTS = 1.0
 TOUGH_POINTS = 0.25
+_MOST_NAMED = 5
 
 
 def slow_savings(profiles: Sequence[Found]) -> list[Failure]:
@@ -26,25 +28,27 @@ def slow_savings(profiles: Sequence[Found]) -> list[Failure]:
 def quickest(profiles: Sequence[Found]) -> list[Advice]:
     """How to run the pruned networks on the machines where they were timed, and what keeps time from falling."""
     best: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)  # way, machine -> profile -> figures
+    behind: dict[tuple[str, str], list[str]] = defaultdict(list)  # the profiles whose dense network is quicker
     for profile in profiles:
         places = table(profile.content.get("checkpoints"))
         if places and places.get("baseline") == places.get("pruned"):
             continue  # a network against itself: the noise of the machine
         every = table(profile.content.get("alternatives"))
-        ways = {
-            name: (time / (number(stats.get("batch_size")) or 1), number(stats.get("n")) or 0)
-            for name, pair in every.items()
-            if (stats := table(table(pair).get("pruned"))) and (time := number(stats.get("median_ms"))) is not None
-        }
+        ways = _times(every, "pruned")
         if len(ways) > 1:
             device = str(table(profile.content.get("environment")).get("device", "an unnamed machine"))
             by_time = sorted(ways.items(), key=lambda way: way[1])
             times = ", ".join(f"{name} {time:.4f}" for name, (time, _) in by_time)
             least = min(n for _, n in ways.values())
-            best[by_time[0][0], device][profile.name] = f"{times} (n at least {least:.0f})"
+            place = by_time[0][0], device
+            best[place][profile.name] = f"{times} (n at least {least:.0f})"
+            dense = min(_times(every, "baseline").items(), key=lambda way: way[1], default=None)
+            if dense is not None and dense[1][0] < by_time[0][1][0]:
+                behind[place].append(profile.name)
+                best[place][profile.name] += f"; the dense network, {dense[0]} {dense[1][0]:.4f}"
     found = [
         Advice(
-            f"Run {', '.join(figures)} with {way}.",
+            f"Run {', '.join(figures)} with {way}." + _slower(behind[way, device], len(figures)),
             f"the least time an image of the ways that were timed on {device}",
             "medians in ms an image: "
             + "; ".join(f"{name}: {said}" if len(figures) > 1 else said for name, said in figures.items()),
@@ -52,6 +56,22 @@ def quickest(profiles: Sequence[Found]) -> list[Advice]:
         for (way, device), figures in best.items()
     ]
     return found + [advice for profile in profiles for advice in _slow(profile)]
+
+
+def _times(ways: Mapping[str, Any], which: str) -> dict[str, tuple[float, float]]:
+    """Way to run it -> ms an image and n, of the baseline or the pruned network."""
+    return {
+        name: (time / (number(stats.get("batch_size")) or 1), number(stats.get("n")) or 0)
+        for name, pair in ways.items()
+        if (stats := table(table(pair).get(which))) and (time := number(stats.get("median_ms"))) is not None
+    }
+
+
+def _slower(behind: Sequence[str], of: int) -> str:
+    if not behind:
+        return ""
+    which = f" than {', '.join(behind)}" if of > 1 else ""
+    return f" The dense network at its quickest is quicker still{which}: pruning saved no time there."
 
 
 def _slow(profile: Found) -> list[Advice]:
@@ -91,9 +111,21 @@ def from_scan(scan: Found) -> list[Advice]:
             continue
         (low, at_low), (high, at_high) = points[0], points[-1]
         if dense - at_low > max(FRAGILE_POINTS, 2 * standard_error(at_low, images)):
-            fragile.append((dense - at_low, f"{row.get('name')} loses {dense - at_low:.2f} points at {100 * low:g}%"))
+            fragile.append(
+                (
+                    dense - at_low,
+                    str(row.get("name")),
+                    f"{row.get('name')} loses {dense - at_low:.2f} points at {100 * low:g}%",
+                )
+            )
         if dense - at_high <= TOUGH_POINTS:
-            tough.append((dense - at_high, f"{row.get('name')} loses {dense - at_high:.2f} points at {100 * high:g}%"))
+            tough.append(
+                (
+                    dense - at_high,
+                    str(row.get("name")),
+                    f"{row.get('name')} loses {dense - at_high:.2f} points at {100 * high:g}%",
+                )
+            )
     source = f"{images:g} validation images, one scan, one seed"
     found = []
     if fragile:
@@ -101,15 +133,22 @@ def from_scan(scan: Found) -> list[Advice]:
             f"a {_by(scan)} that alone costs more than {FRAGILE_POINTS:g} point, and than two standard errors of an "
             "accuracy on so many images, at the least sparsity scanned"
         )
-        said = "; ".join(line for _, line in sorted(fragile, reverse=True)[:5])
+        names, said = _named(sorted(fragile, reverse=True))
         found.append(
-            Advice(f"Prune these less, or leave them out (prune.exclude): {len(fragile)}.", rule, f"{said} ({source})")
+            Advice(f"Prune these less, or leave them out (prune.exclude): {names}.", rule, f"{said} ({source})")
         )
     if tough:
         rule = f"a {_by(scan)} that alone costs at most {TOUGH_POINTS:g} points at the greatest sparsity scanned"
-        said = "; ".join(line for _, line in sorted(tough)[:5])
-        found.append(Advice(f"These can lose more than the rest: {len(tough)}.", rule, f"{said} ({source})"))
+        names, said = _named(sorted(tough))
+        found.append(Advice(f"These can lose more than the rest: {names}.", rule, f"{said} ({source})"))
     return found
+
+
+def _named(layers: Sequence[tuple[float, str, str]]) -> tuple[str, str]:
+    """The first few layers by name, and what each loses."""
+    more = f" and {len(layers) - _MOST_NAMED} more" if len(layers) > _MOST_NAMED else ""
+    names = ", ".join(name for _, name, _ in layers[:_MOST_NAMED])
+    return names + more, "; ".join(line for _, _, line in layers[:_MOST_NAMED])
 
 
 def standard_error(accuracy: float, images: float) -> float:

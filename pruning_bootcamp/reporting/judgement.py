@@ -130,11 +130,13 @@ def _pick(group: Group, command: str) -> Advice | None:
     warning = f" Its goal is missed on the test images{by}." if missed else ""
     form = " --format sparse" if command == "prune-unstructured" else ""
     checkpoint = quoted(str(setting.first.folder / "pruned_model.pth"))
+    # a network of the user's own code, and what is judged on images, need to know the run
+    config = f"-c {quoted(str(setting.first.folder / 'config.yaml'))} " if setting.first.config else ""
     return Advice(
         f"Take {setting.label} ({command}).{warning}",
         rule,
         figures,
-        f"pruning-bootcamp export --checkpoint {checkpoint}{form}",
+        f"pruning-bootcamp export {config}--checkpoint {checkpoint}{form}",
     )
 
 

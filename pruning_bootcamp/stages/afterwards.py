@@ -37,12 +37,21 @@ class Goal:
 
     def judge(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
         """{"goal", "goal_met"} for these figures."""
-        texts, met = [], metrics["accuracy_drop"] <= self.accuracy_drop
+        texts = [f"<= {self.accuracy_drop:g} points of accuracy lost"]
         if self.flops_reduction_pct is not None:
-            texts.append(f">= {self.flops_reduction_pct:g}% fewer FLOPs")
-            met &= metrics["flops_reduction_pct"] >= self.flops_reduction_pct
-        texts.append(f"<= {self.accuracy_drop:g} points of accuracy lost")
-        return {"goal": ", ".join(texts), "goal_met": bool(met)}
+            texts.insert(0, f">= {self.flops_reduction_pct:g}% fewer FLOPs")
+        return {"goal": ", ".join(texts), "goal_met": not self.missed(metrics)}
+
+    def missed(self, metrics: Mapping[str, Any]) -> list[str]:
+        """Each figure that is not what the goal asks for, and what to do about it."""
+        found = []
+        if self.flops_reduction_pct is not None and not metrics["flops_reduction_pct"] >= self.flops_reduction_pct:
+            saved = f"{metrics['flops_reduction_pct']:.2f}% fewer FLOPs"
+            found.append(f"missed: {saved}. Cut more, or set goal.flops_reduction_pct to what you need.")
+        if not metrics["accuracy_drop"] <= self.accuracy_drop:
+            lost = f"{metrics['accuracy_drop']:.2f} points of accuracy lost"
+            found.append(f"missed: {lost}. Prune less, or train longer afterwards (fine_tune.epochs=N).")
+        return found
 
 
 def judge_again(run: Run, metrics: dict[str, Any], goal: Goal) -> dict[str, Any]:
@@ -50,7 +59,7 @@ def judge_again(run: Run, metrics: dict[str, Any], goal: Goal) -> dict[str, Any]
     if "accuracy_drop" not in metrics:  # goal.evaluate_test is false: there is nothing to judge by
         return metrics
     judged = metrics | goal.judge(metrics)
-    common.say_goal(judged)
+    common.say_goal(judged, goal.missed(judged))
     return run.finish(judged) if judged != metrics and common.is_leader() else judged
 
 
@@ -265,13 +274,13 @@ def finish(
     save_checkpoint(run.path("pruned_model.pth"), model.cpu(), recipe, masks=masks or None, metrics=metrics)
     title = f"{run.command}: {recipe.model} on {cfg.data.name}"
     write_text(run.path("report.md"), run_report(title, metrics))
-    _say_results(metrics, flops, run)
+    _say_results(metrics, flops, run, goal)
     finished = run.finish(metrics)
     common.remove_training_states(run.folder)
     return finished
 
 
-def _say_results(metrics: dict[str, Any], flops: Any, run: Run) -> None:
+def _say_results(metrics: dict[str, Any], flops: Any, run: Run, goal: Goal) -> None:
     say_disagreement(flops)
     kind = "" if "accuracy" in metrics else "val_"
     split = "validation images; the test images were not read" if kind else "test images"
@@ -283,7 +292,7 @@ def _say_results(metrics: dict[str, Any], flops: Any, run: Run) -> None:
     LOGGER.info("FLOPs reduction: %.1f%%", metrics["flops_reduction_pct"])
     LOGGER.info("Params reduction: %.1f%%", metrics["params_reduction_pct"])
     if "goal" in metrics:
-        common.say_goal(metrics)
+        common.say_goal(metrics, goal.missed(metrics))
     if metrics["flops_reduction_pct"] == 0 and metrics["sparsity"] > 0:
         LOGGER.info("Zeros alone save no FLOPs without sparse kernels: prune-structured cuts channels out.")
     LOGGER.info("\nResults saved to %s", run.folder)

@@ -218,8 +218,11 @@ def already_done(run: Run, resume: bool | None) -> dict[str, Any] | None:
     return metrics
 
 
-def say_goal(metrics: Mapping[str, Any]) -> None:
+def say_goal(metrics: Mapping[str, Any], missed: Sequence[str] = ()) -> None:
+    """How a command ends; `missed`: each figure that falls short of the goal, and what to do about it."""
     LOGGER.info("\nGoal %s (%s)", "MET" if metrics["goal_met"] else "NOT met", metrics["goal"])
+    for line in missed:
+        LOGGER.info("  %s", line)
 
 
 def remove_training_states(folder: Path) -> None:

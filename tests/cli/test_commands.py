@@ -135,6 +135,7 @@ def test_a_goal_that_is_not_met_exits_3_and_keeps_the_result(trained: Path, comm
     arguments = ("prune-structured", "-c", SMOKE, "--sparsity", "0.1", "--no-fine-tune")
     text = command(trained, *arguments, expect=3)
     assert "Goal NOT met" in text
+    assert "% fewer FLOPs. Cut more, or set goal.flops_reduction_pct to what you need." in text
     assert metrics(trained / "results" / "structured" / "bn_scale_sp0.1" / "metrics.yaml")["goal_met"] is False
     assert "Goal NOT met" in command(trained, *arguments, expect=3), "done before, and still not met"
 

@@ -88,6 +88,8 @@ CASES = (
     Case("unknown model", ("train", "-c", SMOKE, "model.name=cifar_resnet19"), ("unknown model 'cifar_resnet19'", "Did you mean")),
     Case("unknown dataset", ("train", "-c", SMOKE, "data.name=digit"), ("unknown dataset 'digit'", "Did you mean 'digits'")),
     Case("sparsity out of range", (*PRUNE, "w.pth", "--sparsity", "1.4"), ("prune.sparsity: 1.4 is not in [0, 1)",), _weights("w.pth")),
+    Case("sparsity in percent", (*PRUNE, "w.pth", "--sparsity", "90"), ("Write 0.9 for 90%.",), _weights("w.pth")),
+    Case("a setting as an option", ("train", "-c", SMOKE, "--epochs", "3"), ("No such option: --epochs", "train.epochs=VALUE")),
     Case("N above M", (*PRUNE, "w.pth", "--pattern", "4:2"), ("4:2",), _weights("w.pth")),
     Case("2:4 without quotes in YAML", ("train", "-c", "x.yaml"), ('Write "2:4" in quotes',), _write("x.yaml", "prune: {pattern: 2:4}\n")),
     Case("two budgets", ("prune-structured", "-c", SMOKE, "--checkpoint", "w.pth", "--sparsity", "0.5", "--target-flops-reduction", "0.5"), ("structured",), _weights("w.pth")),

@@ -1,6 +1,7 @@
 """Reports show the figures that were measured, and say what was not met."""
 
-from pruning_bootcamp.reporting import comparison_rows, markdown_table, run_report
+from pruning_bootcamp.reporting import alternatives_text, comparison_rows, markdown_table, run_report
+from pruning_bootcamp.tools.latency import LatencyStats
 
 ENVIRONMENT = {"torch": "2.15.0", "device": "cpu (a CPU)"}
 BASELINE = {"accuracy": 91.73, "flops_g": 0.0405, "params_m": 0.27, "sparsity": 0.0}
@@ -49,3 +50,16 @@ def test_a_long_history_is_thinned_and_keeps_the_last_epoch() -> None:
     rows = [line for line in text.splitlines() if line.startswith("| ") and "| 0.1" in line]
     assert 2 <= len(rows) <= 13
     assert rows[-1].startswith("| 100")
+
+
+def test_the_quickest_way_says_when_the_dense_network_is_quicker_still() -> None:
+    def took(ms: float, batch: int = 1) -> LatencyStats:
+        return LatencyStats(ms, ms, 0.0, ms, ms, 50, batch, "cpu", 1, "torch")
+
+    torch_one = {"baseline": took(1.0), "pruned": took(0.8)}
+    text = alternatives_text({"torch": torch_one, "onnx": {"baseline": took(1.6, 16), "pruned": took(3.2, 16)}})
+    assert (
+        "Quickest: onnx\nThe dense network is quicker still: 0.1000 ms an image with onnx, the pruned one 0.2000."
+        in text
+    )
+    assert alternatives_text({"torch": torch_one}).endswith("Quickest: torch")
