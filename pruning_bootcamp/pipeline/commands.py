@@ -77,6 +77,7 @@ def run(cfg: Config, resume: bool | None = None) -> dict[str, Any]:
         done = None if resume is False else known.finished()
         if done is not None:
             LOGGER.info("%s is already finished (same config, same inputs); --no-resume does it again", folder)
+            _say(done, folder)
             return done
         comment = f"pruning-bootcamp {COMMAND}"
         open_run(folder, comment, as_dict(cfg), print_, fresh=resume is False, kept_for_others=(STAGES,))
@@ -210,21 +211,26 @@ def _copy(source: Path, target: Path) -> None:
 
 def _finish(cfg: Config, board: Board, run: Run, found: _Found, device: torch.device) -> dict[str, Any]:
     metrics = _metrics(found, device, met=True)
-    write_text(run.path(REPORT), report.pipeline_report(cfg, found.metrics, found.verdicts, board.status))
-    LOGGER.info("\n=== Gates ===")
+    write_text(run.path(REPORT), report.pipeline_report(cfg, found.metrics, found.verdicts, board))
+    if found.verdicts:
+        LOGGER.info("\n=== Gates ===")
     for verdict in found.verdicts:
         LOGGER.info("%s", verdict)
     LOGGER.info("%s", report.size_table(metrics) if metrics["files"] else "")
-    LOGGER.info("\nTest accuracy: %.2f%% (dense %.2f%%)", metrics["accuracy"], metrics["baseline"]["accuracy"])
-    LOGGER.info("Results saved to %s; what ships is in %s", run.folder, run.folder / EXPORTS)
-    common.say_goal(metrics)
+    _say(metrics, run.folder)
     return run.finish(metrics)
+
+
+def _say(metrics: Mapping[str, Any], folder: Path) -> None:
+    LOGGER.info("\nTest accuracy: %.2f%% (dense %.2f%%)", metrics["accuracy"], metrics["baseline"]["accuracy"])
+    LOGGER.info("Results saved to %s; what ships is in %s", folder, folder / EXPORTS)
+    common.say_goal(metrics)
 
 
 def _stopped(cfg: Config, board: Board, run: Run, found: _Found, device: torch.device, problems: Sequence[str]) -> None:
     """Report and metrics of a pipeline that a gate or a proof stopped."""
     metrics = _metrics(found, device, met=False) | {"stopped": list(problems)}
-    write_text(run.path(REPORT), report.pipeline_report(cfg, found.metrics, found.verdicts, board.status))
+    write_text(run.path(REPORT), report.pipeline_report(cfg, found.metrics, found.verdicts, board))
     write_yaml(run.path(METRICS), {**metrics, "fingerprint": run.fingerprint, "status": "failed"}, _NOTE)
     LOGGER.info("\nStopped before exporting anything. Report: %s", run.path(REPORT))
 

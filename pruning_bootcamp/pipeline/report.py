@@ -9,12 +9,14 @@ import yaml
 
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.pipeline.gates import Verdict
-from pruning_bootcamp.pipeline.status import Status
+from pruning_bootcamp.pipeline.status import Board, Status
 from pruning_bootcamp.reporting import comparison_rows, markdown_table
+from pruning_bootcamp.runs import CONFIG
 
 
-def pipeline_report(cfg: Config, metrics: Mapping[str, Any], verdicts: Sequence[Verdict], status: Status) -> str:
+def pipeline_report(cfg: Config, metrics: Mapping[str, Any], verdicts: Sequence[Verdict], board: Board) -> str:
     """Figures, gates, sizes, and the stages with their time and memory; of a stopped pipeline what there is."""
+    status = board.status
     parts = [f"# Pipeline {cfg.name}: {cfg.model.name} on {cfg.data.name}"]
     if status.state == "failed":
         parts.append(f"**Stopped: {status.reason}** Nothing was exported.")
@@ -51,7 +53,8 @@ def pipeline_report(cfg: Config, metrics: Mapping[str, Any], verdicts: Sequence[
     ]
     header = ["stage", "step", "", "seconds", "peak memory (MiB)", "what came out"]
     parts += ["## Stages", markdown_table(header, rows)]
-    parts += ["## Again", "```\npruning-bootcamp pipeline run -c config.yaml --save-dir DIR\n```"]
+    again = f"pruning-bootcamp pipeline run -c {board.folder / CONFIG} --save-dir {board.folder}"
+    parts += ["## Again", f"```\n{again}\n```"]
     return "\n\n".join(parts) + "\n"
 
 

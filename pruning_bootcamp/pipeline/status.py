@@ -69,7 +69,7 @@ class Board:
     """Keeps the status, in memory for the view and in status.yaml for everybody else, and logs every transition."""
 
     def __init__(self, folder: Path, name: str, command: str, steps: Sequence[Step]) -> None:
-        self._path = folder / STATUS
+        self.folder, self._path = folder, folder / STATUS
         now = time.time()
         lines = [StepStatus(step.name, step.title, step.stage and step.stage.display_name) for step in steps]
         self.status = Status(name, command, begun=now, updated=now, steps=lines)

@@ -6,7 +6,7 @@ from pruning_bootcamp.reporting.document import Block, Cell, Column, Plot, Row, 
 from pruning_bootcamp.reporting.figures import scatter
 from pruning_bootcamp.reporting.findings import GroupFindings, validation_of
 from pruning_bootcamp.reporting.groups import Setting
-from pruning_bootcamp.reporting.shown import amount
+from pruning_bootcamp.reporting.shown import amount, beaten_by_none
 from pruning_bootcamp.reporting.values import Spread
 
 _SHOWN_POINTS = 15.0  # below that far from the best, points would press the others together
@@ -106,7 +106,7 @@ def _trade_off(found: GroupFindings, identifier: str, key: str, title: str, fron
     margin = 0.06 * (best - low) + 0.1
     figure["layout"]["yaxis"]["range"] = [low - margin, best + margin]
     description = (
-        f"{len(rows)} settings; up and left is better. {len(front)} of them are beaten by none (the dotted line). "
+        f"{len(rows)} settings; up and left is better. {beaten_by_none(len(front))}. "
         "Means over seeds, on the validation images: a choice made here has not seen the test images."
     )
     if hidden:

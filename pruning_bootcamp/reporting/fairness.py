@@ -8,6 +8,7 @@ from typing import Any
 from pruning_bootcamp.reporting.collect import Found
 from pruning_bootcamp.reporting.groups import Group, Setting, same_budget
 from pruning_bootcamp.reporting.records import Record, trains_after
+from pruning_bootcamp.reporting.shown import threads_said
 from pruning_bootcamp.reporting.values import table
 
 ENOUGH_SEEDS = 3
@@ -150,7 +151,11 @@ def _same_machine(profiles: Sequence[Found], pruned: Sequence[Setting]) -> Check
         return Check(question, None, "latency was not measured", mend)
     if len(ways) == 1:
         device, threads, torch, backend, batch = next(iter(ways))
-        return Check(question, True, f"{device}, {threads} threads, torch {torch}, {backend}, batch {batch}")
+        return Check(
+            question,
+            True,
+            f"{device}, {threads_said(threads)}, torch {torch}, {backend}, batch {batch}",
+        )
     return Check(
         question, False, f"{len(ways)} different ways", ["Run `pruning-bootcamp profile` again on one machine."]
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 from pruning_bootcamp.reporting.collect import Found
 from pruning_bootcamp.reporting.document import Block, Bullets, Cell, Column, Heading, Plot, Row, Section, Table, Text
 from pruning_bootcamp.reporting.figures import flops_against_latency, heatmap, lines, scatter
-from pruning_bootcamp.reporting.shown import link, rate
+from pruning_bootcamp.reporting.shown import link, rate, run_count, threads_said
 from pruning_bootcamp.reporting.sparsities import LayerSparsities
 from pruning_bootcamp.reporting.values import number, rows, table
 
@@ -87,8 +87,8 @@ def latency(profiles: Sequence[Found], evaluations: Sequence[Found]) -> Section 
             Plot(
                 "latency-plot",
                 "FLOPs saved against time saved",
-                f"{len(points)} profiled networks. On the dashed line every FLOP saved would be time saved; below it, "
-                "less arrives.",
+                f"{run_count(len(points), 'profiled network')}. On the dashed line every FLOP saved would be time "
+                "saved; below it, less arrives.",
                 flops_against_latency(points),
                 Table("latency-table", "FLOPs against latency, dense and pruned interleaved", columns, lines_),
             )
@@ -124,7 +124,7 @@ def _machine(found: Found, stats: dict[str, object]) -> str:
     if not stats:
         return str(device)
     threads, batch = stats.get("threads", "?"), stats.get("batch_size", "?")
-    return f"{device}, {threads} threads, {stats.get('backend', '?')}, batch {batch}"
+    return f"{device}, {threads_said(threads)}, {stats.get('backend', '?')}, batch {batch}"
 
 
 def scans(found: Sequence[Found]) -> Section | None:

@@ -25,6 +25,14 @@ def link(folder: Path, target: Path) -> str:
     return quote(Path(os.path.relpath(folder.resolve(), target.resolve())).as_posix()) + "/"
 
 
+def beaten_by_none(n: int) -> str:
+    return "One of them is beaten by none" if n == 1 else f"{n} of them are beaten by none (the dotted line)"
+
+
+def threads_said(threads: object) -> str:
+    return "1 thread" if threads == 1 else f"{threads} threads"
+
+
 def run_count(n: int, what: str) -> str:
     """`1 sweep`, `2 sweeps`, `no sweeps`."""
     return f"{n or 'no'} {what}{'' if n == 1 else 's'}"

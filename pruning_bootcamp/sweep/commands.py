@@ -12,7 +12,7 @@ from pruning_bootcamp.runs import CONFIG, open_run, read_yaml, write_yaml
 from pruning_bootcamp.runtime import choose_device, environment
 from pruning_bootcamp.stages import common, train
 from pruning_bootcamp.sweep import outputs, trial, view
-from pruning_bootcamp.sweep.executors import Executor, LocalExecutor, cores
+from pruning_bootcamp.sweep.executors import Executor, LocalExecutor, share_of_cores
 from pruning_bootcamp.sweep.known import finished, folder_of, name_of, target
 from pruning_bootcamp.sweep.loop import Sweep
 from pruning_bootcamp.sweep.showing import NETWORKS, say
@@ -61,7 +61,7 @@ def _run(cfg: Config, folder: Path, dimensions: list[Dimension], name: str) -> d
         parallel=s.workers > 1,
     )
     total = target(cfg, dimensions)
-    threads = cfg.threads or max(1, cores() // s.workers)
+    threads = cfg.threads or share_of_cores(s.workers)
     study = Sweep(cfg, folder, book, network, total, view.Board(cfg.name, total, s.workers))
     study.take_up()
     executor = None

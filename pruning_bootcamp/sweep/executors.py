@@ -189,8 +189,9 @@ def prepare_worker(threads: int, log: str | None = None) -> None:
         sys.stdout = sys.stderr = stream
 
 
-def cores() -> int:
-    """Those that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def share_of_cores(workers: int) -> int:
+    """Threads for each of so many workers; no more than OMP_NUM_THREADS, which every other command obeys too."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    share = max(1, there // workers)
+    return min(share, int(wanted)) if wanted.isdigit() and int(wanted) else share

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.sweep.executors import Event, Executor, LocalExecutor
+from pruning_bootcamp.sweep.executors import Event, Executor, LocalExecutor, share_of_cores
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,16 @@ def test_local_workers_work_die_and_are_replaced(name: str, local: LocalExecutor
 
 def test_the_environment_is_left_as_it_was(local: LocalExecutor) -> None:
     assert os.environ.get("OMP_NUM_THREADS") != "3"
+
+
+def test_workers_share_the_cores_and_obey_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    assert [share_of_cores(workers) for workers in (1, 2, 3, 16)] == [8, 4, 2, 1]
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert [share_of_cores(workers) for workers in (1, 2, 16)] == [3, 3, 1]
+    monkeypatch.setenv("OMP_NUM_THREADS", "2,1")  # nested levels: torch's own business
+    assert share_of_cores(2) == 4
 
 
 @pytest.mark.slow
