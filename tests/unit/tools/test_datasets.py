@@ -3,6 +3,8 @@
 import hashlib
 import http.server
 import os
+import subprocess
+import sys
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -18,7 +20,7 @@ from torchvision.transforms.v2 import functional as TF
 
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.models import build_model
-from pruning_bootcamp.tools.datasets import FileSplit, ImageSplit, Split, eval_batches, load_dataset
+from pruning_bootcamp.tools.datasets import FileSplit, ImageSplit, Split, digits, eval_batches, load_dataset
 from pruning_bootcamp.tools.datasets.decoding import Decoder
 from pruning_bootcamp.tools.datasets.download import Download, fetch
 
@@ -48,6 +50,23 @@ def test_digits_are_exactly_scikit_learns() -> None:
     assert len(splits.test) == 449
     assert splits.shape == (1, 8, 8)
     assert "flip" not in splits.augment
+
+
+@pytest.mark.parametrize("kept_elsewhere", [False, True])
+def test_digits_are_read_in_scikit_learns_order(kept_elsewhere: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if kept_elsewhere:
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    pixels, labels = digits._read()
+    bunch = load_digits()
+    assert np.array_equal(pixels, bunch.data)
+    assert np.array_equal(labels, bunch.target)
+    assert labels.dtype == np.int64
+
+
+def test_digits_do_not_wait_for_scikit_learn() -> None:
+    program = "import sys; from pruning_bootcamp.tools.datasets import load_dataset; load_dataset('digits')"
+    check = f"{program}; assert 'sklearn' not in sys.modules"
+    subprocess.run([sys.executable, "-c", check], check=True)
 
 
 @pytest.mark.parametrize(("place", "suffix"), [("FashionMNIST/raw", ""), ("FashionMNIST/raw", ".gz"), (".", ".gz")])
