@@ -22,7 +22,7 @@ from pruning_bootcamp.pruning.channel_scores import CHANNEL_SCORES, score_groups
 from pruning_bootcamp.pruning.groups import Group, cut_members, find_groups
 from pruning_bootcamp.pruning.masks import detached_copy
 from pruning_bootcamp.pruning.proof import SliceProof, prove_slice
-from pruning_bootcamp.pruning.targets import matches
+from pruning_bootcamp.pruning.targets import check_patterns, matches
 
 Allocation = Literal["local", "global"]
 _MEASURES: dict[str, Measure] = {"sparsity": "channels", "flops_reduction": "macs", "params_reduction": "params"}
@@ -253,14 +253,7 @@ def _at_hand(model: nn.Module, example: Tensor) -> tuple[nn.Module, Tensor]:
 def _left_out(groups: Sequence[Group], score: str, exclude: Sequence[str]) -> dict[str, str]:
     """Group -> why it is not cut: by its nature, by the user's wish, or because the score says nothing about it."""
     named = {group.name: [group.name, *(m.path for m in group.members if m.writes)] for group in groups}
-    everything = [path for paths in named.values() for path in paths]
-    problems = [
-        f"exclude: {unknown('layer', pattern, everything)}"
-        for pattern in exclude
-        if not any(matches(f"{path}.weight", pattern) for path in everything)
-    ]
-    if problems:
-        raise BootcampError(*problems)
+    check_patterns(exclude, [path for paths in named.values() for path in paths])
     reasons: dict[str, str] = {}
     for group in groups:
         by = next((p for p in exclude if any(matches(f"{path}.weight", p) for path in named[group.name])), None)

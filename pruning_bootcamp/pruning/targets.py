@@ -68,12 +68,18 @@ def choose_targets(model: nn.Module, *, include: Sequence[str] = (), exclude: Se
     return Targets(chosen, left_out)
 
 
-def check_layers(model: nn.Module, patterns: Sequence[str], where: str = "exclude") -> None:
+def check_layers(model: nn.Module, exclude: Sequence[str]) -> None:
     """Raise a BootcampError with every pattern that fits no layer with a weight."""
-    layers = [path for path, module in model.named_modules() if isinstance(getattr(module, "weight", None), Tensor)]
+    check_patterns(
+        exclude, [path for path, module in model.named_modules() if isinstance(getattr(module, "weight", None), Tensor)]
+    )
+
+
+def check_patterns(exclude: Sequence[str], layers: Sequence[str]) -> None:
+    """Raise a BootcampError with every pattern that fits none of these layers."""
     problems = [
-        f"{where}: {unknown('layer', pattern, layers)}"
-        for pattern in patterns
+        f"exclude: {unknown('layer', pattern, layers)}"
+        for pattern in exclude
         if not any(matches(f"{path}.weight", pattern) for path in layers)
     ]
     if problems:
