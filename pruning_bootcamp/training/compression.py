@@ -16,12 +16,12 @@ from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.pruning.magnitude_pruner import MagnitudePruner
 from pruning_bootcamp.pruning.targets import find_targets
 from pruning_bootcamp.runs import atomic_path, scratch_folder
-from pruning_bootcamp.runtime import choose_device, preserved_rng
+from pruning_bootcamp.runtime import choose_device
 from pruning_bootcamp.schema import coerce
 from pruning_bootcamp.tools.modes import detached_clone
-from pruning_bootcamp.training.iterative import IterativePruningTrainer, Loader
-from pruning_bootcamp.training.losses import distillation
+from pruning_bootcamp.training.iterative import Loader
 from pruning_bootcamp.training.quantize import QuantizationAware, quantization_aware, round_weights
+from pruning_bootcamp.training.taught import TaughtTrainer
 
 STAGES = ("quantize", "prune", "distill")
 _RANGES = "activation_ranges"
@@ -168,9 +168,9 @@ class CompressionPipeline:
         with atomic_path(path) as temporary:
             self._write(detached_clone(self.model), temporary)
 
-    def _trainer(self, *, seed: int = 0, teacher: nn.Module | None = None, **rounds: Any) -> "_Trainer":
+    def _trainer(self, *, seed: int = 0, teacher: nn.Module | None = None, **rounds: Any) -> TaughtTrainer:
         same: dict[str, Any] = {"target_layers": self.target_layers, "device": str(self.device)}
-        trainer = _Trainer(self.model, **rounds, **same, seed=self.seed + 1000 * seed)
+        trainer = TaughtTrainer(self.model, **rounds, **same, seed=self.seed + 1000 * seed)
         trainer.pruner.go_on(self.model, [], self.masks)
         trainer.teacher, trainer.distill_weight, trainer.temperature = teacher, self.distill_weight, self.temperature
         return trainer
@@ -302,49 +302,6 @@ def load_compressed(model: nn.Module, path: Path | str) -> dict[str, Tensor]:
     except RuntimeError as error:
         raise BootcampError(f"{path}: is another network's file ({' '.join(str(error).split())}).") from None
     return {name: torch.tensor(values) for name, values in ranges.items()}
-
-
-class _Trainer(IterativePruningTrainer):
-    """Its loops, with accuracy beside perplexity, and a teacher where there is one."""
-
-    teacher: nn.Module | None = None
-    distill_weight = 0.5
-    temperature = 4.0
-    _right, _targets = 0, 0
-
-    def judge(self, loader: Loader) -> dict[str, float]:
-        self._right, self._targets = 0, 0
-        perplexity = self.perplexity(loader)
-        return {"accuracy": 100 * self._right / self._targets, "perplexity": perplexity}
-
-    def learn(self, loader: Loader, epochs: int, learning_rate: float) -> list[float]:
-        """The mean training loss of each epoch; pruned weights stay zero."""
-        with preserved_rng():
-            torch.manual_seed(self.seed)
-            return self._retrain(loader, epochs, learning_rate)
-
-    def _loss(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, int]:
-        seen: list[Tensor] = []
-        handle = self.model.register_forward_hook(lambda module, given, output: seen.append(_logits(output)))
-        try:
-            loss, count = super()._loss(inputs, targets)
-        finally:
-            handle.remove()
-        targets = targets.to(self.device)
-        logits = seen[0][targets != -100]
-        self._right += int((logits.detach().argmax(-1) == targets[targets != -100]).sum())
-        self._targets += count
-        if self.teacher is not None and self.model.training:
-            with torch.no_grad():
-                taught = _logits(self.teacher(inputs.to(self.device)))[targets != -100]
-            distilled = distillation(logits, taught, self.temperature)
-            loss = (1 - self.distill_weight) * loss + self.distill_weight * distilled
-        return loss, count
-
-
-def _logits(output: Any) -> Tensor:
-    logits: Tensor = output[0] if isinstance(output, tuple) else getattr(output, "logits", output)
-    return logits
 
 
 def _zeros_that_are_there(model: nn.Module, target_layers: Sequence[str] | None) -> dict[str, Tensor]:
