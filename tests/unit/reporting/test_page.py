@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+import zlib
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -290,3 +291,20 @@ def test_a_page_without_plots_is_small_and_a_table_escapes() -> None:
     assert "T &lt;&amp;&gt;" in text
     assert EVIL not in text
     assert "http" not in re.sub(r'http-equiv|"http://www.w3.org[^"]*"', "", text)
+
+
+def test_plotly_is_in_the_page_once_and_no_figure_can_end_a_script() -> None:
+    """What the browser tests see, for machines without one."""
+    plotly = pytest.importorskip("plotly.offline", reason="plotly is not installed (the extra `report`)")
+    figure = {"data": [{"type": "scatter", "x": [1], "y": [2], "text": ["</script>" + EVIL]}]}
+    text = page("t", "", {"one": figure, "two": figure})
+    packed = re.findall(r'id="plotly">([^<]*)<', text)
+    assert len(packed) == 1
+    source = zlib.decompress(base64.b64decode(packed[0])).decode()
+    assert source == plotly.get_plotlyjs()
+    assert len(text) < 0.5 * len(source)
+    assert EVIL not in text
+    (data,) = re.findall(r'id="figures">(.*?)</script>', text)
+    assert json.loads(data) == {"one": figure, "two": figure}
+    digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
+    assert f"'sha256-{digest}'" in text.partition("</head>")[0], "the policy lets the library run"
