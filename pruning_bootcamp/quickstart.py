@@ -10,6 +10,8 @@ from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.reporting import comparison_rows, markdown_table, run_report
 from pruning_bootcamp.runs import write_text, write_yaml
 from pruning_bootcamp.stages import common, export, profile, prune_structured, train
+from pruning_bootcamp.stages.afterwards import verdict_on
+from pruning_bootcamp.stages.verdict import goal_of
 
 STEPS = (
     "Train the dense network",
@@ -19,9 +21,6 @@ STEPS = (
 )
 
 
-HALF_PCT = 50.0
-
-
 def quickstart(cfg: Config) -> dict[str, Any]:
     """Every step into its own folder under `results/quickstart`; a finished training or pruning is not done again.
 
@@ -29,8 +28,6 @@ def quickstart(cfg: Config) -> dict[str, Any]:
     """
     common.one_process("quickstart")
     began = time.perf_counter()
-    cfg = copy.deepcopy(cfg)
-    cfg.goal.flops_reduction_pct = max(cfg.goal.flops_reduction_pct, HALF_PCT)
     root = Path(cfg.save_dir or "results/quickstart")
     checkpoints = {"dense": root / "baseline" / "best_model.pth", "pruned": root / "structured" / "pruned_model.pth"}
 
@@ -55,7 +52,7 @@ def quickstart(cfg: Config) -> dict[str, Any]:
         LOGGER.info("%s: %s, %s", name, file["file"], proof)
     LOGGER.info("Report: %s", root / "report.md")
     LOGGER.info("Took %.0f s", time.perf_counter() - began)
-    common.say_goal(metrics)
+    common.say_goal(metrics, verdict_on(cfg, goal_of(cfg, cut=True), metrics)[1])
     return metrics
 
 

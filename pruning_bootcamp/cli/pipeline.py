@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pruning_bootcamp.cli.base import app, common_options, examples, load_checked
+from pruning_bootcamp.cli.base import app, common_options, examples, exit_by_goal, load_checked
 from pruning_bootcamp.cli.options import Checkpoint, ConfigFile, Debug, Device, Overrides, Resume, SaveDir, Seed
 
 pipeline = typer.Typer(
@@ -36,11 +36,11 @@ def pipeline_run(
     seed: Seed = None,
     debug: Debug = False,
 ) -> None:
-    """Train (or take --checkpoint), compress, judge by the gates, export, verify; each stage is kept and reused."""
+    """Train (or take --checkpoint), compress, judge by gates and goal, export, verify; stages are kept and reused."""
     cfg = load_checked("pipeline run", config, overrides, common_options(save_dir, device, seed, checkpoint=checkpoint))
     from pruning_bootcamp.pipeline.commands import run
 
-    run(cfg, resume=resume)
+    exit_by_goal(run(cfg, resume=resume))
 
 
 @pipeline.command("resume", epilog=examples("pipeline resume --save-dir results/pipeline/digits"))
@@ -48,10 +48,11 @@ def pipeline_resume(save_dir: PipelineDir, device: Device = None, debug: Debug =
     """Go on with a pipeline that was interrupted or killed, with the config that it began with."""
     from pruning_bootcamp.pipeline.commands import resume
 
-    resume(
+    metrics = resume(
         save_dir,
         lambda path, options: load_checked("pipeline run", path, [], common_options(None, device, None) | options),
     )
+    exit_by_goal(metrics)
 
 
 @pipeline.command(

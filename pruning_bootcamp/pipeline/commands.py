@@ -16,13 +16,13 @@ from pruning_bootcamp.errors import BootcampError, GoalNotMet
 from pruning_bootcamp.exporters import EXPORTERS
 from pruning_bootcamp.locks import command_line, locked, owner_of
 from pruning_bootcamp.logs import LOGGER, also_to_file
-from pruning_bootcamp.pipeline import finishing, gates, report, view
+from pruning_bootcamp.pipeline import finishing, report, view
 from pruning_bootcamp.pipeline.compression import COMPRESSIONS
-from pruning_bootcamp.pipeline.gates import Verdict
 from pruning_bootcamp.pipeline.machine import STAGES, Machine, keys_of
 from pruning_bootcamp.pipeline.plan import Plan
 from pruning_bootcamp.pipeline.status import STATUS, Board, Watch, read_status
 from pruning_bootcamp.pipeline.step import NETWORK, Desk, Done, Step, check_unique
+from pruning_bootcamp.reporting import with_verdict
 from pruning_bootcamp.runs import (
     CONFIG,
     METRICS,
@@ -30,13 +30,15 @@ from pruning_bootcamp.runs import (
     atomic_path,
     command_in,
     open_run,
+    read_yaml,
     siblings,
     write_text,
     write_yaml,
 )
 from pruning_bootcamp.runtime import environment
-from pruning_bootcamp.stages import common
+from pruning_bootcamp.stages import common, verdict
 from pruning_bootcamp.stages.export import formats_in
+from pruning_bootcamp.stages.verdict import Goal, Verdict, goal_of
 from pruning_bootcamp.tools.datasets import Splits
 
 COMMAND = "pipeline run"
@@ -59,7 +61,10 @@ def make_plan(cfg: Config, checkpoint: str | None) -> Plan:
 
 
 def run(cfg: Config, resume: bool | None = None) -> dict[str, Any]:
-    """Run the pipeline, or what is left of it; the metrics. A failed gate is a GoalNotMet, and nothing is exported."""
+    """Run the pipeline, or what is left of it; the metrics, with the verdict (`goal_met`).
+
+    A failed gate is a GoalNotMet, and nothing is exported. A missed goal keeps what was made, as in every command.
+    """
     common.one_process(COMMAND)
     folder = folder_of(cfg)
     checkpoint = None if cfg.checkpoint is None else common.content_hash(common.checkpoint_path(cfg.checkpoint))
@@ -77,8 +82,7 @@ def run(cfg: Config, resume: bool | None = None) -> dict[str, Any]:
         done = None if resume is False else known.finished()
         if done is not None:
             LOGGER.info("%s is already finished (same config, same inputs); --no-resume does it again", folder)
-            _say(done, folder)
-            return done
+            return _judge_again(known, done, _goal(cfg))
         comment = f"pruning-bootcamp {COMMAND}"
         open_run(folder, comment, as_dict(cfg), print_, fresh=resume is False, kept_for_others=(STAGES,))
         for name in (METRICS, EXPORTS):  # of a run that a gate stopped, or that was killed while it published
@@ -166,28 +170,28 @@ def _work(cfg: Config, plan: Plan, machine: Machine, found: _Found) -> None:
             every = (text for known in machine.done.values() for text in known.figures.get("fall_backs", []))
             some = list(dict.fromkeys(every))  # each cycle says it again
             metrics["validation"], metrics["fall_backs"] = figures, some
-            found.verdicts += gates.judge_accuracy(cfg.gates, figures, f"{figures['images']} validation images")
-            costs = gates.judge_cost(cfg.gates, figures, some)
+            found.verdicts += verdict.judge_accuracy(cfg.gates, figures, f"{figures['images']} validation images")
+            costs = verdict.judge_cost(cfg.gates, figures, some)
             found.verdicts += costs
-            if any(verdict.gate == gates.LATENCY for verdict in gates.failed(costs)):
+            if any(gate.gate == verdict.LATENCY for gate in verdict.failed(costs)):
                 _remove(done.folder)  # the next run measures anew: a busy machine must not decide for good
         elif step.name == finishing.TEST:
             cost = {key: value for key, value in metrics["validation"].items() if key not in figures}
             cost.pop("val_accuracy", None)
             baseline = metrics["validation"]["baseline"] | figures["baseline"]
             metrics["test"] = cost | figures | {"baseline": baseline}
-            found.verdicts += gates.judge_accuracy(cfg.gates, figures, f"{figures['images']} test images")
+            found.verdicts += verdict.judge_accuracy(cfg.gates, figures, f"{figures['images']} test images")
         elif step.name == finishing.EXPORT:
             metrics |= {"files": figures["files"], "dense_size_mb": figures["dense_size_mb"]}
-            verdicts = gates.judge_files(cfg.gates, figures["files"])
-            found.verdicts += verdicts
-            if any(gates.failed(verdicts)):
+            of_files = verdict.judge_files(cfg.gates, figures["files"])
+            found.verdicts += of_files
+            if any(verdict.failed(of_files)):
                 _remove(done.folder)  # what a gate stopped is not left lying about to be shipped
         _check(found.verdicts)
 
 
 def _check(verdicts: Sequence[Verdict]) -> None:
-    if texts := [f"{verdict}." for verdict in gates.failed(verdicts)]:
+    if texts := [f"{gate}." for gate in verdict.failed(verdicts)]:
         raise GoalNotMet(*texts)
 
 
@@ -210,39 +214,56 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _finish(cfg: Config, board: Board, run: Run, found: _Found, device: torch.device) -> dict[str, Any]:
-    metrics = _metrics(found, device, met=True)
-    write_text(run.path(REPORT), report.pipeline_report(cfg, found.metrics, found.verdicts, board))
+    goal = _goal(cfg)
+    metrics = _metrics(found, device, goal)
+    write_text(run.path(REPORT), report.pipeline_report(cfg, found.metrics, found.verdicts, board, metrics))
     if found.verdicts:
         LOGGER.info("\n=== Gates ===")
-    for verdict in found.verdicts:
-        LOGGER.info("%s", verdict)
+    for gate in found.verdicts:
+        LOGGER.info("%s", gate)
     LOGGER.info("%s", report.size_table(metrics) if metrics["files"] else "")
-    _say(metrics, run.folder)
+    _say(metrics, run.folder, goal)
     return run.finish(metrics)
 
 
-def _say(metrics: Mapping[str, Any], folder: Path) -> None:
+def _goal(cfg: Config) -> Goal:
+    """The same as the plain commands': FLOPs count where channels are cut."""
+    return goal_of(cfg, cut="prune-structured" in cfg.pipeline.steps)
+
+
+def _judge_again(run: Run, metrics: dict[str, Any], goal: Goal) -> dict[str, Any]:
+    """A finished pipeline under the goal of today; its gates are part of what it is known by, and all held."""
+    gates = [Verdict(**gate) for gate in metrics["gates"]]
+    judged = metrics | verdict.judge(goal, metrics, gates)
+    _say(judged, run.folder, goal)
+    if judged == metrics:
+        return metrics
+    path = run.path(REPORT)
+    write_text(path, with_verdict(path.read_text(encoding="utf-8"), judged))
+    return run.finish(judged)
+
+
+def _say(metrics: Mapping[str, Any], folder: Path, goal: Goal) -> None:
     LOGGER.info("\nTest accuracy: %.2f%% (dense %.2f%%)", metrics["accuracy"], metrics["baseline"]["accuracy"])
     LOGGER.info("Results saved to %s; what ships is in %s", folder, folder / EXPORTS)
-    common.say_goal(metrics)
+    common.say_goal(metrics, goal.missed(metrics))
 
 
 def _stopped(cfg: Config, board: Board, run: Run, found: _Found, device: torch.device, problems: Sequence[str]) -> None:
     """Report and metrics of a pipeline that a gate or a proof stopped."""
-    metrics = _metrics(found, device, met=False) | {"stopped": list(problems)}
-    write_text(run.path(REPORT), report.pipeline_report(cfg, found.metrics, found.verdicts, board))
+    metrics = _metrics(found, device, _goal(cfg)) | {"goal_met": False, "stopped": list(problems)}
+    write_text(run.path(REPORT), report.pipeline_report(cfg, found.metrics, found.verdicts, board, metrics))
     write_yaml(run.path(METRICS), {**metrics, "fingerprint": run.fingerprint, "status": "failed"}, _NOTE)
     LOGGER.info("\nStopped before exporting anything. Report: %s", run.path(REPORT))
 
 
-def _metrics(found: _Found, device: torch.device, met: bool) -> dict[str, Any]:
+def _metrics(found: _Found, device: torch.device, goal: Goal) -> dict[str, Any]:
     """The test figures in front, where the test split was read; else what validation says, under its own name."""
     metrics = found.metrics
     first = {key: value for key, value in metrics.get("test", {}).items() if key not in ("summary", "images")}
     if "test" in metrics:
         first |= {"test_images": metrics["test"]["images"], "val_accuracy": metrics["validation"]["accuracy"]}
-    asked = dict.fromkeys(f"{verdict.gate} {verdict.asked}" for verdict in found.verdicts)
-    judged = {"goal": ", ".join(asked) or "no gate", "goal_met": met, "gates": [vars(v) for v in found.verdicts]}
+    judged = {"gates": []} | verdict.judge(goal, first, found.verdicts)
     kept = {key: value for key, value in metrics.items() if key != "test"}
     if "validation" in kept:
         kept["validation"] = _accuracies(kept["validation"])
@@ -277,6 +298,8 @@ def status(folder: Path, watch: bool = False) -> None:
         return
     found = read_status(folder)
     view.show(found)
+    if found.state == "complete" and (folder / METRICS).exists():
+        common.say_goal(read_yaml(folder / METRICS))
     if watch:
         LOGGER.info("--watch: shown once, since this is no terminal")
     if found.state == "interrupted":

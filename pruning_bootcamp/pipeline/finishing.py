@@ -160,19 +160,20 @@ def _evaluate(desk: Desk) -> Figures:
             f"medians of {way.n} passes, batch {way.batch_size}, {way.backend} on {way.device}, {way.threads} threads"
         )
     compared = compare_metrics(baseline, figures)
-    compared["accuracy_drop"] = round(compared["accuracy_drop"], 4)  # both are: no gate fails by a float's last digit
     summary = f"validation {after['accuracy']:.2f}%, dense {before['accuracy']:.2f}%"
     return {**figures, **compared, "images": after["n"], "baseline": baseline, "summary": summary}
 
 
 def _test(desk: Desk) -> Figures:
     before, after = _accuracies(desk, desk.splits.test)
+    baseline, found = (
+        {"accuracy": round(look["accuracy"], 4), "loss": round(look["loss"], 6)} for look in (before, after)
+    )
     return {
-        "accuracy": round(after["accuracy"], 4),
-        "loss": round(after["loss"], 6),
+        **found,
+        **compare_metrics(baseline, found),
         "images": after["n"],
-        "accuracy_drop": round(before["accuracy"] - after["accuracy"], 4),
-        "baseline": {"accuracy": round(before["accuracy"], 4), "loss": round(before["loss"], 6)},
+        "baseline": baseline,
         "summary": f"test {after['accuracy']:.2f}%, dense {before['accuracy']:.2f}%",
     }
 
@@ -199,4 +200,4 @@ def _lost(desk: Desk, dense: nn.Module, file: Mapping[str, Any]) -> Figures:
     look: dict[str, Any] = {"mean": desk.splits.mean, "std": desk.splits.std, "limit": file["agreement_images"]}
     batches = eval_batches(desk.splits.val, batch_size=desk.cfg.data.batch_size, device="cpu", **look)
     before = classification_metrics(dense, batches)["accuracy"]
-    return {"dense_accuracy": round(before, 4), "accuracy_drop": round(before - file["accuracy"], 4)}
+    return {"dense_accuracy": round(before, 4), **compare_metrics({"accuracy": round(before, 4)}, file)}

@@ -8,18 +8,28 @@ from typing import Any
 import yaml
 
 from pruning_bootcamp.config import Config
-from pruning_bootcamp.pipeline.gates import Verdict
 from pruning_bootcamp.pipeline.status import Board, Status
-from pruning_bootcamp.reporting import comparison_rows, markdown_table
+from pruning_bootcamp.reporting import comparison_rows, goal_line, markdown_table
 from pruning_bootcamp.runs import CONFIG
+from pruning_bootcamp.stages.verdict import Verdict
 
 
-def pipeline_report(cfg: Config, metrics: Mapping[str, Any], verdicts: Sequence[Verdict], board: Board) -> str:
-    """Figures, gates, sizes, and the stages with their time and memory; of a stopped pipeline what there is."""
+def pipeline_report(
+    cfg: Config,
+    metrics: Mapping[str, Any],
+    verdicts: Sequence[Verdict],
+    board: Board,
+    judged: Mapping[str, Any],
+) -> str:
+    """Figures, verdict, gates, sizes, and the stages with their time and memory; of a stopped pipeline what there is.
+
+    `judged` holds the verdict: "goal" and "goal_met".
+    """
     status = board.status
     parts = [f"# Pipeline {cfg.name}: {cfg.model.name} on {cfg.data.name}"]
     if status.state == "failed":
         parts.append(f"**Stopped: {status.reason}** Nothing was exported.")
+    parts.append(goal_line(judged))
     for where, images in (("validation", "chosen on"), ("test", "read once")):
         if where in metrics:
             figures = metrics[where]

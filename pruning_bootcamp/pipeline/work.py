@@ -107,7 +107,7 @@ def cut(desk: Desk) -> Figures:
     return {
         "widths": {group.name: [group.width, len(group.keep)] for group in plan.groups},
         "slice_proof": {"max_difference": float(cut.proof.max_difference), "passed": True},
-        "fall_backs": [f"{name}: {reason}" for name, reason in plan.limited.items()],
+        "fall_backs": plan.fall_backs,
         **recovered,
         **_judged(desk, network, f"{100 * plan.macs_reduction:.1f}% fewer multiply-accumulates"),
     }

@@ -70,6 +70,11 @@ class StructuredPlan:
         """Share of the baseline's parameters that is saved."""
         return 1 - self.params_after / self.baseline_params
 
+    @property
+    def fall_backs(self) -> list[str]:
+        """What was done otherwise than asked: groups that lose less than they were due."""
+        return [f"{name}: {reason}" for name, reason in self.limited.items()]
+
 
 @dataclass(frozen=True)
 class CutResult:

@@ -4,20 +4,24 @@ from pruning_bootcamp.reporting.run import (
     alternatives_text,
     analysis_text,
     comparison_rows,
+    goal_line,
     layers_text,
     markdown_table,
     profile_text,
     run_report,
     structured_table,
+    with_verdict,
 )
 
 __all__ = [
     "alternatives_text",
     "analysis_text",
     "comparison_rows",
+    "goal_line",
     "layers_text",
     "markdown_table",
     "profile_text",
     "run_report",
     "structured_table",
+    "with_verdict",
 ]

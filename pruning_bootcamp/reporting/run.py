@@ -37,6 +37,9 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> s
     return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
 
 
+_GOAL = "**Goal "
+
+
 def comparison_rows(baseline: Mapping[str, Any], pruned: Mapping[str, Any]) -> list[list[str]]:
     """[figure, dense, pruned] for every figure that both know."""
     return [
@@ -59,7 +62,7 @@ def run_report(title: str, metrics: Mapping[str, Any], history: Sequence[Mapping
         rows = [[label, form.format(metrics[key])] for key, label, form in _ROWS if metrics.get(key) is not None]
         parts += ["## Result", markdown_table(["figure", "measured"], rows)]
     if "goal_met" in metrics:
-        parts.append(f"**Goal {'MET' if metrics['goal_met'] else 'NOT met'}** ({metrics['goal']}).")
+        parts.append(goal_line(metrics))
     parts.append(f"{_judged_on(metrics)} One seed ({metrics['seed']}): no spread is claimed.")
     if "widths" in metrics:
         rows = [[name, before, after] for name, (before, after) in metrics["widths"].items()]
@@ -81,6 +84,17 @@ def run_report(title: str, metrics: Mapping[str, Any], history: Sequence[Mapping
     environment = metrics["environment"]
     parts += ["## Machine", "\n".join(f"- {key}: {value}" for key, value in environment.items())]
     return "\n\n".join(parts) + "\n"
+
+
+def goal_line(metrics: Mapping[str, Any]) -> str:
+    """The verdict, a line of a run's report."""
+    return f"{_GOAL}{'MET' if metrics['goal_met'] else 'NOT met'}** ({metrics['goal']})."
+
+
+def with_verdict(report: str, metrics: Mapping[str, Any]) -> str:
+    """A run's report with the verdict of `metrics` in the place of the one that it holds."""
+    lines = report.split("\n")
+    return "\n".join(goal_line(metrics) if line.startswith(_GOAL) else line for line in lines)
 
 
 def _judged_on(metrics: Mapping[str, Any]) -> str:

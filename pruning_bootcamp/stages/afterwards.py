@@ -1,7 +1,7 @@
 """What both kinds of pruning do afterwards: re-estimate batch norm, fine-tune, measure against the dense network."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ from pruning_bootcamp.config import Config
 from pruning_bootcamp.duration import parse_duration
 from pruning_bootcamp.evaluation import cost_of, evaluate_on, say_disagreement
 from pruning_bootcamp.logs import LOGGER
-from pruning_bootcamp.reporting import run_report
+from pruning_bootcamp.reporting import run_report, with_verdict
 from pruning_bootcamp.runs import Run, write_text
 from pruning_bootcamp.runtime import environment, preserved_rng
-from pruning_bootcamp.stages import common
+from pruning_bootcamp.stages import common, verdict
+from pruning_bootcamp.stages.verdict import Goal
 from pruning_bootcamp.tools.datasets import Split, Splits, calibration_batches, eval_batches
 from pruning_bootcamp.tools.metrics import compare_metrics
 from pruning_bootcamp.training.hooks import Hook
@@ -26,41 +27,28 @@ from pruning_bootcamp.training.recovery import DistillSettings, distill, first_i
 Masks = dict[str, Tensor]
 
 
-@dataclass(frozen=True)
-class Goal:
-    """What makes a pruned network a success, on the test split."""
-
-    accuracy_drop: float
-    """points that may be lost"""
-    flops_reduction_pct: float | None = None
-    """percent of the multiply-accumulates that must be saved; None where pruning saves none"""
-
-    def judge(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
-        """{"goal", "goal_met"} for these figures."""
-        texts = [f"<= {self.accuracy_drop:g} points of accuracy lost"]
-        if self.flops_reduction_pct is not None:
-            texts.insert(0, f">= {self.flops_reduction_pct:g}% fewer FLOPs")
-        return {"goal": ", ".join(texts), "goal_met": not self.missed(metrics)}
-
-    def missed(self, metrics: Mapping[str, Any]) -> list[str]:
-        """Each figure that is not what the goal asks for, and what to do about it."""
-        found = []
-        if self.flops_reduction_pct is not None and not metrics["flops_reduction_pct"] >= self.flops_reduction_pct:
-            saved = f"{metrics['flops_reduction_pct']:.2f}% fewer FLOPs"
-            found.append(f"missed: {saved}. Cut more, or set goal.flops_reduction_pct to what you need.")
-        if not metrics["accuracy_drop"] <= self.accuracy_drop:
-            lost = f"{metrics['accuracy_drop']:.2f} points of accuracy lost"
-            found.append(f"missed: {lost}. Prune less, or train longer afterwards (fine_tune.epochs=N).")
-        return found
-
-
-def judge_again(run: Run, metrics: dict[str, Any], goal: Goal) -> dict[str, Any]:
-    """A finished run under the goal of today: its figures stay, the judgement may not."""
+def judge_again(run: Run, metrics: dict[str, Any], cfg: Config, goal: Goal) -> dict[str, Any]:
+    """A finished run under the goal and the gates of today: its figures stay, the judgement may not."""
     if "accuracy_drop" not in metrics:  # goal.evaluate_test is false: there is nothing to judge by
         return metrics
-    judged = metrics | goal.judge(metrics)
-    common.say_goal(judged, goal.missed(judged))
-    return run.finish(judged) if judged != metrics and common.is_leader() else judged
+    judged, lines = verdict_on(cfg, goal, metrics)
+    common.say_goal(judged, lines)
+    found = {name: value for name, value in metrics.items() if name != "gates"} | judged
+    if found == metrics or not common.is_leader():
+        return found
+    if (report := run.path("report.md")).exists():
+        write_text(report, with_verdict(report.read_text(encoding="utf-8"), found))
+    return run.finish(found)
+
+
+def verdict_on(cfg: Config, goal: Goal, metrics: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The verdict on a run's test figures as its metrics hold it, and what to say of it beside met or not."""
+    gates, undecided = verdict.judge_run(cfg.gates, metrics)
+    lines = verdict.reasons(goal, metrics, gates)
+    if undecided:
+        names = ", ".join(f"gates.{name}" for name in undecided)
+        lines.append(f"not judged here: {names}. `pipeline run` measures what they need.")
+    return verdict.judge(goal, metrics, gates), lines
 
 
 def recover(
@@ -260,8 +248,11 @@ def finish(
     }
     metrics: dict[str, Any] = {**found, **cost}
     metrics |= compare_metrics(baseline, metrics)
+    lines: list[str] = []
     if testing:
-        metrics |= goal.judge(metrics)
+        look: dict[str, Any] = {"device": device, "batch_size": batch_size}
+        pair = [evaluate_on(network, splits.val, splits, **look) for network in (dense.model, model)]
+        metrics["validation"] = _validation(*pair)
     else:
         metrics["val_accuracy_drop"] = round(baseline["val_accuracy"] - metrics["val_accuracy"], 4)
     metrics |= {
@@ -271,16 +262,26 @@ def finish(
         "seed": cfg.seed,
         "environment": environment(device),
     }
+    if testing:
+        judged, lines = verdict_on(cfg, goal, metrics)
+        metrics |= judged
     save_checkpoint(run.path("pruned_model.pth"), model.cpu(), recipe, masks=masks or None, metrics=metrics)
     title = f"{run.command}: {recipe.model} on {cfg.data.name}"
     write_text(run.path("report.md"), run_report(title, metrics))
-    _say_results(metrics, flops, run, goal)
+    _say_results(metrics, flops, run, lines)
     finished = run.finish(metrics)
     common.remove_training_states(run.folder)
     return finished
 
 
-def _say_results(metrics: dict[str, Any], flops: Any, run: Run, goal: Goal) -> None:
+def _validation(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """What the gates judge before the test images are looked at: both networks on the validation images."""
+    baseline, accuracy = round(before["accuracy"], 4), round(after["accuracy"], 4)
+    compared = compare_metrics({"accuracy": baseline}, {"accuracy": accuracy})
+    return {"accuracy": accuracy, "baseline_accuracy": baseline, **compared, "images": after["n"]}
+
+
+def _say_results(metrics: dict[str, Any], flops: Any, run: Run, lines: Sequence[str]) -> None:
     say_disagreement(flops)
     kind = "" if "accuracy" in metrics else "val_"
     split = "validation images; the test images were not read" if kind else "test images"
@@ -292,7 +293,7 @@ def _say_results(metrics: dict[str, Any], flops: Any, run: Run, goal: Goal) -> N
     LOGGER.info("FLOPs reduction: %.1f%%", metrics["flops_reduction_pct"])
     LOGGER.info("Params reduction: %.1f%%", metrics["params_reduction_pct"])
     if "goal" in metrics:
-        common.say_goal(metrics, goal.missed(metrics))
+        common.say_goal(metrics, lines)
     if metrics["flops_reduction_pct"] == 0 and metrics["sparsity"] > 0:
         LOGGER.info("Zeros alone save no FLOPs without sparse kernels: prune-structured cuts channels out.")
     LOGGER.info("\nResults saved to %s", run.folder)

@@ -17,7 +17,7 @@ from pruning_bootcamp.models import make_prunable
 from pruning_bootcamp.pruning.structured import StructuredPlan, cut_channels, plan_structured
 from pruning_bootcamp.reporting import structured_table
 from pruning_bootcamp.stages import afterwards, common
-from pruning_bootcamp.stages.afterwards import Goal
+from pruning_bootcamp.stages.verdict import goal_of
 from pruning_bootcamp.tools.modes import evaluation_mode
 
 # Sections of the config that the cut network depends on. The goal only judges it.
@@ -31,7 +31,7 @@ def prune_structured(
     path = common.checkpoint_path(cfg.checkpoint)
     run = common.stage_run(cfg, "prune-structured", _default_folder(cfg), SECTIONS, path, outputs=("pruned_model.pth",))
     if not dry_run and (done := common.already_done(run, resume)):
-        return afterwards.judge_again(run, done, goal_of(cfg))
+        return afterwards.judge_again(run, done, cfg, goal_of(cfg, cut=True))
     device = common.start(cfg)
     splits = common.open_data(cfg)
     dense = common.open_network(path, cfg, splits)
@@ -59,8 +59,9 @@ def prune_structured(
         figures |= {
             "slice_proof": {"max_difference": float(cut.proof.max_difference), "passed": True},
             "widths": {group.name: [group.width, len(group.keep)] for group in plan.groups},
+            "fall_backs": plan.fall_backs,
         }
-        return afterwards.finish(cfg, run, dense, model, recipe, masks, splits, device, figures, goal_of(cfg))
+        return afterwards.finish(cfg, run, dense, model, recipe, masks, splits, device, figures, goal_of(cfg, cut=True))
 
 
 def engine_choices(cfg: Config) -> dict[str, Any]:
@@ -74,10 +75,6 @@ def engine_choices(cfg: Config) -> dict[str, Any]:
         "round_to": s.round_to,
         "max_sparsity": s.max_sparsity,
     }
-
-
-def goal_of(cfg: Config) -> Goal:
-    return Goal(accuracy_drop=cfg.goal.accuracy_drop, flops_reduction_pct=cfg.goal.flops_reduction_pct)
 
 
 def _check_same_function(dense: nn.Module, ready: nn.Module, example: Tensor) -> None:

@@ -13,6 +13,8 @@ from pruning_bootcamp.reporting import run_report
 from pruning_bootcamp.runs import read_yaml, write_text, write_yaml
 from pruning_bootcamp.runtime import environment, synchronize
 from pruning_bootcamp.stages import common
+from pruning_bootcamp.stages.afterwards import verdict_on
+from pruning_bootcamp.stages.verdict import goal_of
 from pruning_bootcamp.tools.latency import measure_latency_with_stats
 from pruning_bootcamp.tools.metrics import compare_metrics
 from pruning_bootcamp.training.loop import fit
@@ -89,7 +91,10 @@ def train(cfg: Config, resume: bool | None = None, watch: common.Watch = common.
 
 
 def evaluate(cfg: Config, measure_latency: bool = False, baseline_metrics: Path | None = None) -> dict[str, Any]:
-    """Accuracy on the test split, FLOPs, parameters, sparsity, latency; written to eval_metrics.yaml."""
+    """Accuracy on the test split, FLOPs, parameters, sparsity, latency; written to eval_metrics.yaml.
+
+    Against the accuracy of `baseline_metrics` the goal is judged too.
+    """
     common.one_process("eval")
     path = common.checkpoint_path(cfg.checkpoint)
     baseline = read_yaml(baseline_metrics) if baseline_metrics is not None else None
@@ -129,11 +134,21 @@ def evaluate(cfg: Config, measure_latency: bool = False, baseline_metrics: Path 
         for name, value in comparison.items():
             LOGGER.info("%s: %.4g", name, value)
         metrics |= comparison
+        if "accuracy_drop" in metrics:
+            metrics |= _verdict(cfg, metrics)
     metrics |= {"checkpoint": str(path), "seed": cfg.seed, "environment": environment(device)}
     target = _beside(path, cfg) / "eval_metrics.yaml"
     write_yaml(target, metrics, "flops_g: multiply-accumulates in 10^9")
     LOGGER.info("\nMetrics saved to %s", target)
     return metrics
+
+
+def _verdict(cfg: Config, metrics: dict[str, Any]) -> dict[str, Any]:
+    """By the rule of every command; a network that costs what its baseline costs had nothing cut out of it."""
+    goal = goal_of(cfg, cut=metrics.get("flops_reduction_pct", 0) != 0)
+    judged, lines = verdict_on(cfg, goal, metrics)
+    common.say_goal(judged, lines)
+    return judged
 
 
 def _comparable(baseline: dict[str, Any], metrics: dict[str, Any], here: dict[str, Any]) -> dict[str, Any]:

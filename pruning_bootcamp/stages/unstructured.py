@@ -21,7 +21,8 @@ from pruning_bootcamp.pruning.unstructured import UnstructuredResult, iterative_
 from pruning_bootcamp.pruning.unstructured import prune_unstructured as prune_weights
 from pruning_bootcamp.runs import Run
 from pruning_bootcamp.stages import afterwards, common
-from pruning_bootcamp.stages.afterwards import Goal, Masks
+from pruning_bootcamp.stages.afterwards import Masks
+from pruning_bootcamp.stages.verdict import goal_of
 from pruning_bootcamp.tools.datasets import Splits, eval_batches
 from pruning_bootcamp.tools.metrics import compute_sparsity
 from pruning_bootcamp.training.gradual import GradualPruning, say_left_out
@@ -42,9 +43,9 @@ def prune_unstructured(
     folder = _default_folder(cfg, method)
     outputs = ("pruned_model.pth",)
     run = common.stage_run(cfg, "prune-unstructured", folder, SECTIONS, path, outputs=outputs, inputs=inputs)
-    goal = Goal(accuracy_drop=cfg.goal.accuracy_drop)  # zeros save no FLOPs without sparse kernels
+    goal = goal_of(cfg, cut=False)
     if done := common.already_done(run, resume):
-        return afterwards.judge_again(run, done, goal)
+        return afterwards.judge_again(run, done, cfg, goal)
     device = common.start(cfg)
     splits = common.open_data(cfg)
     dense = common.open_network(path, cfg, splits)
@@ -72,7 +73,9 @@ def prune_unstructured(
             here = (model, masks, dense, start, splits, device, watch)
             model, masks, figures = _cycle(cfg, run, number, sparsity, *here)
             cycles.append(figures)
-        return afterwards.finish(cfg, run, dense, model, dense.recipe, masks, splits, device, {"cycles": cycles}, goal)
+        every = dict.fromkeys(text for cycle in cycles for text in cycle.get("fall_backs", []))  # each cycle says it
+        figures = {"cycles": cycles, "fall_backs": list(every)}
+        return afterwards.finish(cfg, run, dense, model, dense.recipe, masks, splits, device, figures, goal)
 
 
 def _cycle(
@@ -108,6 +111,7 @@ def _cycle(
     )
     seconds = {"pruning_seconds": round(time.perf_counter() - begun, 2)}
     say_pruned(result, number, p.iterations)
+    fall_backs = result.fall_backs
     if start is not None:
         # nothing is re-estimated or recovered now: it is the ticket as it was at that step that trains, and batch-norm
         # statistics of other weights, or weights fitted to the dense network's outputs, would make it another one
@@ -120,12 +124,14 @@ def _cycle(
         recovered = afterwards.recover(model, dense.model, cfg, run, splits, device, folder, masks, hooks)
         for hook in hooks:
             masks, reached = hook.masks, hook.points[-1]["sparsity"]
+            fall_backs += hook.fall_backs
     pruned_val = evaluate_on(model, splits.val, splits, device=device, batch_size=cfg.data.batch_size)
     LOGGER.info("Validation accuracy before fine-tuning: %.2f%%", pruned_val["accuracy"])
     figures: dict[str, Any] = {
         "cycle": number,
         "sparsity": round(reached, 6),
         "val_accuracy_pruned": round(pruned_val["accuracy"], 4),
+        "fall_backs": fall_backs,
         **seconds,
         **recovered,
     }
@@ -181,7 +187,7 @@ def _gradually(
     LOGGER.info("\n=== Fine-tuning ===")
     hooks = [growing, *watch(1)]
     figures = afterwards.fine_tune(cfg, run, model, splits, device, run.folder, dense.model, masks, hooks)
-    return growing.masks, {"updates": growing.points, **figures}
+    return growing.masks, {"updates": growing.points, "fall_backs": growing.fall_backs, **figures}
 
 
 def gradual_pruning(cfg: Config, target: float, splits: Splits, device: torch.device) -> GradualPruning:

@@ -208,6 +208,7 @@ def test_cut_then_zero_in_cycles_then_follow_the_dense_network_then_eight_bits(
         "prune.iterations=2",
         "prune.score=magnitude",
         "structured.target_flops_reduction=0.3",
+        "goal.flops_reduction_pct=25",
     )
     text = command(tmp_path, *RUN, *arguments)
     assert "Slice proof: passed" in text

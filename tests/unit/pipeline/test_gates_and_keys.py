@@ -20,7 +20,7 @@ from pruning_bootcamp.config import load
 from pruning_bootcamp.config.fields import GatesConfig
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.locks import NAME, locked, owner_of
-from pruning_bootcamp.pipeline import gates, view
+from pruning_bootcamp.pipeline import view
 from pruning_bootcamp.pipeline.commands import make_plan
 from pruning_bootcamp.pipeline.machine import RESULT, hashes_in, key_of, keys_of, read_result
 from pruning_bootcamp.pipeline.status import Board, Status, StepStatus, Watch, read_status
@@ -28,6 +28,7 @@ from pruning_bootcamp.pipeline.step import Done, Step
 from pruning_bootcamp.pipeline.training import quantizing
 from pruning_bootcamp.pruning.pipeline_stages import PruningStage
 from pruning_bootcamp.runs import write_yaml
+from pruning_bootcamp.stages import verdict as gates
 from pruning_bootcamp.stages.afterwards import fine_tune_settings
 
 FIGURES = {
