@@ -60,6 +60,19 @@ def preserved_rng() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def seeded_rng(seed: int) -> Iterator[None]:
+    """Inside, Python, NumPy and torch start from `seed`; afterwards all of them are as they were."""
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with preserved_rng():
+            seed_everything(seed)
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+
+
 def synchronize(device: torch.device) -> None:
     """Wait until the device has done what it was given, so that a clock read means something."""
     if device.type == "cuda":

@@ -21,17 +21,21 @@ from pruning_bootcamp.checkpoints.files import (
 from pruning_bootcamp.checkpoints.foreign import fit_state_dict
 from pruning_bootcamp.checkpoints.identity import weights_hash
 from pruning_bootcamp.checkpoints.recipe import Recipe, find_changes, rebuild, recipe_from, tensors_of
+from pruning_bootcamp.checkpoints.reload import check_proof, check_same, example_input, make_proof
 from pruning_bootcamp.checkpoints.sparse import rounded
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.models import is_factory, same_model
 from pruning_bootcamp.runs import atomic_path
+from pruning_bootcamp.runtime import seeded_rng
 from pruning_bootcamp.schema import shown
+from pruning_bootcamp.tools.modes import detached_clone
 
 __all__ = [
     "Checkpoint",
     "NeedsRecipeError",
     "Recipe",
     "dense_file_bytes",
+    "example_input",
     "load_checkpoint",
     "load_model",
     "save_checkpoint",
@@ -40,6 +44,7 @@ __all__ = [
 ]
 
 FORMAT, VERSION = "pruning_bootcamp", 1
+_OTHER_SEED = 41
 _PARTS = ("recipe", "state_dict", "other_buffers", "masks", "metrics", "extra")
 
 
@@ -57,6 +62,8 @@ class Checkpoint:
     """parameter name -> keep mask, True where a weight stays"""
     metrics: dict[str, Any]
     extra: dict[str, Any]
+    proved: bool = False
+    """whether it computes what another process said of it; False of a `module:factory` whose file says nothing"""
 
 
 def save_checkpoint(
@@ -70,11 +77,12 @@ def save_checkpoint(
 ) -> None:
     """Write what `load_model` needs to give `model` back, pruned or not; the model is left as it is.
 
-    The file appears under its name only once it was read again and gave the same network. BootcampError when the
-    network can't be rebuilt from the recipe, holds non-finite weights or weights that a mask prunes, or the disk fails.
+    The file appears under its name only once it was read again, under another seed, and gave the same network: every
+    tensor bit for bit, and the same outputs. BootcampError when the network can't be rebuilt from the recipe, holds
+    non-finite weights or weights that a mask prunes, or the disk fails.
     """
     content = _compose_for(Path(path), model, recipe, masks or {}, metrics or {}, extra or {})
-    _put(Path(path), content, write_file, content)
+    _put(Path(path), content, write_file, content, model)
 
 
 def save_sparse_checkpoint(
@@ -94,7 +102,7 @@ def save_sparse_checkpoint(
         part: {name: rounded(tensor) if name in int8 else tensor for name, tensor in content[part].items()}
         for part in ("state_dict", "other_buffers")
     }
-    _put(Path(path), content, lambda temporary, whole: write_sparse_file(temporary, whole, int8), expected)
+    _put(Path(path), content, lambda temporary, whole: write_sparse_file(temporary, whole, int8), expected, model)
 
 
 def load_checkpoint(
@@ -121,8 +129,7 @@ def load_checkpoint(
                 "holds weights, but not how their network is built. Name it: model.name=NAME, or recipe=Recipe(...)."
             )
         else:
-            recipe = replace(recipe, changes={})
-            checkpoint = Checkpoint(rebuild(recipe, fit_state_dict(content, recipe)), recipe, {}, {}, {})
+            checkpoint = _open_foreign(content, replace(recipe, changes={}))
     checkpoint.model.to(device).eval()
     checkpoint.masks = {name: mask.to(device) for name, mask in checkpoint.masks.items()}
     return checkpoint
@@ -148,11 +155,17 @@ def _put(
     content: Mapping[str, Any],
     write: Callable[[Path, Mapping[str, Any]], None],
     expected: Mapping[str, Any],
+    model: nn.Module,
 ) -> None:
-    """The file under its name, once it was read again and its network holds the expected tensors."""
+    """The file under its name, once it was read again: its network holds the expected tensors, and computes with them
+    what `model` does."""
     with _naming(path), atomic_path(path) as temporary:
-        write(temporary, content)
-        _prove(temporary, expected)
+        reference = detached_clone(model).cpu()
+        own = tensors_of(reference)
+        for name, tensor in {**expected["state_dict"], **expected["other_buffers"]}.items():
+            own[name].data = tensor
+        write(temporary, {**content, "proof": make_proof(reference, recipe_from(content["recipe"]))})
+        _prove(temporary, expected, reference)
 
 
 def _compose(
@@ -182,13 +195,16 @@ def _compose(
     }
 
 
-def _prove(path: Path, content: Mapping[str, Any]) -> None:
-    """The file gives the network back that was put in: every tensor, bit for bit."""
+def _prove(path: Path, content: Mapping[str, Any], reference: nn.Module) -> None:
+    """Under another seed the file gives the network back that was put in: every tensor bit for bit, and its outputs."""
     written = {**content["state_dict"], **content["other_buffers"]}
-    found = tensors_of(_open_own(read_file(path), None, trust_code=True).model)
+    with seeded_rng(_OTHER_SEED):
+        opened = _opened(read_file(path), None, trust_code=True)
+    found = tensors_of(opened.model)
     for name, tensor in written.items():
         if not _same_bits(found[name], tensor):
             raise BootcampError(f"{name} comes back with other values: is it tied to another in a fresh build only?")
+    check_same(reference, opened.model, opened.recipe)
 
 
 def _same_bits(one: Tensor, other: Tensor) -> bool:
@@ -199,6 +215,38 @@ def _same_bits(one: Tensor, other: Tensor) -> bool:
 
 
 def _open_own(content: Mapping[str, Any], expected: Recipe | None, trust_code: bool) -> Checkpoint:
+    """The network of a file of ours, proved: it computes what the file says that it did, and under another seed too."""
+    checkpoint = _opened(content, expected, trust_code)
+    proof = content.get("proof")
+    own = is_factory(checkpoint.recipe.model)
+    model = detached_clone(checkpoint.model) if own else checkpoint.model  # one's own may keep something in a pass
+    if proof:
+        if not isinstance(proof, Mapping):
+            raise BootcampError("its 'proof' is damaged. Make the file again.")
+        check_proof(model, checkpoint.recipe, proof)
+    if own or not proof:
+        with seeded_rng(_OTHER_SEED):
+            again = _opened(content, expected, trust_code)
+        check_same(model, again.model, checkpoint.recipe)
+    checkpoint.proved = bool(proof) or not own
+    return checkpoint
+
+
+def _open_foreign(content: Mapping[str, Any], recipe: Recipe) -> Checkpoint:
+    """The recipe's network with the weights of another program; it must not depend on what its builder draws."""
+
+    def build() -> nn.Module:
+        return rebuild(recipe, fit_state_dict(content, recipe))
+
+    model = build()
+    with seeded_rng(_OTHER_SEED):
+        again = build()
+    own = is_factory(recipe.model)
+    check_same(detached_clone(model) if own else model, again, recipe)
+    return Checkpoint(model, recipe, {}, {}, {}, proved=not own)
+
+
+def _opened(content: Mapping[str, Any], expected: Recipe | None, trust_code: bool) -> Checkpoint:
     version = content.get("version")
     if type(version) is not int or version != VERSION:
         raise BootcampError(f"has format version {shown(version)}; this release reads {VERSION}. Update it.")

@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-import torchvision
 from torch import Tensor, nn
 
 from pruning_bootcamp.models.catalog import MODELS
@@ -106,6 +105,8 @@ def cifar_resnet18(*, classes: int, in_channels: int = 3) -> nn.Module:
 
     torchvision's network and parameter names, but for the stem.
     """
+    import torchvision  # here: it takes seconds
+
     model = torchvision.models.resnet18(num_classes=classes)
     model.conv1 = nn.Conv2d(in_channels, 64, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")

@@ -7,7 +7,6 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torchvision
 from torch import nn
 
 from pruning_bootcamp.errors import BootcampError, unknown
@@ -33,9 +32,16 @@ _AUXILIARY = {"googlenet": (), "inception_v3": ("AuxLogits",)}
 TIMM_MISSING = "timm is not installed; its models need: pip install 'pruning-bootcamp[timm]'"
 
 
+def _library() -> Any:
+    """torchvision's models, imported when one is asked for: that takes seconds."""
+    import torchvision
+
+    return torchvision.models
+
+
 def torchvision_names() -> list[str]:
     """torchvision's image classifiers."""
-    return torchvision.models.list_models(module=torchvision.models)
+    return _library().list_models(module=_library())
 
 
 def timm_names() -> list[str]:
@@ -71,7 +77,7 @@ def without_weights(args: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_torchvision(name: str, args: Mapping[str, Any], where: str) -> list[str]:
     """Problems with the arguments of torchvision's `name`; nothing is built or fetched."""
-    builder = torchvision.models.get_model_builder(name)
+    builder = _library().get_model_builder(name)
     network = typing.get_type_hints(builder)["return"]
     settings = [key for key in inspect.signature(network).parameters if key != "kwargs" and key not in _GIVEN]
     problems = []
@@ -80,7 +86,7 @@ def check_torchvision(name: str, args: Mapping[str, Any], where: str) -> list[st
             problems.append(f"{where}.args.{key}: can't be set here. {_GIVEN[key]}")
         elif key not in ("weights", *settings) and not accepts_anything(network):
             problems.append(f"{where}.args.{key}: {unknown('setting', key, ['weights', *settings])}")
-    options = [weights.name for weights in torchvision.models.get_model_weights(name)]
+    options = [weights.name for weights in _library().get_model_weights(name)]
     return problems + _check_weights(args, ["DEFAULT", *options], where)
 
 
@@ -111,11 +117,11 @@ def build_torchvision(name: str, *, classes: int, in_channels: int, args: Mappin
     if weights is None:
         if name in _AUXILIARY:
             settings["aux_logits"] = False
-        model = _call(torchvision.models.get_model_builder(name), name, {"num_classes": classes, **settings})
+        model = _call(_library().get_model_builder(name), name, {"num_classes": classes, **settings})
     else:
-        chosen = torchvision.models.get_model_weights(name)[weights]
+        chosen = _library().get_model_weights(name)[weights]
         published = len(chosen.meta["categories"])
-        model = _fetch(lambda: torchvision.models.get_model(name, weights=chosen, **settings), name, weights)
+        model = _fetch(lambda: _library().get_model(name, weights=chosen, **settings), name, weights)
         for head in _AUXILIARY.get(name, ()):
             setattr(model, head, None)
         if name in _AUXILIARY:

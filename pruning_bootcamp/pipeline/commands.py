@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from pruning_bootcamp.checkpoints.new_process import check_saved
 from pruning_bootcamp.config import Config, as_dict, fingerprint
 from pruning_bootcamp.errors import BootcampError, GoalNotMet
 from pruning_bootcamp.exporters import EXPORTERS
@@ -198,6 +199,7 @@ def _check(verdicts: Sequence[Verdict]) -> None:
 def _publish(cfg: Config, plan: Plan, machine: Machine, run: Run, found: _Found, splits: Splits) -> None:
     """Copies of the network and of the exported files in their place, and the card beside them."""
     _copy(machine.done[plan.last].folder / NETWORK, run.path("pruned_model.pth"))
+    check_saved(run.path("pruned_model.pth"), common.recipe_for(cfg, splits))
     exported = machine.done[finishing.EXPORT].folder
     files = {name: run.folder / EXPORTS / file["file"] for name, file in found.metrics["files"].items()}
     for path in files.values():

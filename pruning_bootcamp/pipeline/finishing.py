@@ -50,7 +50,7 @@ def check_names(cfg: Config, splits: Splits) -> None:
     """Raise one BootcampError with every layer that settings name and the network has not: before it is trained."""
     if cfg.checkpoint is None:
         recipe = common.recipe_for(cfg, splits)
-        model = build_model(recipe.model, classes=recipe.classes, in_channels=recipe.in_channels, args=recipe.args)
+        model = common.new_network(recipe)
     else:
         model = common.open_network(common.checkpoint_path(cfg.checkpoint), cfg, splits).model
     checks: dict[str, tuple[str, Callable[[], object]]] = {

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning_bootcamp.checkpoints import Checkpoint, Recipe, save_checkpoint, weights_hash
+from pruning_bootcamp.checkpoints.new_process import check_saved
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.duration import parse_duration
 from pruning_bootcamp.evaluation import cost_of, evaluate_on, say_disagreement
@@ -266,6 +267,7 @@ def finish(
         judged, lines = verdict_on(cfg, goal, metrics)
         metrics |= judged
     save_checkpoint(run.path("pruned_model.pth"), model.cpu(), recipe, masks=masks or None, metrics=metrics)
+    check_saved(run.path("pruned_model.pth"), recipe)
     title = f"{run.command}: {recipe.model} on {cfg.data.name}"
     write_text(run.path("report.md"), run_report(title, metrics))
     _say_results(metrics, flops, run, lines)

@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import nn
 
 from pruning_bootcamp.checkpoints import Checkpoint, NeedsRecipeError, Recipe, load_checkpoint
+from pruning_bootcamp.checkpoints import example_input as example_input
+from pruning_bootcamp.checkpoints.new_process import check_rebuilds
 from pruning_bootcamp.config import Config, as_dict, fingerprint
 from pruning_bootcamp.duration import parse_duration
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.locks import command_line, locked
 from pruning_bootcamp.logs import LOGGER, also_to_file
-from pruning_bootcamp.models import factory_file, is_factory
+from pruning_bootcamp.models import build_model, factory_file, is_factory
 from pruning_bootcamp.runs import Run, content_hash, open_run, siblings
 from pruning_bootcamp.runtime import choose_device, keep_freed_memory, seed_everything
 from pruning_bootcamp.tools.datasets import Splits, load_dataset
@@ -120,7 +122,26 @@ def open_network(path: Path, cfg: Config, splits: Splits) -> Checkpoint:
             where=str(path),
         )
     LOGGER.info("Loaded checkpoint from %s (%s)", path, recipe.model)
+    if not checkpoint.proved:
+        prove_rebuilds(checkpoint.model, recipe, where=str(path))
     return checkpoint
+
+
+def new_network(recipe: Recipe) -> nn.Module:
+    """The recipe's network, freshly built, and proved to come back from a file as it is: before hours of training."""
+    model = build_model(recipe.model, classes=recipe.classes, in_channels=recipe.in_channels, args=recipe.args)
+    prove_rebuilds(model, recipe)
+    return model
+
+
+def prove_rebuilds(model: nn.Module, recipe: Recipe, where: str | None = None) -> None:
+    """A BootcampError when a reload would give another network than this one; one process says so for all."""
+    if not is_leader():
+        return
+    try:
+        check_rebuilds(model, recipe)
+    except BootcampError as error:
+        raise BootcampError(*error.problems, where=where) from error
 
 
 def open_alone(path: Path, cfg: Config) -> Checkpoint:
@@ -130,16 +151,13 @@ def open_alone(path: Path, cfg: Config) -> Checkpoint:
     except NeedsRecipeError:
         return open_network(path, cfg, open_data(cfg))
     LOGGER.info("Loaded checkpoint from %s (%s)", path, checkpoint.recipe.model)
+    if not checkpoint.proved:
+        prove_rebuilds(checkpoint.model, checkpoint.recipe, where=str(path))
     return checkpoint
 
 
 def _close(one: Iterable[float], other: Iterable[float]) -> bool:
     return all(abs(a - b) < 1e-6 for a, b in zip(one, other, strict=False))
-
-
-def example_input(recipe: Recipe, batch_size: int = 1) -> Tensor:
-    """A batch of the shape that the network takes: noise, the same each time, as normalised images are about 0 +- 1."""
-    return torch.randn(batch_size, *recipe.input_shape, generator=torch.Generator().manual_seed(0))
 
 
 def stage_run(

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from pruning_bootcamp.checkpoints import save_checkpoint, weights_hash
+from pruning_bootcamp.checkpoints.new_process import check_saved
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.duration import parse_duration
 from pruning_bootcamp.evaluation import cost_of, evaluate_on, say_disagreement
 from pruning_bootcamp.logs import LOGGER
-from pruning_bootcamp.models import build_model
 from pruning_bootcamp.reporting import run_report
 from pruning_bootcamp.runs import read_yaml, write_text, write_yaml
 from pruning_bootcamp.runtime import environment, synchronize
@@ -34,7 +34,7 @@ def train(cfg: Config, resume: bool | None = None, watch: common.Watch = common.
     device = common.start(cfg)
     splits = common.open_data(cfg)
     recipe = common.recipe_for(cfg, splits)
-    model = build_model(recipe.model, classes=recipe.classes, in_channels=recipe.in_channels, args=recipe.args)
+    model = common.new_network(recipe)
     cost, flops = cost_of(model, common.example_input(recipe))
     LOGGER.info("\n=== Baseline Model Metrics ===")
     LOGGER.info("FLOPs: %.4g G (multiply-accumulates)\nParams: %.4g M\n", cost["flops_g"], cost["params_m"])
@@ -74,6 +74,7 @@ def train(cfg: Config, resume: bool | None = None, watch: common.Watch = common.
             "environment": environment(device),
         }
         save_checkpoint(run.path("best_model.pth"), model.cpu(), recipe, metrics=metrics)
+        check_saved(run.path("best_model.pth"), recipe)
         LOGGER.info("\nSaved best model (epoch %d) to %s", result.best_epoch, run.path("best_model.pth"))
         LOGGER.info("=== Training Complete ===")
         LOGGER.info("Best validation accuracy: %.2f%%", result.best_accuracy)
