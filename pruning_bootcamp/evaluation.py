@@ -40,14 +40,24 @@ def evaluate_on(
 def cost_of(
     model: nn.Module, example: Tensor, masks: Mapping[str, Tensor] | None = None
 ) -> tuple[dict[str, Any], Flops]:
-    """{"flops_g", "flops_g_thop", "params_m", "sparsity"} and the per-layer count behind them."""
+    """{"flops_g", "flops_g_thop", "params_m", "sparsity", ...} and the per-layer count behind them.
+
+    `sparsity` is a share of the `prunable_params`, `sparsity_of_all` of all parameters; `left_out` are the weights that
+    are not pruned, each with its size and the reason.
+    """
     _check_runs(model, example)
     flops = compute_flops(model, example)
+    sparsity = compute_sparsity(model, masks)
     figures: dict[str, Any] = {
         "flops_g": flops.macs / 1e9,  # not rounded: budgets and goals are judged by it
         "flops_g_thop": None if flops.macs_thop is None else flops.macs_thop / 1e9,
         "params_m": compute_params(model) / 1e6,
-        "sparsity": round(compute_sparsity(model, masks).total, 6),
+        "sparsity": round(sparsity.total, 6),
+        "sparsity_of_all": round(sparsity.of_all, 6),
+        "prunable_params": sparsity.prunable,
+        "left_out": [
+            {"name": name, "params": left.size, "reason": left.reason} for name, left in sparsity.left_out.items()
+        ],
     }
     return figures, flops
 
@@ -64,6 +74,17 @@ def _check_runs(model: nn.Module, example: Tensor) -> None:
         raise BootcampError(
             f"the network does not run on images of {shape} ({reason}). Choose another model.name, or the image size."
         ) from error
+
+
+def sparsity_text(figures: Mapping[str, Any]) -> str:
+    """Of what the sparsity is a share, from the figures of `cost_of`: of the prunable weights, and of all."""
+    left = [f"{entry['name']} {entry['params']:,} ({entry['reason']})" for entry in figures["left_out"]]
+    more = f"; and {len(left) - 3} others" if len(left) > 3 else ""
+    out = f"; left out: {'; '.join(left[:3])}{more}" if left else ""
+    return (
+        f"{100 * figures['sparsity']:.2f}% of {figures['prunable_params']:,} prunable weights "
+        f"({100 * figures['sparsity_of_all']:.2f}% of all {round(1e6 * figures['params_m']):,} parameters{out})"
+    )
 
 
 def say_disagreement(flops: Flops) -> None:

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from pruning_bootcamp.errors import BootcampError
 
@@ -17,6 +18,15 @@ POSITIONS = 128
 def is_product(layer: nn.Module) -> bool:
     """Whether outputs are a matrix product of columns: linear layers and convolutions that are not transposed."""
     return isinstance(layer, nn.Linear) or (isinstance(layer, _ConvNd) and not isinstance(layer, _ConvTransposeNd))
+
+
+def unknown_product(layer: nn.Module, attribute: str) -> str | None:
+    """Why a weight's inputs and outputs can't be seen as columns and rows while the network runs; None if they can."""
+    if isinstance(layer, NonDynamicallyQuantizableLinear):
+        return "attention reads its output projection without running it"
+    if attribute == "weight" and is_product(layer):
+        return None
+    return f"it knows linear layers and convolutions, not the {attribute} of {type(layer).__name__}"
 
 
 def groups_of(layer: nn.Module) -> int:

@@ -1,16 +1,15 @@
-"""Which weights are pruned: convolution and linear weights by name, chosen by patterns, each parameter once."""
+"""Which weights are pruned: those that layers multiply by, chosen by patterns, each parameter once."""
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError, unknown
+from pruning_bootcamp.tools.metrics.kinds import BARE, FROZEN, other_weights, product_weights
 
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED)
-_ATTENTION_WEIGHTS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 
 
 @dataclass(frozen=True)
@@ -19,12 +18,14 @@ class Targets:
 
     chosen: dict[str, nn.Parameter]
     left_out: dict[str, str]
+    bare: frozenset[str] = frozenset()
+    """of the chosen, those of which no layer says what their sides mean"""
 
 
 def find_targets(
     model: nn.Module, *, include: Sequence[str] = (), exclude: Sequence[str] = ()
 ) -> dict[str, nn.Parameter]:
-    """Name -> weight of every convolution and linear layer (attention projections too), in the model's order.
+    """Name -> weight of every layer that multiplies by one (kinds.product_weights), in the model's order.
 
     A pattern with `*`, `?` or `[` is matched against the whole name, with or without its `.weight`; any other text
     matches wherever it occurs ("fc" takes fc1.weight too). Raises BootcampError when nothing is left to prune.
@@ -36,11 +37,15 @@ def choose_targets(model: nn.Module, *, include: Sequence[str] = (), exclude: Se
     """As find_targets, and what is left out with the reason.
 
     A frozen weight among trainable ones is a constant of the network (a fixed shortcut), so it is left out unless
-    `include` names it. A parameter that two layers share is listed once, under its first name.
+    `include` names it. Lookup tables and bare parameters are left out too, unless `include` names them themselves, and
+    not just the part of the network that they are in. A parameter that two layers share is listed once, under its first
+    name.
     """
-    everything = _all_weights(model)
-    if not everything:
-        raise BootcampError("the model has no convolution or linear layer: there is nothing to prune.")
+    products, others = _all_weights(model)
+    everything = products | {name: weight for name, (weight, _) in others.items()}
+    if not products and not any(_is_named(name, include) for name in others):
+        held = f" {_sizes(others)}. Name what to prune of them in include." if others else ""
+        raise BootcampError(f"the model has no convolution or linear layer: there is nothing to prune.{held}")
     problems = [
         f"{key}: {unknown('layer', pattern, [_layer(name) for name in everything])}"
         for key, patterns in (("include", include), ("exclude", exclude))
@@ -49,23 +54,39 @@ def choose_targets(model: nn.Module, *, include: Sequence[str] = (), exclude: Se
     ]
     if problems:
         raise BootcampError(*problems)
-    some_train = any(weight.requires_grad for weight in everything.values())
+    some_train = any(weight.requires_grad for weight in products.values())
     chosen, left_out = {}, {}
     for name, weight in everything.items():
         excluded_by = next((pattern for pattern in exclude if matches(name, pattern)), None)
         if excluded_by is not None:
             left_out[name] = f"excluded by '{excluded_by}'"
+        elif name in others:
+            if _is_named(name, include):
+                chosen[name] = weight
+            else:
+                left_out[name] = f"{weight.numel():,} weights, {others[name][1]}; name it in include to prune it"
         elif include and not any(matches(name, pattern) for pattern in include):
             left_out[name] = "not in include"
         elif not include and some_train and not weight.requires_grad:
-            left_out[name] = "frozen (requires_grad is False) while others train; name it in include to prune it"
+            left_out[name] = f"{FROZEN}; name it in include to prune it"
         else:
             chosen[name] = weight
     if not chosen:
         raise BootcampError(
-            f"include {list(include)} and exclude {list(exclude)} leave none of {len(everything)} layers to prune."
+            f"include {list(include)} and exclude {list(exclude)} leave none of {len(products)} layers to prune."
         )
-    return Targets(chosen, left_out)
+    return Targets(chosen, left_out, frozenset(name for name in chosen if name in others and others[name][1] == BARE))
+
+
+def _is_named(name: str, include: Sequence[str]) -> bool:
+    """Whether a pattern means this very weight: it would not fit any other name in the same place."""
+    layer = _layer(name)
+    other = f"{layer.rpartition('.')[0]}.\0{name.removeprefix(layer)}".lstrip(".")
+    return any(matches(name, pattern) and not matches(other, pattern) for pattern in include)
+
+
+def _sizes(others: Mapping[str, tuple[nn.Parameter, str]]) -> str:
+    return "; ".join(f"{name} has {weight.numel():,} weights ({reason})" for name, (weight, reason) in others.items())
 
 
 def check_layers(model: nn.Module, exclude: Sequence[str]) -> None:
@@ -97,30 +118,36 @@ def _layer(name: str) -> str:
     return name.removesuffix(".weight")
 
 
-def _all_weights(model: nn.Module) -> dict[str, nn.Parameter]:
-    weights: dict[str, nn.Parameter] = {}
+def _all_weights(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, tuple[nn.Parameter, str]]]:
+    """The weights of layers by name; and the others that could be pruned, each with why it is not by itself."""
+    products: dict[str, nn.Parameter] = {}
     seen: set[int] = set()
     for path, module in model.named_modules():
-        attributes: tuple[str, ...] = ()
-        if isinstance(module, _LAYERS):
-            attributes = ("weight",)
-        elif isinstance(module, nn.MultiheadAttention):
-            attributes = _ATTENTION_WEIGHTS
-        for attribute in attributes:
+        for attribute in product_weights(module):
             weight = getattr(module, attribute, None)
-            name = f"{path}.{attribute}".lstrip(".")
-            if weight is None or id(weight) in seen:
-                continue
-            if not isinstance(weight, nn.Parameter):
-                raise BootcampError(
-                    f"{name}: the weight is computed from other parameters (torch.nn.utils.prune or a "
-                    "parametrization). Make it plain first: tools.pruning_utils.remove_pruning_reparameterization."
-                )
-            if isinstance(weight, nn.UninitializedParameter):
-                raise BootcampError(f"{name}: a lazy layer has no weight yet. Run one batch through the model first.")
-            seen.add(id(weight))
-            weights[name] = weight
-    return weights
+            if weight is not None and id(weight) not in seen:
+                name = f"{path}.{attribute}".lstrip(".")
+                products[name] = _plain(weight, name)
+                seen.add(id(weight))
+    others: dict[str, tuple[nn.Parameter, str]] = {}
+    for path, module in model.named_modules():
+        for attribute, reason in other_weights(module):
+            weight = getattr(module, attribute)
+            if isinstance(weight, nn.Parameter) and id(weight) not in seen:
+                others[f"{path}.{attribute}".lstrip(".")] = weight, reason
+                seen.add(id(weight))
+    return products, others
+
+
+def _plain(weight: object, name: str) -> nn.Parameter:
+    if not isinstance(weight, nn.Parameter):
+        raise BootcampError(
+            f"{name}: the weight is computed from other parameters (torch.nn.utils.prune or a "
+            "parametrization). Make it plain first: tools.pruning_utils.remove_pruning_reparameterization."
+        )
+    if isinstance(weight, nn.UninitializedParameter):
+        raise BootcampError(f"{name}: a lazy layer has no weight yet. Run one batch through the model first.")
+    return weight
 
 
 def transposed_groups(model: nn.Module, name: str) -> int | None:

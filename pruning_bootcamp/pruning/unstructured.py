@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.pruning.choices import Choices, counting_score, resolve
+from pruning_bootcamp.pruning.columns import unknown_product
 from pruning_bootcamp.pruning.decision import choose, decide_masks, earlier_first, gone_units, unit_of
 from pruning_bootcamp.pruning.masks import Masks, apply_masks, check_masks
 from pruning_bootcamp.pruning.schedules import iterative_sparsities
@@ -21,10 +22,11 @@ from pruning_bootcamp.pruning.scores import (
     score_stats,
 )
 from pruning_bootcamp.pruning.solvers import Task, put_back_on_error
-from pruning_bootcamp.pruning.stats import Batches, LayerStats, gather
+from pruning_bootcamp.pruning.stats import Batches, LayerStats, gather, unmeasured
 from pruning_bootcamp.pruning.stats.base import device_of, images_in
-from pruning_bootcamp.pruning.targets import choose_targets, swap_channels, transposed_groups
+from pruning_bootcamp.pruning.targets import Targets, choose_targets, swap_channels, transposed_groups
 from pruning_bootcamp.runtime import preserved_rng
+from pruning_bootcamp.tools.metrics.kinds import BARE
 from pruning_bootcamp.tools.modes import detached_clone
 
 __all__ = [
@@ -57,7 +59,7 @@ class UnstructuredResult:
     layers: list[LayerSparsity]
     """every target, skipped ones too: together they are what `sparsity` is a share of"""
     skipped: dict[str, str]
-    """targets that the pattern does not fit -> reason"""
+    """targets that the pattern does not fit, or that the score or solver does not know -> reason"""
     left_out: dict[str, str]
     """weights that include, exclude or freezing keep out of the targets -> reason"""
     notes: list[str]
@@ -120,7 +122,7 @@ def prune_unstructured(
 ) -> UnstructuredResult:
     """Zero the least important weights in place (exact +0.0) and say what was done; nothing changes on an error.
 
-    `sparsity` is the share of all target weights that is zero afterwards (of those in layers that the pattern fits);
+    `sparsity` is the share of all target weights that is zero afterwards (of those in layers that are not skipped);
     None where pattern ("2:4") or allocation (`per_layer`) says it. `previous` masks are kept: what was pruned stays
     pruned and counts towards the sparsity. `stats_batches` are what the score's statistics are measured on: (images,
     labels), or images alone where `needs_labels(score)` is False. The model's mode, gradients and random state are left
@@ -201,7 +203,9 @@ class UnstructuredPruning:
             stats_batches = list(stats_batches)
         self._batches = stats_batches
         self._groups = {name: transposed_groups(model, name) for name in self._targets.chosen}
-        self._skipped = _misfits(self._targets.chosen, self._groups, choices)
+        needs = (*needs_of(choices.score.entry.name), *needs_of(self._counting))
+        self._unknown = _unknown(model, self._targets.chosen, needs, choices)
+        self._skipped = self._unknown | _misfits(self._targets, self._groups, choices, self._unknown)
         self._fitting = {n: weight for n, weight in self._targets.chosen.items() if n not in self._skipped}
 
     @property
@@ -211,7 +215,8 @@ class UnstructuredPruning:
     def calibrate(self) -> Tensors:
         """Statistic -> weight name -> values, measured on the batches; empty where the weights alone are enough."""
         needs = (*needs_of(self._choices.score.entry.name), *needs_of(self._counting))
-        return gather(self.model, self._targets.chosen, needs, self._batches, self.seed)
+        measured = {n: weight for n, weight in self._targets.chosen.items() if n not in self._unknown}
+        return gather(self.model, measured, needs, self._batches, self.seed)
 
     def score(self, statistics: Mapping[str, Mapping[str, Tensor]]) -> Tensors:
         """ "scores" (higher = keep) and, where the allocation counts by others, "counting": weight name -> values."""
@@ -275,17 +280,41 @@ def _images(batches: Batches, device: torch.device, seed: int) -> list[Tensor]:
         return list(images_in(batches, device))
 
 
-def _misfits(targets: Mapping[str, nn.Parameter], groups: Mapping[str, int | None], choices: Choices) -> dict[str, str]:
+def _unknown(
+    model: nn.Module, targets: Mapping[str, nn.Parameter], needs: Sequence[str], choices: Choices
+) -> dict[str, str]:
+    """Targets that score, allocation or solver can't work on, with the reason; an error when those are all."""
+    found = unmeasured(model, targets, needs)
+    if choices.solver.entry.facts.get("images"):
+        for name in targets:
+            path, _, attribute = name.rpartition(".")
+            if reason := unknown_product(model.get_submodule(path), attribute):
+                found.setdefault(name, f"{choices.solver.entry.name}: {reason}")
+    if len(found) == len(targets):
+        first = next(iter(found))
+        raise BootcampError(
+            f"prune: none of {len(targets)} layers is left, first {first}: {found[first]}. "
+            "Choose another score or solver."
+        )
+    return found
+
+
+def _misfits(
+    targets: Targets, groups: Mapping[str, int | None], choices: Choices, unknown: Mapping[str, str]
+) -> dict[str, str]:
     """Targets that the pattern can't fit, with the reason; an error when it fits none."""
     skipped = {}
-    for name, weight in targets.items():
+    rest = {name: weight for name, weight in targets.chosen.items() if name not in unknown}
+    for name, weight in rest.items():
         shape = tuple(swap_channels(torch.empty(weight.shape, device="meta"), groups[name]).shape)
-        if reason := choices.pattern.fact("misfit", shape):
+        if name in targets.bare and choices.pattern.has("misfit"):
+            skipped[name] = f"{BARE}: which side is its input is not known"
+        elif reason := choices.pattern.fact("misfit", shape):
             skipped[name] = str(reason)
-    if len(skipped) == len(targets):
+    if len(skipped) == len(rest):
         first = next(iter(skipped))
         raise BootcampError(
-            f"prune.pattern: '{choices.pattern.entry.name}' fits none of {len(targets)} layers, first {first}: "
+            f"prune.pattern: '{choices.pattern.entry.name}' fits none of {len(rest)} layers, first {first}: "
             f"{skipped[first]}."
         )
     return skipped

@@ -60,10 +60,10 @@ class Record:
 
     @property
     def kept_params_m(self) -> float | None:
-        """Parameters that are not zero, in millions (sparsity counts the prunable weights, so about)."""
-        if self.params_m is None or self.sparsity is None:
-            return None
-        return self.params_m * (1 - self.sparsity)
+        """Parameters that are not zero, in millions (of runs that say only a share of the prunable weights, about)."""
+        of_all = number(self.metrics.get("sparsity_of_all"))
+        zeros = self.sparsity if of_all is None else of_all
+        return None if self.params_m is None or zeros is None else self.params_m * (1 - zeros)
 
 
 def records(runs: list[Found]) -> list[Record]:

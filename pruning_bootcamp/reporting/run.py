@@ -14,7 +14,8 @@ _ROWS = (
     ("val_accuracy", "Validation accuracy (%)", "{:.2f}"),
     ("flops_g", "FLOPs (G multiply-accumulates)", "{:.4g}"),
     ("params_m", "Params (M)", "{:.4g}"),
-    ("sparsity", "Sparsity (share of zero weights)", "{:.4f}"),
+    ("sparsity", "Sparsity (zeros, share of the prunable weights)", "{:.4f}"),
+    ("sparsity_of_all", "Sparsity (zeros, share of all parameters)", "{:.4f}"),
     ("latency_ms", "Latency (ms)", "{:.3f}"),
     ("throughput_fps", "Throughput (images/s)", "{:.1f}"),
 )

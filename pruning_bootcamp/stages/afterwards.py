@@ -12,7 +12,7 @@ from pruning_bootcamp.checkpoints import Checkpoint, Recipe, save_checkpoint, we
 from pruning_bootcamp.checkpoints.new_process import check_saved
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.duration import parse_duration
-from pruning_bootcamp.evaluation import cost_of, evaluate_on, say_disagreement
+from pruning_bootcamp.evaluation import cost_of, evaluate_on, say_disagreement, sparsity_text
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.reporting import run_report, with_verdict
 from pruning_bootcamp.runs import Run, write_text
@@ -291,7 +291,7 @@ def _say_results(metrics: dict[str, Any], flops: Any, run: Run, lines: Sequence[
     LOGGER.info("Baseline accuracy: %.2f%%", metrics["baseline"][f"{kind}accuracy"])
     LOGGER.info("Pruned accuracy: %.2f%%", metrics[f"{kind}accuracy"])
     LOGGER.info("Accuracy drop: %.2f points", metrics[f"{kind}accuracy_drop"])
-    LOGGER.info("Sparsity: %.2f%%", 100 * metrics["sparsity"])
+    LOGGER.info("Sparsity: %s", sparsity_text(metrics))
     LOGGER.info("FLOPs reduction: %.1f%%", metrics["flops_reduction_pct"])
     LOGGER.info("Params reduction: %.1f%%", metrics["params_reduction_pct"])
     if "goal" in metrics:

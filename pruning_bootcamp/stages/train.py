@@ -7,7 +7,7 @@ from pruning_bootcamp.checkpoints import save_checkpoint, weights_hash
 from pruning_bootcamp.checkpoints.new_process import check_saved
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.duration import parse_duration
-from pruning_bootcamp.evaluation import cost_of, evaluate_on, say_disagreement
+from pruning_bootcamp.evaluation import cost_of, evaluate_on, say_disagreement, sparsity_text
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.reporting import run_report
 from pruning_bootcamp.runs import read_yaml, write_text, write_yaml
@@ -110,7 +110,7 @@ def evaluate(cfg: Config, measure_latency: bool = False, baseline_metrics: Path 
     LOGGER.info("Accuracy: %.2f%% (%d test images)", test["accuracy"], test["n"])
     LOGGER.info("FLOPs: %.4g G (multiply-accumulates)", cost["flops_g"])
     LOGGER.info("Params: %.4g M", cost["params_m"])
-    LOGGER.info("Sparsity: %.2f%% of the convolution and linear weights", 100 * cost["sparsity"])
+    LOGGER.info("Sparsity: %s", sparsity_text(cost))
     say_disagreement(flops)
     metrics: dict[str, Any] = {
         "accuracy": round(test["accuracy"], 4),

@@ -222,7 +222,9 @@ def calibration(cfg: Config, splits: Splits, device: torch.device) -> list[tuple
 
 def say_pruned(result: UnstructuredResult, number: int, cycles: int) -> None:
     which = f"Cycle {number}/{cycles}: " if cycles > 1 else ""
-    LOGGER.info("%spruned to %.2f%% of %d layers' weights", which, 100 * result.sparsity, len(result.layers))
+    size = sum(layer.size for layer in result.layers)
+    text = "%spruned to %.2f%% of %d layers' weights (%s)"
+    LOGGER.info(text, which, 100 * result.sparsity, len(result.layers), f"{size:,}")
     say_left_out(result)
 
 

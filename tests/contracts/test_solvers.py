@@ -200,12 +200,15 @@ def test_whatever_is_raised_leaves_every_weight_and_buffer_as_it_was(
 
 
 @pytest.mark.parametrize("solver", NEEDS_IMAGES)
-def test_a_layer_it_does_not_know_or_that_never_runs_is_named_and_nothing_changes(solver: str) -> None:
-    net = nn.Sequential(nn.ConvTranspose2d(4, 4, 2), network())
-    before = state(net)
-    with pytest.raises(BootcampError, match=r"^0\.weight: a solver knows linear layers and convolutions"):
-        prune_unstructured(net, sparsity=0.5, solver=solver, stats_batches=images())
-    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+def test_a_layer_it_does_not_know_is_skipped_and_one_that_never_runs_named(solver: str) -> None:
+    net = nn.Sequential(nn.ConvTranspose2d(4, 4, 1), network())
+    before = net[0].weight.detach().clone()
+    result = prune_unstructured(net, sparsity=0.5, solver=solver, stats_batches=images())
+    assert list(result.skipped) == ["0.weight"]
+    assert "knows linear layers and convolutions, not the weight of ConvTranspose2d" in result.skipped["0.weight"]
+    assert torch.equal(net[0].weight, before)
+    zeros = sum(layer.zeros for layer in result.layers)
+    assert result.sparsity == zeros / sum(layer.size for layer in result.layers) < 0.5, "skipped weights count"
     idle = network()
     idle[1].never = nn.Linear(3, 3)
     before = state(idle)

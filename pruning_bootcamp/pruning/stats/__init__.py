@@ -1,12 +1,13 @@
 """What some scores need to know beside the weights, measured on batches of images, and only when asked for."""
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.pruning.stats.base import STATISTICS, Batches, LayerStats
+from pruning_bootcamp.pruning.stats.base import STATISTICS, Batches, LayerStats, unmeasured
 from pruning_bootcamp.pruning.stats.fisher import fisher
 from pruning_bootcamp.pruning.stats.gradients import mean_absolute_gradient, mean_gradient
 from pruning_bootcamp.pruning.stats.inputs import input_norm
@@ -24,6 +25,7 @@ __all__ = [
     "mean_absolute_gradient",
     "mean_gradient",
     "removal_cost",
+    "unmeasured",
     "wants_labels",
 ]
 
@@ -47,7 +49,21 @@ def gather(
         batches = list(batches)
     found = {}
     for need in needs:
-        with evaluation_mode(model), preserved_rng():
+        with evaluation_mode(model), preserved_rng(), _recurrent_gradients(model):
             torch.manual_seed(seed)
             found[need] = STATISTICS[need](model, targets, batches)
     return found
+
+
+@contextlib.contextmanager
+def _recurrent_gradients(model: nn.Module) -> Iterator[None]:
+    """Inside, recurrent layers have gradients in eval mode too, which cuDNN refuses them."""
+    if not any(isinstance(module, nn.RNNBase) for module in model.modules()):
+        yield
+        return
+    before = torch.backends.cudnn.enabled
+    torch.backends.cudnn.enabled = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.enabled = before

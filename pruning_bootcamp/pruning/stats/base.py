@@ -13,7 +13,9 @@ Batches = Iterable[tuple[Tensor, Tensor] | Tensor]  # (images, labels); images a
 
 # f(model, targets, batches) -> {weight name: finite Tensor of the weight's shape}, of the model in eval mode and with a
 # seeded random state. A score asks for it by name: needs=("grad",).
-# Fact labels: whether `batches` must be (images, labels).
+# Facts:
+#   labels                            whether `batches` must be (images, labels)
+#   unknown(layer, attribute) -> str  why it can't be measured of that weight; None where it can
 STATISTICS: Registry = Registry("statistic")
 
 
@@ -57,6 +59,18 @@ def pairs_in(batches: Batches, device: torch.device) -> Iterator[tuple[Tensor, T
             yield images.to(device), labels.to(device)
     if empty:
         raise BootcampError("stats_batches holds no batch: at least one labelled image is needed.")
+
+
+def unmeasured(model: nn.Module, names: Iterable[str], needs: Iterable[str]) -> dict[str, str]:
+    """Weight name -> why one of these statistics can't be had of it."""
+    found = {}
+    for need in needs:
+        reason_of = STATISTICS[need].facts.get("unknown", lambda layer, attribute: None)
+        for name in names:
+            path, _, attribute = name.rpartition(".")
+            if reason := reason_of(model.get_submodule(path), attribute):
+                found[name] = f"{need}: {reason}"
+    return found
 
 
 def check_class_scores(outputs: object) -> Tensor:

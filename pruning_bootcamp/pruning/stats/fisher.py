@@ -59,7 +59,7 @@ def _squares(model: nn.Module) -> Callable[[Weights, Tensor, Tensor], Weights]:
 
     gradient = grad(surprise)
     together = vmap(gradient, in_dims=(None, 0, 0))
-    one_by_one = False
+    one_by_one = any(isinstance(module, nn.RNNBase) for module in model.modules())  # vmap would do that itself, slower
 
     def squares(weights: Weights, images: Tensor, numbers: Tensor) -> Weights:
         nonlocal one_by_one

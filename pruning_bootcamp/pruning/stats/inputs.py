@@ -15,7 +15,16 @@ from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.pruning.stats.base import STATISTICS, Batches, check_totals, device_of, images_in
 
 
-@STATISTICS.register("input_norm", labels=False)
+def _unknown(layer: nn.Module, attribute: str) -> str | None:
+    if isinstance(layer, _KINDS):
+        return None
+    return f"it knows linear layers, convolutions and attention, not the {attribute} of {type(layer).__name__}"
+
+
+_KINDS = (nn.Linear, _ConvNd, nn.MultiheadAttention)
+
+
+@STATISTICS.register("input_norm", labels=False, unknown=_unknown)
 def input_norm(model: nn.Module, targets: Mapping[str, nn.Parameter], batches: Batches) -> dict[str, Tensor]:
     """||x||_2 of the input elements that each weight multiplies, over all images and positions (Sun et al., 2024).
 
@@ -49,11 +58,10 @@ def _summing_squares(model: nn.Module, targets: Mapping[str, nn.Parameter], sums
             if name := names.get(id(weight)):
                 sums[name] = sums[name] + squares if name in sums else squares
 
-    kinds = (nn.Linear, _ConvNd, nn.MultiheadAttention)
     handles = [
         module.register_forward_hook(functools.partial(hook, path), with_kwargs=True)
         for path, module in model.named_modules()
-        if isinstance(module, kinds) and any(id(weight) in names for weight in module.parameters())
+        if isinstance(module, _KINDS) and any(id(weight) in names for weight in module.parameters())
     ]
     fast_attention = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # it runs a whole encoder layer without running its parts

@@ -11,7 +11,14 @@ from torch import Generator, Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.pruning.absorb import Absorber, find_absorbers
-from pruning_bootcamp.pruning.columns import draw_positions, input_columns, output_rows, product_layers, weight_rows
+from pruning_bootcamp.pruning.columns import (
+    draw_positions,
+    input_columns,
+    output_rows,
+    product_layers,
+    unknown_product,
+    weight_rows,
+)
 from pruning_bootcamp.pruning.least_squares import removal_costs
 from pruning_bootcamp.pruning.stats.base import (
     STATISTICS,
@@ -30,7 +37,7 @@ _ROUNDS = (0.0, 0.15, 0.3, 0.42, 0.52, 0.6, 0.68, 0.75, 0.8, 0.85, 0.89, 0.92, 0
 _WORK = 3e11
 
 
-@STATISTICS.register("removal_cost", labels=False)
+@STATISTICS.register("removal_cost", labels=False, unknown=unknown_product)
 def removal_cost(model: nn.Module, targets: Mapping[str, nn.Parameter], batches: Batches) -> dict[str, Tensor]:
     """How much the loss rises when the weight goes, taken away in an order in which each next one is the cheapest.
 

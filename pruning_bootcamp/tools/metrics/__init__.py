@@ -3,11 +3,12 @@
 from pruning_bootcamp.tools.metrics.accuracy import classification_metrics
 from pruning_bootcamp.tools.metrics.comparison import compare_metrics, normalize_metrics
 from pruning_bootcamp.tools.metrics.flops import Flops, LayerFlops, compute_flops, effective_macs
-from pruning_bootcamp.tools.metrics.weights import Sparsity, compute_params, compute_sparsity
+from pruning_bootcamp.tools.metrics.weights import Left, Sparsity, compute_params, compute_sparsity
 
 __all__ = [
     "Flops",
     "LayerFlops",
+    "Left",
     "Sparsity",
     "classification_metrics",
     "compare_metrics",

@@ -1,28 +1,48 @@
 """How many parameters a network has, and which share of its prunable weights is zero."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 
 from pruning_bootcamp.errors import BootcampError, unknown
+from pruning_bootcamp.tools.metrics.kinds import FROZEN, other_weights, product_weights
 
-_ATTENTION_WEIGHTS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+
+@dataclass(frozen=True)
+class Left:
+    """A weight that is not pruned: how many values it has, and why it is left out."""
+
+    size: int
+    reason: str
 
 
 @dataclass(frozen=True)
 class Sparsity:
-    """Zeros among the weights of convolution, linear and attention layers, by weight name ("conv1.weight")."""
+    """Zeros among the prunable weights, by weight name ("conv1.weight"), and what the others are."""
 
     zeros: dict[str, int]
     sizes: dict[str, int]
+    left_out: dict[str, Left] = field(default_factory=dict)
+    """weights that are not pruned, by name: lookup tables, bare parameters, frozen ones"""
+    params: int = 0
+    """all parameters; those neither in `sizes` nor left out are biases, scales of norms and other vectors"""
 
     @property
     def total(self) -> float:
-        """Share of all these weights that is zero, in [0, 1]; 0 for a network without any."""
-        return sum(self.zeros.values()) / max(1, sum(self.sizes.values()))
+        """Share of the prunable weights that is zero, in [0, 1]; 0 for a network without any."""
+        return sum(self.zeros.values()) / max(1, self.prunable)
+
+    @property
+    def prunable(self) -> int:
+        """How many weights there are that pruning can take away."""
+        return sum(self.sizes.values())
+
+    @property
+    def of_all(self) -> float:
+        """The same zeros as a share of all parameters, in [0, 1]."""
+        return sum(self.zeros.values()) / max(1, self.params)
 
     @property
     def layers(self) -> dict[str, float]:
@@ -43,21 +63,29 @@ def compute_params(model: nn.Module) -> int:
 def compute_sparsity(model: nn.Module, masks: Mapping[str, Tensor] | None = None) -> Sparsity:
     """Zeros in the weights that the layers really use: under torch.nn.utils.prune, parametrizations, and `masks`.
 
-    Counted are the weights of convolution and linear layers and attention projections; biases and normalisation
-    are not. A frozen weight among trainable ones is a constant of the network (a fixed shortcut) and is left out.
-    A weight that two layers share counts once. `masks` (weight name -> True where a weight stays) are applied first;
-    a mask that fits no weight raises BootcampError.
+    Prunable are the weights of convolution, linear, bilinear and recurrent layers and attention projections; biases and
+    normalisation are not. Lookup tables and bare parameters are left out, unless a mask names them; so is a frozen
+    weight among trainable ones, a constant of the network (a fixed shortcut). A weight that two layers share counts
+    once. `masks` (weight name -> True where a weight stays) are applied first; one that fits no weight raises
+    BootcampError.
     """
-    used: dict[str, Tensor] = {}
-    sources: dict[str, Tensor] = {}
-    for path, module in model.named_modules():
-        for attribute in _weight_names(module):
-            name = f"{path}.{attribute}" if path else attribute
-            source = _source(module, attribute)
-            if source is not None and all(source is not other for other in sources.values()):
-                sources[name] = source
-                used[name] = _used_weight(module, attribute).detach()
     masks = masks or {}
+    used, sources = _collected(model, product_weights)
+    some_train = any(source.requires_grad for source in sources.values())
+    others, other_sources = _collected(model, lambda module: [attribute for attribute, _ in other_weights(module)])
+    reasons = {
+        f"{path}.{attribute}".lstrip("."): reason
+        for path, module in model.named_modules()
+        for attribute, reason in other_weights(module)
+    }
+    left_out: dict[str, Left] = {}
+    for name, weight in others.items():
+        if any(other_sources[name] is source for source in sources.values()):
+            continue  # tied to a layer's weight, which counts
+        if name in masks:
+            used[name] = weight
+        else:
+            left_out[name] = Left(weight.numel(), reasons[name])
     problems = [f"masks: {unknown('weight', name, used)}" for name in masks if name not in used]
     problems += [
         f"masks: {name}: the mask has shape {tuple(masks[name].shape)}, the weight {tuple(weight.shape)}."
@@ -66,22 +94,32 @@ def compute_sparsity(model: nn.Module, masks: Mapping[str, Tensor] | None = None
     ]
     if problems:
         raise BootcampError(*problems)
-    some_train = any(source.requires_grad for source in sources.values())
     zeros, sizes = {}, {}
     for name, weight in used.items():
-        if some_train and not sources[name].requires_grad and name not in masks:
+        if some_train and name in sources and not sources[name].requires_grad and name not in masks:
+            left_out[name] = Left(weight.numel(), FROZEN)
             continue
         kept = weight != 0
         if name in masks:
             kept &= masks[name].to(weight.device, torch.bool)
         zeros[name], sizes[name] = weight.numel() - int(kept.sum()), weight.numel()
-    return Sparsity(zeros, sizes)
+    return Sparsity(zeros, sizes, left_out, compute_params(model))
 
 
-def _weight_names(module: nn.Module) -> tuple[str, ...]:
-    if isinstance(module, _ConvNd | nn.Linear):
-        return ("weight",)
-    return _ATTENTION_WEIGHTS if isinstance(module, nn.MultiheadAttention) else ()
+def _collected(
+    model: nn.Module, names_of: Callable[[nn.Module], Iterable[str]]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Name -> the weight that is used, and the parameter that it is made from; each parameter under its first name."""
+    used: dict[str, Tensor] = {}
+    sources: dict[str, Tensor] = {}
+    for path, module in model.named_modules():
+        for attribute in names_of(module):
+            name = f"{path}.{attribute}" if path else attribute
+            source = _source(module, attribute)
+            if source is not None and all(source is not other for other in sources.values()):
+                sources[name] = source
+                used[name] = _used_weight(module, attribute).detach()
+    return used, sources
 
 
 def _source(module: nn.Module, attribute: str) -> Tensor | None:
