@@ -12,10 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pruning_bootcamp.errors import BootcampError
+
 # What every nn.Module has: state of torch's own.
 _INTERNAL = frozenset(vars(nn.Module()))
 _LIBRARIES = ("torch", "torchvision", "timm", "pruning_bootcamp", "builtins")
 _VALUES = (Tensor, np.ndarray, np.generic, float, int, complex, list, tuple, dict, set, frozenset)
+IN_ARGS = "Draw nothing that decides which layers there are: make it a setting of the factory (model.args)."
 _DEEPEST, _MOST_SHOWN = 8, 3
 
 
@@ -29,29 +32,31 @@ class Attribute:
     value: Any
     kind: str
     """attribute, buffer (values of registered ones), class, or file (a variable of the module's source file)"""
+    library: bool = False
+    """whether it belongs to a module of torch, torchvision or timm"""
 
 
 def attributes_of(model: nn.Module, buffers: bool = False) -> dict[str, Attribute]:
     """By label, in the network's order. With `buffers` those too that are registered, whose values a file may lack."""
     found: dict[str, Attribute] = {}
 
-    def add(label: str, name: str, value: Any, kind: str) -> None:
-        found.setdefault(label, Attribute(label, name, value, kind))
+    def add(label: str, name: str, value: Any, kind: str, library: bool = False) -> None:
+        found.setdefault(label, Attribute(label, name, value, kind, library))
 
     for path, module in model.named_modules():
         own = type(module)
         owner = own.__name__ if not path else f"{path} ({own.__name__})"
         for name, value in vars(module).items():
             if name not in _INTERNAL:
-                add(f"{owner}.{name}", name, value, "attribute")
+                add(f"{owner}.{name}", name, value, "attribute", _is_library(own))
         for name, value in module._buffers.items() if buffers else ():
             add(f"{owner}.{name}", name, value, "buffer")
     for own in dict.fromkeys(type(module) for module in model.modules()):
-        if own.__module__.partition(".")[0] in _LIBRARIES:
+        if _is_library(own):
             continue
         for kind, owner, table in (
             ("class", own.__name__, vars(own)),
-            ("file", own.__module__, vars(sys.modules.get(own.__module__, types))),
+            ("file", own.__module__, _variables(own.__module__)),
         ):
             for name, value in table.items():
                 if isinstance(value, _VALUES) and not isinstance(value, bool) and not name.startswith("__"):
@@ -64,14 +69,60 @@ def digests_of(model: nn.Module) -> dict[str, str]:
     return {label: _hash(attribute.value) for label, attribute in attributes_of(model).items()}
 
 
+def unsaved(model: nn.Module) -> dict[str, str]:
+    """As digests_of, of what a state dict lacks and a network may compute with; empty for most networks.
+
+    Those are tensors and arrays, and numbers that a module of the user's own keeps.
+    """
+    return {
+        label: _hash(attribute.value)
+        for label, attribute in attributes_of(model).items()
+        if attribute.kind != "file"
+        and (_holds_tensors(attribute.value, 0) or (not attribute.library and isinstance(attribute.value, _VALUES)))
+    }
+
+
+def check_unsaved(model: nn.Module, digests: Mapping[str, Any], where: str) -> None:
+    """BootcampError when the network is not the one that `unsaved` was said of, though its tensors may be."""
+    if named := differing_from(model, digests):
+        raise BootcampError(
+            f"was made with another network: with these weights it would compute something else. {' '.join(named)}",
+            where=where,
+        )
+
+
+def _variables(module: str) -> Mapping[str, Any]:
+    """Of a source file; those of a notebook or a running script are its data and figures, and no network's."""
+    return vars(sys.modules[module]) if module in sys.modules and module != "__main__" else {}
+
+
+def _is_library(own: type) -> bool:
+    return own.__module__.partition(".")[0] in _LIBRARIES
+
+
+def _holds_tensors(value: Any, depth: int) -> bool:
+    if isinstance(value, list | tuple | dict) and depth < _DEEPEST:
+        return any(_holds_tensors(entry, depth + 1) for entry in _entries(value).values())
+    return isinstance(value, Tensor | np.ndarray | nn.Module)
+
+
 def differing(one: nn.Module, other: nn.Module) -> list[str]:
     """Sentences that name each attribute in which two builds differ, and say what to do; the first few."""
     ours, theirs = attributes_of(one, buffers=True), attributes_of(other, buffers=True)
-    found = []
+    found = _other_layers(one, other)
     for label, attribute in ours.items():
         if label in theirs and _hash(attribute.value) != _hash(theirs[label].value):
             found += _named(attribute, theirs[label].value)
     return _first(found)
+
+
+def _other_layers(one: nn.Module, other: nn.Module) -> list[str]:
+    built = dict(other.named_modules())
+    return [
+        f"`{path}` is a {type(module).__name__} in one build and a {type(built[path]).__name__} in the next. {IN_ARGS}"
+        for path, module in one.named_modules()
+        if path in built and type(built[path]) is not type(module)
+    ]
 
 
 def differing_from(model: nn.Module, digests: Mapping[str, Any]) -> list[str]:

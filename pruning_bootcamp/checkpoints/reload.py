@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from pruning_bootcamp.checkpoints.attributes import differing, differing_from, digests_of
+from pruning_bootcamp.checkpoints.attributes import IN_ARGS, differing, differing_from, digests_of
 from pruning_bootcamp.checkpoints.files import plain_tensor
 from pruning_bootcamp.checkpoints.recipe import Recipe, find_changes, rebuild, tensors_of
 from pruning_bootcamp.errors import BootcampError
@@ -96,7 +96,8 @@ def check_builder(model: nn.Module, recipe: Recipe) -> nn.Module:
                 twin = rebuild(changed, dict(tensors))
         except BootcampError as error:
             raise BootcampError(
-                *(f"model.name: {recipe.model}: built again, it is not the same network: {p}" for p in error.problems)
+                *(f"model.name: {recipe.model}: built again, it is not the same network: {p}" for p in error.problems),
+                IN_ARGS,
             ) from error
         check_same(network, twin, recipe)
         if time.perf_counter() - begun > _SECONDS:

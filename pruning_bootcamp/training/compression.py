@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning_bootcamp.checkpoints import dense_file_bytes
+from pruning_bootcamp.checkpoints.attributes import check_unsaved, unsaved
 from pruning_bootcamp.checkpoints.sparse import read_sparse, write_sparse
 from pruning_bootcamp.errors import BootcampError, unknown
 from pruning_bootcamp.logs import LOGGER
@@ -24,7 +25,7 @@ from pruning_bootcamp.training.quantize import QuantizationAware, quantization_a
 from pruning_bootcamp.training.taught import TaughtTrainer
 
 STAGES = ("quantize", "prune", "distill")
-_RANGES = "activation_ranges"
+_RANGES, _UNSAVED = "activation_ranges", "unsaved"
 # Training after the pruning changes how well the file deflates: this much room is left for it.
 _MARGIN = 0.03
 _PRECISION = 0.001  # of the sparsity that is searched for
@@ -71,6 +72,7 @@ class CompressionPipeline:
         self.stages, self.target_layers, self.exclude = tuple(stages), target_layers, tuple(exclude)
         self.distill_weight, self.temperature = distill_weight, temperature
         self.seed = seed
+        self._unsaved = unsaved(model)
         self.masks = _zeros_that_are_there(model, target_layers)
         """name -> True where a weight stays"""
         self.ranges: dict[str, Tensor] = {}
@@ -231,7 +233,8 @@ class CompressionPipeline:
         int8 = [name for name, value in state.items() if value.numel() and value.data_ptr() in places]
         ranges = self._quantized.ranges if self._quantized is not None else {}
         about = json.dumps({name: values.tolist() for name, values in ranges.items()})
-        write_sparse(path, state, int8=int8, metadata={_RANGES: about} if ranges else {})
+        kept = {_UNSAVED: json.dumps(self._unsaved)} if self._unsaved else {}
+        write_sparse(path, state, int8=int8, metadata={_RANGES: about, **kept} if ranges else kept)
 
     def _limit(self, dense_bytes: int) -> str:
         """Why the file is not smaller, in words."""
@@ -293,10 +296,12 @@ def load_compressed(model: nn.Module, path: Path | str) -> dict[str, Tensor]:
     file = read_sparse(Path(path))
     try:
         ranges = coerce(json.loads(file.metadata.get(_RANGES, "{}")), dict[str, list[float]])
+        kept = coerce(json.loads(file.metadata.get(_UNSAVED, "{}")), dict[str, str])
     except (ValueError, RecursionError) as error:
         raise BootcampError(
             f"{path}: the ranges in it are damaged ({type(error).__name__}). Fetch or make it again."
         ) from None
+    check_unsaved(model, kept, str(path))
     try:
         model.load_state_dict(file.tensors)
     except RuntimeError as error:

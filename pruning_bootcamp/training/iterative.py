@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pruning_bootcamp.checkpoints.attributes import check_unsaved, unsaved
 from pruning_bootcamp.checkpoints.files import plain, read_file, write_file
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.logs import LOGGER
@@ -26,7 +27,7 @@ class IterativePruningTrainer:
 
     The model, trained in place, is a classifier or a language model: its output (or its `.logits`, or the first of a
     tuple) is [..., classes], and the targets are [...]; a target of -100 does not count. `target_layers` are parts of
-    names, all convolution and linear layers when None.
+    names, all layers that multiply by weights when None.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class IterativePruningTrainer:
         self.device, _ = choose_device(device)
         self.model = model.to(self.device)
         self.seed = seed
+        self._unsaved = unsaved(model)
         self.pruner = IterativeMagnitudePruner(initial_sparsity, final_sparsity, num_iterations, target_layers)
         self._choices = {
             "initial_sparsity": initial_sparsity,
@@ -79,7 +81,7 @@ class IterativePruningTrainer:
             "learning_rate": learning_rate,
             "dense model": _fingerprint(self.model),
         }
-        saved = _last_round(folder, about, self.pruner.num_iterations)
+        saved = _last_round(folder, about, self.model, self.pruner.num_iterations)
         if saved is not None:
             self.model.load_state_dict(saved["state_dict"])
             masks = {name: keep.to(self.device) for name, keep in saved["masks"].items()}
@@ -180,6 +182,7 @@ class IterativePruningTrainer:
             "dense_perplexity": dense,
             "state_dict": self.model.state_dict(),
             "masks": self.pruner.masks(self.model),
+            "unsaved": self._unsaved,
             "history": self.pruner.history,
         }
         with atomic_path(_round_file(folder, len(self.pruner.history))) as temporary:
@@ -205,7 +208,7 @@ def _round_file(folder: Path, number: int) -> Path:
     return folder / f"iteration_{number}.pth"
 
 
-def _last_round(folder: Path | None, about: Mapping[str, Any], rounds: int) -> dict[str, Any] | None:
+def _last_round(folder: Path | None, about: Mapping[str, Any], model: nn.Module, rounds: int) -> dict[str, Any] | None:
     """What the last finished round saved; BootcampError when it belongs to another pruning."""
     found = [] if folder is None else [_round_file(folder, number) for number in range(rounds, 0, -1)]
     path = next((file for file in found if file.exists()), None)
@@ -220,6 +223,7 @@ def _last_round(folder: Path | None, about: Mapping[str, Any], rounds: int) -> d
     ]
     if differences:
         raise BootcampError(f"{path} is a round of another pruning. Choose another save_dir.", *differences)
+    check_unsaved(model, saved.get("unsaved", {}), str(path))
     return saved
 
 

@@ -1,5 +1,6 @@
 """A network that is rebuilt computes what it did: what a reload would draw anew is refused, and named."""
 
+import copy
 import subprocess
 import sys
 import textwrap
@@ -12,11 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from pruning_bootcamp.checkpoints import Recipe, load_checkpoint, load_model, save_checkpoint
+from pruning_bootcamp.checkpoints.attributes import unsaved
 from pruning_bootcamp.checkpoints.new_process import check_rebuilds, check_saved
 from pruning_bootcamp.checkpoints.recipe import find_changes
 from pruning_bootcamp.checkpoints.reload import check_builder, difference, make_proof
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.models import build_model
+from pruning_bootcamp.training.compression import CompressionPipeline, load_compressed
+from pruning_bootcamp.training.iterative import IterativePruningTrainer
 
 HEAD = """
 import random
@@ -81,7 +85,7 @@ DRAWN = {
     "layers": (
         "self.body = random.choice([nn.ReLU, nn.Tanh, nn.GELU, nn.SiLU, nn.ELU])()",
         "self.body(x)",
-        "it is not the same network",
+        "which layers there are: make it a setting",
     ),
 }
 
@@ -303,3 +307,50 @@ def test_how_far_outputs_are_apart() -> None:
     assert apart([1.0], [nan]) == inf
     assert apart([1.0], [1.0, 2.0]) == inf
     assert difference([], [Tensor()]) == inf
+
+
+class Mixed(nn.Module):
+    """A network for one's own loop, which keeps a random tensor that no state dict holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = torch.randn(6, 6)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x @ self.mix)
+
+
+def _same_weights(model: nn.Module) -> nn.Module:
+    other = Mixed()
+    other.load_state_dict(model.state_dict())
+    return other
+
+
+BATCHES = [(torch.randn(8, 6), torch.randint(3, (8,)))]
+
+
+def test_rounds_of_pruning_do_not_go_on_with_another_network(tmp_path: Path) -> None:
+    dense = Mixed()
+    start = copy.deepcopy(dense)
+    IterativePruningTrainer(dense, num_iterations=2).run_iterative_pruning(BATCHES, BATCHES, 0, save_dir=tmp_path)
+    again = IterativePruningTrainer(copy.deepcopy(start), num_iterations=2)
+    again.run_iterative_pruning(BATCHES, BATCHES, 0, save_dir=tmp_path)
+    other = IterativePruningTrainer(_same_weights(start), num_iterations=2)
+    with pytest.raises(BootcampError, match=r"`Mixed\.mix` \(a random tensor of shape 6x6.*register_buffer"):
+        other.run_iterative_pruning(BATCHES, BATCHES, 0, save_dir=tmp_path)
+
+
+def test_a_compressed_file_is_put_into_no_other_network(tmp_path: Path) -> None:
+    model = Mixed()
+    pipeline = CompressionPipeline(model, 1.5, stages=["prune"])
+    pipeline.run_pipeline(BATCHES, BATCHES, pruning_epochs=0)
+    pipeline.save(tmp_path / "m.safetensors")
+    load_compressed(copy.deepcopy(model), tmp_path / "m.safetensors")
+    with pytest.raises(BootcampError, match=r"m\.safetensors: was made with another network.*`Mixed\.mix`"):
+        load_compressed(_same_weights(model), tmp_path / "m.safetensors")
+
+
+def test_a_network_of_layers_adds_nothing_to_a_compressed_file() -> None:
+    assert unsaved(build_model("cifar_resnet20", classes=3)) == {}
+    assert list(unsaved(Mixed())) == ["Mixed.mix"]
