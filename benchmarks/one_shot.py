@@ -5,7 +5,7 @@
 
 The network and data are the config's (-c; cfgs/cifar10_resnet20_one_shot.yaml), and so are `ours` and its settings,
 which were chosen on held-out training images. Every method is given the same calibration images of a seed, then batch
-norm is re-estimated where that brings the outputs nearer to the dense network's, then the test split is read. The table
+norm is re-estimated where more images are then in the dense network's class, then the test split is read. The table
 goes to OUT/report.md, every figure to OUT/metrics.yaml. What is done is kept: killed, the same command goes on.
 """
 
@@ -221,8 +221,8 @@ def _report(
         f"# One-shot pruning of {cfg.model.name} on {cfg.data.name}",
         "",
         f"Accuracy (%) on {images} test images; dense: {dense:.2f}. {cfg.prune.calibration_images} training images, "
-        "without labels but for Taylor; batch norm re-estimated where that brings the outputs nearer to the dense "
-        "network's. Mean, and standard deviation over the seeds (n in brackets). Layers that 2:4 does not fit stay.",
+        "without labels but for Taylor; batch norm re-estimated where more images then get the dense network's class. "
+        "Mean, and standard deviation over the seeds (n in brackets). Layers that 2:4 does not fit stay.",
         "",
         "| method | " + " | ".join(columns) + " | seconds | what it is |",
         "|---|" + "---|" * (len(columns) + 2),

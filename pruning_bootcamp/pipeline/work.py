@@ -12,6 +12,7 @@ from pruning_bootcamp.pruning.structured import cut_channels, score_channels
 from pruning_bootcamp.pruning.unstructured import UnstructuredPruning
 from pruning_bootcamp.runs import Run
 from pruning_bootcamp.stages import afterwards, common, structured, unstructured
+from pruning_bootcamp.stages.batch_norm import recover_batch_norm
 from pruning_bootcamp.tools.metrics import compute_sparsity
 from pruning_bootcamp.training.gradual import GradualPruning
 from pruning_bootcamp.training.hooks import Hook
@@ -114,11 +115,7 @@ def cut(desk: Desk) -> Figures:
 
 
 def _batch_norm(desk: Desk, network: Network) -> Figures:
-    cfg = desk.cfg
-    if cfg.recover.method == "none" or cfg.recover.bn_images == 0:
-        return {}
-    dense = desk.network("dense").model.to(desk.device)
-    return afterwards.recover_batch_norm(network.model.to(desk.device), dense, cfg, desk.splits, desk.device)
+    return recover_batch_norm(network.model, desk.network("dense").model, desk.cfg, desk.splits, desk.device)
 
 
 def _judged(desk: Desk, network: Network, what: str) -> Figures:

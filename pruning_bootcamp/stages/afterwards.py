@@ -1,6 +1,6 @@
 """What both kinds of pruning do afterwards: re-estimate batch norm, fine-tune, measure against the dense network."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,15 @@ from pruning_bootcamp.evaluation import cost_of, evaluate_on, say_disagreement, 
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.reporting import run_report, with_verdict
 from pruning_bootcamp.runs import Run, write_text
-from pruning_bootcamp.runtime import environment, preserved_rng
+from pruning_bootcamp.runtime import environment
 from pruning_bootcamp.stages import common, verdict
+from pruning_bootcamp.stages.batch_norm import recover_batch_norm
 from pruning_bootcamp.stages.verdict import Goal
-from pruning_bootcamp.tools.datasets import Split, Splits, calibration_batches, eval_batches
+from pruning_bootcamp.tools.datasets import Splits
 from pruning_bootcamp.tools.metrics import compare_metrics
 from pruning_bootcamp.training.hooks import Hook
 from pruning_bootcamp.training.loop import FitSettings, fit
-from pruning_bootcamp.training.recovery import DistillSettings, distill, first_images, improve_batch_norm
+from pruning_bootcamp.training.recovery import DistillSettings, distill
 
 Masks = dict[str, Tensor]
 
@@ -67,9 +68,7 @@ def recover(
     r = cfg.recover
     model.to(device)
     dense.to(device)
-    figures: dict[str, Any] = {}
-    if r.method != "none" and r.bn_images > 0:
-        figures |= recover_batch_norm(model, dense, cfg, splits, device)
+    figures = recover_batch_norm(model, dense, cfg, splits, device)
     if r.method == "distill":
         LOGGER.info("\n=== Recovery: distillation from the dense network, without labels ===")
         figures |= follow_dense(model, dense, cfg, run, splits, device, folder / "recovery", masks, hooks)
@@ -101,44 +100,6 @@ def follow_dense(
         hooks=hooks,
     )
     return {"distillation": {**plan, "seconds": round(result.seconds, 2)}}
-
-
-def batch_norm_batches(cfg: Config, images: Split, splits: Splits, device: torch.device) -> Iterator[Tensor]:
-    """These images, augmented as in training, for batch-norm statistics to be estimated on."""
-    return calibration_batches(
-        images,
-        images=len(images),
-        batch_size=min(128, len(images)),
-        seed=cfg.seed,
-        augment=splits.augment if cfg.train.augment is None else cfg.train.augment,
-        mean=splits.mean,
-        std=splits.std,
-        device=device,
-    )
-
-
-def recover_batch_norm(
-    model: nn.Module, dense: nn.Module, cfg: Config, splits: Splits, device: torch.device
-) -> dict[str, Any]:
-    """Batch norm re-estimated where that brings the outputs nearer to the dense network's; whether it was."""
-    count = min(cfg.recover.bn_images, len(splits.train))
-    images = splits.train.subset(first_images(len(splits.train), count, cfg.seed))
-    batches = batch_norm_batches(cfg, images, splits, device)
-    judge = eval_batches(
-        images.subset(torch.arange(min(512, count))), batch_size=256, mean=splits.mean, std=splits.std, device=device
-    )
-    with preserved_rng():
-        found = improve_batch_norm(model, dense, batches, [shown for shown, _ in judge])
-    if found is None:
-        return {}
-    LOGGER.info(
-        "Batch-norm statistics %s on %d training images: divergence from the dense network %.4f before, %.4f after",
-        "re-estimated" if found.kept else "kept as they were; re-estimating them was tried",
-        count,
-        found.before,
-        found.after,
-    )
-    return {"batch_norm_reestimated": found.kept}
 
 
 def distill_settings(cfg: Config) -> DistillSettings:

@@ -21,13 +21,14 @@ from pruning_bootcamp.pruning.masks import detached_copy
 from pruning_bootcamp.pruning.patterns import PATTERNS
 from pruning_bootcamp.pruning.unstructured import UnstructuredResult, check_unstructured
 from pruning_bootcamp.runs import Run, read_yaml, write_text, write_yaml
-from pruning_bootcamp.runtime import environment, preserved_rng
+from pruning_bootcamp.runtime import environment
 from pruning_bootcamp.sensitivity import Place, Points, Quality, places, pruner, put_back, ranking, result_table, scan
 from pruning_bootcamp.stages import common, unstructured
-from pruning_bootcamp.stages.afterwards import batch_norm_batches
+from pruning_bootcamp.stages.batch_norm import improver
 from pruning_bootcamp.tools.datasets import Split, Splits
+from pruning_bootcamp.training.batch_norm import has_batch_norm
 from pruning_bootcamp.training.gradual import say_left_out
-from pruning_bootcamp.training.recovery import first_images, reestimate_batch_norm
+from pruning_bootcamp.training.recovery import first_images
 
 RESULT, TABLE, PAGE, POINTS = "sensitivity.yaml", "sensitivity.csv", "sensitivity.html", "points.json"
 SPARSITIES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
@@ -131,7 +132,7 @@ def _measure(cfg: Config, run: Run, dense: Checkpoint, splits: Splits, device: t
     if s.images is not None and s.images < len(images):
         images = images.subset(first_images(len(images), s.images, cfg.seed))
     LOGGER.info("\n=== Sensitivity: one %s at a time (%s, %s) ===", s.by, p.score.name, unstructured.pattern_text(cfg))
-    evaluate = _evaluation(cfg, images, splits, device)
+    evaluate = _evaluation(cfg, model, images, splits, device)
     with put_back(model, ()):  # judged as the pruned ones are: what new batch-norm statistics cost is no layer's doing
         whole = evaluate(model)
     LOGGER.info("Dense: %.2f%% of %d validation images, loss %.4f", whole.accuracy, len(images), whole.loss)
@@ -195,15 +196,17 @@ def _pruner(
     return to
 
 
-def _evaluation(cfg: Config, images: Split, splits: Splits, device: torch.device) -> Callable[[nn.Module], Quality]:
-    """How a pruned network is judged: batch-norm statistics anew where asked for, then the validation images."""
-    count = min(cfg.sensitivity.bn_images, len(splits.train))
-    train = splits.train.subset(first_images(len(splits.train), count, cfg.seed)) if count else None
+def _evaluation(
+    cfg: Config, model: nn.Module, images: Split, splits: Splits, device: torch.device
+) -> Callable[[nn.Module], Quality]:
+    """How a pruned network is judged: batch norm improved where asked for (towards `model`), then validation images."""
+    improve = None
+    if cfg.sensitivity.bn_images and has_batch_norm(model):
+        improve, _ = improver(model, cfg, splits, device, cfg.sensitivity.bn_images)
 
     def evaluate(model: nn.Module) -> Quality:
-        if train is not None:
-            with preserved_rng():
-                reestimate_batch_norm(model, batch_norm_batches(cfg, train, splits, device))
+        if improve is not None:
+            improve(model)
         found = evaluate_on(model, images, splits, device=device, batch_size=cfg.data.batch_size, progress=False)
         return _quality(found)
 

@@ -1,17 +1,14 @@
-"""Recovery without labels, right after pruning: batch-norm statistics anew, and distillation from the dense network."""
+"""Recovery without labels, right after pruning: distillation from the dense network."""
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim.swa_utils import update_bn
 
 from pruning_bootcamp.duration import Duration
 from pruning_bootcamp.logs import LOGGER
@@ -31,69 +28,6 @@ _OVERHEAD = 1.08
 # bfloat16 must be quicker by this much before its rounding is worth it.
 _WORTHWHILE = 1.15
 _AMP: Mapping[str | None, Literal["bf16", "fp16"] | None] = {None: None, "bf16": "bf16", "fp16": "fp16"}
-
-
-def reestimate_batch_norm(model: nn.Module, batches: Iterable[Tensor]) -> bool:
-    """Running means and variances as a plain average over `batches`; weights are not touched.
-
-    True when the model has batch norms that keep statistics. The training/evaluation mode is left as found.
-    A cumulative average, so that every image counts the same (an exponential one forgets the first batches).
-    """
-    if not any(isinstance(module, _BatchNorm) and module.track_running_stats for module in model.modules()):
-        return False
-    modes = {module: module.training for module in model.modules()}
-    with torch.no_grad():
-        update_bn(batches, model)
-    for module, mode in modes.items():
-        module.training = mode
-    return True
-
-
-@dataclass(frozen=True)
-class Reestimated:
-    """Mean divergence from the dense network's outputs with the old statistics and the new; whether the new stay."""
-
-    before: float
-    after: float
-
-    @property
-    def kept(self) -> bool:
-        return self.after < self.before
-
-
-def improve_batch_norm(
-    model: nn.Module, dense: nn.Module, batches: Iterable[Tensor], judge: Iterable[Tensor]
-) -> Reestimated | None:
-    """Re-estimate batch norm where that brings the outputs on `judge` nearer to the dense network's; else undo it.
-
-    A layer-wise fit leaves statistics that suit it, and a lightly pruned network those of its long training: replacing
-    them by estimates from few images can cost accuracy. None when there is no batch norm to re-estimate.
-    """
-    judge = list(judge)
-    with torch.no_grad(), evaluation_mode(dense):
-        wanted = [logits_of(dense(images)).float().log_softmax(1) for images in judge]
-    old = {name: value.clone() for name, value in model.named_buffers()}
-    before = _divergence(model, judge, wanted)
-    if not reestimate_batch_norm(model, batches):
-        return None
-    result = Reestimated(before, _divergence(model, judge, wanted))
-    if not result.kept:
-        with torch.no_grad():
-            for name, value in model.named_buffers():
-                value.copy_(old[name])
-    return result
-
-
-@torch.no_grad()
-def _divergence(model: nn.Module, judge: list[Tensor], wanted: list[Tensor]) -> float:
-    """Mean Kullback-Leibler divergence of the model's class probabilities from the wanted ones."""
-    with evaluation_mode(model):
-        found = [logits_of(model(images)).float().log_softmax(1) for images in judge]
-    total = sum(
-        float(F.kl_div(ours, theirs, reduction="sum", log_target=True))
-        for ours, theirs in zip(found, wanted, strict=True)
-    )
-    return total / sum(map(len, judge))
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ class RecoverConfig:
     method: Literal["none", "bn", "distill"] = "bn"
     """bn: batch-norm statistics anew, where that helps; distill: that, then training to the dense network's outputs"""
     bn_images: int = between(2048, 0)
-    """augmented training images to re-estimate batch-norm statistics on; 0 = keep the old statistics"""
+    """augmented training images to re-estimate batch-norm statistics on (others judge them); 0 = keep the old ones"""
     images: int = between(4096, 2)
     """training images, without their labels, to distil on"""
     steps: int = between(1000, 1)
