@@ -59,7 +59,11 @@ def is_leader() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def open_data(cfg: Config) -> Splits:
+def open_data(cfg: Config, testing: bool | None = None) -> Splits:
+    """The images, and a line that says which of them choices are made on and which judge the result.
+
+    `testing`: whether this command reads the test images; as goal.evaluate_test says where it is left out.
+    """
     data = cfg.data
     splits = load_dataset(
         data.name,
@@ -77,7 +81,26 @@ def open_data(cfg: Config) -> Splits:
         len(splits.class_names),
         "x".join(str(side) for side in splits.shape),
     )
+    LOGGER.info("%s", judged_text(splits, cfg.goal.evaluate_test if testing is None else testing))
     return splits
+
+
+def judged_text(splits: Splits, testing: bool) -> str:
+    """Which images choices are made on, and which the result is judged on, in one line."""
+    val = f"{len(splits.val):,} validation images ({splits.val_from})"
+    test = f"{len(splits.test):,} test images ({splits.test_from})"
+    if testing:
+        return f"Choices are made on {val}; the result is judged on {test}, read once"
+    return f"Choices are made and judged on {val}; the {test} are not read"
+
+
+def judged_on(splits: Splits, testing: bool) -> dict[str, str]:
+    """The same for metrics.yaml."""
+    return {
+        "judged_on": "test" if testing else "validation",
+        "val_split": splits.val_from,
+        "test_split": splits.test_from,
+    }
 
 
 def recipe_for(cfg: Config, splits: Splits) -> Recipe:

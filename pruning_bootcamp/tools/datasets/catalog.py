@@ -7,7 +7,7 @@ from typing import Any
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.registry import Registry
 from pruning_bootcamp.tools.datasets.selection import hold_out, take
-from pruning_bootcamp.tools.datasets.splits import Split, Splits
+from pruning_bootcamp.tools.datasets.splits import HELD_OUT, Split, Splits
 
 # Facts of a data set: channels (unless it has a setting of that name), and look(root, settings), which raises
 # BootcampError when the data is not there, without decoding any of it.
@@ -88,6 +88,8 @@ def make_splits(
     split_seed: int,
     limit: int | None,
     val: Split | None = None,
+    val_from: str = HELD_OUT,
+    test_from: str = "the data set's own",
 ) -> Splits:
     """Hold validation out of train (where the data set has none of its own), then limit both."""
     if len(train) < 2 or len(test) == 0:
@@ -99,7 +101,7 @@ def make_splits(
         train = _limited(train, limit, split_seed)
         val = _limited(val, max(limit, VAL_AT_LEAST), split_seed)
     assert train.shape == val.shape == test.shape, "splits of one data set with different shapes"
-    return Splits(name, train, val, test, class_names, train.shape, mean, std, augment)
+    return Splits(name, train, val, test, class_names, train.shape, mean, std, augment, val_from, test_from)
 
 
 def _limited(split: Split, limit: int, seed: int) -> Split:

@@ -13,7 +13,7 @@ from pruning_bootcamp.tools.datasets.decoding import Decoder
 from pruning_bootcamp.tools.datasets.download import Download, check_complete, fetch, may_be_absent
 from pruning_bootcamp.tools.datasets.folders import Tree, find_tree, is_tree, open_tree
 from pruning_bootcamp.tools.datasets.formats import read_batch, read_cifar
-from pruning_bootcamp.tools.datasets.splits import ImageSplit, Split, Splits
+from pruning_bootcamp.tools.datasets.splits import ImageSplit, Splits
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 # mean and standard deviation of the training pixels
@@ -88,9 +88,8 @@ def cifar10(
     """
     found = _find_cifar10(root) or fetch(_cifar_download("CIFAR-10", CIFAR10), root, download)
     if isinstance(found, Tree):
-        parts: dict[str, Split] = open_tree(
-            found, Decoder(channels=3, side=32, exact=True), size=32, cache_mb=float("inf")
-        )
+        decoder = Decoder(channels=3, side=32, exact=True)
+        parts: dict[str, Any] = open_tree(found, decoder, size=32, cache_mb=float("inf"), split_seed=split_seed)
     else:
         parts = {part: _batches(found, names, "labels", 10) for part, names in _batch_names(CIFAR10).items()}
     return make_splits(
@@ -131,7 +130,9 @@ def cifar100(
     names = read_batch(folder / "meta").get("fine_label_names")
     if not isinstance(names, list) or len(names) != 100:
         raise BootcampError(f"{folder / 'meta'}: does not name 100 classes. Delete the folder and get it again.")
-    parts = {part: _batches(folder, files, "fine_labels", 100) for part, files in _batch_names(CIFAR100).items()}
+    parts: dict[str, Any] = {
+        part: _batches(folder, files, "fine_labels", 100) for part, files in _batch_names(CIFAR100).items()
+    }
     return make_splits(
         "cifar100",
         **parts,

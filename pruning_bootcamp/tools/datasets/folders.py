@@ -1,4 +1,4 @@
-"""Class-folder trees: root/train/<class>/*.png and root/test or root/val, decoded once or left in their files."""
+"""Class-folder trees: root/train/<class>/*.png with root/val or root/test, decoded once or left in their files."""
 
 import hashlib
 import os
@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,42 +15,56 @@ from pruning_bootcamp.errors import BootcampError, listed
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.tools.datasets.cache import cached_images
 from pruning_bootcamp.tools.datasets.decoding import SUFFIXES, Decoder, FileSplit, decode_files
-from pruning_bootcamp.tools.datasets.splits import ImageSplit, Split
+from pruning_bootcamp.tools.datasets.selection import halve
+from pruning_bootcamp.tools.datasets.splits import HELD_OUT, ImageSplit, Split
 
 
 @dataclass(frozen=True)
 class Tree:
-    """The folders of a tree. `val` is None where validation has to be held out of train."""
+    """The folders of a tree: train, and one of the others or both.
+
+    Without `val`, validation has to be held out of train; without `test`, `val` is both, a half of it each.
+    """
 
     train: Path
-    test: Path
+    test: Path | None
     val: Path | None
     class_names: tuple[str, ...]
 
     @property
-    def parts(self) -> list[Path]:
-        return [self.train, self.test] + ([self.val] if self.val else [])
+    def parts(self) -> dict[str, Path]:
+        named = {"train": self.train, "test": self.test, "val": self.val}
+        return {name: part for name, part in named.items() if part is not None}
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """{"val_from", "test_from"}: which images are validation and test, in words."""
+        halved = self.test is None
+        return {
+            "val_from": HELD_OUT if self.val is None else "one half of val/" if halved else "val/",
+            "test_from": "the other half of val/, as there is no test/" if halved else "test/",
+        }
 
 
 def is_tree(folder: Path) -> bool:
-    """A train folder and one to test on."""
+    """A train folder and one to judge on."""
     return (folder / "train").is_dir() and ((folder / "test").is_dir() or (folder / "val").is_dir())
 
 
 def find_tree(folders: Sequence[Path]) -> Tree:
     """The first of `folders` that is a tree, checked; no image is read.
 
-    With train, val and test, each is used as named. With train and val only, val is the test split (read once, at the
-    end) and validation is held out of train, so that no choice is ever made on the images of the final figure.
+    With train, val and test, each is used as named. With train and test only, validation is held out of train. With
+    train and val only (as ImageNet comes), val is halved into validation and test, class by class: a network trained
+    elsewhere has seen all of train, so nothing held out of it says what such a network loses; and choices must not be
+    made on the images of the final figure.
     """
     folder = next((folder for folder in folders if is_tree(folder)), None)
     if folder is None:
         looked_for = [f"{folder}/train with {folder}/test or {folder}/val" for folder in folders]
         raise BootcampError(missing("class folders", looked_for, folders[-1]))
-    train, test, val = folder / "train", folder / "test", folder / "val"
-    if not test.is_dir():
-        test, val = val, test
-    tree = Tree(train, test, val if val.is_dir() else None, class_folders(train))
+    test, val = (part if part.is_dir() else None for part in (folder / "test", folder / "val"))
+    tree = Tree(folder / "train", test, val, class_folders(folder / "train"))
     problems = [*_class_problems(tree), *_empty_problems(tree)]
     if problems:
         raise BootcampError(*problems)
@@ -78,7 +93,7 @@ def _class_problems(tree: Tree) -> list[str]:
     if len(tree.class_names) < 2:
         found = f"only the class folder {tree.class_names[0]}" if tree.class_names else "no class folder"
         problems.append(f"{tree.train} holds {found}. Put the images into {tree.train}/<class>/, two classes or more.")
-    for part in tree.parts[1:]:
+    for part in list(tree.parts.values())[1:]:
         names = class_folders(part)
         for word, differing in (
             ("lacks", set(tree.class_names) - set(names)),
@@ -93,7 +108,7 @@ def _class_problems(tree: Tree) -> list[str]:
 
 def _empty_problems(tree: Tree) -> list[str]:
     """Class folders without an image; looks at each until the first one."""
-    folders = [part / name for part in tree.parts for name in class_folders(part)]
+    folders = [part / name for part in tree.parts.values() for name in class_folders(part)]
     empty = [str(folder) for folder in folders if next(_images(folder), None) is None]
     suffixes = ", ".join(sorted(SUFFIXES))
     return [f"no images ({suffixes}) in {listed(empty, 8)}. Remove the folder or fill it."] if empty else []
@@ -134,30 +149,39 @@ def list_images(part: Path, class_names: Sequence[str]) -> Listing:
     return Listing(part, paths, labels, digest.hexdigest())
 
 
-def open_tree(tree: Tree, decoder: Decoder, size: int, cache_mb: float) -> dict[str, Split]:
-    """{"train": ..., "test": ...} and "val" where the tree has it, for a network that is given size x size images.
+def open_tree(tree: Tree, decoder: Decoder, size: int, cache_mb: float, split_seed: int) -> dict[str, Any]:
+    """What `make_splits` is given of a tree: "train", "test", "val" where it has one, and where they are from.
 
-    In memory when all of it takes no more than `cache_mb` decoded, else decoded from the files batch by batch.
+    For a network that is given size x size images. In memory when all of it takes no more than `cache_mb` decoded, else
+    decoded from the files batch by batch.
     """
-    listings = {"train": list_images(tree.train, tree.class_names), "test": list_images(tree.test, tree.class_names)}
-    if tree.val is not None:
-        listings["val"] = list_images(tree.val, tree.class_names)
+    listings = {name: list_images(part, tree.class_names) for name, part in tree.parts.items()}
     needed_mb = sum(len(listing.paths) for listing in listings.values()) * decoder.bytes_each / 2**20
-    if needed_mb > cache_mb:
+    in_memory = needed_mb <= cache_mb
+    if not in_memory:
         LOGGER.info(
             "%s: %.0f MB decoded, more than data.args.cache_mb=%g: decoded batch by batch",
             tree.train.parent,
             needed_mb,
             cache_mb,
         )
-        return {
-            part: FileSplit(listing.paths, torch.tensor(listing.labels), decoder, (size, size))
-            for part, listing in listings.items()
-        }
-    return {
-        part: ImageSplit(_decoded(listing, decoder), torch.tensor(listing.labels), (size, size))
-        for part, listing in listings.items()
-    }
+    parts: dict[str, Split] = {}
+    for name, listing in listings.items():
+        labels = torch.tensor(listing.labels)
+        if in_memory:
+            parts[name] = ImageSplit(_decoded(listing, decoder), labels, (size, size))
+        else:
+            parts[name] = FileSplit(listing.paths, labels, decoder, (size, size))
+    if tree.test is None:
+        parts["val"], parts["test"] = _halves(parts["val"], listings["val"], split_seed)
+    return {**parts, **tree.sources}
+
+
+def _halves(split: Split, listing: Listing, seed: int) -> tuple[Split, Split]:
+    """Validation and test, where there is one folder for both, by file name; with two classes neither is empty."""
+    names = [os.path.relpath(path, listing.folder) for path in listing.paths]
+    first, second = halve(split.labels, names, seed)
+    return split.subset(first), split.subset(second)
 
 
 def _decoded(listing: Listing, decoder: Decoder) -> Tensor:

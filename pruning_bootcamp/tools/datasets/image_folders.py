@@ -44,12 +44,13 @@ def imagefolder(
     mean: Statistic | None = None,
     std: Statistic | None = None,
 ) -> Splits:
-    """Your own images: root/train/<class>/ and root/test or root/val, any sizes and formats.
+    """Your own images: root/train/<class>/ with root/val or root/test or both, any sizes and formats.
 
     The shorter side is resized to `resize` (8/7 of `size` by default: 256 for 224) and the middle square kept; a
     network is given size x size: the middle in evaluation, a random resized crop in training. Sets that take no more
     than `cache_mb` (MiB) decoded are kept in memory and cached; larger ones are decoded batch by batch.
-    With train, val and test folders all three are used; with train and val only, val is the test split.
+    With train, val and test folders all three are used; with train and val only, one half of val is for choices and
+    the other is the test; with train and test only, validation is held out of train.
     """
     return _open(
         "imagefolder",
@@ -103,7 +104,7 @@ def _open(
     decoder = Decoder(channels=channels, side=_side(size, resize))
     return make_splits(
         name,
-        **open_tree(tree, decoder, size, cache_mb),
+        **open_tree(tree, decoder, size, cache_mb, split_seed),
         class_names=tree.class_names,
         mean=mean or (MEAN if channels == 3 else GREY[0]),
         std=std or (STD if channels == 3 else GREY[1]),

@@ -1,5 +1,8 @@
 """Which images: pure choices by label and seed. The same seed gives the same choice on every machine."""
 
+import hashlib
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -31,6 +34,28 @@ def hold_out(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor
     count = min(max(round(len(labels) * fraction), 1), len(labels) - 1)
     order = stratified_order(labels, seed)
     return order[count:].sort().values, order[:count].sort().values
+
+
+def halve(labels: Tensor, names: Sequence[str], seed: int) -> tuple[Tensor, Tensor]:
+    """Sorted indices of two halves of every class, within one image; the spare images go to either in turn.
+
+    An image's half is decided by a hash of its name: the order in which files are listed does not matter, and where
+    images are added, no more than one of those that were there changes sides.
+    """
+    keys = [hashlib.sha256(f"{seed}\0{name}".encode()).digest() for name in names]
+    classes = labels.cpu().numpy()
+    halves: tuple[list[int], list[int]] = ([], [])
+    spares = 0
+    for label in np.unique(classes):
+        members = sorted(np.flatnonzero(classes == label).tolist(), key=keys.__getitem__)
+        middle = len(members) // 2
+        if len(members) % 2:
+            middle += spares % 2  # the first spare image to the second half
+            spares += 1
+        halves[0].extend(members[:middle])
+        halves[1].extend(members[middle:])
+    first, second = (torch.tensor(sorted(half), dtype=torch.long) for half in halves)
+    return first, second
 
 
 def spread(count: int, limit: int | None) -> Tensor:

@@ -1,5 +1,6 @@
 """The images of a data set as three splits: train, validation, test."""
 
+import hashlib
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +39,15 @@ class Split:
         """uint8 [b, c, h, w] of `shape`."""
         return centre(self.fetch_stored(indices), self.shape[1:])
 
+    def content_hash(self) -> str:
+        """The same for the same images in the same order, in whatever folder they lie; no file is decoded for it."""
+        digest = hashlib.sha256(bytes(str(self.shape), "ascii") + self.labels.cpu().numpy().tobytes())
+        self._add_images(digest)
+        return digest.hexdigest()[:16]
+
+    def _add_images(self, digest: "hashlib._Hash") -> None:
+        raise NotImplementedError
+
 
 class ImageSplit(Split):
     """Images in memory: uint8 [n, c, H, W]. `size` is (h, w) of what a network is given, where that is smaller."""
@@ -57,8 +67,14 @@ class ImageSplit(Split):
         indices = indices.to(self.images.device)
         return ImageSplit(self.images[indices], self.labels[indices], self.shape[1:])
 
+    def _add_images(self, digest: "hashlib._Hash") -> None:
+        digest.update(self.images.cpu().contiguous().numpy().data)
+
     def to(self, device: torch.device | str) -> "ImageSplit":
         return ImageSplit(self.images.to(device), self.labels.to(device), self.shape[1:])
+
+
+HELD_OUT = "held out of train"
 
 
 @dataclass(frozen=True)
@@ -77,6 +93,9 @@ class Splits:
     std: tuple[float, ...]
     augment: tuple[str, ...]
     """names of the augmentations that suit these images"""
+    val_from: str = HELD_OUT
+    """where the validation images come from, as a user would say it"""
+    test_from: str = "the data set's own"
 
 
 def centre(images: Tensor, size: tuple[int, int]) -> Tensor:

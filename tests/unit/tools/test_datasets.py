@@ -161,16 +161,48 @@ def test_images_are_resized_and_cut_as_torchvision_does(disk: ModuleType, tmp_pa
         assert np.array_equal(decode(str(tmp_path / path)), np.asarray(theirs).transpose(2, 0, 1)), image.size
 
 
-def test_val_is_used_as_validation_only_beside_a_test_folder(disk: ModuleType, tmp_path: Path) -> None:
+def test_val_is_validation_and_where_there_is_no_test_its_other_half_is_that(disk: ModuleType, tmp_path: Path) -> None:
     args = {"size": 32, "resize": 32}
     disk.write_tree(tmp_path / "three", {"train": 10, "val": 3, "test": 2})
     three = load_dataset("imagefolder", root=tmp_path / "three", args=args)
     assert (len(three.train), len(three.val), len(three.test)) == (30, 9, 6)
-    written = disk.write_tree(tmp_path / "two", {"train": 10, "val": 3})
-    two = load_dataset("imagefolder", root=tmp_path / "two", args=args, val_fraction=0.2)
-    assert (len(two.train), len(two.val), len(two.test)) == (24, 6, 9)
-    theirs = [image.tobytes() for name, image in written.items() if name.startswith("val/")]
-    assert sorted(image.transpose(1, 2, 0).tobytes() for image in everything(two.test)) == sorted(theirs)
+    assert (three.val_from, three.test_from) == ("val/", "test/")
+    disk.write_tree(tmp_path / "plain", {"train": 10, "test": 3})
+    plain = load_dataset("imagefolder", root=tmp_path / "plain", args=args, val_fraction=0.2)
+    assert (len(plain.train), len(plain.val), len(plain.test)) == (24, 6, 9)
+    assert (plain.val_from, plain.test_from) == ("held out of train", "test/")
+
+
+@pytest.mark.parametrize(("name", "cache_mb"), [("imagefolder", 1500), ("imagefolder", 0), ("imagenet_mini", 1500)])
+def test_no_image_of_train_is_judged_on_and_no_image_of_val_twice(
+    disk: ModuleType, tmp_path: Path, name: str, cache_mb: int
+) -> None:
+    written = disk.write_tree(tmp_path, {"train": 10, "val": 5})
+    args = {"size": 32, "resize": 32, "cache_mb": cache_mb}
+    splits = load_dataset(name, root=tmp_path, args=args)
+    assert (len(splits.train), len(splits.val), len(splits.test)) == (30, 7, 8)
+    assert splits.val_from == "one half of val/"
+    assert "other half of val/" in splits.test_from
+    for part, found in (("train", [splits.train]), ("val", [splits.val, splits.test])):
+        theirs = [image.tobytes() for path, image in written.items() if path.startswith(f"{part}/")]
+        ours = [image.transpose(1, 2, 0).tobytes() for split in found for image in everything(split)]
+        assert sorted(ours) == sorted(theirs)
+    again = load_dataset(name, root=tmp_path, args={**args, "cache_mb": 1500}, val_fraction=0.4)
+    assert np.array_equal(everything(again.val), everything(splits.val))
+    other = load_dataset(name, root=tmp_path, args={**args, "split_seed": 1})
+    assert not np.array_equal(everything(other.val), everything(splits.val))
+
+
+def test_a_hash_knows_a_split_by_its_images_wherever_they_lie(disk: ModuleType, tmp_path: Path) -> None:
+    for folder in ("here", "there"):
+        disk.write_tree(tmp_path / folder, {"train": 10, "test": 3})
+    for cache_mb in (1500, 0):
+        args = {"size": 32, "resize": 32, "cache_mb": cache_mb}
+        here, there = (load_dataset("imagefolder", root=tmp_path / f, args=args) for f in ("here", "there"))
+        assert here.val.content_hash() == there.val.content_hash()
+        assert len({split.content_hash() for split in (here.train, here.val, here.test)}) == 3
+        other = load_dataset("imagefolder", root=tmp_path / "here", args={**args, "split_seed": 1})
+        assert other.val.content_hash() != here.val.content_hash()
 
 
 def test_a_set_too_large_to_keep_stays_in_its_files(

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pruning_bootcamp.tools.datasets.selection import hold_out, spread, take
+from pruning_bootcamp.tools.datasets.selection import halve, hold_out, spread, take
 
 BALANCED = torch.arange(1000) % 10
 SKEWED = torch.tensor([0] * 900 + [1] * 90 + [2] * 9 + [3])
@@ -57,3 +57,27 @@ def test_spread_covers_the_whole_range() -> None:
     assert spread(10, 20).tolist() == list(range(10))
     assert spread(10, 5).tolist() == [0, 2, 4, 6, 8]
     assert spread(50000, 10000).unique().numel() == 10000
+
+
+def test_halves_are_a_partition_of_every_class_in_two() -> None:
+    for seed in range(5):
+        names = [f"{label}/{index}.png" for index, label in enumerate(SKEWED.tolist())]
+        first, second = halve(SKEWED, names, seed)
+        assert sorted([*first.tolist(), *second.tolist()]) == list(range(1000))
+        counts = SKEWED[first].bincount(minlength=4), SKEWED[second].bincount(minlength=4)
+        # 9 images and 1: the spare images go to the second half and to the first, in turn
+        assert [counts[0].tolist(), counts[1].tolist()] == [[450, 45, 4, 1], [450, 45, 5, 0]]
+
+
+def test_an_image_stays_on_its_side_whatever_the_order_and_whatever_is_added() -> None:
+    names = [f"{index}.png" for index in range(200)]
+    labels = torch.zeros(200, dtype=torch.long)
+
+    def side(order: list[str]) -> set[str]:
+        first, _ = halve(torch.zeros(len(order), dtype=torch.long), order, 0)
+        return {order[index] for index in first.tolist()}
+
+    first = side(names)
+    assert side(names[::-1]) == first
+    assert len(side([*names, "new.png"]) ^ first) <= 2  # the new one, and one that made room for it
+    assert {names[index] for index in halve(labels, names, 1)[0].tolist()} != first  # split_seed draws anew
