@@ -14,6 +14,7 @@ LAYERS = {
     "registry": 0,
     "duration": 0,
     "shorthand": 0,
+    "memorised": 0,
     "logs": 0,
     "runtime": 0,
     "tools.modes": 0,

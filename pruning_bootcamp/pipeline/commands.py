@@ -17,6 +17,7 @@ from pruning_bootcamp.errors import BootcampError, GoalNotMet
 from pruning_bootcamp.exporters import EXPORTERS
 from pruning_bootcamp.locks import command_line, locked, owner_of
 from pruning_bootcamp.logs import LOGGER, also_to_file
+from pruning_bootcamp.memorised import FIT, KEY, caveat
 from pruning_bootcamp.pipeline import finishing, report, view
 from pruning_bootcamp.pipeline.compression import COMPRESSIONS
 from pruning_bootcamp.pipeline.machine import STAGES, Machine, keys_of
@@ -37,7 +38,7 @@ from pruning_bootcamp.runs import (
     write_yaml,
 )
 from pruning_bootcamp.runtime import environment
-from pruning_bootcamp.stages import common, verdict
+from pruning_bootcamp.stages import common, memorised, verdict
 from pruning_bootcamp.stages.export import formats_in
 from pruning_bootcamp.stages.verdict import Goal, Verdict, goal_of
 from pruning_bootcamp.tools.datasets import Splits
@@ -135,7 +136,7 @@ def _run(cfg: Config, plan: Plan, run: Run) -> dict[str, Any]:
     device = common.start(cfg)
     splits = common.open_data(cfg)
     board = Board(run.folder, cfg.name, command_line(), plan.steps)
-    found = _Found({"seed": cfg.seed})
+    found = _Found({"seed": cfg.seed, **common.judged_on(splits, testing=False)})
 
     def desk(step: Step, folder: Path, key: str, inputs: dict[str, Done]) -> Desk:
         return Desk(cfg, device, splits, folder, key, inputs, Watch(board, step))
@@ -167,11 +168,15 @@ def _work(cfg: Config, plan: Plan, machine: Machine, found: _Found) -> None:
         if done is None:
             continue
         metrics, figures = found.metrics, done.figures
+        if step.name == plan.dense:
+            metrics |= {key: figures[key] for key in (KEY, FIT) if key in figures}
         if step.name == finishing.EVALUATION:
             every = (text for known in machine.done.values() for text in known.figures.get("fall_backs", []))
             some = list(dict.fromkeys(every))  # each cycle says it again
             metrics["validation"], metrics["fall_backs"] = figures, some
-            found.verdicts += verdict.judge_accuracy(cfg.gates, figures, f"{figures['images']} validation images")
+            found.verdicts += verdict.judge_accuracy(
+                cfg.gates, figures, f"{figures['images']} validation images{caveat(metrics)}"
+            )
             costs = verdict.judge_cost(cfg.gates, figures, some)
             found.verdicts += costs
             if any(gate.gate == verdict.LATENCY for gate in verdict.failed(costs)):
@@ -180,11 +185,13 @@ def _work(cfg: Config, plan: Plan, machine: Machine, found: _Found) -> None:
             cost = {key: value for key, value in metrics["validation"].items() if key not in figures}
             cost.pop("val_accuracy", None)
             baseline = metrics["validation"]["baseline"] | figures["baseline"]
+            metrics |= memorised.settle(metrics, figures["baseline"]["accuracy"], figures["images"])
+            metrics["judged_on"] = "test"
             metrics["test"] = cost | figures | {"baseline": baseline}
             found.verdicts += verdict.judge_accuracy(cfg.gates, figures, f"{figures['images']} test images")
         elif step.name == finishing.EXPORT:
             metrics |= {"files": figures["files"], "dense_size_mb": figures["dense_size_mb"]}
-            of_files = verdict.judge_files(cfg.gates, figures["files"])
+            of_files = verdict.judge_files(cfg.gates, figures["files"], caveat(metrics))
             found.verdicts += of_files
             if any(verdict.failed(of_files)):
                 _remove(done.folder)  # what a gate stopped is not left lying about to be shipped

@@ -13,6 +13,7 @@ from pruning_bootcamp.errors import BootcampError, GoalNotMet
 from pruning_bootcamp.evaluation import cost_of, evaluate_on, say_disagreement
 from pruning_bootcamp.exporters import deployable_copy
 from pruning_bootcamp.logs import LOGGER
+from pruning_bootcamp.memorised import KEY, NO
 from pruning_bootcamp.models import build_model, factory_file, is_factory
 from pruning_bootcamp.pipeline.plan import Plan, section
 from pruning_bootcamp.pipeline.step import Desk, Figures, Network, Step
@@ -21,7 +22,7 @@ from pruning_bootcamp.pruning.pipeline_stages import PruningStage
 from pruning_bootcamp.pruning.targets import check_layers, choose_targets
 from pruning_bootcamp.runs import content_hash
 from pruning_bootcamp.runtime import choose_device, environment
-from pruning_bootcamp.stages import common
+from pruning_bootcamp.stages import common, memorised
 from pruning_bootcamp.stages.export import export_network
 from pruning_bootcamp.stages.profile import pair_latency
 from pruning_bootcamp.tools.datasets import Split, Splits, eval_batches
@@ -118,6 +119,7 @@ def _train(desk: Desk) -> Figures:
     accuracy = round(result.best_accuracy, 4)
     return {
         "val_accuracy": accuracy,
+        KEY: NO,
         "epochs": len(result.history),
         "best_epoch": result.best_epoch,
         "summary": f"validation {accuracy:.2f}%, best of {len(result.history)} epochs",
@@ -128,7 +130,8 @@ def _open(desk: Desk) -> Figures:
     path = common.checkpoint_path(desk.cfg.checkpoint)
     found = common.open_network(path, desk.cfg, desk.splits)
     desk.keep_network(Network(found.model, found.recipe, found.masks))
-    return {"checkpoint": path.name, "summary": path.name}
+    known = memorised.look(found, desk.cfg, desk.splits, desk.device)
+    return {"checkpoint": path.name, **known, "summary": path.name}
 
 
 def _accuracies(desk: Desk, split: Split) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pruning_bootcamp.memorised import caveat
+
 if TYPE_CHECKING:  # a table of a finished run needs no torch
     from pruning_bootcamp.pruning.structured import StructuredPlan
     from pruning_bootcamp.tools.latency import Analysis, LatencyStats, LayerLatency
@@ -101,10 +103,11 @@ def with_verdict(report: str, metrics: Mapping[str, Any]) -> str:
 def _judged_on(metrics: Mapping[str, Any]) -> str:
     """Which images the accuracy is about."""
     if "test_images" not in metrics:
-        return f"Accuracy is over {metrics['val_images']} validation images; the test images were not read."
+        images = f"{metrics['val_images']} validation images{caveat(metrics)}"
+        return f"Accuracy is over {images}; the test images were not read."
     return (
         f"Accuracy is over all {metrics['test_images']} test images, read once, after every choice was made on the "
-        "validation split."
+        f"validation split{caveat(metrics)}."
     )
 
 

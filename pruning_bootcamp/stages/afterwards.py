@@ -14,10 +14,11 @@ from pruning_bootcamp.config import Config
 from pruning_bootcamp.duration import parse_duration
 from pruning_bootcamp.evaluation import cost_of, evaluate_on, say_disagreement, sparsity_text
 from pruning_bootcamp.logs import LOGGER
+from pruning_bootcamp.memorised import caveat
 from pruning_bootcamp.reporting import run_report, with_verdict
 from pruning_bootcamp.runs import Run, write_text
 from pruning_bootcamp.runtime import environment
-from pruning_bootcamp.stages import common, verdict
+from pruning_bootcamp.stages import common, memorised, verdict
 from pruning_bootcamp.stages.batch_norm import recover_batch_norm
 from pruning_bootcamp.stages.verdict import Goal
 from pruning_bootcamp.tools.datasets import Splits
@@ -221,10 +222,12 @@ def finish(
         "baseline": baseline,
         **figures,
         **found,
+        **common.judged_on(splits, testing),
         "seed": cfg.seed,
         "environment": environment(device),
     }
     if testing:
+        metrics |= memorised.settle(figures, before["accuracy"], before["n"])
         judged, lines = verdict_on(cfg, goal, metrics)
         metrics |= judged
     save_checkpoint(run.path("pruned_model.pth"), model.cpu(), recipe, masks=masks or None, metrics=metrics)
@@ -251,7 +254,8 @@ def _say_results(metrics: dict[str, Any], flops: Any, run: Run, lines: Sequence[
     LOGGER.info("\n=== Final Results (%d %s) ===", metrics[f"{kind or 'test_'}images"], split)
     LOGGER.info("Baseline accuracy: %.2f%%", metrics["baseline"][f"{kind}accuracy"])
     LOGGER.info("Pruned accuracy: %.2f%%", metrics[f"{kind}accuracy"])
-    LOGGER.info("Accuracy drop: %.2f points", metrics[f"{kind}accuracy_drop"])
+    known = f" (on validation images{caveat(metrics)})" if kind and caveat(metrics) else ""
+    LOGGER.info("Accuracy drop: %.2f points%s", metrics[f"{kind}accuracy_drop"], known)
     LOGGER.info("Sparsity: %s", sparsity_text(metrics))
     LOGGER.info("FLOPs reduction: %.1f%%", metrics["flops_reduction_pct"])
     LOGGER.info("Params reduction: %.1f%%", metrics["params_reduction_pct"])

@@ -111,7 +111,7 @@ def _open(path: Path, cfg: Config) -> tuple[Checkpoint, Splits | None]:
     """The network, and the data where a format needs real images."""
     if not _calibrated(cfg) and not _judged(cfg):
         return common.open_alone(path, cfg), None
-    splits = common.open_data(cfg)
+    splits = common.open_data(cfg, testing=False)
     return common.open_network(path, cfg, splits), splits
 
 

@@ -23,7 +23,7 @@ from pruning_bootcamp.pruning.unstructured import UnstructuredResult, check_unst
 from pruning_bootcamp.runs import Run, read_yaml, write_text, write_yaml
 from pruning_bootcamp.runtime import environment
 from pruning_bootcamp.sensitivity import Place, Points, Quality, places, pruner, put_back, ranking, result_table, scan
-from pruning_bootcamp.stages import common, unstructured
+from pruning_bootcamp.stages import common, memorised, unstructured
 from pruning_bootcamp.stages.batch_norm import improver
 from pruning_bootcamp.tools.datasets import Split, Splits
 from pruning_bootcamp.training.batch_norm import has_batch_norm
@@ -53,12 +53,13 @@ def sensitivity(cfg: Config, resume: bool | None = None) -> dict[str, Any]:
         show_heat_map(read_yaml(run.path(RESULT)))
         return done
     device = common.start(cfg)
-    splits = common.open_data(cfg)
+    splits = common.open_data(cfg, testing=False)
     dense = common.open_network(path, cfg, splits)
     with common.working(run, cfg, path, resume):
         begun = time.perf_counter()
+        known = memorised.look(dense, cfg, splits, device, testing=False) | common.judged_on(splits, testing=False)
         table = _measure(cfg, run, dense, splits, device)
-        metrics = _write(cfg, run, table, device, time.perf_counter() - begun)
+        metrics = _write(cfg, run, table, device, time.perf_counter() - begun, known)
     show_heat_map(table)
     LOGGER.info("\nResults saved to %s", run.folder)
     LOGGER.info(
@@ -245,7 +246,14 @@ def _say_column(points: Points, where: list[Place], sparsity: float, dense: Qual
     )
 
 
-def _write(cfg: Config, run: Run, table: dict[str, Any], device: torch.device, seconds: float) -> dict[str, Any]:
+def _write(
+    cfg: Config,
+    run: Run,
+    table: dict[str, Any],
+    device: torch.device,
+    seconds: float,
+    known: dict[str, Any],
+) -> dict[str, Any]:
     """Every file of the result; metrics.yaml last."""
     title = f"Sensitivity of {cfg.model.name} on {cfg.data.name}"
     note = "one row pruned alone at each sparsity, all else as it was; accuracy in percent, loss: mean cross-entropy"
@@ -264,6 +272,7 @@ def _write(cfg: Config, run: Run, table: dict[str, Any], device: torch.device, s
         "points": len(table["rows"]) * len(table["sparsities"]),
         "most_sensitive": order[0],
         "least_sensitive": order[-1],
+        **known,
         "seconds": round(seconds, 2),
         "seed": cfg.seed,
         "environment": environment(device),

@@ -16,7 +16,7 @@ from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.models import make_prunable
 from pruning_bootcamp.pruning.structured import StructuredPlan, cut_channels, plan_structured
 from pruning_bootcamp.reporting import structured_table
-from pruning_bootcamp.stages import afterwards, common
+from pruning_bootcamp.stages import afterwards, common, memorised
 from pruning_bootcamp.stages.verdict import goal_of
 from pruning_bootcamp.tools.modes import evaluation_mode
 
@@ -42,6 +42,7 @@ def prune_structured(
     cut = cut_channels(ready, common.example_input(recipe), plan)  # a failed proof leaves nothing behind
     LOGGER.info("Slice proof: passed, %s", cut.proof)
     with common.working(run, cfg, path, resume):
+        known = memorised.look(dense, cfg, splits, device)
         model = cut.model
         masks = {name: model.get_parameter(name).detach() != 0 for name in dense.masks}
         if masks:
@@ -57,6 +58,7 @@ def prune_structured(
         else:
             figures["val_accuracy"] = figures["val_accuracy_pruned"]
         figures |= {
+            **known,
             "slice_proof": {"max_difference": float(cut.proof.max_difference), "passed": True},
             "widths": {group.name: [group.width, len(group.keep)] for group in plan.groups},
             "fall_backs": plan.fall_backs,

@@ -9,6 +9,7 @@ from pruning_bootcamp.config import Config
 from pruning_bootcamp.duration import parse_duration
 from pruning_bootcamp.evaluation import cost_of, evaluate_on, say_disagreement, sparsity_text
 from pruning_bootcamp.logs import LOGGER
+from pruning_bootcamp.memorised import HASH
 from pruning_bootcamp.reporting import run_report
 from pruning_bootcamp.runs import read_yaml, write_text, write_yaml
 from pruning_bootcamp.runtime import environment, synchronize
@@ -57,7 +58,8 @@ def train(cfg: Config, resume: bool | None = None, watch: common.Watch = common.
             return {}
         test = None
         figures: dict[str, Any] = {"val_accuracy": round(result.best_accuracy, 4), "val_images": len(splits.val)}
-        if cfg.goal.evaluate_test:
+        testing = cfg.goal.evaluate_test
+        if testing:
             test = evaluate_on(model, splits.test, splits, device=device, batch_size=cfg.data.batch_size)
             figures = {"accuracy": round(test["accuracy"], 4), **figures, "loss": round(test["loss"], 6)}
             figures["test_images"] = test["n"]
@@ -65,6 +67,8 @@ def train(cfg: Config, resume: bool | None = None, watch: common.Watch = common.
         metrics = {
             **figures,
             **cost,
+            **common.judged_on(splits, testing),
+            HASH: splits.val.content_hash(),
             "epochs": len(result.history),
             "best_epoch": result.best_epoch,
             "steps": result.steps,
@@ -100,7 +104,7 @@ def evaluate(cfg: Config, measure_latency: bool = False, baseline_metrics: Path 
     path = common.checkpoint_path(cfg.checkpoint)
     baseline = read_yaml(baseline_metrics) if baseline_metrics is not None else None
     device = common.start(cfg)
-    splits = common.open_data(cfg)
+    splits = common.open_data(cfg, testing=True)
     checkpoint = common.open_network(path, cfg, splits)
     example = common.example_input(checkpoint.recipe)
 
@@ -116,6 +120,8 @@ def evaluate(cfg: Config, measure_latency: bool = False, baseline_metrics: Path 
         "accuracy": round(test["accuracy"], 4),
         "loss": round(test["loss"], 6),
         "test_images": test["n"],
+        "judged_on": "test",
+        "test_split": splits.test_from,
         **cost,
     }
     if measure_latency:

@@ -20,7 +20,7 @@ from pruning_bootcamp.pruning.solvers import SOLVERS
 from pruning_bootcamp.pruning.unstructured import UnstructuredResult, iterative_sparsities
 from pruning_bootcamp.pruning.unstructured import prune_unstructured as prune_weights
 from pruning_bootcamp.runs import Run
-from pruning_bootcamp.stages import afterwards, common
+from pruning_bootcamp.stages import afterwards, common, memorised
 from pruning_bootcamp.stages.afterwards import Masks
 from pruning_bootcamp.stages.verdict import goal_of
 from pruning_bootcamp.tools.datasets import Splits, eval_batches
@@ -51,6 +51,7 @@ def prune_unstructured(
     dense = common.open_network(path, cfg, splits)
     start = load_values(ticket[0], dense.recipe, dense.model) if ticket else None
     with common.working(run, cfg, path, resume):
+        known = memorised.look(dense, cfg, splits, device)
         p, target = cfg.prune, target_sparsity(cfg)
         solver = "" if p.solver.name == "none" else f", {p.solver.name}"
         LOGGER.info("\n=== Pruning: %s (%s, %s%s) ===", p.score.name, p.allocation.name, pattern_text(cfg), solver)
@@ -60,6 +61,7 @@ def prune_unstructured(
         model, masks = detached_copy(dense.model), dense.masks
         if p.gradual:
             masks, figures = _gradually(cfg, run, model, dense, splits, device, watch)
+            figures |= known
             return afterwards.finish(cfg, run, dense, model, dense.recipe, masks, splits, device, figures, goal)
         steps: list[float | None] = [target]
         if target is not None:
@@ -74,7 +76,7 @@ def prune_unstructured(
             model, masks, figures = _cycle(cfg, run, number, sparsity, *here)
             cycles.append(figures)
         every = dict.fromkeys(text for cycle in cycles for text in cycle.get("fall_backs", []))  # each cycle says it
-        figures = {"cycles": cycles, "fall_backs": list(every)}
+        figures = {"cycles": cycles, "fall_backs": list(every), **known}
         return afterwards.finish(cfg, run, dense, model, dense.recipe, masks, splits, device, figures, goal)
 
 

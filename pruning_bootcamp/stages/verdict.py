@@ -6,6 +6,7 @@ from typing import Any
 
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.config.fields import GatesConfig
+from pruning_bootcamp.memorised import caveat
 
 LATENCY = "min_latency_reduction_pct"
 _MOST_DIGITS = 9
@@ -77,7 +78,7 @@ def judge_run(gates: GatesConfig, metrics: Mapping[str, Any]) -> tuple[list[Verd
     """
     found, validation = [], metrics.get("validation")
     if validation is not None:
-        found += judge_accuracy(gates, validation, f"{validation['images']} validation images")
+        found += judge_accuracy(gates, validation, f"{validation['images']} validation images{caveat(metrics)}")
     undecided = [name for name in ("max_size_mb", LATENCY) if getattr(gates, name) is not None]
     judged = GatesConfig(
         min_flops_reduction_pct=gates.min_flops_reduction_pct,
@@ -118,12 +119,16 @@ def judge_cost(gates: GatesConfig, figures: Mapping[str, Any], fall_backs: Seque
     return found
 
 
-def judge_files(gates: GatesConfig, files: Mapping[str, Mapping[str, Any]]) -> list[Verdict]:
-    """Size on disk and proof of every exported file; accuracy of one that rounds: it is not quite the network."""
+def judge_files(gates: GatesConfig, files: Mapping[str, Mapping[str, Any]], doubt: str = "") -> list[Verdict]:
+    """Size on disk and proof of every exported file; accuracy of one that rounds: it is not quite the network.
+
+    `doubt`: what speaks against the validation images, to be said with every figure on them.
+    """
     found = []
     for name, file in files.items():
         if "accuracy" in file:
-            found += judge_accuracy(gates, file, f"the {name} file on {file['agreement_images']} validation images")
+            where = f"the {name} file on {file['agreement_images']} validation images{doubt}"
+            found += judge_accuracy(gates, file, where)
         if gates.max_size_mb is not None:
             size = file["size_mb"]
             found.append(_at_most("max_size_mb", gates.max_size_mb, size, " MB", f"{name} on disk", digits=4))

@@ -10,7 +10,7 @@ from pruning_bootcamp.locks import command_line, locked
 from pruning_bootcamp.logs import LOGGER, also_to_file
 from pruning_bootcamp.runs import CONFIG, open_run, read_yaml, write_yaml
 from pruning_bootcamp.runtime import choose_device, environment
-from pruning_bootcamp.stages import common, train
+from pruning_bootcamp.stages import common, memorised, train
 from pruning_bootcamp.sweep import outputs, trial, view
 from pruning_bootcamp.sweep.executors import Executor, LocalExecutor, share_of_cores
 from pruning_bootcamp.sweep.known import finished, folder_of, name_of, target
@@ -113,11 +113,12 @@ def _head(
     dense = before.get("dense") if before.get("fingerprint") == name else None
     device, _ = choose_device(cfg.device)
     if network is not None and dense is None:
-        splits = common.open_data(cfg)
+        splits = common.open_data(cfg, testing=False)
         checkpoint = common.open_network(network, cfg, splits)
         task = Task(0, "train", as_dict(trial.config_for(cfg, {}, folder, network)), "", "", cost)
         found = evaluate_on(checkpoint.model, splits.val, splits, device=device, batch_size=cfg.data.batch_size)
         dense = trial.dense_costs(network, task) | {"accuracy": round(found["accuracy"], 4)}
+        dense |= memorised.look(checkpoint, cfg, splits, device, testing=False)
     return {
         "name": cfg.name,
         "command": cfg.sweep.command,
