@@ -89,7 +89,7 @@ def cifar10(
     found = _find_cifar10(root) or fetch(_cifar_download("CIFAR-10", CIFAR10), root, download)
     if isinstance(found, Tree):
         decoder = Decoder(channels=3, side=32, exact=True)
-        parts: dict[str, Any] = open_tree(found, decoder, size=32, cache_mb=float("inf"), split_seed=split_seed)
+        parts: dict[str, Any] = open_tree(found, decoder, size=32, cache_mb=float("inf"))
     else:
         parts = {part: _batches(found, names, "labels", 10) for part, names in _batch_names(CIFAR10).items()}
     return make_splits(

@@ -149,7 +149,7 @@ def list_images(part: Path, class_names: Sequence[str]) -> Listing:
     return Listing(part, paths, labels, digest.hexdigest())
 
 
-def open_tree(tree: Tree, decoder: Decoder, size: int, cache_mb: float, split_seed: int) -> dict[str, Any]:
+def open_tree(tree: Tree, decoder: Decoder, size: int, cache_mb: float) -> dict[str, Any]:
     """What `make_splits` is given of a tree: "train", "test", "val" where it has one, and where they are from.
 
     For a network that is given size x size images. In memory when all of it takes no more than `cache_mb` decoded, else
@@ -173,14 +173,14 @@ def open_tree(tree: Tree, decoder: Decoder, size: int, cache_mb: float, split_se
         else:
             parts[name] = FileSplit(listing.paths, labels, decoder, (size, size))
     if tree.test is None:
-        parts["val"], parts["test"] = _halves(parts["val"], listings["val"], split_seed)
+        parts["val"], parts["test"] = _halves(parts["val"], listings["val"])
     return {**parts, **tree.sources}
 
 
-def _halves(split: Split, listing: Listing, seed: int) -> tuple[Split, Split]:
+def _halves(split: Split, listing: Listing) -> tuple[Split, Split]:
     """Validation and test, where there is one folder for both, by file name; with two classes neither is empty."""
     names = [os.path.relpath(path, listing.folder) for path in listing.paths]
-    first, second = halve(split.labels, names, seed)
+    first, second = halve(split.labels, names)
     return split.subset(first), split.subset(second)
 
 

@@ -104,7 +104,7 @@ def _open(
     decoder = Decoder(channels=channels, side=_side(size, resize))
     return make_splits(
         name,
-        **open_tree(tree, decoder, size, cache_mb, split_seed),
+        **open_tree(tree, decoder, size, cache_mb),
         class_names=tree.class_names,
         mean=mean or (MEAN if channels == 3 else GREY[0]),
         std=std or (STD if channels == 3 else GREY[1]),

@@ -36,13 +36,13 @@ def hold_out(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor
     return order[count:].sort().values, order[:count].sort().values
 
 
-def halve(labels: Tensor, names: Sequence[str], seed: int) -> tuple[Tensor, Tensor]:
+def halve(labels: Tensor, names: Sequence[str]) -> tuple[Tensor, Tensor]:
     """Sorted indices of two halves of every class, within one image; the spare images go to either in turn.
 
     An image's half is decided by a hash of its name: the order in which files are listed does not matter, and where
     images are added, no more than one of those that were there changes sides.
     """
-    keys = [hashlib.sha256(f"{seed}\0{name}".encode()).digest() for name in names]
+    keys = [hashlib.sha256(name.encode()).digest() for name in names]
     classes = labels.cpu().numpy()
     halves: tuple[list[int], list[int]] = ([], [])
     spares = 0

@@ -60,9 +60,9 @@ def test_spread_covers_the_whole_range() -> None:
 
 
 def test_halves_are_a_partition_of_every_class_in_two() -> None:
-    for seed in range(5):
-        names = [f"{label}/{index}.png" for index, label in enumerate(SKEWED.tolist())]
-        first, second = halve(SKEWED, names, seed)
+    for suffix in ("png", "jpg", "webp"):
+        names = [f"{label}/{index}.{suffix}" for index, label in enumerate(SKEWED.tolist())]
+        first, second = halve(SKEWED, names)
         assert sorted([*first.tolist(), *second.tolist()]) == list(range(1000))
         counts = SKEWED[first].bincount(minlength=4), SKEWED[second].bincount(minlength=4)
         # 9 images and 1: the spare images go to the second half and to the first, in turn
@@ -71,13 +71,12 @@ def test_halves_are_a_partition_of_every_class_in_two() -> None:
 
 def test_an_image_stays_on_its_side_whatever_the_order_and_whatever_is_added() -> None:
     names = [f"{index}.png" for index in range(200)]
-    labels = torch.zeros(200, dtype=torch.long)
 
     def side(order: list[str]) -> set[str]:
-        first, _ = halve(torch.zeros(len(order), dtype=torch.long), order, 0)
+        first, _ = halve(torch.zeros(len(order), dtype=torch.long), order)
         return {order[index] for index in first.tolist()}
 
     first = side(names)
     assert side(names[::-1]) == first
     assert len(side([*names, "new.png"]) ^ first) <= 2  # the new one, and one that made room for it
-    assert {names[index] for index in halve(labels, names, 1)[0].tolist()} != first  # split_seed draws anew
+    assert len(first & set(names[:100])) in range(30, 71)  # not the first ones, which cameras number in a row
