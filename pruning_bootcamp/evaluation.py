@@ -90,10 +90,10 @@ def sparsity_text(figures: Mapping[str, Any]) -> str:
 def say_disagreement(flops: Flops) -> None:
     """A line, with the layers, when the two FLOPs counters differ by more than 2%, or when one could not count."""
     if flops.macs_thop is None:
-        LOGGER.info("FLOPs: torch's counter only; thop is missing (%s)", flops.thop_missing)
+        LOGGER.info("FLOPs: one counter only; thop is missing (%s)", flops.thop_missing)
     elif flops.disagreeing:
         LOGGER.info(
-            "FLOPs: torch's counter says %.4g G, thop %.4g G (%.1f%% apart); they differ in %s",
+            "FLOPs: counted %.4g G, thop says %.4g G (%.1f%% apart); they differ in %s",
             flops.macs / 1e9,
             flops.macs_thop / 1e9,
             flops.disagreement_pct,

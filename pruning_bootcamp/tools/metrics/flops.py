@@ -1,18 +1,15 @@
-"""Multiply-accumulates of one forward pass by two counters, torch's and thop's, side by side, layer by layer."""
+"""Multiply-accumulates of one forward pass by two counters, ours and thop's, side by side, layer by layer."""
 
-import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.conv import _ConvTransposeNd
-from torch.utils.flop_counter import FlopCounterMode
 
+from pruning_bootcamp.tools.metrics.products import count_products
 from pruning_bootcamp.tools.metrics.weights import Sparsity
-from pruning_bootcamp.tools.modes import detached_clone, evaluation_mode
+from pruning_bootcamp.tools.modes import detached_clone
 from pruning_bootcamp.tools.quiet import quiet
 
 AGREEMENT_PCT = 2.0  # totals further apart than this are said to disagree
@@ -35,11 +32,12 @@ class LayerFlops:
 class Flops:
     """Multiply-accumulates for one input (1 multiply-accumulate = 2 FLOPs). `macs` is the headline figure.
 
-    macs: convolutions, linear layers and matrix products, by torch's counter.
+    macs: by the rule of products.py, on top of torch's counter: the figure of plans, budgets, goals and reports.
     macs_thop: thop's figure, or None with the reason in thop_missing.
-    disagreement_pct: |thop - torch| in percent of torch's (100 where torch's is 0); 0 when thop could not count.
+    disagreement_pct: |thop - macs| in percent of macs (100 where macs is 0); 0 when thop could not count.
     disagreeing: when that is above AGREEMENT_PCT, the layers that differ, with both figures and the known cause.
-    skipped: layers that ran and that torch's counter can't count, so that `macs` is too low.
+    skipped: layers that ran and whose weight matrix no rule counts, so that `macs` is too low.
+    by_weight: the part of `macs` that multiplies by each parameter; what is left is products of activations.
     """
 
     macs: float
@@ -49,23 +47,27 @@ class Flops:
     layers: list[LayerFlops]
     disagreeing: list[str]
     skipped: list[str]
+    by_weight: dict[str, float] = field(default_factory=dict)
 
 
 def compute_flops(model: nn.Module, example: Tensor) -> Flops:
     """Multiply-accumulates of one forward pass of one input: of `example` only the first entry is run.
 
-    Counted on a copy in eval mode, so the model is left as it is. Attention counts too: its fused kernels, which
-    torch's counter does not see, are replaced by plain matrix products while counting. Zero weights count like any
-    other (see effective_macs).
+    Counted on a copy in eval mode, so the model is left as it is. Zero weights count like any other (see
+    effective_macs).
     """
-    clone = detached_clone(model)
-    device = next((parameter.device for parameter in clone.parameters()), example.device)
-    example = example[:1].detach().to(device)
-    modules = dict(clone.named_modules())
-    macs, called = _count_with_torch(clone, modules, example)
+    products, called = count_products(model, example)
+    macs: dict[str, float] = defaultdict(float)
+    by_weight: dict[str, float] = defaultdict(float)
+    for product in products:
+        macs[product.layer] += product.macs
+        if product.weight is not None:
+            by_weight[product.weight] += product.macs
     by_thop, thop_missing = _count_with_thop(detached_clone(model), example)
 
-    every_name = dict(clone.named_modules(remove_duplicate=False))  # thop counts a layer under each of its names
+    original = getattr(model, "_orig_mod", model)
+    assert isinstance(original, nn.Module)
+    every_name = dict(original.named_modules(remove_duplicate=False))  # thop counts a layer under each of its names
     layers = [
         LayerFlops(name, type(module).__name__, macs.get(name, 0.0), None if by_thop is None else by_thop.get(name, 0))
         for name, module in every_name.items()
@@ -81,65 +83,24 @@ def compute_flops(model: nn.Module, example: Tensor) -> Flops:
         disagreement_pct=apart,
         layers=layers,
         disagreeing=_disagreeing(layers, every_name, called) if apart > AGREEMENT_PCT else [],
-        skipped=_skipped(modules, called, macs),
+        skipped=_skipped(dict(original.named_modules()), called, macs),
+        by_weight=dict(by_weight),
     )
 
 
 def effective_macs(flops: Flops, sparsity: Sparsity) -> float:
-    """Multiply-accumulates that are left when each layer's zero weights are skipped (which needs a sparse kernel)."""
-    return sum(layer.macs * (1.0 - sparsity.of_layer(layer.name)) for layer in flops.layers)
+    """Multiply-accumulates that are left when every zero weight is skipped (which needs a sparse kernel).
 
-
-def _count_with_torch(
-    model: nn.Module, modules: dict[str, nn.Module], example: Tensor
-) -> tuple[dict[str, float], set[str]]:
-    """Each module's own multiply-accumulates by path, and the paths of all modules that were called.
-
-    Attributed by who runs, not by name, so that a module used twice or called from elsewhere is counted right.
+    Products without a weight, such as attention's scores, stay whole.
     """
-    counter = FlopCounterMode(display=False)
-    macs: dict[str, float] = {}
-    called: set[str] = set()
-    inside = [0.0]  # for each module that is running: what the modules inside it have counted so far
-
-    def count_into(path: str, module: nn.Module) -> None:
-        start: list[float] = []
-
-        def before(*_: Any) -> None:
-            start.append(counter.get_total_flops() / 2)
-            inside.append(0.0)
-
-        def after(*_: Any) -> None:
-            spent = counter.get_total_flops() / 2 - start.pop()
-            own = spent - inside.pop()
-            inside[-1] += spent
-            macs[path] = macs.get(path, 0.0) + own
-            called.add(path)
-
-        module.register_forward_pre_hook(before)
-        module.register_forward_hook(after)
-
-    for path, module in modules.items():
-        count_into(path, module)
-    with evaluation_mode(model), torch.no_grad(), _unfused_attention(), counter:
-        model(example)
-    return macs, called
-
-
-@contextlib.contextmanager
-def _unfused_attention() -> Iterator[None]:
-    """nn.MultiheadAttention's and scaled_dot_product_attention's fused kernels are off inside."""
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
+    shares = sparsity.layers
+    return flops.macs - sum(macs * shares.get(name, 0.0) for name, macs in flops.by_weight.items())
 
 
 def _count_with_thop(model: nn.Module, example: Tensor) -> tuple[dict[str, float] | None, str | None]:
     """thop's count by path, or None and why not. thop leaves buffers behind in `model`: give it a copy."""
+    device = next((parameter.device for parameter in model.parameters()), example.device)
+    example = example[:1].detach().to(device)
     with quiet("thop"):
         try:
             from thop import profile
@@ -174,8 +135,8 @@ def _disagreeing(layers: list[LayerFlops], modules: dict[str, nn.Module], called
     for (kind, cause), alike in furthest[:most]:
         names = ", ".join(layer.name or "the model itself" for layer in alike[:3])
         more = f" and {len(alike) - 3} more" if len(alike) > 3 else ""
-        by_torch, by_thop = sum(layer.macs for layer in alike), sum(layer.macs_thop or 0.0 for layer in alike)
-        lines.append(f"{names}{more} ({kind}): torch {by_torch / 1e6:.4g} M, thop {by_thop / 1e6:.4g} M; {cause}")
+        ours, by_thop = sum(layer.macs for layer in alike), sum(layer.macs_thop or 0.0 for layer in alike)
+        lines.append(f"{names}{more} ({kind}): counted {ours / 1e6:.4g} M, thop {by_thop / 1e6:.4g} M; {cause}")
     return lines
 
 
@@ -189,10 +150,12 @@ def _cause(layer: LayerFlops, module: nn.Module, called: set[str]) -> str:
         return "the same layer under a second name, which thop counts again"
     if isinstance(module, _ConvTransposeNd):
         return "thop counts a transposed convolution by its output size, which is too much by the stride"
+    if isinstance(module, nn.RNNBase | nn.RNNCellBase) and layer.macs_thop:
+        return "thop counts a recurrent layer's gates and biases too"
     if layer.macs == 0:
         if _has_matrix(module):
-            return "torch's counter has no rule for it"
-        return "thop counts this elementwise work, torch's counter only matrix products and convolutions"
+            return "there is no rule for what it computes"
+        return "thop counts this elementwise work; only matrix products and convolutions are multiply-accumulates here"
     if not layer.macs_thop:
         return "thop sees no functional matrix product or attention, and has no rule for this layer"
     return "cause unknown"
@@ -205,10 +168,10 @@ def _has_matrix(module: nn.Module) -> bool:
 
 
 def _skipped(modules: dict[str, nn.Module], called: set[str], macs: dict[str, float]) -> list[str]:
-    """Layers with a weight matrix that ran, and for which torch's counter found nothing to count (LSTM, Bilinear)."""
+    """Layers with a weight matrix that ran, and in which nothing was counted (a product written elementwise)."""
     lookups = (nn.Embedding, nn.EmbeddingBag)
     return [
-        f"{path or 'the model itself'} ({type(module).__name__}): torch's counter has no rule for it"
+        f"{path or 'the model itself'} ({type(module).__name__}): there is no rule for what it computes"
         for path, module in modules.items()
         if path in called and not macs.get(path) and _has_matrix(module) and not isinstance(module, lookups)
     ]

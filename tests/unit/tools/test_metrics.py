@@ -84,7 +84,7 @@ def test_attention_counts_although_its_kernels_are_fused() -> None:
         (nn.Sequential(nn.ConvTranspose2d(3, 4, 2, stride=2)), (3, 4, 4), "0 (ConvTranspose2d)", "transposed"),
         (SelfAttention(), (5, 8), "the model itself (SelfAttention)", "functional"),
         (nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)), (3, 4, 4), "1 (BatchNorm2d)", "elementwise"),
-        (nn.Sequential(nn.Linear(4, 4), nn.LSTM(4, 4)), (2, 4), "1 (LSTM)", "no rule"),
+        (nn.Sequential(nn.Linear(4, 4), nn.LSTM(4, 4)), (2, 4), "1 (LSTM)", "gates and biases"),
     ],
 )
 def test_counters_that_disagree_name_the_layer_and_why(
@@ -92,14 +92,25 @@ def test_counters_that_disagree_name_the_layer_and_why(
 ) -> None:
     flops = compute_flops(model, torch.zeros(1, *shape))
     assert flops.disagreement_pct > 2
-    assert flops.disagreeing[0].startswith(f"{layer}: torch ")
+    assert flops.disagreeing[0].startswith(f"{layer}: counted ")
     assert why in flops.disagreeing[0]
 
 
+class ByElement(nn.Module):
+    """A linear layer written as a product of elements and a sum, which no counter sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x[..., None, :] * self.weight).sum(-1)
+
+
 def test_a_layer_that_cannot_be_counted_is_named() -> None:
-    skipped = compute_flops(nn.Sequential(nn.Linear(4, 4), nn.LSTM(4, 4)), torch.zeros(1, 2, 4)).skipped
-    assert len(skipped) == 1
-    assert skipped[0].startswith("1 (LSTM)")
+    skipped = compute_flops(nn.Sequential(nn.Linear(4, 4), ByElement()), torch.zeros(1, 2, 4)).skipped
+    assert skipped == ["1 (ByElement): there is no rule for what it computes"]
+    assert compute_flops(nn.Sequential(nn.Linear(4, 4), nn.LSTM(4, 4)), torch.zeros(1, 2, 4)).skipped == []
     assert compute_flops(cifar_resnet18(), torch.zeros(1, 3, 8, 8)).skipped == []
 
 
@@ -107,7 +118,7 @@ def test_layers_that_differ_alike_are_told_together() -> None:
     blocks = [nn.Sequential(nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2)) for _ in range(5)]
     (line,) = compute_flops(nn.Sequential(*blocks), torch.zeros(1, 2, 10, 10)).disagreeing
     # thop: 2 operations an element, twice over for scale and shift
-    assert line.startswith("0.1, 1.1, 2.1 and 2 more (BatchNorm2d): torch 0 M, thop 0.004 M; thop counts")
+    assert line.startswith("0.1, 1.1, 2.1 and 2 more (BatchNorm2d): counted 0 M, thop 0.004 M; thop counts")
 
 
 def test_scales_and_embeddings_are_not_uncounted_layers() -> None:
@@ -167,6 +178,14 @@ def test_effective_macs_leave_out_each_layers_own_zeros() -> None:
     flops = compute_flops(model, torch.zeros(1, 2, 2, 2))
     assert flops.macs == 32 + 48
     assert effective_macs(flops, compute_sparsity(model)) == 32 / 4 + 48
+
+
+def test_zero_weights_save_nothing_of_attention_itself() -> None:
+    model = SelfAttention()
+    with torch.no_grad():
+        model.qkv.weight[:12] = 0
+    flops = compute_flops(model, torch.zeros(1, 5, 8))
+    assert effective_macs(flops, compute_sparsity(model)) == 5 * 8 * 12 + 2 * 5 * 5 * 8
 
 
 def test_params_count_shared_and_frozen_once_and_pruned_fully() -> None:
