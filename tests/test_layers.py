@@ -41,6 +41,8 @@ LAYERS = {
     "pruning.magnitude_pruner": 5,
     "pruning.structured": 5,
     "pruning.budget": 5,
+    "pruning.trial_cut": 5,
+    "pruning.width_choice": 5,
     "pruning.proof": 5,
     "training": 6,
     "tools.pruning_utils": 6,

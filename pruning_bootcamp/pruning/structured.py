@@ -1,31 +1,23 @@
 """Structured pruning: groups -> scores -> how many each group loses -> cut -> slice proof."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, field
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError, GoalNotMet, nearest, unknown
-from pruning_bootcamp.pruning.budget import (
-    TOLERANCE,
-    Costs,
-    Ladder,
-    Measure,
-    make_ladder,
-    most_reachable,
-    nearest_stop,
-    shrink_to,
-)
+from pruning_bootcamp.pruning.budget import TOLERANCE
 from pruning_bootcamp.pruning.channel_scores import CHANNEL_SCORES, score_groups, why_not_scored
 from pruning_bootcamp.pruning.groups import Group, cut_members, find_groups
+from pruning_bootcamp.pruning.ladders import Ladder
 from pruning_bootcamp.pruning.masks import detached_copy
+from pruning_bootcamp.pruning.multiples import Multiples, RoundTo, check_round_to, resolve_round_to
 from pruning_bootcamp.pruning.proof import SliceProof, prove_slice
 from pruning_bootcamp.pruning.targets import check_patterns, matches
-
-Allocation = Literal["local", "global"]
-_MEASURES: dict[str, Measure] = {"sparsity": "channels", "flops_reduction": "macs", "params_reduction": "params"}
+from pruning_bootcamp.pruning.width_choice import Allocation, Budget, Network, WidthChoice, choose_widths
+from pruning_bootcamp.tools.metrics import count_products
 
 
 @dataclass(frozen=True)
@@ -40,11 +32,12 @@ class GroupPlan:
 
 @dataclass(frozen=True)
 class StructuredPlan:
-    """What would be cut and what it would cost, before anything is.
+    """What would be cut and what it would cost, before anything is: as counted on a copy that was really cut.
 
     `groups` holds all that can be cut, also those which lose nothing; `uncuttable` the others with the reason;
     `limited` groups that lose less than they were due. `asked` and `achieved` are shares in the terms of `budget`
-    (sparsity, flops_reduction or params_reduction).
+    (sparsity, flops_reduction or params_reduction). `round_to`: what widths are multiples of, None where they fall as
+    they may; `narrow`: groups in smaller multiples, being too narrow; `round_to_why`: what `auto` came to and why.
     """
 
     groups: list[GroupPlan]
@@ -59,6 +52,9 @@ class StructuredPlan:
     params_after: int
     baseline_macs: float
     baseline_params: int
+    round_to: int | None = None
+    narrow: dict[str, int] = field(default_factory=dict)
+    round_to_why: str | None = None
 
     @property
     def macs_reduction(self) -> float:
@@ -90,7 +86,7 @@ def check_structured(
     sparsity: float | None = None,
     flops_reduction: float | None = None,
     params_reduction: float | None = None,
-    round_to: int | None = None,
+    round_to: RoundTo = "auto",
     min_width: int = 1,
     max_sparsity: float = 0.9,
     where: str = "structured",
@@ -114,8 +110,10 @@ def check_structured(
             f"{where}.sparsity: {sparsity} is more than a group may lose (max_sparsity {max_sparsity}). "
             "Lower it or raise max_sparsity."
         )
-    counts = {"round_to": 1 if round_to is None else round_to, "min_width": min_width}
-    return problems + [f"{where}.{name}: {n} is not a whole number from 1 up." for name, n in counts.items() if n < 1]
+    problems += check_round_to(round_to, f"{where}.round_to")
+    if min_width < 1:
+        problems.append(f"{where}.min_width: {min_width} is not a whole number from 1 up.")
+    return problems
 
 
 def plan_structured(
@@ -128,7 +126,7 @@ def plan_structured(
     sparsity: float | None = None,
     flops_reduction: float | None = None,
     params_reduction: float | None = None,
-    round_to: int | None = None,
+    round_to: RoundTo = "auto",
     min_width: int = 1,
     max_sparsity: float = 0.9,
     exclude: Sequence[str] = (),
@@ -136,28 +134,35 @@ def plan_structured(
     baseline_macs: float | None = None,
     baseline_params: int | None = None,
     scores: Mapping[str, Tensor] | None = None,
+    device: torch.device | None = None,
 ) -> StructuredPlan:
     """What to cut so that one budget is met; the model is not changed.
 
     sparsity: share of the channels. `local` takes round(sparsity * width) from every group, `global` the lowest of all
     groups together. flops_reduction, params_reduction: share of the baseline (this model's own cost when none is given;
     give the original's when the model was made prunable at a price), achieved within 0.01, and not below where steps
-    allow it. `round_to`: widths of cut groups are multiples of it. `exclude`: groups with a layer that matches keep all
-    channels (patterns as in targets.find_targets). No group loses more than `max_sparsity` of its units or gets
-    narrower than `min_width` channels. Scores are compared across groups relative to their group's mean; `scores` are
-    those of `score_channels`, where they are there already.
+    allow it. `round_to`: widths of cut groups are multiples of it; "auto": of what is quick on `device` (by default
+    where the model is), or of less where that is too coarse; None or "none": as they fall. `exclude`: groups with a
+    layer that matches keep all channels (patterns as in targets.find_targets). No group loses more than `max_sparsity`
+    of its units or gets narrower than `min_width` channels. Scores are compared across groups relative to their
+    group's mean; `scores` are those of `score_channels`, where they are there already.
     Raises BootcampError for wrong settings or a network without anything to cut, GoalNotMet when the budget can't be
     reached, saying what can.
     """
-    shares = (("sparsity", sparsity), ("flops_reduction", flops_reduction), ("params_reduction", params_reduction))
-    budgets: dict[str, Any] = dict(shares)
-    limits: dict[str, Any] = {"round_to": round_to, "min_width": min_width, "max_sparsity": max_sparsity}
-    problems = check_structured(score=score, score_args=score_args, allocation=allocation, **budgets, **limits)
+    shares: dict[str, Any] = {
+        "sparsity": sparsity,
+        "flops_reduction": flops_reduction,
+        "params_reduction": params_reduction,
+    }
+    limits: dict[str, Any] = {"min_width": min_width, "max_sparsity": max_sparsity}
+    problems = check_structured(
+        score=score, score_args=score_args, allocation=allocation, **shares, round_to=round_to, **limits
+    )
     if problems:
         raise BootcampError(*problems)
     args, _ = CHANNEL_SCORES.check(score, score_args or {}, "score")
-    budget, asked = next((name, value) for name, value in shares if value is not None)
-    measure = _MEASURES[budget]
+    name, asked = next((name, value) for name, value in shares.items() if value is not None)
+    budget = Budget(name, asked, allocation, {"macs": baseline_macs, "params": baseline_params})
 
     copied, example = _at_hand(model, example)
     everything = find_groups(copied, example)
@@ -165,44 +170,55 @@ def plan_structured(
     groups = [group for group in everything if group.name not in left_out]
     if scores is None:
         scores = score_groups(groups, score, args, seed)
-    ladders = {group.name: make_ladder(group, scores[group.name], allocation=allocation, **limits) for group in groups}
-    left_out |= {group.name: _too_narrow(group, limits) for group in groups if not ladders[group.name].keys}
-    groups = [group for group in groups if group.name not in left_out]
-    if not groups:
-        raise BootcampError(*(f"{name}: {reason}" for name, reason in left_out.items()), where="cutting this network")
+    network = Network(copied, example, groups, scores, count_products(copied, example)[0], left_out)
+    multiples = resolve_round_to(round_to, device or example.device)
+    return _plan(budget, *_coarsest(network, budget, multiples, limits))
 
-    costs = Costs(copied, groups, example)
-    before = dict(costs.amount)
-    baseline = before | {"macs": baseline_macs or before["macs"], "params": baseline_params or before["params"]}
-    steps = [ladders[group.name] for group in groups]
-    alike = budget == "sparsity" and allocation == "local"  # rounded group by group: no total to meet
-    if alike:
-        taken = {ladder.name: nearest_stop(ladder, asked) for ladder in steps}
-        for ladder in steps:
-            costs.change(ladder.name, ladder.gone(taken[ladder.name]))
-    else:
-        # whole channels: the asked share of them, rounded, is met exactly
-        wanted = round(asked * before["channels"]) / before["channels"] if budget == "sparsity" else asked
-        taken = shrink_to(costs, steps, measure, baseline[measure], wanted, TOLERANCE)
-    achieved = 1 - costs.amount[measure] / baseline[measure]
-    if abs(achieved - asked) > TOLERANCE + 1e-9 and not alike:
-        most = 1 - most_reachable(costs, steps, taken, measure) / baseline[measure]
-        raise _not_met(budget, asked, achieved, most, left_out, limits)
-    if not any(taken.values()):
-        raise BootcampError(f"{budget} {asked:g} cuts nothing: no group can lose so little. Ask for more.")
+
+def _coarsest(
+    network: Network, budget: Budget, multiples: Multiples, limits: Mapping[str, Any]
+) -> tuple[WidthChoice, int | None, str | None]:
+    """The first choice of `multiples` that meets the budget, the multiple, and why it is that one."""
+    auto, reasons = multiples.why is not None, []
+    for multiple in multiples.choices:
+        choice = choose_widths(network, budget, multiple, limits, falls_back=auto)
+        last = multiple == multiples.choices[-1]
+        off = abs(choice.achieved - budget.asked) > TOLERANCE + 1e-9
+        if choice.problem is None and (last or not off):
+            break
+        if last and choice.problem is not None:
+            raise choice.problem
+        found = f" (nearest {choice.achieved:.4f})" if choice.taken else ""
+        reasons.append(f"multiples of {multiple} can't meet {budget.name} {budget.asked:g} within {TOLERANCE:g}{found}")
+    if not auto:
+        return choice, multiple, None
+    if multiple is not None and choice.narrow.keys() >= {group.name for group in choice.groups}:
+        multiple = max(choice.narrow.values())
+    why = f"auto -> {'null' if multiple is None else multiple} ({multiples.why})"
+    if reasons:
+        why += f"; stepped down from {multiples.choices[0]}: {'; '.join(reasons)}"
+    narrow = [f"{name} in {each}s" for name, each in choice.narrow.items()]
+    return choice, multiple, why + (f"; too narrow for it: {', '.join(narrow)}" if narrow else "")
+
+
+def _plan(budget: Budget, choice: WidthChoice, multiple: int | None, why: str | None) -> StructuredPlan:
+    ladders = [choice.ladders[group.name] for group in choice.groups]
     return StructuredPlan(
-        groups=[_group_plan(group, ladders[group.name].gone(taken[group.name])) for group in groups],
-        uncuttable=left_out,
-        limited=_limited(steps, taken, asked if alike else None),
-        budget=budget,
-        asked=asked,
-        achieved=achieved,
-        macs_before=before["macs"],
-        macs_after=costs.amount["macs"],
-        params_before=round(before["params"]),
-        params_after=round(costs.amount["params"]),
-        baseline_macs=baseline["macs"],
-        baseline_params=round(baseline["params"]),
+        groups=[_group_plan(group, choice.gone(group.name)) for group in choice.groups],
+        uncuttable=choice.left_out,
+        limited=_limited(ladders, choice.taken, budget.asked if budget.group_by_group else None),
+        budget=budget.name,
+        asked=budget.asked,
+        achieved=choice.achieved,
+        macs_before=choice.before["macs"],
+        macs_after=choice.after["macs"],
+        params_before=round(choice.before["params"]),
+        params_after=round(choice.after["params"]),
+        baseline_macs=choice.baseline["macs"],
+        baseline_params=round(choice.baseline["params"]),
+        round_to=multiple,
+        narrow=choice.narrow,
+        round_to_why=why,
     )
 
 
@@ -268,12 +284,6 @@ def _left_out(groups: Sequence[Group], score: str, exclude: Sequence[str]) -> di
     return reasons
 
 
-def _too_narrow(group: Group, limits: Mapping[str, Any]) -> str:
-    set_limits = ", ".join(f"{name}={value}" for name, value in limits.items() if value is not None)
-    parts = "" if group.channels == group.width else f" in {group.width} parts that can be cut"
-    return f"its {group.channels} channels{parts} are too few to cut within {set_limits}"
-
-
 def _group_plan(group: Group, gone: Sequence[int]) -> GroupPlan:
     units = torch.ones(group.width, dtype=torch.bool)
     units[list(gone)] = False
@@ -301,20 +311,3 @@ def _limited(steps: Sequence[Ladder], taken: Mapping[str, int], share: float | N
         elif due is None and taken[ladder.name] == len(ladder.keys):
             limited[ladder.name] = f"loses {gone} of {width}, all that the limits allow"
     return limited
-
-
-def _not_met(
-    budget: str, asked: float, achieved: float, most: float, left_out: Mapping[str, str], limits: Mapping[str, Any]
-) -> GoalNotMet:
-    set_limits = ", ".join(f"{name}={value}" for name, value in limits.items() if value is not None)
-    if most < asked:
-        others = "".join(f"\n  not cut: {name}: {reason}" for name, reason in left_out.items())
-        return GoalNotMet(
-            f"{budget} {asked:g} can't be reached: {most:.4f} is the most within {set_limits}. Ask for less, or raise "
-            f"structured.max_sparsity.{others}"
-        )
-    return GoalNotMet(
-        f"{budget} {asked:g} can't be met within {TOLERANCE:g}: the nearest found is {achieved:.4f}, because widths "
-        f"change in steps too coarse for it ({set_limits}). Leave round_to out or make it smaller, or ask for "
-        f"{achieved:.3f}."
-    )

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from pruning_bootcamp.pruning.budget import Costs, Ladder, make_ladder, most_reachable, nearest_stop, shrink_to
+from pruning_bootcamp.pruning.budget import most_reachable, shrink_to
+from pruning_bootcamp.pruning.costs import Costs
 from pruning_bootcamp.pruning.groups import Group, cut_members, find_groups
+from pruning_bootcamp.pruning.ladders import Ladder, make_ladder, nearest_stop
 
 
 def cuttable(model: nn.Module, example: Tensor) -> list[Group]:
@@ -131,7 +133,7 @@ def test_the_target_is_reached_and_hardly_passed(allocation: str, measure: str, 
     costs = Costs(model, groups, example)
     baseline = costs.amount[measure]
     ladders = ladders_for(groups, allocation=allocation)
-    taken = shrink_to(costs, ladders, measure, baseline, reduction, 0.01)
+    taken = shrink_to(costs, ladders, measure, baseline, reduction, 0.01).taken
     achieved = 1 - costs.amount[measure] / baseline
     assert reduction - 1e-9 <= achieved <= reduction + 0.01 + 1e-9
     if allocation == "local":
@@ -151,7 +153,7 @@ def test_exchange_finds_what_plain_steps_miss() -> None:
 
     ladders = [Ladder("first", (0, 1), (0, 1), (0.0,)), Ladder("second", (0, 1), (0, 1), (0.2,))]
     costs = Costing()
-    taken = shrink_to(costs, ladders, "macs", 100, 0.10, 0.01)
+    taken = shrink_to(costs, ladders, "macs", 100, 0.10, 0.01).taken
     assert taken == {"first": 0, "second": 1}
     assert costs.amount["macs"] == 90
 
@@ -175,5 +177,5 @@ def test_equal_scores_shrink_all_groups_alike() -> None:
     limits = {"allocation": "global", "round_to": None, "min_width": 1, "max_sparsity": 0.9}
     ladders = [make_ladder(group, torch.ones(group.width), **limits) for group in groups]
     costs = Costs(model, groups, example)
-    taken = shrink_to(costs, ladders, "channels", costs.amount["channels"], 0.5, 0.01)
+    taken = shrink_to(costs, ladders, "channels", costs.amount["channels"], 0.5, 0.01).taken
     assert [taken[group.name] for group in groups] == [32, 48, 32, 64]

@@ -1,0 +1,191 @@
+"""How many units each group loses so that a budget is met, judged by the count of a copy that is really cut."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from pruning_bootcamp.errors import BootcampError, GoalNotMet
+from pruning_bootcamp.pruning.budget import TOLERANCE, most_reachable, shrink_to
+from pruning_bootcamp.pruning.combinations import Search
+from pruning_bootcamp.pruning.costs import Costs, Measure
+from pruning_bootcamp.pruning.groups import Group
+from pruning_bootcamp.pruning.ladders import Ladder, make_ladder, nearest_stop
+from pruning_bootcamp.pruning.multiples import narrower
+from pruning_bootcamp.pruning.trial_cut import cut_one_by_one, keep_masks, products_after
+from pruning_bootcamp.tools.metrics import Product
+
+Allocation = Literal["local", "global"]
+ATTEMPTS = 4  # plans by what was foreseen, by what single cuts showed, and twice by the difference that remained
+MEASURES: dict[str, Measure] = {"sparsity": "channels", "flops_reduction": "macs", "params_reduction": "params"}
+
+
+@dataclass(frozen=True)
+class Network:
+    """What is cut: a copy, the groups that may lose units, their scores, and what one input is multiplied by."""
+
+    model: nn.Module
+    example: Tensor
+    groups: Sequence[Group]
+    scores: Mapping[str, Tensor]
+    products: Sequence[Product]
+    left_out: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """`asked`: a share, in the terms of `name`; of the baseline's cost where one is given."""
+
+    name: str
+    asked: float
+    allocation: Allocation
+    baseline: Mapping[Measure, float | None]
+
+    @property
+    def measure(self) -> Measure:
+        return MEASURES[self.name]
+
+    @property
+    def group_by_group(self) -> bool:
+        """Every group loses the share, rounded: there is no total to meet."""
+        return self.name == "sparsity" and self.allocation == "local"
+
+
+@dataclass
+class WidthChoice:
+    """What every group loses, and what that comes to; `problem` where the budget is not met by it."""
+
+    groups: list[Group]
+    ladders: dict[str, Ladder]
+    left_out: dict[str, str]
+    narrow: dict[str, int]
+    """groups too narrow for the multiple -> the smaller one that they are cut in"""
+    taken: dict[str, int] = field(default_factory=dict)
+    before: dict[Measure, float] = field(default_factory=dict)
+    after: dict[Measure, float] = field(default_factory=dict)
+    baseline: dict[Measure, float] = field(default_factory=dict)
+    achieved: float = 0.0
+    problem: BootcampError | None = None
+
+    def gone(self, name: str) -> tuple[int, ...]:
+        return self.ladders[name].gone(self.taken[name])
+
+
+def choose_widths(
+    network: Network, budget: Budget, multiple: int | None, limits: Mapping[str, Any], falls_back: bool
+) -> WidthChoice:
+    """The choice with widths in multiples of `multiple`; with `falls_back`, in smaller ones where a group is narrow."""
+    limits = {"round_to": multiple, **limits}
+    ladders, narrow = {}, {}
+    for group in network.groups:
+        for each in narrower(multiple) if falls_back else (multiple,):
+            ladder = make_ladder(
+                group, network.scores[group.name], allocation=budget.allocation, **limits | {"round_to": each}
+            )
+            if ladder.keys:
+                ladders[group.name] = ladder
+                if each is not None and each != multiple:
+                    narrow[group.name] = each
+                break
+    left_out = dict(network.left_out) | {
+        group.name: _too_narrow(group, limits) for group in network.groups if group.name not in ladders
+    }
+    choice = WidthChoice([group for group in network.groups if group.name in ladders], ladders, left_out, narrow)
+    if not ladders:
+        reasons = (f"{name}: {reason}" for name, reason in left_out.items())
+        choice.problem = BootcampError(*reasons, where="cutting this network")
+    else:
+        _settle(network, budget, limits, choice)
+    return choice
+
+
+def _settle(network: Network, budget: Budget, limits: Mapping[str, Any], choice: WidthChoice) -> None:
+    """Fill in the choice: plan, cut a copy, count it; where the count is another, learn from it and plan again."""
+    model, example, groups = network.model, network.example, choice.groups
+    ladders = [choice.ladders[group.name] for group in groups]
+    single_cuts, more = None, 0.0
+    for _ in range(ATTEMPTS):
+        costs = Costs(model, groups, example, network.products)
+        choice.before = dict(costs.amount)
+        if single_cuts is not None:
+            costs.learn(single_cuts)
+        costs.correct(more)
+        choice.baseline = choice.before | {name: value for name, value in budget.baseline.items() if value}
+        choice.taken, search = _take(costs, ladders, budget, choice)
+        most = 1 - most_reachable(costs, ladders, choice.taken, budget.measure) / choice.baseline[budget.measure]
+        choice.after = dict(costs.amount)
+        if not any(choice.taken.values()):
+            break
+        keep = keep_masks(groups, {group.name: choice.gone(group.name) for group in groups})
+        choice.after["macs"] = sum(product.macs for product in products_after(model, groups, keep, example))
+        off = choice.after["macs"] - costs.amount["macs"]
+        if abs(off) < 0.5 or budget.measure != "macs":  # half a multiply-accumulate: sums of floats
+            break
+        if single_cuts is None:
+            single_cuts = cut_one_by_one(model, groups, ladders, example)
+        else:
+            more += off
+    choice.achieved = 1 - choice.after[budget.measure] / choice.baseline[budget.measure]
+    if abs(choice.achieved - budget.asked) > TOLERANCE + 1e-9 and not budget.group_by_group:
+        choice.problem = _not_met(budget, choice, most, search, limits)
+    elif not any(choice.taken.values()):
+        choice.problem = BootcampError(
+            f"{budget.name} {budget.asked:g} cuts nothing: no group can lose so little. Ask for more."
+        )
+
+
+def _take(
+    costs: Costs, ladders: Sequence[Ladder], budget: Budget, choice: WidthChoice
+) -> tuple[dict[str, int], Search | None]:
+    """Steps by group; `costs` ends there."""
+    if budget.group_by_group:
+        taken = {ladder.name: nearest_stop(ladder, budget.asked) for ladder in ladders}
+        for ladder in ladders:
+            costs.change(ladder.name, ladder.gone(taken[ladder.name]))
+        return taken, None
+    wanted = budget.asked
+    if budget.name == "sparsity":  # whole channels: the asked share of them, rounded, is met exactly
+        wanted = round(wanted * choice.before["channels"]) / choice.before["channels"]
+    shrunk = shrink_to(costs, ladders, budget.measure, choice.baseline[budget.measure], wanted, TOLERANCE)
+    return shrunk.taken, shrunk.search
+
+
+def limits_in_words(limits: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in limits.items() if value is not None)
+
+
+def _too_narrow(group: Group, limits: Mapping[str, Any]) -> str:
+    parts = "" if group.channels == group.width else f" in {group.width} parts that can be cut"
+    return f"its {group.channels} channels{parts} are too few to cut within {limits_in_words(limits)}"
+
+
+def _not_met(
+    budget: Budget, choice: WidthChoice, most: float, search: Search | None, limits: Mapping[str, Any]
+) -> GoalNotMet:
+    name, asked, within = budget.name, budget.asked, limits_in_words(limits)
+    if most < asked:
+        others = "".join(f"\n  not cut: {group}: {reason}" for group, reason in choice.left_out.items())
+        return GoalNotMet(
+            f"{name} {asked:g} can't be reached: {most:.4f} is the most within {within}. Ask for less, or raise "
+            f"structured.max_sparsity.{others}"
+        )
+    rounded = limits["round_to"] is not None and limits["round_to"] > 1
+    advice = "Leave round_to out or make it smaller, or ask" if rounded else "Ask"
+    return GoalNotMet(
+        f"{name} {asked:g} can't be met within {TOLERANCE:g}: the nearest {_searched(search)} is "
+        f"{choice.achieved:.4f}, because widths change in steps too coarse for it ({within}). "
+        f"{advice} for {choice.achieved:.3f}."
+    )
+
+
+def _searched(search: Search | None) -> str:
+    if search is None:
+        return "found"
+    if search.complete:
+        return f"of all {_count(search.combinations)} combinations of widths"
+    return f"of the {_count(search.tried)} combinations of widths tried ({_count(search.combinations)} exist)"
+
+
+def _count(number: int) -> str:
+    return f"{number:,}" if number < 10**9 else f"{number:.1e}" if number < 10**300 else "more than 1e+300"
