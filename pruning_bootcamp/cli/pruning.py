@@ -99,7 +99,9 @@ def prune_structured(
     target_params_reduction: Annotated[
         float | None, typer.Option("--target-params-reduction", help="Share of parameters to save.")
     ] = None,
-    round_to: Annotated[int | None, typer.Option("--round-to", help="Keep widths in multiples of this.")] = None,
+    round_to: Annotated[
+        str | None, typer.Option("--round-to", help="Widths in multiples of this: a number, auto or none.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be cut, and change nothing.")] = False,
     fine_tune: FineTune = None,
     resume: Resume = None,
@@ -111,7 +113,7 @@ def prune_structured(
     """Cut whole channels out of the network, prove the cut, fine-tune, and say whether the goal is met."""
     options = {
         "structured.score": method,
-        "structured.round_to": round_to,
+        "structured.round_to": _number_or_word(round_to),
         "fine_tune.enabled": fine_tune,
     }
     options = common_options(save_dir, device, seed, checkpoint=checkpoint, **options)
@@ -120,6 +122,13 @@ def prune_structured(
     from pruning_bootcamp.stages import prune_structured as run
 
     exit_by_goal(run(cfg, dry_run=dry_run, resume=resume))
+
+
+def _number_or_word(text: str | None) -> int | str | None:
+    """--round-to 8 as YAML would read it; null is another word for none."""
+    if text is not None and text.lstrip("-").isdecimal():
+        return int(text)
+    return "none" if text == "null" else text
 
 
 def _one_budget(sparsity: float | None, flops: float | None, params: float | None) -> dict[str, Any]:

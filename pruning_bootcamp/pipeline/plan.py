@@ -7,6 +7,7 @@ from typing import Any
 from pruning_bootcamp.config import Config, as_dict
 from pruning_bootcamp.pipeline.step import Desk, Figures, Step
 from pruning_bootcamp.pruning.pipeline_stages import PruningStage
+from pruning_bootcamp.stages import common
 
 
 @dataclass
@@ -44,4 +45,6 @@ class Plan:
 def section(cfg: Config, *names: str) -> dict[str, Any]:
     """These sections of the config, as far as they change what comes out."""
     everything = as_dict(cfg)
+    if "structured" in names:
+        everything["structured"]["round_to"] = common.wanted_round_to(cfg)
     return {name: {k: v for k, v in everything[name].items() if k != "checkpoint_seconds"} for name in names}

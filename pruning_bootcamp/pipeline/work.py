@@ -99,14 +99,14 @@ def weigh_channels(desk: Desk) -> Figures:
 def cut(desk: Desk) -> Figures:
     network = desk.network()
     scores = desk.tensors("scores", SCORED)["scores"]
-    ready, recipe, plan = structured.plan_cut(desk.cfg, network.model, network.recipe, scores)
+    ready, recipe, plan = structured.plan_cut(desk.cfg, network.model, network.recipe, desk.device, scores)
     cut = cut_channels(ready, common.example_input(recipe), plan)  # a failed proof stops here
     LOGGER.info("Slice proof: passed, %s", cut.proof)
     masks = {name: cut.model.get_parameter(name).detach() != 0 for name in network.masks}
     network = Network(cut.model, recipe, masks)
     recovered = _batch_norm(desk, network)
     return {
-        "widths": {group.name: [group.width, len(group.keep)] for group in plan.groups},
+        **structured.widths_of(plan),
         "slice_proof": {"max_difference": float(cut.proof.max_difference), "passed": True},
         "fall_backs": plan.fall_backs,
         **recovered,

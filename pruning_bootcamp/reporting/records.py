@@ -160,7 +160,8 @@ def describe(command: str, config: Mapping[str, Any], metrics: Mapping[str, Any]
     if command == "prune-structured" and config:
         s = table(config.get("structured"))
         words = [_named(s.get("score")) or "?", str(s.get("allocation", ""))]
-        words += [f"widths in {s['round_to']}s"] if s.get("round_to") else []
+        multiple = metrics.get("round_to", s.get("round_to"))  # what auto came to; older runs have the config's only
+        words += [f"widths in {multiple}s"] if isinstance(multiple, int) and multiple > 1 else []
         kinds = {
             "target_flops_reduction": "fewer FLOPs",
             "target_params_reduction": "fewer params",

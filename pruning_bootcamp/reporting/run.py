@@ -135,6 +135,7 @@ def structured_table(plan: StructuredPlan) -> str:
     lines = [markdown_table(["group", "width", "kept", "cut", "layers"], rows)]
     lines += [f"not cut: {name}: {reason}" for name, reason in plan.uncuttable.items()]
     lines += [f"limited: {name}: {reason}" for name, reason in plan.limited.items()]
+    lines += [f"round_to: {plan.round_to_why}"] if plan.round_to_why else []
     lines.append(
         f"Predicted: {plan.macs_after / 1e9:.4g} G of {plan.baseline_macs / 1e9:.4g} G multiply-accumulates "
         f"({100 * plan.macs_reduction:.1f}% fewer), {plan.params_after / 1e6:.4g} M of "

@@ -18,6 +18,7 @@ from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.locks import command_line, locked
 from pruning_bootcamp.logs import LOGGER, also_to_file
 from pruning_bootcamp.models import build_model, factory_file, is_factory
+from pruning_bootcamp.pruning.multiples import resolve_round_to
 from pruning_bootcamp.runs import Run, content_hash, open_run, siblings
 from pruning_bootcamp.runtime import choose_device, keep_freed_memory, seed_everything
 from pruning_bootcamp.tools.datasets import Splits, load_dataset
@@ -204,6 +205,8 @@ def stage_run(
     for section in sections:
         skipped = _NOT_IN_FINGERPRINT.get(section, ())
         parts[section] = {key: value for key, value in everything[section].items() if key not in skipped}
+    if "structured" in parts:
+        parts["structured"]["round_to"] = wanted_round_to(cfg)
     parts |= more or {}
     if checkpoint is not None:
         parts["checkpoint"] = content_hash(checkpoint)
@@ -217,6 +220,13 @@ def stage_run(
     if checkpoint is not None and checkpoint.parent.resolve() == folder.resolve():
         raise BootcampError(f"--save-dir: {folder} holds the checkpoint to start from. Choose another folder.")
     return Run(folder, command, fingerprint(command, parts), outputs)
+
+
+def wanted_round_to(cfg: Config) -> int | None:
+    """`structured.round_to` as it begins on the config's device: the result depends on that, not on the word auto."""
+    round_to = cfg.structured.round_to
+    device = choose_device(cfg.device)[0] if round_to == "auto" else torch.device("cpu")
+    return resolve_round_to(round_to, device).choices[0]
 
 
 @contextlib.contextmanager

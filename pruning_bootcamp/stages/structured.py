@@ -35,7 +35,7 @@ def prune_structured(
     device = common.start(cfg)
     splits = common.open_data(cfg)
     dense = common.open_network(path, cfg, splits)
-    ready, recipe, plan = plan_cut(cfg, dense.model, dense.recipe)
+    ready, recipe, plan = plan_cut(cfg, dense.model, dense.recipe, device)
     if dry_run:
         LOGGER.info("\nDry run: nothing was changed or written.")
         return {"flops_reduction_pct": 100 * plan.macs_reduction}
@@ -60,10 +60,17 @@ def prune_structured(
         figures |= {
             **known,
             "slice_proof": {"max_difference": float(cut.proof.max_difference), "passed": True},
-            "widths": {group.name: [group.width, len(group.keep)] for group in plan.groups},
+            **widths_of(plan),
             "fall_backs": plan.fall_backs,
         }
         return afterwards.finish(cfg, run, dense, model, recipe, masks, splits, device, figures, goal_of(cfg, cut=True))
+
+
+def widths_of(plan: StructuredPlan) -> dict[str, Any]:
+    """Channels before and after, group by group, and what they are multiples of."""
+    narrow = {"round_to_narrow": dict(plan.narrow)} if plan.narrow else {}
+    widths = {group.name: [group.width, len(group.keep)] for group in plan.groups}
+    return {"widths": widths, "round_to": plan.round_to, **narrow}
 
 
 def engine_choices(cfg: Config) -> dict[str, Any]:
@@ -99,9 +106,13 @@ def ready_to_cut(model: nn.Module, recipe: Recipe) -> tuple[nn.Module, Recipe]:
 
 
 def plan_cut(
-    cfg: Config, model: nn.Module, recipe: Recipe, scores: Mapping[str, Tensor] | None = None
+    cfg: Config,
+    model: nn.Module,
+    recipe: Recipe,
+    device: torch.device,
+    scores: Mapping[str, Tensor] | None = None,
 ) -> tuple[nn.Module, Recipe, StructuredPlan]:
-    """The network as it can be cut, how that is built, and what to cut; the plan is shown."""
+    """The network as it can be cut, how that is built, and what to cut for running on `device`; the plan is shown."""
     s = cfg.structured
     ready, recipe = ready_to_cut(model, recipe)
     example = common.example_input(recipe)
@@ -116,6 +127,7 @@ def plan_cut(
         baseline_macs=baseline["flops_g"] * 1e9,
         baseline_params=round(baseline["params_m"] * 1e6),
         scores=scores,
+        device=device,
     )
     LOGGER.info("%s", structured_table(plan))
     return ready, recipe, plan

@@ -57,8 +57,8 @@ class StructuredConfig:
     """share of the multiply-accumulates to save"""
     target_params_reduction: float | None = between(None, 0, 1, "[)")
     """share of the parameters to save"""
-    round_to: int | None = between(None, 1)
-    """keep widths in multiples of this (8 is quick on most hardware)"""
+    round_to: int | Literal["auto", "none"] | None = between("auto", 1)
+    """widths in multiples of this; auto: 8 on a CUDA device (less where that is too coarse), none elsewhere"""
     max_sparsity: float = between(0.9, 0, 1, "()")
     """no group loses a larger share of its channels than this"""
     exclude: list[str] = field(default_factory=list)
