@@ -45,13 +45,25 @@ def shrink_to(
     highest = min(near, target + tolerance * baseline)
     found = search(widths, start, lowest - slack, target + slack, highest + slack, nearest=False)
     if found.steps is None and near > highest:
-        apart = near - target
-        found = search(widths, start, target - apart - slack, target, near + slack, nearest=True)
+        apart = _apart(costs, ladders, taken, measure, target) + slack
+        found = search(widths, start, target - apart, target, target + apart, nearest=True)
     if found.steps is not None:
         for ladder, steps in zip(ladders, found.steps, strict=True):
             while taken[ladder.name] != steps:
                 _move(costs, taken, ladder, 1 if taken[ladder.name] < steps else -1)
     return Shrunk(taken, found)
+
+
+def _apart(costs: Costs, ladders: Sequence[Ladder], taken: dict[str, int], measure: Measure, target: float) -> float:
+    """How far from the target the best is that is known so far; where nothing is taken yet, the best first step."""
+    if any(taken.values()):
+        return abs(costs.amount[measure] - target)
+    found = []
+    for ladder in ladders:
+        _move(costs, taken, ladder, 1)
+        found.append(abs(costs.amount[measure] - target))
+        _move(costs, taken, ladder, -1)
+    return min(found)
 
 
 def _in_order(

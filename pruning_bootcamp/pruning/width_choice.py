@@ -144,10 +144,15 @@ def _take(
         for ladder in ladders:
             costs.change(ladder.name, ladder.gone(taken[ladder.name]))
         return taken, None
-    wanted = budget.asked
+    baseline = choice.baseline[budget.measure]
     if budget.name == "sparsity":  # whole channels: the asked share of them, rounded, is met exactly
-        wanted = round(wanted * choice.before["channels"]) / choice.before["channels"]
-    shrunk = shrink_to(costs, ladders, budget.measure, choice.baseline[budget.measure], wanted, TOLERANCE)
+        rounded = max(1, round(budget.asked * baseline)) / baseline
+        shrunk = shrink_to(costs, ladders, budget.measure, baseline, rounded, TOLERANCE)
+        if abs(1 - costs.amount["channels"] / baseline - budget.asked) <= TOLERANCE:
+            return shrunk.taken, shrunk.search
+        for ladder in ladders:
+            costs.change(ladder.name, ladder.gone(shrunk.taken[ladder.name]), back=True)
+    shrunk = shrink_to(costs, ladders, budget.measure, baseline, budget.asked, TOLERANCE)
     return shrunk.taken, shrunk.search
 
 
