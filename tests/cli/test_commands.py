@@ -101,6 +101,7 @@ def test_iterative_n_of_m_pruning(trained: Path, command: Command) -> None:
 def test_structured_pruning_to_deployment(trained: Path, command: Command) -> None:
     text = command(trained, "prune-structured", "-c", SMOKE, "--target-flops-reduction", "0.5", "--dry-run")
     assert "nothing was changed" in text
+    assert "round_to: auto -> null (cpu: widths as they fall)" in text
     assert not (trained / "results" / "structured").exists()
 
     command(trained, "prune-structured", "-c", SMOKE, "--target-flops-reduction", "0.5", ANY)
@@ -109,6 +110,11 @@ def test_structured_pruning_to_deployment(trained: Path, command: Command) -> No
     assert figures["goal_met"] is True
     assert 50 <= figures["flops_reduction_pct"] <= 51
     assert figures["slice_proof"]["passed"]
+    assert figures["round_to"] is None
+    again = command(
+        trained, "prune-structured", "-c", SMOKE, "--target-flops-reduction", "0.5", "--round-to", "none", ANY
+    )
+    assert "already finished" in again, "auto comes to none on a CPU: the same run"
 
     # a network of one epoch is not sure of its classes: int8 changes more of them than it may
     text = command(

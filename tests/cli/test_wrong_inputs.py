@@ -92,6 +92,7 @@ CASES = (
     Case("a setting as an option", ("train", "-c", SMOKE, "--epochs", "3"), ("No such option: --epochs", "train.epochs=VALUE")),
     Case("N above M", (*PRUNE, "w.pth", "--pattern", "4:2"), ("4:2",), _weights("w.pth")),
     Case("2:4 without quotes in YAML", ("train", "-c", "x.yaml"), ('Write "2:4" in quotes',), _write("x.yaml", "prune: {pattern: 2:4}\n")),
+    Case("round_to is neither", ("prune-structured", "-c", SMOKE, "--checkpoint", "w.pth", "--round-to", "autp"), ("structured.round_to", "whole number", "'auto'"), _weights("w.pth")),
     Case("two budgets", ("prune-structured", "-c", SMOKE, "--checkpoint", "w.pth", "--sparsity", "0.5", "--target-flops-reduction", "0.5"), ("structured",), _weights("w.pth")),
     Case("missing checkpoint", ("eval", "-c", SMOKE, "--checkpoint", "best.pth"), ("there is no file best.pth",)),
     Case("corrupt checkpoint", ("eval", "-c", SMOKE, "--checkpoint", "w.pth"), ("w.pth",), _write("w.pth", "not a checkpoint")),

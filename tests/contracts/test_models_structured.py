@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.models import MODELS, build_model, make_prunable
 from pruning_bootcamp.pruning.structured import cut_channels, plan_structured
+from pruning_bootcamp.tools.metrics import count_macs
 
 QUICK = ("resnet18", "mobilenet_v2", "mobilenet_v3_small", "squeezenet1_0", "googlenet", "regnet_y_400mf")
 SLOW = ("resnet50", "resnext50_32x4d", "efficientnet_b0", "densenet121", "vgg11_bn", "convnext_tiny", "mnasnet0_5")
@@ -27,7 +28,8 @@ def halve(model: nn.Module, image: Tensor) -> nn.Module:
     result = cut_channels(model, image, plan)
     assert result.proof.relative < result.proof.tolerance
     assert result.proof.dtype == "float64"
-    assert macs(result.model, image) == plan.macs_after
+    assert macs(result.model, image) == plan.macs_after == count_macs(result.model, image)
+    assert macs(model, image) == plan.macs_before
     assert sum(parameter.numel() for parameter in result.model.parameters()) == plan.params_after
     assert plan.macs_reduction > 0.6
     for group in plan.groups:
