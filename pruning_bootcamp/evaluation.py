@@ -17,7 +17,7 @@ from pruning_bootcamp.tools.metrics import (
     compute_params,
     compute_sparsity,
 )
-from pruning_bootcamp.tools.modes import evaluation_mode
+from pruning_bootcamp.tools.modes import beside, evaluation_mode
 
 
 def evaluate_on(
@@ -64,10 +64,9 @@ def cost_of(
 
 def _check_runs(model: nn.Module, example: Tensor) -> None:
     """A network that can't take these images is the user's to choose anew, not a traceback."""
-    where = next((parameter.device for parameter in model.parameters()), example.device)
     try:
         with evaluation_mode(model), torch.inference_mode():
-            model(example.to(where))
+            model(beside(model, example))
     except (RuntimeError, ValueError, IndexError, AssertionError) as error:
         shape = "x".join(str(side) for side in example.shape[1:])
         reason = str(error).strip().partition("\n")[0]

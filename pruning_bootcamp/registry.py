@@ -18,6 +18,7 @@ class Entry(Generic[F]):
     function: F
     facts: Mapping[str, Any] = field(default_factory=dict)
     given: tuple[str, ...] = ()
+    before: Callable[..., tuple[Any, ...]] | None = None
 
     @property
     def summary(self) -> str:
@@ -29,15 +30,21 @@ class Entry(Generic[F]):
         return settings_of(self.function, self.given)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.function(*args, **kwargs)
+        return self.function(*(self.before(*args) if self.before else args), **kwargs)
 
 
 class Registry(Generic[F]):
-    """The functions of one kind by name. `given` names the keyword arguments that the engine fills in, not the user."""
+    """The functions of one kind by name. `given` names the keyword arguments that the engine fills in, not the user.
 
-    def __init__(self, kind: str, given: tuple[str, ...] = ()) -> None:
+    `before` makes of the positional arguments of every call what the function is handed.
+    """
+
+    def __init__(
+        self, kind: str, given: tuple[str, ...] = (), before: Callable[..., tuple[Any, ...]] | None = None
+    ) -> None:
         self.kind = kind
         self.given = given
+        self.before = before
         self._entries: dict[str, Entry[F]] = {}
 
     def register(self, name: str, **facts: Any) -> Callable[[F], F]:
@@ -48,7 +55,7 @@ class Registry(Generic[F]):
                 raise ValueError(f"{self.kind} '{name}' is registered twice: {self._entries[name].function} {function}")
             if not function.__doc__:
                 raise ValueError(f"{self.kind} '{name}' needs a docstring: its first line is what users read")
-            self._entries[name] = Entry(name, function, facts, self.given)
+            self._entries[name] = Entry(name, function, facts, self.given, self.before)
             return function
 
         return add

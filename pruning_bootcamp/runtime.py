@@ -118,13 +118,13 @@ def restart_peak_memory() -> None:
     """
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # 5: the high-water mark, see proc(5)
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():  # a run on the CPU leaves the GPU alone
         torch.cuda.reset_peak_memory_stats()
 
 
 def device_memory_mb() -> float | None:
-    """Highest memory that torch has allocated on the CUDA device, in MiB; None without one."""
-    return torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None
+    """Highest memory that torch has allocated on the current CUDA device, in MiB; None where none is in use."""
+    return torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_initialized() else None
 
 
 def environment(device: torch.device) -> dict[str, Any]:

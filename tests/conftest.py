@@ -1,7 +1,10 @@
 """Shared by every test: the machine's threads kept low, and where real data may be."""
 
+import importlib.util
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # several share the machine, and threads of more than there are cores wait for each other; the one that starts the
@@ -23,6 +26,24 @@ def _same_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Each test starts from the same random state, and writes its decoded images to a folder of its own."""
     torch.manual_seed(0)
     monkeypatch.setenv("PRUNING_BOOTCAMP_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="session")
+def pretending() -> ModuleType:
+    """The module tests/pretended_cuda.py."""
+    spec = importlib.util.spec_from_file_location("pretended_cuda", REPOSITORY / "tests" / "pretended_cuda.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def cuda(pretending: ModuleType) -> Iterator[torch.device]:
+    """A CUDA device that isn't there: the test sees what mixing devices does, on the CPU."""
+    with pretending.pretended_cuda() as device:
+        yield device
 
 
 @pytest.fixture

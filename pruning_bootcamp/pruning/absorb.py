@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_leaves
 
 from pruning_bootcamp.runtime import preserved_rng
-from pruning_bootcamp.tools.modes import evaluation_mode
+from pruning_bootcamp.tools.modes import beside, evaluation_mode
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ def find_absorbers(model: nn.Module, layers: Mapping[str, nn.Module], images: Te
         for name, layer in layers.items()
         if isinstance(layer.bias, Tensor)
     }
+    images = beside(model, images)
     with evaluation_mode(model):
         outputs, norms = _norms_behind(model, {n: layer for n, layer in layers.items() if n not in found}, images)
         if _take_up(model, layers, norms, images, outputs):

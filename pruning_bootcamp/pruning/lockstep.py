@@ -15,7 +15,7 @@ from greenlet import getcurrent, greenlet
 from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.tools.modes import evaluation_mode
+from pruning_bootcamp.tools.modes import beside, evaluation_mode
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class _Pass(greenlet):
 
     def __init__(self, model: nn.Module, images: Tensor) -> None:
         super().__init__(model)
-        self.images = images
+        self.images = beside(model, images)
         self.stop: tuple[str, Tensor] | None = None
 
     def go_on(self) -> None:
@@ -124,4 +124,5 @@ def _visits(name: str, pairs: Sequence[tuple[_Pass, _Pass]]) -> Iterator[Visit]:
         if unchanged.stop is None:
             raise BootcampError(f"{name}: runs in the pruned network and not in the dense one on the same images.")
         assert changed.stop is not None
-        yield Visit(changed.stop[1], unchanged.stop[1])
+        inputs = changed.stop[1]
+        yield Visit(inputs, unchanged.stop[1].to(inputs.device))  # the reference may have stayed on another device

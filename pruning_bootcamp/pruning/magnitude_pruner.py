@@ -67,8 +67,7 @@ class MagnitudePruner:
             raise BootcampError("this pruner has pruned no layer of this model (a copy is another model): no mask.")
         for module in found:
             for attribute, keep in self._masks[module].items():
-                weight = getattr(module, attribute)
-                zero_pruned(weight, keep.to(weight.device))
+                zero_pruned(getattr(module, attribute), keep)
 
     def get_model_sparsity(self, model: nn.Module) -> dict[str, float]:
         """Share of exact zeros by weight name, of every convolution and linear layer."""

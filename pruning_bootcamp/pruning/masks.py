@@ -36,9 +36,12 @@ def make_plain(model: nn.Module) -> list[str]:
 
 
 def zero_pruned(weight: Tensor, keep: Tensor) -> None:
-    """Write +0.0 where `keep` is False, in place, without autograd taking notice."""
+    """Write +0.0 where `keep` is False, in place, without autograd taking notice.
+
+    Mask and weight meet here, on the weight's device: masks of a file or a training lie on the CPU.
+    """
     with torch.no_grad():
-        weight.masked_fill_(keep.logical_not(), 0)
+        weight.masked_fill_(keep.to(weight.device, torch.bool).logical_not(), 0)
 
 
 def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
@@ -46,7 +49,7 @@ def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
     check_masks(model, masks)
     parameters = dict(model.named_parameters(remove_duplicate=False))
     for name, keep in masks.items():
-        zero_pruned(parameters[name], keep.to(parameters[name].device))
+        zero_pruned(parameters[name], keep)
 
 
 def check_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:

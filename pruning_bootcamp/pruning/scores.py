@@ -12,11 +12,17 @@ from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.pruning.stats import LayerStats, wants_labels
 from pruning_bootcamp.registry import Registry
 
+
+def _where_the_weight_is(weight: Tensor, stats: LayerStats) -> tuple[Tensor, LayerStats]:
+    """What every score is handed: the statistics lie on the weight's device, wherever they were measured or kept."""
+    return weight, stats.on(weight.device)
+
+
 # f(weight, stats, *, ...) -> Tensor of the weight's shape, finite, deterministic for stats.seed; higher = keep.
 # Facts:
 #   needs=("grad",)        statistics of stats.py that the engine gathers first and hands over as stats["grad"]
 #   label(**args) -> str   what ImportanceScores.method says, where the name alone would not tell
-SCORES: Registry = Registry("score")
+SCORES: Registry = Registry("score", before=_where_the_weight_is)
 
 
 @SCORES.register("magnitude", label=lambda *, p=1: f"magnitude_l{p}")

@@ -18,6 +18,7 @@ from pruning_bootcamp.pruning.proof import SliceProof, prove_slice
 from pruning_bootcamp.pruning.targets import check_patterns, matches
 from pruning_bootcamp.pruning.width_choice import Allocation, Budget, Network, WidthChoice, choose_widths
 from pruning_bootcamp.tools.metrics import count_products
+from pruning_bootcamp.tools.modes import beside
 
 
 @dataclass(frozen=True)
@@ -268,7 +269,7 @@ def cut_channels(model: nn.Module, example: Tensor, plan: StructuredPlan) -> Cut
 
 def _at_hand(model: nn.Module, example: Tensor) -> tuple[nn.Module, Tensor]:
     """A copy to work on, and the example where its weights are."""
-    return detached_copy(model), example.to(next((parameter.device for parameter in model.parameters()), "cpu"))
+    return detached_copy(model), beside(model, example)
 
 
 def _left_out(groups: Sequence[Group], score: str, exclude: Sequence[str]) -> dict[str, str]:

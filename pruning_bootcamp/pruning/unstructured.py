@@ -195,8 +195,8 @@ class UnstructuredPruning:
         self.model, self.sparsity, self.seed = model, sparsity, seed
         self._choices = choices
         self._targets = choose_targets(model, include=include, exclude=exclude)
-        self._earlier = dict(previous or {})
-        check_masks(model, self._earlier)
+        check_masks(model, previous or {})
+        self._earlier = _beside_weights(model, previous or {})
         _check_weights(self._targets.chosen)
         self._solved = bool(choices.solver.entry.facts.get("images"))
         if self._solved and isinstance(stats_batches, Iterator):  # gone over by the statistics, and by the solver
@@ -272,6 +272,12 @@ class UnstructuredPruning:
         apply_masks(self.model, masks)
         stats = {name: score_stats(values, name) for name, values in scores.items()}
         return _result(self._targets.chosen, masks, stats, self._skipped, self._targets.left_out, notes)
+
+
+def _beside_weights(model: nn.Module, masks: Mapping[str, Tensor]) -> Masks:
+    """The masks where their weights are: those of a checkpoint or a training lie on the CPU."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    return {name: keep.to(parameters[name].device) for name, keep in masks.items()}
 
 
 def _images(batches: Batches, device: torch.device, seed: int) -> list[Tensor]:

@@ -15,17 +15,18 @@ from torch.nn import functional as F
 from pruning_bootcamp.pruning.groups import Group, Keep
 from pruning_bootcamp.pruning.groups.members import TRANSPOSED
 from pruning_bootcamp.pruning.masks import detached_copy
+from pruning_bootcamp.tools.modes import device_of_model
 
 
 def zeroed(model: nn.Module, groups: Sequence[Group], keep: Keep) -> nn.Module:
     """A copy of the uncut network in which the dropped channels are zero and nobody listens to them."""
-    copied = detached_copy(model)
+    copied, device = detached_copy(model), device_of_model(model)
     norms: dict[str, Tensor] = {}
     with torch.no_grad():
         for group in groups:
             for member in group.members:
                 module: Any = copied.get_submodule(member.path)
-                dropped = member.index[~keep[group.name][member.unit]]
+                dropped = member.index[~keep[group.name][member.unit]].to(device)
                 if member.kind == "parameter":
                     parameter = module.get_parameter(member.parameter)
                     along = max(dim for dim, length in enumerate(parameter.shape) if length > 1)
@@ -36,7 +37,7 @@ def zeroed(model: nn.Module, groups: Sequence[Group], keep: Keep) -> nn.Module:
                     turned = isinstance(module, TRANSPOSED) and member.kind == "output"
                     _silence(module, dropped, written=1 if turned else 0)
                 if member.kind in ("layer_norm", "group_norm"):
-                    stays = norms.setdefault(member.path, torch.ones(member.size, dtype=torch.bool))
+                    stays = norms.setdefault(member.path, torch.ones(member.size, dtype=torch.bool, device=device))
                     stays[dropped] = False
     for path, stays in norms.items():
         if not stays.all():

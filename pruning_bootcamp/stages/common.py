@@ -50,6 +50,8 @@ def start(cfg: Config) -> torch.device:
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
     device, reason = choose_device(cfg.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # cuda:1: memory, streams and graphs are the current device's
     if is_leader():
         LOGGER.info("Using device: %s, %d threads", reason, torch.get_num_threads())
     return device

@@ -21,6 +21,16 @@ def evaluation_mode(*models: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+def device_of_model(model: nn.Module, otherwise: torch.device | str = "cpu") -> torch.device:
+    """Where the model's weights are; `otherwise` for a model that has none."""
+    return next((parameter.device for parameter in model.parameters()), torch.device(otherwise))
+
+
+def beside(model: nn.Module, tensor: Tensor) -> Tensor:
+    """The tensor on the device where the model's weights are."""
+    return tensor.to(device_of_model(model, tensor.device))
+
+
 def detached_clone(model: nn.Module) -> nn.Module:
     """An independent copy of the model, whatever is attached to it; a compiled model gives a copy of the original.
 

@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.optimizer import Optimizer
 
 from pruning_bootcamp.errors import BootcampError, unknown
+from pruning_bootcamp.pruning.masks import zero_pruned
 
 
 @dataclass
@@ -120,10 +121,8 @@ def _multiply(tensors: list[Tensor], factors: list[Tensor]) -> None:
 def apply_masks_exactly(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
     """Pruned weights become +0.0 (a product would keep the sign of a negative weight, and NaN)."""
     parameters = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, mask in masks.items():
-            weight = parameters[name]
-            weight.masked_fill_(~mask.to(weight.device), 0)
+    for name, mask in masks.items():
+        zero_pruned(parameters[name], mask)
 
 
 class ScaleSparsity(Hook):

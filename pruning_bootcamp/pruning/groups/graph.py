@@ -21,6 +21,7 @@ from torch_pruning.utils import flatten_as_list
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.pruning.groups.members import Group, Kind, Member
 from pruning_bootcamp.pruning.groups.obstacles import Visits, layer_problem, operation_problems, why_not_reached
+from pruning_bootcamp.tools.modes import device_of_model
 
 _LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 # what a network's code, or torch-pruning's, raises when shapes or operations are not what it expects
@@ -118,7 +119,7 @@ def _traceable(model: nn.Module) -> Iterator[None]:
     try:
         for parameter, _ in wanted:
             parameter.requires_grad_(parameter.is_floating_point())
-        with torch.enable_grad(), torch.autocast("cpu", enabled=False):
+        with torch.enable_grad(), torch.autocast(device_of_model(model).type, enabled=False):
             yield
     finally:
         for module, mode in modes:

@@ -1,7 +1,7 @@
 """What every statistic is made of: the registry, a layer's own statistics, batches with and without labels."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,10 @@ class LayerStats:
 
     def __getitem__(self, statistic: str) -> Tensor:
         return self.values[statistic]
+
+    def on(self, device: torch.device) -> "LayerStats":
+        """The same with its tensors on the device: statistics that were kept in a file lie on the CPU."""
+        return replace(self, values={name: value.to(device) for name, value in self.values.items()})
 
 
 def device_of(targets: Mapping[str, nn.Parameter]) -> torch.device:

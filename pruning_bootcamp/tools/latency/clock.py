@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.runtime import synchronize
-from pruning_bootcamp.tools.modes import evaluation_mode
+from pruning_bootcamp.tools.modes import beside, evaluation_mode
 
 Runner = Callable[[Tensor], Any]
 Candidate = tuple[Runner, Tensor] | Callable[[], Any]
@@ -126,13 +126,10 @@ def _timed(candidate: Candidate) -> _Timed:
     if not isinstance(candidate, tuple):
         return _Timed(candidate, 1, torch.device("cpu"), getattr(candidate, "backend", "function"))
     runner, example = candidate
+    placed, backend = example.detach(), getattr(runner, "backend", "function")
     if isinstance(runner, nn.Module):
-        device = next((parameter.device for parameter in runner.parameters()), example.device)
-        backend = "torch"
-    else:
-        device, backend = example.device, getattr(runner, "backend", "function")
-    placed = example.detach().to(device)
-    return _Timed(lambda: runner(placed), len(example), device, backend)
+        placed, backend = beside(runner, placed), "torch"
+    return _Timed(lambda: runner(placed), len(example), placed.device, backend)
 
 
 def _warm_up(timed: _Timed, runs: int, seconds: float) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.runtime import synchronize
 from pruning_bootcamp.tools.metrics.flops import compute_flops
-from pruning_bootcamp.tools.modes import evaluation_mode
+from pruning_bootcamp.tools.modes import beside, evaluation_mode
 
 OUTSIDE = "(between the layers)"
 
@@ -71,8 +71,8 @@ class _Profiler:
         original = getattr(model, "_orig_mod", model)  # a compiled network has no layers left to time
         assert isinstance(original, nn.Module)
         self.model = original
-        self.device = next((parameter.device for parameter in original.parameters()), example.device)
-        self.example = example.detach().to(self.device)
+        self.example = beside(original, example.detach())
+        self.device = self.example.device
         self.layers: dict[str, nn.Module] = {}
         self.layer_ms: dict[str, list[float]] = {}
         self.outside_ms: list[float] = []

@@ -9,7 +9,7 @@ from torch.nn.modules.conv import _ConvTransposeNd
 
 from pruning_bootcamp.tools.metrics.products import count_products
 from pruning_bootcamp.tools.metrics.weights import Sparsity
-from pruning_bootcamp.tools.modes import detached_clone
+from pruning_bootcamp.tools.modes import beside, detached_clone
 from pruning_bootcamp.tools.quiet import quiet
 
 AGREEMENT_PCT = 2.0  # totals further apart than this are said to disagree
@@ -99,8 +99,7 @@ def effective_macs(flops: Flops, sparsity: Sparsity) -> float:
 
 def _count_with_thop(model: nn.Module, example: Tensor) -> tuple[dict[str, float] | None, str | None]:
     """thop's count by path, or None and why not. thop leaves buffers behind in `model`: give it a copy."""
-    device = next((parameter.device for parameter in model.parameters()), example.device)
-    example = example[:1].detach().to(device)
+    example = beside(model, example[:1].detach())
     with quiet("thop"):
         try:
             from thop import profile

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-from pruning_bootcamp.tools.modes import detached_clone, evaluation_mode
+from pruning_bootcamp.tools.modes import beside, detached_clone, evaluation_mode
 
 aten = torch.ops.aten
 Factors = tuple[float, ...]
@@ -100,10 +100,9 @@ def count_products(model: nn.Module, example: Tensor) -> tuple[list[Product], se
     an expanded parameter that does), so the model is left as it is.
     """
     clone = detached_clone(model).requires_grad_(False)
-    device = next((parameter.device for parameter in clone.parameters()), example.device)
     recorder = _Recorder(clone)
     with evaluation_mode(clone), torch.no_grad(), _layer_by_layer(), recorder.counter:
-        clone(example[:1].detach().to(device))
+        clone(beside(clone, example[:1].detach()))
     return recorder.products, recorder.called
 
 
