@@ -125,10 +125,12 @@ a moment ruins a mean, not a median). Two networks are timed in turn, A B A B, s
             ),
         ),
         see="FLOPs and parameters fall by exactly 0%. The latency of the network against itself falls or rises by a "
-        "few percent, and the profile says that the two timings overlap: that is your noise floor, and on day "
-        "14 a smaller saving than this is none. In `eval` the mean lies well above the median: other programs "
-        "use this machine too. Two FLOPs counters are shown where they differ; thop counts batch norm's "
-        "arithmetic, torch's counter does not.",
+        "little, with a 95% interval (of the median of the paired ratios, A against B in the same round); where it "
+        "holds 0, as it should in 95 of 100 such runs, the profile says that the difference may be noise. Its wider "
+        "end is your noise floor: on day 14 a smaller saving than this is none. (Two *copies* of one network can "
+        "differ by a percent, by where they lie in memory; here it is one.) In `eval` the mean lies well above the "
+        "median: other programs use this machine too. Two FLOPs counters are shown where they differ; thop counts "
+        "batch norm's arithmetic, torch's counter does not.",
         figures=(
             about(_EVAL, "flops_g", 0.002517, 0.00001),
             about("results/course/against_itself/eval_metrics.yaml", "flops_reduction_pct", 0, 0),

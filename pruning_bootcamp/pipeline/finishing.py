@@ -153,16 +153,20 @@ def _evaluate(desk: Desk) -> Figures:
     say_disagreement(flops)
     baseline |= {"accuracy": round(before["accuracy"], 4), "weights": weights_hash(dense.model)}
     figures = {"accuracy": round(after["accuracy"], 4), **cost}
+    paired: dict[str, Any] = {}
     if cfg.gates.min_latency_reduction_pct is not None:
         models = {"baseline": deployable_copy(dense.model), "pruned": deployable_copy(final.model)}
         timed = pair_latency(cfg, models, final.recipe, desk.device)
         for where, stats in ((baseline, timed["baseline"]), (figures, timed["pruned"])):
             where |= {"latency_ms": stats.median_ms, "throughput_fps": stats.throughput_fps}
         way = timed["pruned"]
+        ratio = way.ratio_to(timed["baseline"])
+        assert ratio is not None, "the pair was timed in the same rounds"
+        paired = ratio.figures()
         figures["latency_measured"] = (
-            f"medians of {way.n} passes, batch {way.batch_size}, {way.backend} on {way.device}, {way.threads} threads"
+            f"{ratio.spread}, batch {way.batch_size}, {way.backend} on {way.device}, {way.threads} threads"
         )
-    compared = compare_metrics(baseline, figures)
+    compared = compare_metrics(baseline, figures) | paired
     summary = f"validation {after['accuracy']:.2f}%, dense {before['accuracy']:.2f}%"
     return {**figures, **compared, "images": after["n"], "baseline": baseline, "summary": summary}
 

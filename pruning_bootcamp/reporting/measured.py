@@ -66,7 +66,7 @@ def latency(profiles: Sequence[Found], evaluations: Sequence[Found]) -> Section 
                     rate(fewer - quicker, "{:.1f}"),
                     _time(dense),
                     _time(pruned),
-                    "– within the spread" if certain is False else "✓ beyond it",
+                    _difference(comparison, certain),
                     _machine(profile, pruned),
                 ]
             )
@@ -107,6 +107,17 @@ def latency(profiles: Sequence[Found], evaluations: Sequence[Found]) -> Section 
         ]
         blocks.append(Table("evaluations-table", "Evaluations of a checkpoint (`eval`), one seed each", columns, timed))
     return Section("latency", "FLOPs against latency", blocks) if blocks else None
+
+
+def _difference(comparison: dict[str, object], certain: object) -> str:
+    """Whether the two can be told apart: by the interval of the paired ratios, in older files by p5 and p95."""
+    low, high = (number(comparison.get(f"latency_reduction_{end}_pct")) for end in ("low", "high"))
+    if low is not None and high is not None:
+        said = "– may be noise" if low <= 0 <= high else f"✓ {'faster' if low > 0 else 'slower'}"
+        return f"{said} (95%: {low:.1f} to {high:.1f}, n {number(comparison.get('latency_pairs')) or 0:.0f})"
+    if not isinstance(certain, bool):
+        return "– not judged"
+    return "✓ beyond the spread" if certain else "– within the spread"
 
 
 def _time(stats: dict[str, object]) -> Cell:

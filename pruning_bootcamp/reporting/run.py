@@ -21,12 +21,13 @@ _ROWS = (
     ("latency_ms", "Latency (ms)", "{:.3f}"),
     ("throughput_fps", "Throughput (images/s)", "{:.1f}"),
 )
+_LATENCY = "latency_reduction_pct"
 _CHANGES = (
     ("accuracy_drop", "accuracy drop (points)", "{:.2f}"),
     ("val_accuracy_drop", "accuracy drop on validation images (points)", "{:.2f}"),
     ("flops_reduction_pct", "fewer FLOPs (%)", "{:.1f}"),
     ("params_reduction_pct", "fewer params (%)", "{:.1f}"),
-    ("latency_reduction_pct", "less latency (%)", "{:.1f}"),
+    (_LATENCY, "less latency (%)", "{:.1f}"),
 )
 
 
@@ -59,7 +60,11 @@ def run_report(title: str, metrics: Mapping[str, Any], history: Sequence[Mapping
         parts += [
             "## Result",
             markdown_table(["figure", "dense", "pruned"], comparison_rows(metrics["baseline"], metrics)),
-            "\n".join(f"- {label}: {form.format(metrics[key])}" for key, label, form in _CHANGES if key in metrics),
+            "\n".join(
+                f"- {label}: {form.format(metrics[key])}{_interval(metrics) if key == _LATENCY else ''}"
+                for key, label, form in _CHANGES
+                if key in metrics
+            ),
         ]
     else:
         rows = [[label, form.format(metrics[key])] for key, label, form in _ROWS if metrics.get(key) is not None]
@@ -98,6 +103,15 @@ def with_verdict(report: str, metrics: Mapping[str, Any]) -> str:
     """A run's report with the verdict of `metrics` in the place of the one that it holds."""
     lines = report.split("\n")
     return "\n".join(goal_line(metrics) if line.startswith(_GOAL) else line for line in lines)
+
+
+def _interval(metrics: Mapping[str, Any]) -> str:
+    """The interval of the latency that was saved, as ` (95% interval 6.9 to 10.1, n 317 pairs)`; nothing if unknown."""
+    low, high = (metrics.get(f"latency_reduction_{end}_pct") for end in ("low", "high"))
+    if low is None or high is None:
+        return ""
+    noise = "; may be noise" if low <= 0 <= high else ""
+    return f" (95% interval {low:.1f} to {high:.1f}, n {metrics['latency_pairs']} pairs{noise})"
 
 
 def _judged_on(metrics: Mapping[str, Any]) -> str:
@@ -184,11 +198,10 @@ def analysis_text(analysis: Analysis, stats: Mapping[str, LatencyStats], pays: S
     lines += [f"{name}: {stat}" for name, stat in stats.items()]
     lines += [
         f"FLOPs reduction:   {analysis.flops_reduction_pct:.1f}%",
-        f"Latency reduction: {analysis.latency_reduction_pct:.1f}%",
+        f"Latency reduction: {analysis.ratio or f'{analysis.latency_reduction_pct:.1f}%'}",
         f"Discrepancy:       {analysis.discrepancy_points:.1f} points",
     ]
-    if not analysis.certain:
-        lines.append("The two timings overlap (p5 to p95): the latency difference may be noise.")
+    lines.append(_difference(analysis))
     if analysis.causes:
         lines.append("Where the gap comes from (points; the layers were timed one by one):")
         lines += [f"  {cause.points:+6.1f}  {cause.text}" for cause in analysis.causes]
@@ -196,30 +209,73 @@ def analysis_text(analysis: Analysis, stats: Mapping[str, LatencyStats], pays: S
     return "\n".join(lines)
 
 
-def alternatives_text(alternatives: Mapping[str, Mapping[str, LatencyStats]]) -> str:
-    """What would pay on this machine: each way to run the pair, with the speedup that pruning gives there."""
+def _difference(analysis: Analysis) -> str:
+    """Which of the two is quicker, or that the timings don't tell."""
+    if not analysis.certain:
+        why = "The interval holds 0" if analysis.ratio is not None else "The two timings overlap (p5 to p95)"
+        return f"{why}: the latency difference may be noise."
+    return f"The pruned network is {'faster' if analysis.latency_reduction_pct > 0 else 'slower'}."
+
+
+def alternatives_text(
+    alternatives: Mapping[str, Mapping[str, LatencyStats]],
+    launch_bound: Sequence[str] = (),
+    notes: Sequence[str] = (),
+    widths: str | None = None,
+) -> str:
+    """What would pay on this machine: each way to run the pair, with the speedup that pruning gives there.
+
+    `launch_bound` names ways whose time is that of launching kernels; `notes` say what was not timed; `widths` is what
+    the cut network's widths leave to be gained, if anything.
+    """
     rows = [
         [
-            way,
+            f"{way} (launch-bound)" if way in launch_bound else way,
             f"{pair['baseline'].median_ms / pair['baseline'].batch_size:.4f}",
             f"{pair['pruned'].median_ms / pair['pruned'].batch_size:.4f}",
-            f"{pair['baseline'].median_ms / pair['pruned'].median_ms:.2f}x",
+            *_speedup(pair),
         ]
         for way, pair in alternatives.items()
     ]
+    header = ["way to run it", "ms/image baseline", "ms/image pruned", "speedup by pruning", "95% interval"]
+    n = min(pair["pruned"].n for pair in alternatives.values())
+    title = f"What would pay on this machine (medians, n >= {n}, each pair interleaved)"
+    best, still = _quickest(alternatives)
+    lines = [f"\n=== {title} ===", markdown_table(header, rows), *notes]
+    if launch_bound:
+        lines.append(
+            "Launch-bound: many images take hardly longer than one, so the time is that of starting kernels one by "
+            "one, and no cut shortens it. A full batch or a CUDA graph shows what the network itself takes."
+        )
+    lines.append(f"Quickest: {best}")
+    if still is not None:
+        lines.append(still + (f" {widths[0].upper()}{widths[1:]}." if widths else ""))
+    return "\n".join(lines)
+
+
+def _speedup(pair: Mapping[str, LatencyStats]) -> tuple[str, str]:
+    """How many times quicker the pruned network is, and the interval of that."""
+    ratio = pair["pruned"].ratio_to(pair["baseline"])
+    if ratio is None:
+        return f"{pair['baseline'].median_ms / pair['pruned'].median_ms:.2f}x", "not paired"
+    if not ratio.bounded:
+        return f"{1 / ratio.median:.2f}x", f"n {ratio.n}: too few"
+    noise = "" if ratio.certain else ", may be noise"
+    return f"{1 / ratio.median:.2f}x", f"{1 / ratio.high:.2f} to {1 / ratio.low:.2f}{noise}"
+
+
+def _quickest(alternatives: Mapping[str, Mapping[str, LatencyStats]]) -> tuple[str, str | None]:
+    """The pruned network's quickest way, and a line where the dense network at its own is quicker still."""
     times = {
         which: {way: pair[which].median_ms / pair[which].batch_size for way, pair in alternatives.items()}
         for which in ("baseline", "pruned")
     }
     best, dense = (min(ways, key=ways.__getitem__) for ways in (times["pruned"], times["baseline"]))
-    still = ""
-    if times["baseline"][dense] < times["pruned"][best]:
-        still = (
-            f"\nThe dense network is quicker still: {times['baseline'][dense]:.4f} ms an image with {dense}, "
-            f"the pruned one {times['pruned'][best]:.4f}. Pruning saved no time there. Where channels were cut, "
-            "widths in multiples of 8 may help (prune-structured --round-to 8)."
-        )
-    table = markdown_table(["way to run it", "ms/image baseline", "ms/image pruned", "speedup by pruning"], rows)
-    n = min(pair["pruned"].n for pair in alternatives.values())
-    title = f"What would pay on this machine (medians, n >= {n}, each pair interleaved)"
-    return f"\n=== {title} ===\n{table}\nQuickest: {best}{still}"
+    ratio = alternatives[best]["pruned"].ratio_to(alternatives[best]["baseline"])
+    noise = dense == best and ratio is not None and not ratio.certain
+    if times["baseline"][dense] >= times["pruned"][best] or noise:
+        return best, None
+    return best, (
+        f"The dense network is quicker still: {times['baseline'][dense]:.4f} ms an image with {dense}, the pruned one "
+        f"{times['pruned'][best]:.4f}. Pruning saved no time there."
+    )

@@ -17,7 +17,7 @@ from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.reporting import alternatives_text, analysis_text, layers_text, profile_text
 from pruning_bootcamp.runs import scratch_folder, write_yaml
 from pruning_bootcamp.runtime import environment
-from pruning_bootcamp.stages import common
+from pruning_bootcamp.stages import common, ways
 from pruning_bootcamp.tools.latency import (
     LatencyStats,
     Measured,
@@ -26,11 +26,9 @@ from pruning_bootcamp.tools.latency import (
     profile_layers,
     what_would_pay,
 )
+from pruning_bootcamp.tools.latency.advice import cut_widths
 from pruning_bootcamp.tools.latency.clock import Candidate
 from pruning_bootcamp.tools.metrics import compare_metrics
-
-# Batch sizes at which the other ways to run the pair are timed: one image at a time, and a server's small batch.
-ALTERNATIVE_BATCHES = (1, 16)
 
 
 def profile(cfg: Config, baseline: str | None = None, save_results: Path | None = None) -> dict[str, Any]:
@@ -55,8 +53,11 @@ def profile(cfg: Config, baseline: str | None = None, save_results: Path | None 
     results: dict[str, Any] = {"environment": environment(device), "checkpoints": {n: str(p) for n, p in paths.items()}}
     if cfg.profile.measure_latency:
         models = {name: deployable_copy(network.model).to(device) for name, network in networks.items()}
+        if paths["baseline"].samefile(paths["pruned"]):
+            # two copies of a network can differ by a percent, by where they lie in memory: against itself it is one
+            models["pruned"] = models["baseline"]
         results |= _measure(cfg, networks, models, figures, device)
-    comparison = compare_metrics(figures["baseline"], figures["pruned"])
+    comparison = compare_metrics(figures["baseline"], figures["pruned"]) | results.pop("paired", {})
     results = {**figures, "comparison": comparison, **results}
     LOGGER.info("%s", profile_text(figures["baseline"], figures["pruned"], comparison))
     for key in ("layers_text", "analysis_text", "alternatives_text"):
@@ -80,7 +81,7 @@ def _measure(
     recipe = networks["pruned"].recipe
     images = common.example_input(recipe, batch).to(device)
     with scratch_folder() as scratch:
-        exported = {name: _onnx_runner(model, images.cpu(), scratch / name) for name, model in models.items()}
+        exported = ways.each_once(models, lambda name, model: _onnx_runner(model, images.cpu(), scratch / name))
     asked: dict[str, Candidate] = {
         name: (models[name], images) if cfg.profile.backend == "torch" else (exported[name], images.cpu())
         for name in models
@@ -96,21 +97,30 @@ def _measure(
         for name in models
     }
     analysis = flops_latency_analysis(measured["baseline"], measured["pruned"])
-    alternatives = _alternatives(models, exported, recipe, device, runs)
+    assert analysis.ratio is not None, "the pair was timed in the same rounds"
+    alternatives = ways.time_ways(models, exported, recipe, device, runs)
+    widths = cut_widths(*({layer.name: layer.width for layer in layers[name]} for name in ("baseline", "pruned")))
     return {
-        "latency": {name: vars(stat) for name, stat in stats.items()},
+        "paired": analysis.ratio.figures(),
+        "latency": {name: stat.figures() for name, stat in stats.items()},
         "layers": {name: [vars(layer) for layer in table] for name, table in layers.items()},
         "analysis": {
             "discrepancy_points": analysis.discrepancy_points,
             "certain": analysis.certain,
+            "verdict": analysis.ratio.verdict,
             "causes": [{"points": cause.points, "text": cause.text} for cause in analysis.causes],
         },
-        "alternatives": {name: {who: vars(stat) for who, stat in pair.items()} for name, pair in alternatives.items()},
+        "alternatives": alternatives.figures(),
+        "not_timed": alternatives.notes,
+        "launch_bound": alternatives.launch_bound,
+        "cut_widths": vars(widths),
         "layers_text": layers_text(layers["baseline"], layers["pruned"]),
         "analysis_text": analysis_text(
             analysis, stats, what_would_pay(Measured(measured["pruned"].macs, stats["pruned"], layers["pruned"]))
         ),
-        "alternatives_text": alternatives_text(alternatives),
+        "alternatives_text": alternatives_text(
+            alternatives.pairs, alternatives.launch_bound, alternatives.notes, widths.advice
+        ),
     }
 
 
@@ -125,31 +135,6 @@ def pair_latency(
             for name, model in models.items():
                 candidates[name] = (_onnx_runner(model, images.cpu(), scratch / name), images.cpu())
         return compare_latencies(candidates, runs=cfg.profile.runs)
-
-
-def _alternatives(
-    models: dict[str, nn.Module], exported: dict[str, Runner], recipe: Recipe, device: torch.device, runs: int
-) -> dict[str, dict[str, LatencyStats]]:
-    """Other ways to run the pair here: torch, torch with NHWC memory, ONNX Runtime; each pair interleaved.
-
-    One way after the other: the idle threads of one runtime spin for a while and would slow the other's next pass.
-    """
-    nhwc = {
-        name: deployable_copy(model).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        for name, model in models.items()
-    }
-    stats = {}
-    for batch in ALTERNATIVE_BATCHES:
-        images = common.example_input(recipe, batch).to(device)
-        ways: dict[str, tuple[Mapping[str, Runner | nn.Module], torch.Tensor]] = {
-            "torch": (models, images),
-            "torch channels_last": (nhwc, images.to(memory_format=torch.channels_last)),
-            "onnxruntime on cpu": (exported, images.cpu()),
-        }
-        for way, (runners, inputs) in ways.items():
-            pair: dict[str, Candidate] = {name: (runner, inputs) for name, runner in runners.items()}
-            stats[f"{way}, batch {batch}"] = compare_latencies(pair, runs=runs, min_seconds=0.5, max_seconds=10.0)
-    return stats
 
 
 def _onnx_runner(model: nn.Module, images: torch.Tensor, folder: Path) -> Runner:

@@ -125,12 +125,17 @@ def test_structured_pruning_to_deployment(trained: Path, command: Command) -> No
     assert files <= {path.name for path in run.iterdir()}
     assert all(entry["verified"] for entry in metrics(run / "export_metrics.yaml")["formats"].values())
 
-    command(
+    text = command(
         trained, "profile", "-c", SMOKE, "--pruned", str(run / "pruned_model.pth"), "--save-results", "results/p.yaml"
     )  # fmt: skip
     comparison = metrics(trained / "results" / "p.yaml")["comparison"]
     assert comparison["flops_reduction_pct"] == pytest.approx(figures["flops_reduction_pct"], abs=0.01)
-    assert "latency_reduction_pct" in comparison
+    low, saved, high = (comparison[f"latency_reduction_{end}pct"] for end in ("low_", "", "high_"))
+    assert low <= saved <= high
+    pairs = f"n {comparison['latency_pairs']} pairs"
+    assert f"Latency reduction: {saved:.1f}% (95% interval {low:.1f} to {high:.1f}, {pairs}" in text
+    assert f"| {-saved:+.1f}% " in text, "the table has the same figure"
+    assert ("may be noise.\n" in text) == (low <= 0 <= high)
 
     # the pruned network comes back in a new process with the same accuracy
     text = command(trained, "eval", "-c", SMOKE, "--checkpoint", str(run / "pruned_model.pth"))

@@ -8,6 +8,7 @@ from pruning_bootcamp.tools.latency.clock import (
     measure_latency_with_stats,
 )
 from pruning_bootcamp.tools.latency.layers import OUTSIDE, LayerLatency, profile_layer_latency, profile_layers
+from pruning_bootcamp.tools.latency.pairs import PairedRatio, paired_ratio
 
 __all__ = [
     "OUTSIDE",
@@ -16,10 +17,12 @@ __all__ = [
     "LatencyStats",
     "LayerLatency",
     "Measured",
+    "PairedRatio",
     "compare_latencies",
     "flops_latency_analysis",
     "measure_latency",
     "measure_latency_with_stats",
+    "paired_ratio",
     "profile_layer_latency",
     "profile_layers",
     "what_would_pay",

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pruning_bootcamp.tools.latency.advice import LANES
 from pruning_bootcamp.tools.latency.clock import LatencyStats
 from pruning_bootcamp.tools.latency.layers import OUTSIDE, LayerLatency
+from pruning_bootcamp.tools.latency.pairs import PairedRatio
 
 WORTH_SAYING_POINTS = 1.0  # a cause that explains less is not listed
 SIGNIFICANT_POINTS = 5.0
-LANES = 8  # channels that a vector register or a tensor core takes at a time
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Analysis:
     flops_reduction_pct: float
     latency_reduction_pct: float
     causes: list[Cause]
-    certain: bool  # False: the two networks' p5-p95 ranges overlap, so the latency difference may be noise
+    certain: bool  # False: the interval of the paired ratios holds 1, so the latency difference may be noise
+    ratio: PairedRatio | None = None  # None: the two were not timed in the same rounds
 
     @property
     def discrepancy_points(self) -> float:
@@ -52,15 +54,21 @@ def flops_latency_analysis(baseline: Measured, pruned: Measured) -> Analysis:
     With R the FLOPs reduction and T the baseline's time, the gap T'/T - (1 - R) is the sum over layers of four parts:
     layers whose time fell less than their own multiply-accumulates, t' - t m'/m; layers without any, t' - t (1 - R);
     the time between the layers, likewise; and cuts that fell where little time is spent, t m'/m - t (1 - R).
-    Causes below WORTH_SAYING_POINTS are left out. Without tables there are none.
+    T'/T is the median of the paired ratios where both were timed in the same rounds. Causes below WORTH_SAYING_POINTS
+    are left out. Without tables there are none.
     """
     kept = pruned.macs / baseline.macs
     fast, slow = pruned.latency, baseline.latency
+    ratio = fast.ratio_to(slow)
+    saved = 100.0 * (1.0 - fast.median_ms / slow.median_ms) if ratio is None else ratio.reduction_pct
+    # timed apart, only ranges that don't even touch tell the two from each other
+    apart = fast.p95_ms < slow.p5_ms or slow.p95_ms < fast.p5_ms
     return Analysis(
         flops_reduction_pct=100.0 * (1.0 - kept),
-        latency_reduction_pct=100.0 * (1.0 - fast.median_ms / slow.median_ms),
+        latency_reduction_pct=saved,
         causes=_causes(baseline.layers, pruned.layers, kept, pruned.latency.batch_size),
-        certain=fast.p95_ms < slow.p5_ms or slow.p95_ms < fast.p5_ms,
+        certain=apart if ratio is None else ratio.certain,
+        ratio=ratio,
     )
 
 

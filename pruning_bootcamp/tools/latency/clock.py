@@ -1,11 +1,11 @@
-"""One way to time anything: warm up, run the candidates in turn (A/B/A/B), report the median with its spread."""
+"""One way to time anything: warm up, run the candidates in turn (A/B, B/A), report the median with its spread."""
 
 import contextlib
 import gc
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.runtime import synchronize
+from pruning_bootcamp.tools.latency.pairs import PairedRatio, judged_pairs
 from pruning_bootcamp.tools.modes import beside, evaluation_mode
 
 Runner = Callable[[Tensor], Any]
@@ -37,6 +38,18 @@ class LatencyStats:
     device: str
     threads: int
     backend: str
+    rounds_ms: tuple[float, ...] = field(default=(), repr=False)
+    """each pass, in the order of the rounds that all candidates took part in"""
+
+    def figures(self) -> dict[str, Any]:
+        """Every figure by name, without the single rounds."""
+        return {name: value for name, value in vars(self).items() if name != "rounds_ms"}
+
+    def ratio_to(self, baseline: "LatencyStats") -> PairedRatio | None:
+        """Its time over the baseline's, pair by pair; None where the two were not timed in the same rounds."""
+        if not self.rounds_ms or len(self.rounds_ms) != len(baseline.rounds_ms):
+            return None
+        return judged_pairs(baseline.rounds_ms, self.rounds_ms)
 
     @property
     def throughput_fps(self) -> float:
@@ -72,6 +85,8 @@ def compare_latencies(
 ) -> dict[str, LatencyStats]:
     """Timings of the candidates, run in turn so that a slow spell of the machine hits all of them alike.
 
+    Every second round goes backwards (A B, B A, A B, ...): on a busy machine a pass is mostly a little quicker than the
+    one before it, as caches warm up until the next interruption, and the second network would seem to be the quicker.
     Each is run at least `runs` times and for `min_seconds` in all; after `max_seconds` in all it ends early, and `n`
     says so (never below 3). Before that come `warmup_runs` passes and `warmup_seconds` each. Networks run in eval
     mode, without gradients, on the device where their weights are; the clock is CUDA's events on CUDA, else monotonic.
@@ -81,14 +96,14 @@ def compare_latencies(
     timed = {name: _timed(candidate) for name, candidate in candidates.items()}
     models = [candidate[0] for candidate in candidates.values() if isinstance(candidate, tuple)]
     modules = [model for model in models if isinstance(model, nn.Module)]
-    milliseconds: dict[str, list[float]] = {name: [] for name in timed}
+    order, milliseconds = list(timed), {name: list[float]() for name in timed}
     with evaluation_mode(*modules), torch.inference_mode(), _no_garbage_collection():
         for one in timed.values():
             _warm_up(one, warmup_runs, warmup_seconds)
         started, rounds = time.perf_counter(), 0
         while True:
-            for name, one in timed.items():
-                milliseconds[name].append(one.milliseconds())
+            for name in order if rounds % 2 == 0 else reversed(order):
+                milliseconds[name].append(timed[name].milliseconds())
             rounds += 1
             elapsed = time.perf_counter() - started
             enough = rounds >= runs and elapsed >= min_seconds
@@ -166,4 +181,5 @@ def _stats(milliseconds: list[float], timed: _Timed) -> LatencyStats:
         device=str(timed.device),
         threads=torch.get_num_threads(),
         backend=timed.backend,
+        rounds_ms=tuple(milliseconds),
     )

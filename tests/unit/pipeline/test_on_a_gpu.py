@@ -16,6 +16,7 @@ from pruning_bootcamp.config import Config, load
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.pipeline.commands import run
 from pruning_bootcamp.runs import read_yaml
+from pruning_bootcamp.tools.latency import compare_latencies
 
 SMOKE = Path(__file__).resolve().parents[3] / "cfgs" / "smoke" / "pipeline.yaml"
 QUICK = (
@@ -93,7 +94,13 @@ def test_a_pipeline_ends_on_a_gpu_as_on_the_cpu(
     assert "peak memory of the device" not in said["cpu"]
 
 
-def test_the_other_commands_run_on_a_gpu(tmp_path: Path, pretending: ModuleType) -> None:
+def test_the_other_commands_run_on_a_gpu(
+    tmp_path: Path, pretending: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def quickly(pair: Any, **_: Any) -> Any:
+        return compare_latencies(pair, runs=3, min_seconds=0.0, warmup_runs=1, warmup_seconds=0.0)
+
+    monkeypatch.setattr("pruning_bootcamp.stages.ways.compare_latencies", quickly)
     dense = tmp_path / "dense" / "best_model.pth"
     with pretending.pretended_cuda():
         stages.train(config(SMALL, f"save_dir={dense.parent}", "train.save_steps=[1it]", "train.mixup=0.2"))
@@ -110,6 +117,12 @@ def test_the_other_commands_run_on_a_gpu(tmp_path: Path, pretending: ModuleType)
         assert stages.sensitivity(scan)["points"] >= 2
         files = config(*start, f"save_dir={tmp_path / 'files'}", "export.format=sparse,torchscript")
         assert set(stages.export(files)["formats"]) == {"sparse", "torchscript"}
+        pruned = f"checkpoint={tmp_path / 'cut' / 'pruned_model.pth'}"
+        timed = stages.profile(config(pruned, SMALL, f"save_dir={tmp_path / 'profile'}"), baseline=str(dense))
         judged = stages.evaluate(config(*start, f"save_dir={tmp_path / 'eval'}"), measure_latency=True)
+    assert timed["latency"]["pruned"]["device"] == "cuda:0"
+    assert {"torch, batch 256", "torch channels_last, batch 256"} <= timed["alternatives"].keys()
+    [graph] = timed["not_timed"]  # there is no driver to record one: a line, and the rest goes on
+    assert graph.startswith("torch CUDA graph, batch 1: not timed (baseline: ")
     assert judged["environment"]["device"] == "cuda:0 (pretended)"
     assert read_yaml(tmp_path / "dense" / "metrics.yaml")["accuracy"] == judged["accuracy"]

@@ -276,3 +276,28 @@ def test_a_dense_network_that_is_quicker_than_the_pruned_one_is_named(tmp_path: 
     (run_with,) = findings(tmp_path).advice
     assert "The dense network at its quickest is quicker still: pruning saved no time there." in run_with.what
     assert "the dense network, onnxruntime on cpu, batch 16 0.1000" in run_with.figures
+
+
+def test_a_profile_whose_cut_widths_are_all_even_is_not_told_to_round(tmp_path: Path) -> None:
+    """The advice is given with its count, and only to widths that are no multiple of 8."""
+    for name, uneven in (("odd", 3), ("even", 0)):
+        write_profile(write_run(tmp_path, name, "prune-structured", fewer=50.0))
+        path = tmp_path / name / "profile.yaml"
+        content = yaml.safe_load(path.read_text()) | {"cut_widths": {"cut": 5, "uneven": uneven}}
+        path.write_text(yaml.safe_dump(content))
+    looks = {advice.what.split()[4]: advice.what for advice in findings(tmp_path).advice if "keeps" in advice.what}
+    assert "3 of its 5 cut widths are no multiple of 8" in looks["odd"]
+    assert looks["even"] == "Look at what keeps even slow before cutting more."
+
+
+def test_a_dense_network_within_the_noise_is_not_called_quicker(tmp_path: Path) -> None:
+    write_profile(write_run(tmp_path, "cut", "prune-structured", fewer=50.0), quicker=45.0)
+    path = tmp_path / "cut" / "profile.yaml"
+    content = yaml.safe_load(path.read_text())
+    pair = content["alternatives"]["onnxruntime on cpu, batch 16"]
+    pair["baseline"] = pair["baseline"] | {"median_ms": 3.1, "batch_size": 16}
+    for verdict, said in (("may be noise", False), ("slower", True)):
+        pair["paired"] = {"verdict": verdict}
+        path.write_text(yaml.safe_dump(content))
+        (run_with,) = findings(tmp_path).advice
+        assert ("quicker still" in run_with.what) == said

@@ -1,0 +1,124 @@
+"""Other ways to run the pair on this device: each timed in turn, and in words what could not be timed."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from pruning_bootcamp.checkpoints import Recipe
+from pruning_bootcamp.exporters import Runner, deployable_copy
+from pruning_bootcamp.stages import common
+from pruning_bootcamp.tools.latency import LatencyStats, compare_latencies
+from pruning_bootcamp.tools.latency.advice import Way, launch_bound_ways, ways_to_time
+from pruning_bootcamp.tools.latency.clock import Candidate
+from pruning_bootcamp.tools.latency.graphs import capture
+
+Pair = Mapping[str, LatencyStats]
+Pairs = dict[str, Candidate]
+Made = TypeVar("Made")
+
+
+def each_once(models: Mapping[str, nn.Module], make: Callable[[str, nn.Module], Made]) -> dict[str, Made]:
+    """What `make` gives for each name; a network of two names is one thing under both."""
+    made: dict[int, Made] = {}
+    for name, model in models.items():
+        if id(model) not in made:
+            made[id(model)] = make(name, model)
+    return {name: made[id(model)] for name, model in models.items()}
+
+
+@dataclass
+class Alternatives:
+    """`pairs`: way -> the networks' timings. `notes`: what was not timed, or on fewer images, and why."""
+
+    pairs: dict[str, Pair] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    launch_bound: list[str] = field(default_factory=list)
+    """ways whose time is that of launching kernels"""
+
+    def figures(self) -> dict[str, Any]:
+        """As the profile's file keeps them: each network's figures, and their paired ratio."""
+        found: dict[str, Any] = {}
+        for way, pair in self.pairs.items():
+            ratio = pair["pruned"].ratio_to(pair["baseline"])
+            found[way] = {who: stats.figures() for who, stats in pair.items()}
+            found[way] |= {} if ratio is None else {"paired": ratio.figures() | {"verdict": ratio.verdict}}
+        return found
+
+
+def time_ways(
+    models: dict[str, nn.Module], exported: dict[str, Runner], recipe: Recipe, device: torch.device, runs: int
+) -> Alternatives:
+    """Every way that `ways_to_time` names for the device.
+
+    One way after the other: the idle threads of one runtime spin for a while and would slow the other's next pass.
+    """
+
+    def in_nhwc(name: str, model: nn.Module) -> nn.Module:
+        return deployable_copy(model).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    nhwc = each_once(models, in_nhwc)
+
+    def pair_for(way: Way) -> Pairs | str:
+        images = common.example_input(recipe, way.batch).to(device)
+        if way.runtime == "torch CUDA graph":
+            return _captured(models, images)
+        if way.runtime == "torch channels_last":
+            return _pair(nhwc, images.to(memory_format=torch.channels_last))
+        if way.runtime == "onnxruntime on cpu":
+            return _pair(exported, images.cpu())
+        return _pair(models, images)
+
+    return timed_ways(ways_to_time(device.type), pair_for, device, runs)
+
+
+def timed_ways(
+    asked: list[Way], pair_for: Callable[[Way], Pairs | str], device: torch.device, runs: int
+) -> Alternatives:
+    """Each way on as many images as the device's memory allows; `pair_for` gives the pair, or why there is none."""
+    found, medians = Alternatives(), dict[Way, float]()
+    for way in asked:
+        done, stats = _timed(way, pair_for, runs, found.notes)
+        if stats is not None:
+            found.pairs[str(done)] = stats
+            medians[done] = stats["pruned"].median_ms
+    found.launch_bound = [str(way) for way in launch_bound_ways(medians, device.type)]
+    return found
+
+
+def _timed(
+    way: Way, pair_for: Callable[[Way], Pairs | str], runs: int, notes: list[str]
+) -> tuple[Way, dict[str, LatencyStats] | None]:
+    """The way, or one on fewer images where memory is short, with its timings; None where it can't be timed."""
+    tried: Way | None = way
+    while tried is not None:
+        try:
+            pair = pair_for(tried)
+            if isinstance(pair, str):
+                notes.append(f"{tried}: not timed ({pair})")
+                return tried, None
+            return tried, compare_latencies(pair, runs=runs, min_seconds=0.5, max_seconds=10.0)
+        except torch.OutOfMemoryError:
+            pair = ""  # what was tried goes before the memory is counted anew
+        torch.cuda.empty_cache()
+        smaller = tried.smaller()
+        instead = f"batch {smaller.batch} instead" if smaller else "not timed"
+        notes.append(f"{tried}: the device's memory is too small; {instead}")
+        tried = smaller
+    return way, None
+
+
+def _pair(runners: Mapping[str, nn.Module | Runner], images: Tensor) -> Pairs:
+    return {name: (runner, images) for name, runner in runners.items()}
+
+
+def _captured(models: Mapping[str, nn.Module], images: Tensor) -> Pairs | str:
+    """Both networks recorded as CUDA graphs, or why one of them can't be."""
+    found: Pairs = {}
+    for name, recorded in each_once(models, lambda name, model: capture(model, images)).items():
+        if isinstance(recorded, str):
+            return f"{name}: {recorded}"
+        found[name] = (recorded, recorded.images)  # where the graph reads: nothing is copied while it is timed
+    return found
