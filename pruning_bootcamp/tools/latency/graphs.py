@@ -19,13 +19,15 @@ class CapturedPass:
     def __init__(self, model: nn.Module, images: Tensor) -> None:
         self.images = beside(model, images.detach()).clone()
         device = self.images.device
-        with torch.cuda.device(device), torch.no_grad():
+        now = torch.cuda.current_stream(device)
+        # the outer `stream` puts back what a failed recording (of torch before 2.15) leaves as the current one
+        with torch.cuda.device(device), torch.cuda.stream(now), torch.no_grad():
             side = torch.cuda.Stream(device)  # what is set up in the first passes must not end in the recording
-            side.wait_stream(torch.cuda.current_stream(device))
+            side.wait_stream(now)
             with torch.cuda.stream(side):
                 for _ in range(_WARM_UP):
                     model(self.images)
-            torch.cuda.current_stream(device).wait_stream(side)
+            now.wait_stream(side)
             self._graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(self._graph):
                 self._output = model(self.images)

@@ -178,10 +178,11 @@ def test_a_recorded_pass_gives_the_eager_outputs_on_new_images() -> None:
 @pytest.mark.gpu
 @needs_cuda
 def test_a_pass_that_reads_a_value_is_not_recorded_and_the_device_goes_on() -> None:
-    model = Reads().cuda()
+    model, stream = Reads().cuda(), torch.cuda.current_stream()
     reason = capture(model, torch.randn(1, 3, 8, 8))
     assert isinstance(reason, str)
     assert model.training, "modes are left as found"
+    assert torch.cuda.current_stream() == stream
     torch.cuda.synchronize()
     assert torch.ones(3, device="cuda").sum().item() == 3.0
     assert isinstance(capture(Block().cuda(), torch.randn(1, 3, 8, 8)), CapturedPass)
