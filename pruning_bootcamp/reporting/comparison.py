@@ -1,9 +1,9 @@
 """The settings of a group side by side, and what each gives for what it takes: tables and plots."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from pruning_bootcamp.reporting.document import Block, Cell, Column, Plot, Row, Table, Text
-from pruning_bootcamp.reporting.figures import scatter
+from pruning_bootcamp.reporting.figures import trade_off
 from pruning_bootcamp.reporting.findings import GroupFindings, validation_of
 from pruning_bootcamp.reporting.groups import Setting
 from pruning_bootcamp.reporting.shown import amount, beaten_by_none
@@ -17,7 +17,7 @@ def comparison(found: GroupFindings, identifier: str) -> list[Block]:
     settings = found.group.pruned
     if not settings:
         return []
-    front = {id(setting) for setting in (*found.front_flops, *found.front_params)}
+    fronts = {"FLOPs": found.front_flops, "parameters": found.front_params}
     rows = []
     for setting in settings:
         zeros = setting.figure("sparsity")
@@ -34,7 +34,7 @@ def comparison(found: GroupFindings, identifier: str) -> list[Block]:
                     amount(setting.figure("flops_reduction_pct"), "{:.1f}"),
                     amount(None if zeros is None else _times_100(zeros)),
                     Cell(f"{sum(met)} of {len(met)}", sum(met) / len(met)) if met else "–",
-                    "✓ on the front" if id(setting) in front else "–",
+                    _fronts_said(setting, fronts),
                 ]
             )
         )
@@ -48,7 +48,7 @@ def comparison(found: GroupFindings, identifier: str) -> list[Block]:
         Column("Fewer FLOPs (%)", True),
         Column("Zeros (%)", True),
         Column("Goal met", True),
-        Column("Pareto"),
+        Column("On the front of"),
     ]
     return [Table(identifier, f"{found.group.title}: one row a setting, over its seeds", columns, rows)]
 
@@ -87,11 +87,6 @@ def _trade_off(found: GroupFindings, identifier: str, key: str, title: str, fron
     prices = {x for points in series.values() for x, _, _ in points}
     if len(rows) < 2 or len(prices) < 2:  # nothing is traded for anything
         return None
-    line = [
-        (paid.mean, reached)
-        for s in front
-        if (paid := cost(s)) is not None and (reached := validation_of(s)) is not None
-    ]
     columns = [
         Column("Setting"),
         Column("Seeds"),
@@ -99,14 +94,14 @@ def _trade_off(found: GroupFindings, identifier: str, key: str, title: str, fron
         Column("Validation accuracy (%)", True),
         Column("Pareto"),
     ]
-    figure = scatter(series, line, title, "Validation accuracy (%)")
+    figure = trade_off(series, title, "Validation accuracy (%)")
     best, worst = (choose(y for points in series.values() for _, y, _ in points) for choose in (max, min))
     hidden = sum(y < best - _SHOWN_POINTS for points in series.values() for _, y, _ in points)
     low = max(worst, best - _SHOWN_POINTS)
     margin = 0.06 * (best - low) + 0.1
     figure["layout"]["yaxis"]["range"] = [low - margin, best + margin]
     description = (
-        f"{len(rows)} settings; up and left is better. {beaten_by_none(len(front))}. "
+        f"{len(rows)} settings; up and left is better. {beaten_by_none(len(front))}; hollow points are beaten. "
         "Means over seeds, on the validation images: a choice made here has not seen the test images."
     )
     if hidden:
@@ -118,6 +113,12 @@ def _trade_off(found: GroupFindings, identifier: str, key: str, title: str, fron
         figure,
         Table(f"{identifier}-table", f"{found.group.title}: {title} against validation accuracy", columns, rows),
     )
+
+
+def _fronts_said(setting: Setting, fronts: Mapping[str, Sequence[Setting]]) -> str:
+    """Against which costs no other setting beats it: one that leads by parameters may well be beaten by FLOPs."""
+    mine = [cost for cost, front in fronts.items() if any(setting is other for other in front)]
+    return f"✓ {' and '.join(mine)}" if mine else "–"
 
 
 def _times_100(share: Spread) -> Spread:

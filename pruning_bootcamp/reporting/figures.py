@@ -3,30 +3,47 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pruning_bootcamp.reporting.front import pareto_front
+
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "hexagon", "cross")
 DASHES = ("solid", "dash", "dot", "dashdot")
 
 
-def scatter(
-    series: Mapping[str, Sequence[tuple[float, float, str]]],
-    front: Sequence[tuple[float, float]],
-    x_title: str,
-    y_title: str,
-) -> dict[str, Any]:
-    """Points by series (x, y, what it is), and the front that none beats as a line."""
-    traces: list[dict[str, Any]] = []
+def trade_off(series: Mapping[str, Sequence[tuple[float, float, str]]], x_title: str, y_title: str) -> dict[str, Any]:
+    """Points by series (cost, accuracy, what it is); filled where no point that is drawn beats them, hollow elsewhere.
+
+    The line is the border of what they beat: everything that is beaten lies on it, below it or right of it.
+    """
+    drawn = [(y, x) for points in series.values() for x, y, _ in points]
+    front = [(cost, accuracy) for accuracy, cost in (drawn[place] for place in pareto_front(drawn))]
+    unbeaten = set(front)
+    figure = scatter(series, x_title, y_title)
+    for trace in figure["data"]:
+        symbol = trace["marker"]["symbol"]
+        beaten = [(x, y) not in unbeaten for x, y in zip(trace["x"], trace["y"], strict=True)]
+        trace["marker"] |= {"symbol": [f"{symbol}-open" if hollow else symbol for hollow in beaten]}
+        trace["marker"]["line"] |= {"width": [2 if hollow else 1 for hollow in beaten]}
     if len(front) > 1:
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "lines",
-                "name": "front",
-                "x": [x for x, _ in front],
-                "y": [y for _, y in front],
-                "line": {"color": "@quiet", "dash": "dot", "width": 2},
-                "hoverinfo": "skip",
-            }
-        )
+        figure["data"].insert(0, _front_line(front))
+    return figure
+
+
+def _front_line(front: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": "front",
+        "x": [x for x, _ in front],
+        "y": [y for _, y in front],
+        # steps: between two of its points nothing was measured
+        "line": {"color": "@quiet", "dash": "dot", "width": 2, "shape": "hv"},
+        "hoverinfo": "skip",
+    }
+
+
+def scatter(series: Mapping[str, Sequence[tuple[float, float, str]]], x_title: str, y_title: str) -> dict[str, Any]:
+    """Points by series (x, y, what it is)."""
+    traces: list[dict[str, Any]] = []
     for place, (name, points) in enumerate(series.items()):
         traces.append(
             {
@@ -87,7 +104,7 @@ def heatmap(
 
 def flops_against_latency(points: Sequence[tuple[float, float, str]]) -> dict[str, Any]:
     """Both reductions in percent; on the dashed line every FLOP saved would be time saved."""
-    figure = scatter({"profiled networks": points}, (), "FLOPs reduction (%)", "Latency reduction (%)")
+    figure = scatter({"profiled networks": points}, "FLOPs reduction (%)", "Latency reduction (%)")
     most = max(5.0, *(max(x, y) for x, y, _ in points))
     figure["data"].insert(
         0,

@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from pruning_bootcamp.reporting.front import pareto_front
 from pruning_bootcamp.reporting.records import PRUNING, Record
 from pruning_bootcamp.reporting.values import Spread, spread
 
@@ -218,8 +219,7 @@ def pareto(
 ) -> list[Setting]:
     """Those that no other beats: none is as good or better in both and better in one. Unknown figures take no part."""
     known = [(q, c, s) for s in settings if (q := quality(s)) is not None and (c := cost(s)) is not None]
-    front = [(c, s) for q, c, s in known if not any(q2 >= q and c2 <= c and (q2 > q or c2 < c) for q2, c2, _ in known)]
-    return [setting for _, setting in sorted(front, key=lambda pair: pair[0])]
+    return [known[place][2] for place in pareto_front([(q, c) for q, c, _ in known])]
 
 
 def same_budget(one: Setting, other: Setting) -> bool:

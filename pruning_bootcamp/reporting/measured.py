@@ -1,12 +1,11 @@
-"""Sections on what was measured beside accuracy: layers' sparsities, latency, sensitivity scans, sweeps."""
+"""Sections on what was measured beside accuracy: layers' sparsities, latency, sensitivity scans."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from pruning_bootcamp.reporting.collect import Found
 from pruning_bootcamp.reporting.document import Block, Bullets, Cell, Column, Heading, Plot, Row, Section, Table, Text
-from pruning_bootcamp.reporting.figures import flops_against_latency, heatmap, lines, scatter
-from pruning_bootcamp.reporting.shown import link, rate, run_count, threads_said
+from pruning_bootcamp.reporting.figures import flops_against_latency, heatmap, lines
+from pruning_bootcamp.reporting.shown import rate, run_count, threads_said
 from pruning_bootcamp.reporting.sparsities import LayerSparsities
 from pruning_bootcamp.reporting.values import number, rows, table
 
@@ -176,76 +175,3 @@ def scans(found: Sequence[Found]) -> Section | None:
             ),
         ]
     return Section("sensitivity", "Sensitivity", blocks) if blocks else None
-
-
-def sweeps(found: Sequence[Found], target: Path) -> Section | None:
-    """Trials of each sweep, with its front; the trials' own folders are not among the runs above."""
-    blocks: list[Block] = []
-    for place, sweep in enumerate(found):
-        c = sweep.content
-        trials = rows(c.get("trials"))
-        keys = list(dict.fromkeys(key for trial in trials for key in table(trial.get("params"))))
-        goals = [str(entry.get("name")) for entry in rows(c.get("objectives"))]
-        pareto = c.get("pareto")
-        on_front: list[object] = pareto if isinstance(pareto, list) else []
-        cells = []
-        for trial in trials:
-            params, values = table(trial.get("params")), table(trial.get("values"))
-            front = "✓ on the front" if trial.get("number") in on_front else "–"
-            folder = sweep.folder / str(trial.get("folder", ""))
-            own = link(folder, target) if folder.resolve().is_relative_to(sweep.folder.resolve()) else None
-            cells.append(
-                Row(
-                    [
-                        Cell(str(trial.get("number")), number(trial.get("number")), own),
-                        str(trial.get("state")),
-                        *(Cell(str(params.get(key, "–")), number(params.get(key))) for key in keys),
-                        *(rate(number(values.get(goal)), "{:.4g}") for goal in goals),
-                        front,
-                    ]
-                )
-            )
-        shown = [f"{goal} (validation, %)" if goal == "accuracy" else goal for goal in goals]
-        columns = [
-            Column("Trial"),
-            Column("State"),
-            *(Column(key) for key in keys),
-            *(Column(goal, True) for goal in shown),
-            Column("Pareto"),
-        ]
-        complete = sum(trial.get("state") == "complete" for trial in trials)
-        volume, dense = number(c.get("hypervolume")), number(table(c.get("dense")).get("accuracy"))
-        blocks.append(Heading(f"{sweep.name}: {c.get('command')}, {c.get('sampler')}"))
-        blocks.append(
-            Text(
-                f"{complete} of {len(trials)} trials complete, {len(on_front)} on the front"
-                + (f", hypervolume {volume:.4g}" if volume is not None else "")
-                + (f"; the dense network has {dense:.2f}%" if dense is not None else "")
-                + ". One seed a trial; its values are on validation images."
-            )
-        )
-        own_table = Table(f"sweep-{place}-table", f"{sweep.name}: its trials", columns, cells, search=len(cells) > 8)
-        if len(goals) >= 2 and (figure := _sweep_figure(trials, goals, shown, on_front)):
-            caption = f"Trials of {sweep.name}"
-            blocks.append(Plot(f"sweep-{place}", caption, f"{shown[0]} against {shown[1]}.", figure, own_table))
-        else:
-            blocks.append(own_table)
-    return Section("sweeps", "Sweeps", blocks) if blocks else None
-
-
-def _sweep_figure(
-    trials: Sequence[dict[str, object]], goals: Sequence[str], shown: Sequence[str], front: Sequence[object]
-) -> dict[str, object] | None:
-    series: dict[str, list[tuple[float, float, str]]] = {"on the front": [], "beaten": []}
-    for trial in trials:
-        values = table(trial.get("values"))
-        y, x = (number(values.get(goal)) for goal in goals[:2])
-        if x is None or y is None:
-            continue
-        said = ", ".join(f"{key}={value}" for key, value in table(trial.get("params")).items())
-        kind = "on the front" if trial.get("number") in front else "beaten"
-        series[kind].append((x, y, f"trial {trial.get('number')}: {said}"))
-    if not any(series.values()):
-        return None
-    line = sorted((x, y) for x, y, _ in series["on the front"])
-    return scatter(series, line, shown[1], shown[0])

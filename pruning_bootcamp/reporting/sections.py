@@ -23,8 +23,9 @@ from pruning_bootcamp.reporting.document import (
 )
 from pruning_bootcamp.reporting.findings import Findings, GroupFindings
 from pruning_bootcamp.reporting.judgement import FAILURE_RULES, Advice
-from pruning_bootcamp.reporting.measured import latency, layers, scans, sweeps
+from pruning_bootcamp.reporting.measured import latency, layers, scans
 from pruning_bootcamp.reporting.records import Record
+from pruning_bootcamp.reporting.searches import sweeps
 from pruning_bootcamp.reporting.shown import amount, link, rate, run_count
 from pruning_bootcamp.reporting.sparsities import LayerSparsities
 from pruning_bootcamp.reporting.values import number, spread

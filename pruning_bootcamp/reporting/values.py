@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from statistics import mean, stdev
 from typing import Any
 
 
@@ -64,4 +64,5 @@ def spread(values: Sequence[float | None]) -> Spread | None:
     known = [value for value in values if value is not None]
     if not known or len(known) < len(values):
         return None
-    return Spread(fmean(known), stdev(known) if len(known) > 1 else None, len(known))
+    # exact: the mean of equal figures is that figure, so that it ties with the same figure of one run
+    return Spread(float(mean(known)), stdev(known) if len(known) > 1 else None, len(known))

@@ -1,19 +1,8 @@
-"""The Pareto front of accuracy (as high as possible) against a cost (as low as possible), and how much it covers."""
+"""How much of accuracy against cost a sweep's Pareto front covers, in one number."""
 
 from collections.abc import Sequence
 
-Point = tuple[float, float]  # accuracy, cost
-
-
-def pareto_front(points: Sequence[Point]) -> list[int]:
-    """Which points no other beats, by cost: another beats it when as good in both and better in one."""
-    by_cost = sorted(range(len(points)), key=lambda number: (points[number][1], -points[number][0], number))
-    front: list[int] = []
-    for number in by_cost:
-        accuracy, cost = points[number]
-        if not front or accuracy > points[front[-1]][0] or (accuracy, cost) == points[front[-1]]:
-            front.append(number)
-    return front
+from pruning_bootcamp.reporting.front import Point, pareto_front
 
 
 def hypervolume(points: Sequence[Point], reference: Point, best: float = 100.0) -> float:

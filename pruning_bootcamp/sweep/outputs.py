@@ -8,9 +8,10 @@ from typing import Any
 
 from pruning_bootcamp import pages
 from pruning_bootcamp.reporting import markdown_table
-from pruning_bootcamp.reporting.figures import scatter
+from pruning_bootcamp.reporting.figures import trade_off
+from pruning_bootcamp.reporting.front import unbeaten
 from pruning_bootcamp.runs import write_text, write_yaml
-from pruning_bootcamp.sweep.front import hypervolume, pareto_front
+from pruning_bootcamp.sweep.front import hypervolume
 from pruning_bootcamp.sweep.space import shown_setting, text_of
 
 SWEEP, TABLE, PAGE = "sweep.yaml", "trials.csv", "pareto.html"
@@ -30,6 +31,9 @@ TITLES = {
     "params_m": "M params",
     "sparsity": "zeros",
 }
+_DESCRIPTION = (
+    "Each trial a point, and the dense network where there is one. Filled points are beaten by none (the dotted line)."
+)
 _NOTE = "accuracy: percent of the validation images; flops_g: multiply-accumulates in 10^9; size_mb: of the sparse file"
 
 
@@ -38,8 +42,8 @@ def summary(content: Mapping[str, Any]) -> dict[str, Any]:
     cost = cost_of_sweep(content)
     complete = [trial for trial in content["trials"] if trial["state"] == "complete"]
     points = [(trial["values"]["accuracy"], trial["values"][cost]) for trial in complete]
-    front = [complete[place] for place in pareto_front(points)]
     dense = content.get("dense")
+    front = [complete[place] for place in unbeaten(points, (dense["accuracy"], dense[cost]) if dense else None)]
     # without a dense network (command train) the dearest trial is the corner, a little further out so that it counts
     dearest = dense[cost] if dense else 1.1 * max((point[1] for point in points), default=1.0)
     reference = {"accuracy": 0.0, cost: dearest}
@@ -47,24 +51,34 @@ def summary(content: Mapping[str, Any]) -> dict[str, Any]:
         "pareto": [trial["number"] for trial in front],
         "hypervolume": round(hypervolume(points, (0.0, dearest)), 6),
         "hypervolume_reference": reference,
-        **choose(front, cost, dense, content["max_drop"]),
+        **choose(front, cost, dense, content["max_drop"], len(complete)),
     }
 
 
 def choose(
-    front: Sequence[Mapping[str, Any]], cost: str, dense: Mapping[str, float] | None, max_drop: float
+    front: Sequence[Mapping[str, Any]],
+    cost: str,
+    dense: Mapping[str, float] | None,
+    max_drop: float,
+    completed: int,
 ) -> dict[str, Any]:
-    """The cheapest of the front that loses at most `max_drop` points; where none is as good, the most accurate; why."""
+    """The cheapest of the front that loses at most `max_drop` points; where none is as good, the most accurate; why.
+
+    `chosen_keeps_accuracy`: whether it loses no more than that. A network that loses more is nearest, not recommended.
+    """
     if not front:
-        return {"chosen": None, "chosen_because": "no trial was completed"}
+        beaten = f"the dense network beats all {completed}: none is cheaper, or more accurate for as much"
+        return {"chosen": None, "chosen_because": beaten if completed else "no trial was completed"}
     best = max(front, key=lambda trial: trial["values"]["accuracy"])
     least = (dense["accuracy"] if dense else best["values"]["accuracy"]) - max_drop
     than = f"{max_drop:g} points less accurate than the {'dense network' if dense else 'best trial'}"
     good = [trial for trial in front if trial["values"]["accuracy"] >= least]
     if not good:
-        return {"chosen": best["number"], "chosen_because": f"the most accurate; all are more than {than}"}
+        because = f"the most accurate; all are more than {than}"
+        return {"chosen": best["number"], "chosen_because": because, "chosen_keeps_accuracy": False}
     taken = min(good, key=lambda trial: trial["values"][cost])
-    return {"chosen": taken["number"], "chosen_because": f"the cheapest that is at most {than}"}
+    because = f"the cheapest that is at most {than}"
+    return {"chosen": taken["number"], "chosen_because": because, "chosen_keeps_accuracy": True}
 
 
 def cost_of_sweep(content: Mapping[str, Any]) -> str:
@@ -149,7 +163,7 @@ def write_page(folder: Path, content: Mapping[str, Any]) -> bool:
         f"<header><h1>{pages.escape(content['name'])}</h1>\n<p>{pages.escape(content['command'])}, sampler "
         f"{pages.escape(content['sampler'])}, {len(content['trials'])} trials. Accuracy is of the validation images; "
         'the test images were not read.</p></header>\n<main id="main">\n<h2>Pareto front</h2>\n'
-        f"{pages.plot('front', caption, 'Each trial a point; the dotted line is the front.', table)}</main>"
+        f"{pages.plot('front', caption, _DESCRIPTION, table)}</main>"
     )
     write_text(folder / PAGE, pages.page(f"Sweep: {content['name']}", body, {"front": _figure(content)}))
     return True
@@ -172,15 +186,12 @@ def _cell(cell: str, column: pages.Column) -> pages.Cell:
 
 def _figure(content: Mapping[str, Any]) -> dict[str, Any]:
     cost = cost_of_sweep(content)
-    complete = {trial["number"]: trial for trial in content["trials"] if trial["state"] == "complete"}
-    series: dict[str, list[tuple[float, float, str]]] = {"on the front": [], "dominated": []}
-    for number, trial in complete.items():
-        point = (trial["values"][cost], trial["values"]["accuracy"], _about(trial))
-        series["on the front" if number in content["pareto"] else "dominated"].append(point)
+    complete = [trial for trial in content["trials"] if trial["state"] == "complete"]
+    points = [(trial["values"][cost], trial["values"]["accuracy"], _about(trial)) for trial in complete]
+    series = {"trials": points}
     if content.get("dense"):
         series["dense"] = [(content["dense"][cost], content["dense"]["accuracy"], "dense")]
-    front = sorted((x, y) for x, y, _ in series["on the front"])
-    return scatter(series, front, cost, "validation accuracy (%)")
+    return trade_off(series, cost, "validation accuracy (%)")
 
 
 def _about(trial: Mapping[str, Any]) -> str:

@@ -40,13 +40,29 @@ def say(folder: Path, content: Mapping[str, Any]) -> None:
     LOGGER.info("%s", outputs.table(content))
     number = content.get("chosen")
     if number is None:
+        LOGGER.info("\nNo trial to take: %s.", content["chosen_because"])
         return
-    where = folder / next(entry["folder"] for entry in content["trials"] if entry["number"] == number)
+    trial = next(entry for entry in content["trials"] if entry["number"] == number)
+    where = folder / trial["folder"]
     LOGGER.info(
-        "\nTrial %d: %s, on validation images. The test images have not been read. Read them once, for the trial that "
-        "you take:\n  pruning-bootcamp eval -c %s --checkpoint %s",
-        number,
-        content["chosen_because"],
+        "\n%s:\n  pruning-bootcamp eval -c %s --checkpoint %s",
+        _chosen(trial, content),
         where / CONFIG,
         where / NETWORKS[content["command"]],
+    )
+
+
+def _chosen(trial: Mapping[str, Any], content: Mapping[str, Any]) -> str:
+    """The trial to take and why; where all lose more than was allowed none is, and which came nearest is said."""
+    unread = "The test images have not been read. Read them once, for"
+    if content.get("chosen_keeps_accuracy", True):
+        because = f"{content['chosen_because']}, on validation images"
+        return f"Trial {trial['number']}: {because}. {unread} the trial that you take"
+    accuracy, dense, most = trial["values"]["accuracy"], content["dense"]["accuracy"], content["max_drop"]
+    lost = dense - accuracy
+    return (
+        f"No trial to take: each loses more than the {most:g} points that goal.accuracy_drop allows. Nearest is trial "
+        f"{trial['number']}, which loses {lost:.2f} ({accuracy:.2f}%, dense {dense:.2f}%), {lost - most:.2f} too many; "
+        "all on validation images. Prune less, train longer afterwards, or allow more. "
+        f"{unread} a trial that you take all the same"
     )

@@ -59,7 +59,7 @@ def test_the_markdown_holds_every_part_with_its_figures(results: Path) -> None:
         "| l1_1 | l1, global | 50% fewer FLOPs | 1 | 92.20 | 91.20 | 0.80 | 50.0 | 0.00 "
         "| 0.27 | ✓ met | prune-structured | digits |",
         "| l1, global: 50% fewer FLOPs | 3 seeds | – | 92.20 ± 0.20 | 91.20 ± 0.20 | 0.80 ± 0.20 | 50.0 ± 0.0 "
-        "| 0.00 ± 0.00 | 3 of 3 | ✓ on the front |",
+        "| 0.00 ± 0.00 | 3 of 3 | ✓ FLOPs |",
         "| l1_0 | 50.0 | 10.0 | 40.0 | 1.000 (0.900 to 1.200, 100) | 0.900 (0.900 to 1.200, 100) | – within the spread "
         "| cpu (a CPU), 1 thread, torch, batch 1 |",
         "| conv1 | 85.00 | 40.00 |",
