@@ -1,21 +1,19 @@
 """Every result below a folder: finished runs, profiles, scans, sweeps; and, by name, what could not be used and why."""
 
-import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.reporting.values import number
+from pruning_bootcamp.reporting.places import SWEEP, TRIALS, Place, Problem, Walk
+from pruning_bootcamp.reporting.values import number, text
 from pruning_bootcamp.runs import CONFIG, METRICS, read_yaml, siblings
 
-SENSITIVITY, SWEEP, PROFILE, EVALUATION = "sensitivity.yaml", "sweep.yaml", "profile.yaml", "eval_metrics.yaml"
+SENSITIVITY, PROFILE, EVALUATION, TRIAL = "sensitivity.yaml", "profile.yaml", "eval_metrics.yaml", "trial.yaml"
 _LOOKED_FOR = (METRICS, CONFIG, PROFILE, SENSITIVITY, SWEEP, EVALUATION)
 _MOST_BYTES = 4 * 2**20  # of a profile, far above that of a network of thousands of layers
-# Parts of runs that are reported with the run, or replaced by a newer one.
-_PARTS = {"logs", "stages", "export", "recovery"}
 
 
 @dataclass(frozen=True)
@@ -29,20 +27,18 @@ class Found:
     config: dict[str, Any] = field(default_factory=dict)
     command: str | None = None
     """the command, as the first line of config.yaml has it: prune-structured"""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A folder or file that is not in the tables, and why."""
-
-    name: str
-    reason: str
+    sweep: Path | None = None
+    """the folder of the sweep that made it"""
 
 
 @dataclass
 class Collected:
     root: Path
     runs: list[Found] = field(default_factory=list)
+    trials: list[Found] = field(default_factory=list)
+    """runs that a sweep made; they are among `runs` where nothing else is"""
+    ended: list[tuple[bool, Problem]] = field(default_factory=list)
+    """trials that left no network, and whether that was on purpose"""
     profiles: list[Found] = field(default_factory=list)
     evaluations: list[Found] = field(default_factory=list)
     scans: list[Found] = field(default_factory=list)
@@ -58,11 +54,13 @@ def collect(root: Path) -> Collected:
         what = "is a file, and a folder of results is needed" if root.exists() else "there is no such folder"
         raise BootcampError(f"--results: {root}: {what}. {siblings(root)}")
     found = Collected(root)
-    for folder, names in _folders(found, root):
-        _read_folder(found, folder, names)
+    walk = Walk(root, found.problems, found.left_out)
+    for place in walk.places():
+        _read_place(found, walk, place)
+    _place_trials(found)
     _count_once(found)
     if not (found.runs or found.profiles or found.scans or found.sweeps or found.evaluations):
-        reasons = "".join(f"\n  {problem.name}: {problem.reason}" for problem in found.problems[:20])
+        reasons = "".join(f"\n  {one.name}: {one.reason}" for one in [*found.problems, *found.left_out][:20])
         raise BootcampError(
             f"--results: {root}: nothing finished to report on. Looked in it and below for {', '.join(_LOOKED_FOR)}. "
             f"Make some first: pruning-bootcamp quickstart --save-dir {root / 'quickstart'}.{reasons}"
@@ -70,37 +68,8 @@ def collect(root: Path) -> Collected:
     return found
 
 
-def _folders(found: Collected, root: Path) -> Iterator[tuple[Path, set[str]]]:
-    """The folders that may hold results, in order of their names; links are not followed."""
-
-    def unreadable(error: OSError) -> None:
-        folder = Path(str(error.filename))
-        found.problems.append(Problem(_name(folder, root), f"can't be read ({error.strerror})"))
-
-    for place, folders, files in os.walk(root, onerror=unreadable):
-        folder = Path(place)
-        previous = [name for name in folders if re.fullmatch(r"previous-\d+", name)]
-        found.left_out += [
-            Problem(_name(folder / name, root), "files of an earlier run that another replaced") for name in previous
-        ]
-        is_run = bool({CONFIG, METRICS} & set(files))
-        skipped = {*previous, *(name for name in folders if name.startswith(".") or (is_run and _is_part(name)))}
-        if SWEEP in files:
-            skipped |= {"trials", "dense"}  # validation figures only: they stand in the sweep's own table
-        folders[:] = sorted(name for name in folders if name not in skipped)
-        yield folder, set(files)
-
-
-def _is_part(name: str) -> bool:
-    return name in _PARTS or name.startswith("cycle_")
-
-
-def _name(folder: Path, root: Path) -> str:
-    return folder.relative_to(root).as_posix() if folder != root else root.resolve().name
-
-
-def _read_folder(found: Collected, folder: Path, names: set[str]) -> None:
-    name = _name(folder, found.root)
+def _read_place(found: Collected, walk: Walk, place: Place) -> None:
+    folder, names, name = place.folder, place.files, walk.name(place.folder)
     config, command = {}, None
     if CONFIG in names and (content := _read(found, name, folder / CONFIG)) is not None:
         config, command = content, _command(folder / CONFIG)
@@ -110,7 +79,7 @@ def _read_folder(found: Collected, folder: Path, names: set[str]) -> None:
             kept.append(Found(name, folder, content, config, command))
     for file in sorted(names):
         if file.endswith(".yaml") and file not in _LOOKED_FOR and (content := _profile_in(folder / file)):
-            found.profiles.append(Found(_name(folder / Path(file).stem, found.root), folder, content))
+            found.profiles.append(Found(walk.name(folder / Path(file).stem), folder, content))
     if SENSITIVITY in names:  # its metrics.yaml is a finish mark, not one network's figures
         if METRICS not in names:
             found.problems.append(Problem(name, _unfinished(command, folder, config)))
@@ -118,10 +87,14 @@ def _read_folder(found: Collected, folder: Path, names: set[str]) -> None:
     if SWEEP in names:
         found.problems += _open_sweep(found.sweeps, folder, name)
         return
+    is_trial = TRIAL in names and folder.resolve().parent.name == TRIALS
+    sweep = place.sweep or (folder.resolve().parent.parent if is_trial else None)
     if METRICS in names:
         if (content := _read(found, name, folder / METRICS)) is not None:
-            _add_run(found, Found(name, folder, content, config, command))
-    elif CONFIG in names:
+            _add_run(found, Found(name, folder, content, config, command, sweep))
+    elif TRIAL in names and (content := _read(found, name, folder / TRIAL)) is not None:
+        found.ended.append(_ended(name, content))
+    elif CONFIG in names and sweep is None:  # of a sweep that is not over, the sweep's own line says so
         found.problems.append(Problem(name, _unfinished(command, folder, config)))
 
 
@@ -144,6 +117,25 @@ def _open_sweep(sweeps: list[Found], folder: Path, name: str) -> list[Problem]:
     return [Problem(name, f"its status is {status!r}; the trials so far are shown: go on with {again}")]
 
 
+def _ended(name: str, trial: Mapping[str, Any]) -> tuple[bool, Problem]:
+    """A trial of a sweep that left no network: stopped early, which is on purpose, or failed."""
+    reason = text(trial.get("reason")) or "no reason recorded"
+    stopped = trial.get("state") == "pruned"
+    said = "that its sweep stopped early" if stopped else f"that came to nothing ({trial.get('state')})"
+    return stopped, Problem(name, f"a trial {said}: {reason}")
+
+
+def _place_trials(found: Collected) -> None:
+    """Beside other runs a sweep's trials stand in the sweep's own section; alone they are the runs of the report."""
+    made = [run for run in found.runs if run.sweep is not None]
+    found.trials = made
+    if len(made) == len(found.runs):
+        found.left_out += [problem for on_purpose, problem in found.ended if on_purpose]
+        found.problems += [problem for on_purpose, problem in found.ended if not on_purpose]
+        return
+    found.runs = [run for run in found.runs if run.sweep is None]
+
+
 def _add_run(found: Collected, run: Found) -> None:
     rows = run.content.get("rows")
     if isinstance(rows, list) and rows and all(isinstance(row, Mapping) for row in rows):
@@ -156,8 +148,11 @@ def _add_run(found: Collected, run: Found) -> None:
             status = run.content.get("status")
             found.problems.append(Problem(run.name, f"its status is {status!r}{': ' + said if said else ''}"))
             return
-    if (accuracy := number(run.content.get("accuracy"))) is None:
-        given = run.content.get("accuracy")
+    given = run.content.get("accuracy")
+    accuracy, validation = number(given), number(run.content.get("val_accuracy"))
+    if given is None and validation is not None:  # goal.evaluate_test=false: the test images were not read
+        accuracy = validation
+    if accuracy is None:
         other = " It has a perplexity, which is not compared yet." if "perplexity" in run.content else ""
         reason = "holds no accuracy" if given is None else f"accuracy is {given!r}, not a number"
         found.problems.append(Problem(run.name, f"{METRICS}: {reason}.{other}"))

@@ -13,7 +13,7 @@ from pruning_bootcamp.reporting.findings import Findings, find
 from pruning_bootcamp.reporting.html import html
 from pruning_bootcamp.reporting.markdown import markdown
 from pruning_bootcamp.reporting.records import Record
-from pruning_bootcamp.reporting.sections import document
+from pruning_bootcamp.reporting.sections import document, made_by_sweeps
 from pruning_bootcamp.reporting.sparsities import LayerSparsities, layer_sparsities
 from pruning_bootcamp.runs import write_text
 
@@ -37,7 +37,8 @@ def report(results: Path, format: str = "md", save_dir: Path | None = None) -> P
     write_text(target / f"{NAME}.csv", _csv(findings))
     write_text(path, text)
     found = findings.collected
-    LOGGER.info("%d networks in %d finished runs below %s", len(findings.records), len(found.runs), results)
+    counts = len(findings.records), len(found.runs)
+    LOGGER.info("%d networks in %d finished runs below %s.%s", *counts, results, made_by_sweeps(found))
     for problem in found.problems:
         LOGGER.warning("not used: %s: %s", problem.name, problem.reason)
     for left_out in found.left_out:

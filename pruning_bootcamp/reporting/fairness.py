@@ -12,6 +12,7 @@ from pruning_bootcamp.reporting.shown import threads_said
 from pruning_bootcamp.reporting.values import table
 
 ENOUGH_SEEDS = 3
+MOST_COMMANDS = 20  # to mend one thing
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,9 @@ def _seeds(pruned: Sequence[Setting]) -> Check:
         if _can_run(setting.first)
         for seed in _new_seeds(setting)
     ]
+    if len(mend) > MOST_COMMANDS:  # a sweep's trials: who wants more seeds of all of them knows how to ask
+        rest = len(mend) - MOST_COMMANDS
+        mend = [f"(The first {MOST_COMMANDS}; {rest} more commands differ in folder and seed.)", *mend[:MOST_COMMANDS]]
     return Check(question, False, f"{len(few)} of {_count(len(pruned), 'setting')} have fewer", mend)
 
 
@@ -94,16 +98,17 @@ def _new_seeds(setting: Setting) -> list[int]:
 def _same_dense(group: Group, pruned: Sequence[Setting]) -> Check:
     question = "The same dense network to start from"
     records = [record for setting in pruned for record in setting.records]
-    accuracies = {record.dense.get("accuracy") for record in records}
-    if not records or accuracies == {None}:
+    known_by = {record.dense_weights or record.dense.get("accuracy") for record in records}
+    if not records or known_by == {None}:
         return Check(question, None, "not recorded")
-    if None in accuracies:
+    if None in known_by:
         return Check(question, False, "not recorded for some", ["Prune again from one --checkpoint."])
     known = "" if all(record.dense_weights for record in records) else ", told by that accuracy alone"
     if group.dense_accuracy is not None:
         return Check(question, True, f"{group.dense_accuracy:.2f}% on the test images{known}")
-    count = len({record.dense_weights or record.dense.get("accuracy") for record in records})
-    return Check(question, True, f"each seed its own ({_count(count, 'dense network')}); compare the drops")
+    if len(known_by) == 1:
+        return Check(question, True, f"its weights are {next(iter(known_by))}")
+    return Check(question, True, f"each seed its own ({_count(len(known_by), 'dense network')}); compare the drops")
 
 
 def _same_images(pruned: Sequence[Setting]) -> Check:
@@ -205,10 +210,9 @@ def _can_run(record: Record) -> bool:
 
 def again(record: Record, option: str, suffix: str, command: str | None = None) -> str:
     """The command that makes a run once more with one difference, into a folder of its own."""
-    folder = record.folder
     return (
-        f"pruning-bootcamp {command or record.command} -c {quoted(str(folder / 'config.yaml'))} {option} "
-        f"--save-dir {quoted(f'{folder}_{suffix}')}"
+        f"pruning-bootcamp {command or record.command} -c {quoted(str(record.folder / 'config.yaml'))} {option} "
+        f"--save-dir {quoted(f'{record.beside or record.folder}_{suffix}')}"
     )
 
 

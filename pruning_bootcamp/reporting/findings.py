@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pruning_bootcamp.reporting.advice import Advice
 from pruning_bootcamp.reporting.collect import Collected, Found
 from pruning_bootcamp.reporting.fairness import Check, fairness_card
 from pruning_bootcamp.reporting.groups import Ablation, Group, Setting, ablations, groups, pareto
 from pruning_bootcamp.reporting.hints import from_scan, quickest, slow_savings
-from pruning_bootcamp.reporting.judgement import Advice, Failure, failures, recommendations
+from pruning_bootcamp.reporting.judgement import Failure, failures, recommendations
 from pruning_bootcamp.reporting.records import Record, records
 from pruning_bootcamp.reporting.values import table, text
 
@@ -54,7 +55,9 @@ def find(collected: Collected) -> Findings:
                 recommendations(group),
             )
         )
-    advice = [*quickest(collected.profiles), *(line for scan in collected.scans for line in from_scan(scan))]
+    missed = {record.folder.resolve() for record in every if record.goal_met is False}
+    wanted = [profile for profile in collected.profiles if not _places_of(profile) & missed]  # how to run what is kept
+    advice = [*quickest(wanted), *(line for scan in collected.scans for line in from_scan(scan))]
     return Findings(collected, every, found, slow_savings(collected.profiles), advice)
 
 
@@ -70,10 +73,10 @@ def _mean(setting: Setting, key: str) -> float | None:
 def _profiles_of(group: Group, profiles: Sequence[Found]) -> list[Found]:
     """Profiles whose pruned checkpoint is one of the group's, or that lie in one of its folders."""
     folders = {record.folder.resolve() for record in group.records}
-    found = []
-    for profile in profiles:
-        checkpoint = text(table(profile.content.get("checkpoints")).get("pruned"))
-        places = {profile.folder.resolve()} | ({Path(checkpoint).parent.resolve()} if checkpoint else set())
-        if places & folders:
-            found.append(profile)
-    return found
+    return [profile for profile in profiles if _places_of(profile) & folders]
+
+
+def _places_of(profile: Found) -> set[Path]:
+    """Folders of the run that a profile may be about."""
+    checkpoint = text(table(profile.content.get("checkpoints")).get("pruned"))
+    return {profile.folder.resolve()} | ({Path(checkpoint).parent.resolve()} if checkpoint else set())

@@ -28,10 +28,9 @@ class Setting:
         return spread([getattr(record, key) for record in self.records])
 
     @property
-    def accuracy(self) -> Spread:
-        found = self.figure("accuracy")
-        assert found is not None, "every record has an accuracy"
-        return found
+    def accuracy(self) -> Spread | None:
+        """On the test images; None where a run did not read them."""
+        return self.figure("accuracy")
 
     @property
     def n_said(self) -> str:
@@ -49,7 +48,8 @@ class Group:
     dataset: str
     model: str
     dense_accuracy: float | None
-    """of the dense network that all of them started from, percent on the test split; None when seeds have their own"""
+    """of the dense network that all of them started from, percent on the test split; None when seeds have their own, or
+    when the test images were not read"""
     settings: Sequence[Setting]
     baselines: Sequence[Record]
     """the runs that trained it"""
@@ -96,7 +96,9 @@ def _named_apart(found: Sequence[Group]) -> list[Group]:
 
     def dense(group: Group) -> str:
         if group.dense_accuracy is None:
-            return "other dense networks"
+            validation = {record.dense.get("val_accuracy") for record in group.records if record.command != "train"}
+            known = next(iter(validation)) if len(validation) == 1 else None
+            return f"from the dense network with {known:.2f}% on validation" if known else "other dense networks"
         return f"from the dense network with {group.dense_accuracy:.2f}%"
 
     def weights(group: Group) -> str:
@@ -115,10 +117,12 @@ def _identities(records: Sequence[Record]) -> dict[str, str]:
     Where only one of that accuracy is known by its weights, it is that one.
     """
 
-    def accuracy(record: Record) -> float | None:
-        return _rounded(record.accuracy if record.command == "train" else record.dense.get("accuracy"))
+    def accuracy(record: Record) -> float | str | None:
+        dense = vars(record) if record.command == "train" else record.dense
+        test, validation = _rounded(dense.get("accuracy")), _rounded(dense.get("val_accuracy"))
+        return test if test is not None or validation is None else f"{validation} on validation, "
 
-    by_accuracy: dict[float | None, set[str]] = defaultdict(set)
+    by_accuracy: dict[float | str | None, set[str]] = defaultdict(set)
     for record in records:
         if record.dense_weights:
             by_accuracy[accuracy(record)].add(record.dense_weights)

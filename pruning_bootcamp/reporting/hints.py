@@ -4,8 +4,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pruning_bootcamp.reporting.advice import Advice
 from pruning_bootcamp.reporting.collect import Found
-from pruning_bootcamp.reporting.judgement import DELIVERED_SHARE, FAILURE_RULES, Advice, Failure
+from pruning_bootcamp.reporting.judgement import DELIVERED_SHARE, FAILURE_RULES, Failure
 from pruning_bootcamp.reporting.values import number, rows, table
 
 FRAGILE_POINTS = 1.0
@@ -113,7 +114,7 @@ def _widths(profile: Found) -> str:
 def from_scan(scan: Found) -> list[Advice]:
     """Layers to spare and layers that can lose more, of a sensitivity scan."""
     dense, images = number(table(scan.content.get("dense")).get("accuracy")), number(scan.content.get("images"))
-    if dense is None or not images:
+    if dense is None or images is None or images <= 0:
         return []
     fragile, tough = [], []
     for row in rows(scan.content.get("rows")):

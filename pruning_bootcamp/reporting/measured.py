@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pruning_bootcamp.reporting.collect import Found
 from pruning_bootcamp.reporting.document import Block, Bullets, Cell, Column, Heading, Plot, Row, Section, Table, Text
 from pruning_bootcamp.reporting.figures import flops_against_latency, heatmap, lines
-from pruning_bootcamp.reporting.shown import rate, run_count, threads_said
+from pruning_bootcamp.reporting.shown import rate, threads_said
 from pruning_bootcamp.reporting.sparsities import LayerSparsities
-from pruning_bootcamp.reporting.values import number, rows, table
+from pruning_bootcamp.reporting.values import counted, number, rows, table
 
 
 def layers(found: Sequence[tuple[str, LayerSparsities]]) -> Section | None:
@@ -86,7 +86,7 @@ def latency(profiles: Sequence[Found], evaluations: Sequence[Found]) -> Section 
             Plot(
                 "latency-plot",
                 "FLOPs saved against time saved",
-                f"{run_count(len(points), 'profiled network')}. On the dashed line every FLOP saved would be time "
+                f"{counted(len(points), 'profiled network')}. On the dashed line every FLOP saved would be time "
                 "saved; below it, less arrives.",
                 flops_against_latency(points),
                 Table("latency-table", "FLOPs against latency, dense and pruned interleaved", columns, lines_),

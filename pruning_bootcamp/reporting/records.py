@@ -17,6 +17,7 @@ _UNREAD = {
     "prune-unstructured": ("structured", "pipeline", "quantize"),
     "prune-structured": ("prune", "pipeline", "quantize"),
 }
+_DENSE = ("accuracy", "val_accuracy", "flops_g", "params_m")
 PRUNING = ("prune-unstructured", "prune-structured", "pipeline run", "benchmark")
 
 
@@ -35,8 +36,8 @@ class Record:
     amount: str
     """the budget asked for: `95% zeros`, `50% fewer FLOPs`"""
     random: bool
-    accuracy: float
-    """percent, on the test split"""
+    accuracy: float | None
+    """percent, on the test split; None where it was not read (goal.evaluate_test=false, as in a sweep's trials)"""
     test_images: int | None
     val_accuracy: float | None
     val_pruned: float | None
@@ -47,12 +48,14 @@ class Record:
     sparsity: float | None
     flops_reduction_pct: float | None
     dense: Mapping[str, float | None]
-    """figures of the dense network that it was made from"""
+    """figures of the dense network that it was made from: accuracy (test), val_accuracy, flops_g, params_m"""
     dense_weights: str | None
     """the hash of that network's weights, or of its own where it is the dense network"""
     goal: str | None
     goal_met: bool | None
     environment: Mapping[str, Any]
+    beside: Path | None = None
+    """where a run that differs a little goes, a suffix added; None: beside its own folder"""
     setting: Mapping[str, str] = field(default_factory=dict)
     """every config key that shapes the network, but the seed"""
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -77,8 +80,6 @@ def _one(run: Found) -> Record:
     cycles = rows(m.get("cycles"))
     last = cycles[-1] if cycles else {}
     method, amount = describe(command, config, m)
-    accuracy = number(m.get("accuracy"))
-    assert accuracy is not None, "collect lets only runs with an accuracy in"
     seed = m.get("seed", config.get("seed"))
     return Record(
         name=run.name,
@@ -90,7 +91,7 @@ def _one(run: Found) -> Record:
         method=method,
         amount=amount,
         random=command in PRUNING and method.split(",")[0] == "random",
-        accuracy=accuracy,
+        accuracy=number(m.get("accuracy")),
         test_images=_count(m.get("test_images")),
         val_accuracy=number(m.get("val_accuracy", last.get("val_accuracy"))),
         val_pruned=number(m.get("val_accuracy_pruned", last.get("val_accuracy_pruned"))),
@@ -99,11 +100,13 @@ def _one(run: Found) -> Record:
         params_m=number(m.get("params_m")),
         sparsity=number(m.get("sparsity")),
         flops_reduction_pct=number(m.get("flops_reduction_pct")),
-        dense={key: number(dense.get(key)) for key in ("accuracy", "flops_g", "params_m")} if dense else {},
+        dense={key: number(dense.get(key)) for key in _DENSE} if dense else {},
         dense_weights=text(dense.get("weights") if command != "train" else m.get("weights")),
         goal=text(m.get("goal")),
         goal_met=m["goal_met"] if isinstance(m.get("goal_met"), bool) else None,
         environment=table(m.get("environment")),
+        # not among the trials, which are the sweep's
+        beside=None if run.sweep is None else run.sweep.with_name(f"{run.sweep.name}_{run.folder.name}"),
         setting=_setting(command, config) if config else {"run": run.name},
         config=config,
         metrics=m,

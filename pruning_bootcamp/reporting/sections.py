@@ -1,9 +1,12 @@
 """Findings -> the report's sections, in the order in which they are read; validation and test never share a column."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from pruning_bootcamp.reporting.advice import Advice
+from pruning_bootcamp.reporting.collect import Collected
 from pruning_bootcamp.reporting.comparison import comparison, trade_offs
 from pruning_bootcamp.reporting.document import (
     Block,
@@ -22,13 +25,13 @@ from pruning_bootcamp.reporting.document import (
     Text,
 )
 from pruning_bootcamp.reporting.findings import Findings, GroupFindings
-from pruning_bootcamp.reporting.judgement import FAILURE_RULES, Advice
+from pruning_bootcamp.reporting.judgement import FAILURE_RULES
 from pruning_bootcamp.reporting.measured import latency, layers, scans
 from pruning_bootcamp.reporting.records import Record
 from pruning_bootcamp.reporting.searches import sweeps
-from pruning_bootcamp.reporting.shown import amount, link, rate, run_count
+from pruning_bootcamp.reporting.shown import amount, link, rate
 from pruning_bootcamp.reporting.sparsities import LayerSparsities
-from pruning_bootcamp.reporting.values import number, spread
+from pruning_bootcamp.reporting.values import counted, number, spread
 
 Maker = Callable[[GroupFindings, str], list[Block]]
 MARKS = {True: "✓ yes", False: "✗ no", None: "– n/a"}
@@ -57,16 +60,32 @@ def document(
     ]
     problems = len(found.problems)
     lead = [
-        f"{run_count(len(findings.records), 'network')} in {run_count(len(found.runs), 'finished run')}, "
-        f"{run_count(len(found.profiles), 'latency profile')}, {run_count(len(found.scans), 'sensitivity scan')}, "
-        f"{run_count(len(found.sweeps), 'sweep')} below {found.root}."
-        + (f" {run_count(problems, 'folder')} could not be used (see “Not in the tables”)." if problems else ""),
+        f"{counted(len(findings.records), 'network')} in {counted(len(found.runs), 'finished run')}, "
+        f"{counted(len(found.profiles), 'latency profile')}, {counted(len(found.scans), 'sensitivity scan')}, "
+        f"{counted(len(found.sweeps), 'sweep')} below {found.root}."
+        + made_by_sweeps(found)
+        + (f" {counted(problems, 'folder')} could not be used (see “Not in the tables”)." if problems else ""),
         "Every figure was measured by the run it stands for. Accuracy is in percent; test accuracy was read once, at "
-        "the end of a run; choices rest on validation accuracy alone. ± is the standard deviation over seeds. FLOPs "
-        "are multiply-accumulates, as pruning papers print them.",
+        "the end of a run, or not at all (–); choices rest on validation accuracy alone. ± is the standard deviation "
+        "over seeds. FLOPs are multiply-accumulates, as pruning papers print them.",
     ]
     made = f"Made by `{command}` at {time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime())}."
     return Document(f"Pruning results: {found.root.resolve().name}", lead, [s for s in sections if s is not None], made)
+
+
+def made_by_sweeps(found: Collected) -> str:
+    """How many runs sweeps made, which, and where they stand; nothing where there are none."""
+    counts = Counter(str(run.sweep) for run in found.trials)
+    if not counts:
+        return ""
+    whose = ", ".join(f"{count} by {sweep}" for sweep, count in sorted(counts.items()))
+    if found.trials[0] in found.runs:
+        return f" Sweeps made the runs: {whose}."
+    verb = "was" if len(found.trials) == 1 else "were"
+    return (
+        f" {counted(len(found.trials), 'more run')} {verb} made by sweeps, each in its sweep's own section: {whose}. "
+        "To compare them as runs, name the sweep: --results DIR."
+    )
 
 
 def _recommendations(findings: Findings) -> Section:
@@ -102,7 +121,13 @@ def _baselines(findings: Findings) -> Section:
         if not trained and group.pruned:
             dense = group.pruned[0].first.dense
             test = spread([dense.get("accuracy")])
-            cells = [group.title, "as the pruned runs measured it", "one seed", amount(None), amount(test)]
+            cells = [
+                group.title,
+                "as the pruned runs measured it",
+                "one seed",
+                rate(dense.get("val_accuracy")),
+                amount(test),
+            ]
             flops, params = rate(dense.get("flops_g"), "{:.4g}"), rate(dense.get("params_m"), "{:.4g}")
             rows.append(Row([*cells, _images(group.pruned[0].first), flops, params]))
     columns = [

@@ -31,8 +31,3 @@ def beaten_by_none(n: int) -> str:
 
 def threads_said(threads: object) -> str:
     return "1 thread" if threads == 1 else f"{threads} threads"
-
-
-def run_count(n: int, what: str) -> str:
-    """`1 sweep`, `2 sweeps`, `no sweeps`."""
-    return f"{n or 'no'} {what}{'' if n == 1 else 's'}"

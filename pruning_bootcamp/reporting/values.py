@@ -55,6 +55,11 @@ class Spread:
         return f"{unsigned(form.format(self.mean))}{unit}{spread} ({seeds_said(self.n)})"
 
 
+def counted(n: int, what: str) -> str:
+    """`1 sweep`, `2 sweeps`, `no sweeps`."""
+    return f"{n or 'no'} {what}{'' if n == 1 else 's'}"
+
+
 def seeds_said(n: int) -> str:
     return "one seed" if n == 1 else f"{n} seeds"
 
