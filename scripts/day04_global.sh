@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # ./scripts/day04_global.sh        about 45 s on 2 busy cores; DATASET=cifar10 for the full setting (a GPU)
-# You should see: At 80% without any training the global ranking loses a point or two, where layerwise lost many: the
-# same score, the same number of zeros, only spread differently.
+# You should see: At 80% without any training the global ranking keeps points that layerwise lost: the same score, the
+# same number of zeros, only spread differently.
 # Written from the course's data: change it in pruning_bootcamp/curriculum/, then see docs/course/day04.md
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

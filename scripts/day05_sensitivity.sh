@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # ./scripts/day05_sensitivity.sh        about 45 s on 2 busy cores; DATASET=cifar10 for the full setting (a GPU)
-# You should see: Only the small, early layers mind: the first convolution (144 weights) loses 9 points at 70% and 62 at
-# 90%, the next 18 at 90% (on two threads 8, 76, and another of the first stage 27); of the last eleven layers, which
-# hold nine tenths of the weights, none loses 3 even at 90%.
+# You should see: The first convolution (144 weights) alone at 90% costs more than any one of the third stage's, which
+# hold most of the weights, at 90%.
 # Written from the course's data: change it in pruning_bootcamp/curriculum/, then see docs/course/day05.md
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

@@ -6,7 +6,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 begin_day 11 'The dependency graph: what lives and dies together'
 needs_file results/baseline/best_model.pth 1
-step 'Half of the channels by L1: the groups, what each would lose, what can'"'"'t be cut. Nothing is written.' \
+step 'Half of the channels by L1: the groups, what would go of each, what can'"'"'t be cut. Nothing is written.' \
   pruning-bootcamp prune-structured -c cfgs/digits.yaml --method l1 --sparsity 0.5 --dry-run
 step 'The first stage left out: everything tied to it stays too.' \
   pruning-bootcamp prune-structured -c cfgs/digits.yaml --method l1 --sparsity 0.5 --dry-run \

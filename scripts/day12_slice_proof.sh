@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # ./scripts/day12_slice_proof.sh        about 30 s on 2 busy cores; DATASET=cifar10 for the full setting (a GPU)
-# You should see: 'Slice proof: passed', with a difference of about 1e-16: the two networks are the same to the last bit
-# of float64.
+# You should see: 'Slice proof: passed', with a difference near 1e-16: the two networks are the same but for the
+# rounding of float64.
 # Written from the course's data: change it in pruning_bootcamp/curriculum/, then see docs/course/day12.md
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

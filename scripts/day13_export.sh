@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # ./scripts/day13_export.sh        about 50 s on 2 busy cores; DATASET=cifar10 for the full setting (a GPU)
-# You should see: Every file is verified: the ONNX file within about 5e-6 of the network, TorchScript exactly equal,
-# int8 in the same class for all 135 validation images.
+# You should see: Every file is verified: the ONNX file within 1e-5 of the network, TorchScript too, int8 by how often
+# it chooses the same class; a file that fails is not left there.
 # Written from the course's data: change it in pruning_bootcamp/curriculum/, then see docs/course/day13.md
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

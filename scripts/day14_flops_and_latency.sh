@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # ./scripts/day14_flops_and_latency.sh        about 85 s on 2 busy cores; DATASET=cifar10 for the full setting (a GPU)
-# You should see: In torch, half the FLOPs gave 16% less time, on a busy machine within the noise of day 2.
+# You should see: Three times the same 'half the FLOPs', and three shares of the time.
 # Written from the course's data: change it in pruning_bootcamp/curriculum/, then see docs/course/day14.md
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # ./scripts/day15_taylor_and_movement.sh        about 65 s on 2 busy cores; DATASET=cifar10 for the full setting (a GPU)
-# You should see: At 80% without training Taylor does not keep more than size did on day 4 for certain: six images fewer
-# on one thread, four more on two.
+# You should see: At 80% without training, compare Taylor with size (day 4): which keeps more is not stated, some images
+# of 449 apart are luck.
 # Written from the course's data: change it in pruning_bootcamp/curriculum/, then see docs/course/day15.md
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

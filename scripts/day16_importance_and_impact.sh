@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # ./scripts/day16_importance_and_impact.sh        about 20 s on 2 busy cores; DATASET=cifar10 for the full setting (a GPU)
-# You should see: Over all filters the data-aware scores correlate at 0.3 to 0.7, and **random at about -0.5** (-0.7 on
-# two threads).
+# You should see: Over all filters Taylor and OBD, which look at the data, rank better than magnitude, and than random,
+# and **random ranks them backwards.** Random is not supposed to know anything, and within layers it doesn't: about 0.
 # Written from the course's data: change it in pruning_bootcamp/curriculum/, then see docs/course/day16.md
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # ./scripts/day19_sweep.sh        about 120 s on 2 busy cores; DATASET=cifar10 for the full setting (a GPU)
-# You should see: 24 trials, each run to its end (three epochs are too few to stop one early), and a front of five to
-# seven: from 59 to 77% at a tenth of the FLOPs to about 98% at half.
+# You should see: 24 trials, each run to its end (three epochs are too few to stop one early), and a front of several:
+# from the least accuracy at the fewest FLOPs to the most accuracy at the most.
 # Written from the course's data: change it in pruning_bootcamp/curriculum/, then see docs/course/day19.md
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

@@ -61,14 +61,16 @@ import pruning_bootcamp.listing, pruning_bootcamp.pipeline.commands, pruning_boo
   printf '%s' "$wanted" > .venv/installed
 }
 
-# What the days of the course share. DATASET=digits (default) or cifar10: the commands are the same, their config is not.
+# What the days of the course share. DATASET=digits (default) or cifar10, whose results are in a folder of their own.
 
 begin_day() {
   set_up
+  results=results missed=0
   case "${DATASET:=digits}" in
     digits) ;;
     cifar10)
       [ -d data/cifar10 ] || fail "DATASET=cifar10: there is no data/cifar10. Unpack CIFAR-10 there, or leave DATASET out for the digits."
+      results=results-cifar10
       ;;
     *) fail "DATASET: '$DATASET' is not known. Available: digits, cifar10." ;;
   esac
@@ -77,22 +79,44 @@ begin_day() {
 
 # needs_file FILE DAY: what an earlier day makes
 needs_file() {
-  [ -e "$1" ] || fail "$1 is not there: day $2 makes it. Run ./$(echo scripts/day"$(printf '%02d' "$2")"_*.sh) first."
+  local file=$results${1#results}
+  [ -e "$file" ] || fail "$file is not there: day $2 makes it. Run ./$(echo scripts/day"$(printf '%02d' "$2")"_*.sh) first."
 }
 
-# step WHY COMMAND...: says why, shows the command as it is run, and runs it
+# step WHY COMMAND...: says why, shows the command as it is run, and runs it. A goal that is not met (exit 3) does not
+# end the day before its time; the day then ends in 3.
 step() {
-  local why=$1 word words=()
+  local code=0
+  try_step "$@" || code=$?
+  [ "$code" = 0 ] && return
+  [ "$code" = 3 ] || exit "$code"
+  if [ "$DATASET" = digits ]; then
+    missed=3
+    echo "(exit 3: not met, as is said above; the day goes on)"
+  else
+    echo "(exit 3: not met, as is said above. The course's goals are the digits'; the day goes on)"
+  fi
+}
+
+# As `step`, where a goal that is not met is part of the lesson.
+step_that_may_miss() {
+  local code=0
+  try_step "$@" || code=$?
+  [ "$code" = 0 ] && return
+  [ "$code" = 3 ] || exit "$code"
+  echo "(exit 3: the goal is not met, which today may be; the day goes on)"
+}
+
+# Runs in a condition, where `set -e` is off: each failure is returned by hand.
+try_step() {
+  local why=$1 word lines words=()
   shift
-  for word in "$@"; do
-    if [ "$DATASET" = cifar10 ] && [ "$word" = cfgs/digits.yaml ]; then
-      words+=(cfgs/cifar10_resnet18.yaml data.root=data/cifar10)
-    elif [ "$DATASET" = cifar10 ] && [ "$word" = cfgs/sweep/digits.yaml ]; then
-      words+=(cfgs/sweep/digits.yaml data.name=cifar10 data.root=data/cifar10 model.name=cifar_resnet18)
-    else
-      words+=("$word")
-    fi
-  done
+  if [ "$DATASET" = digits ]; then
+    words=("$@")
+  else
+    lines=$(.venv/bin/python -m pruning_bootcamp.curriculum.dataset "$DATASET" "$@") || return
+    while IFS= read -r word; do words+=("$word"); done <<< "$lines"
+  fi
   printf '\n# %s\n$ %s\n' "$why" "${words[*]}"
   case ${words[0]} in
     pruning-bootcamp) .venv/bin/python -m pruning_bootcamp "${words[@]:1}" ;;
@@ -101,21 +125,9 @@ step() {
   esac
 }
 
-# As `step`; a goal that is not met (exit 3) is part of the lesson.
-step_that_may_miss() {
-  local met=0
-  step "$@" || met=$?
-  [ "$met" = 0 ] && return
-  [ "$met" = 3 ] || exit "$met"
-  echo "(exit 3: the goal is not met, and today that is the lesson)"
-}
-
 # The day's figures beside the course's, which are the digits'.
 end_day() {
   printf '\n== Day %s: what the course states, and what is here\n' "$1"
-  if [ "$DATASET" = digits ]; then
-    .venv/bin/python -m pruning_bootcamp curriculum day "$1" --figures
-  else
-    echo "(the course's figures are the digits'; yours are in results/)"
-  fi
+  .venv/bin/python -m pruning_bootcamp curriculum day "$1" --figures --dataset "$DATASET"
+  exit "$missed"
 }

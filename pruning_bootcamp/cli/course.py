@@ -17,38 +17,56 @@ curriculum = typer.Typer(
 )
 app.add_typer(curriculum)
 
-Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="Where the course's results are.")]
+Results = Annotated[
+    Path | None,
+    typer.Option("--results", metavar="DIR", help="Where the course's results are.  [default: by --dataset]"),
+]
+Dataset = Annotated[
+    str,
+    typer.Option("--dataset", envvar="DATASET", metavar="NAME", help="digits, or cifar10 (results-cifar10/)."),
+]
+
+
+def place_of(results: Path | None, dataset: str) -> Path:
+    """The folder of the course's results; a BootcampError for a dataset that the course doesn't run on."""
+    from pruning_bootcamp.curriculum.dataset import FOLDERS, check_dataset
+
+    folder = FOLDERS[check_dataset(dataset)]
+    return results or Path(folder)
 
 
 @curriculum.callback()
-def show_all(context: typer.Context, results: Results = Path("results"), debug: Debug = False) -> None:
+def show_all(
+    context: typer.Context, results: Results = None, dataset: Dataset = "digits", debug: Debug = False
+) -> None:
     """The 21 days by week, with a mark at each that was done."""
     if context.invoked_subcommand is None:
         from pruning_bootcamp.curriculum.view import show_course
 
-        show_course(results)
+        show_course(place_of(results, dataset))
 
 
 @curriculum.command("day", epilog=examples("curriculum day 5", "curriculum day 5 --figures"))
 def day(
     number: Annotated[int, typer.Argument(metavar="N", help="1 to 21.")],
     figures: Annotated[bool, typer.Option("--figures", help="Only the course's figures beside yours.")] = False,
-    results: Results = Path("results"),
+    results: Results = None,
+    dataset: Dataset = "digits",
     debug: Debug = False,
 ) -> None:
     """One day: what you learn, why, the idea, the commands, what you should see, questions with answers."""
     from pruning_bootcamp.curriculum.view import day_number, show_day, show_figures
 
-    found = day_number(number)
+    found, place = day_number(number), place_of(results, dataset)
     if figures:
-        show_figures(found, results)
+        show_figures(found, place, dataset)
     else:
-        show_day(found, results)
+        show_day(found, place, dataset)
 
 
 @curriculum.command("compare", epilog=examples("curriculum compare", "curriculum compare --results results"))
-def compare(results: Results = Path("results"), debug: Debug = False) -> None:
+def compare(results: Results = None, dataset: Dataset = "digits", debug: Debug = False) -> None:
     """Every pruning run in one table, written to final_comparison.csv."""
     from pruning_bootcamp.curriculum.view import compare as run
 
-    run(results)
+    run(place_of(results, dataset))

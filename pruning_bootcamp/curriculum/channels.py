@@ -1,19 +1,7 @@
 """Days 8 to 10: whole channels, by their filters' size, by batch norm, and what that saves."""
 
-from pruning_bootcamp.curriculum.day import (
-    CUT,
-    DENSE,
-    DISTILLED,
-    EVAL,
-    TRAIN,
-    Day,
-    Question,
-    Step,
-    about,
-    at_least,
-    at_most,
-    metrics_of,
-)
+from pruning_bootcamp.curriculum.claims import MEASURED, about, above, at_least, at_most
+from pruning_bootcamp.curriculum.day import CUT, DENSE, DISTILLED, EVAL, TRAIN, Day, Question, Step, metrics_of
 
 _L1 = "structured/l1_sp0.4"
 _RANDOM = "structured/random_sp0.4"
@@ -31,14 +19,14 @@ CHANNELS = (
         topic="l1_channels",
         title="Channels by the size of their filters",
         learn=(
-            "structured pruning: remove whole filters, get a smaller dense network",
+            "[[meant: structured pruning: remove whole filters, get a smaller dense network]]",
             "the L1 score of a channel",
             "why every comparison needs a random row",
         ),
-        why="Week 1 ended with a network full of zeros that was as slow as before. A zero channel is different: it "
-        "can be cut out, with the filter that writes it and the slices of the filters that read it. What "
-        "remains is an ordinary, smaller network, and any hardware runs it faster. The price is coarseness: 144 "
-        "weights go together, good and bad.",
+        why="Week 1 ended with a network full of zeros that was as slow as before. A zero channel is different: "
+        "it can be cut out, with the filter that writes it and the slices of the filters that read it. "
+        "[[meant: What remains is an ordinary network with less to compute on any hardware]]; what that is "
+        "worth in time day 14 measures. The price is coarseness: 144 weights go together, good and bad.",
         idea="""
 Li et al. (2017, section 3.1): a filter with small weights gives small outputs, so rank filters by
 
@@ -50,23 +38,29 @@ together are one channel: they live and die together (day 11).
 Random channels are the control. Liu et al. (2019) and Mittal et al. (2018) found that after enough fine-tuning
 random channels do nearly as well: then what one pays for is the *architecture* that is left, and the training.""",
         steps=(
-            Step("40% of the channels, by L1; proven, fine-tuned, judged.", f"{CUT} --method l1 --sparsity 0.4", True),
+            Step(
+                "40% of the channels, by L1; proven, fine-tuned, judged.",
+                f"{CUT} --method l1 --sparsity 0.4",
+                True,
+                saves=f"results/{_L1}",
+            ),
             Step(
                 "40% of the channels at random, everything else the same.",
                 f"{CUT} --method random --sparsity 0.4",
                 may_miss=True,
+                saves=f"results/{_RANDOM}",
             ),
         ),
-        see="About 63% fewer multiply-accumulates for about 1.3 points by L1 (0.4 on two threads). Random channels, "
-        "at the same cost, end two images behind (four on two threads). One seed can't separate them; what one can "
-        "say is that fine-tuning brings back nearly everything, whichever channels went. Note that 40% of the "
-        "channels took *63%* of the FLOPs: see day 10. (Either command may miss its limit of 1.5 points by an image: "
-        "exit 3.)",
-        figures=(
-            about(metrics_of(_L1), "accuracy", 98.0, 1.8),
-            about(metrics_of(_L1), "flops_reduction_pct", 63.5, 4),
-            about(metrics_of(_RANDOM), "accuracy", 97.55, 2.2),
-            about(metrics_of(_RANDOM), "flops_reduction_pct", 63.1, 5),
+        see="[[l1, random: Two networks that get 95% or more right.]] Which of them comes first is not stated: "
+        "one run of each can't separate them, and on some machines random does. What one can say is that "
+        "fine-tuning brings back nearly everything, whichever channels went. [[l1_flops, random_flops: Note "
+        "that 40% of the channels took half of the FLOPs or more]]: see day 10. (Either command may miss its "
+        "limit of 1.5 points by an image: exit 3.)",
+        claims=(
+            at_least("l1", metrics_of(_L1), "accuracy", 95, MEASURED),
+            at_least("random", metrics_of(_RANDOM), "accuracy", 95, MEASURED),
+            at_least("l1_flops", metrics_of(_L1), "flops_reduction_pct", 50, MEASURED),
+            at_least("random_flops", metrics_of(_RANDOM), "flops_reduction_pct", 50, MEASURED),
         ),
         questions=(
             Question(
@@ -76,11 +70,11 @@ random channels do nearly as well: then what one pays for is the *architecture* 
                 "between two numbers of each kind.",
             ),
             Question(
-                "Random is within two images of L1. Is L1 worthless?",
-                "Not shown. Before fine-tuning a good score keeps more (day 12 shows the raw figure), which matters "
-                "when there is no time or no data to train. After long fine-tuning on an easy task the choice "
-                "hardly shows. What is shown is weaker and important: a paper without a random row has not shown "
-                "that its score matters.",
+                "[[supposed: Suppose random ends within two images of L1, or ahead. Is L1 worthless?]]",
+                "Not shown. [[supposed: A score that keeps more before fine-tuning would matter where there is no "
+                "time or no data to train.]] After long fine-tuning on an easy task the choice hardly shows. What is "
+                "shown is weak and important: [[advice: a paper without a random row has not shown that its score "
+                "matters.]]",
             ),
             Question(
                 "A filter with small weights is followed by batch norm with a large scale. Is it unimportant?",
@@ -120,7 +114,10 @@ Then one ranking over all scales. Where several batch norms see a channel (a res
                 may_miss=True,
             ),
             Step(
-                "The same with fine-tuning: the course's own command.", f"{CUT} --method bn_scale --sparsity 0.5", True
+                "The same with fine-tuning: the course's own command.",
+                f"{CUT} --method bn_scale --sparsity 0.5",
+                True,
+                saves=f"results/{_BN}",
             ),
             Step("Train with the penalty.", f"{TRAIN} train.bn_l1=0.001 --save-dir results/{_SLIM}"),
             Step(
@@ -136,18 +133,25 @@ Then one ranking over all scales. Where several batch norms see a channel (a res
                 may_miss=True,
             ),
         ),
-        see="Cut raw, both are ruined. On one thread the ordinary network was reduced to guessing (10%) and the one "
-        "trained with the penalty kept a third of its answers, as the method promises; on two threads it was 26 "
-        "against 15%, the other way round. So this page can't show that the penalty helps: that takes seeds. After "
-        "fine-tuning both end near 98%. Half of the channels is more than the goal asks (67 to 74% fewer FLOPs "
-        "against 40%), and loses about the 1.5 points that it allows: just missed on one thread (**exit 3**), met "
-        "on two. Tomorrow asks for the FLOPs instead.",
-        figures=(
-            at_least(metrics_of(_BN), "flops_reduction_pct", 65),
-            at_most(metrics_of(_BN_RAW), "accuracy", 40),
-            about(metrics_of(_BN), "accuracy", 97.77, 2.0),
-            at_most(metrics_of(_SLIM_RAW), "accuracy", 60),
-            about(metrics_of(_SLIM_CUT), "accuracy", 96.88, 2.5),
+        see="[[recovers: Cut raw, both are ruined, and fine-tuning brings both back]] [[ordinary, slimmed: to 93% "
+        "or more.]] [[paper: The method promises that the network trained with the penalty keeps more of its "
+        "answers when it is cut raw.]] Look whether yours does: in runs that differed in nothing but the "
+        "number of threads it came out both ways, so this page can't show that the penalty helps: that takes "
+        "seeds. [[cut: Half of the channels is more than the goal asks, 60% of the FLOPs or more against "
+        "40%]], and the 1.5 points that it allows may not be enough (**exit 3**). Tomorrow asks for the FLOPs "
+        "instead.",
+        claims=(
+            at_least("cut", metrics_of(_BN), "flops_reduction_pct", 60, MEASURED),
+            above(
+                "recovers",
+                (metrics_of(_BN), metrics_of(_SLIM_CUT)),
+                (metrics_of(_BN_RAW), metrics_of(_SLIM_RAW)),
+                "accuracy",
+                20,
+                MEASURED,
+            ),
+            at_least("ordinary", metrics_of(_BN), "accuracy", 94, MEASURED),
+            at_least("slimmed", metrics_of(_SLIM_CUT), "accuracy", 93, MEASURED),
         ),
         questions=(
             Question(
@@ -157,8 +161,8 @@ Then one ranking over all scales. Where several batch norms see a channel (a res
                 "Weight decay on batch norm's scales, which ordinary training has, is L2.",
             ),
             Question(
-                "On one thread the network trained with the penalty was 25 points better before fine-tuning, on two "
-                "11 points worse. Which figure would you report?",
+                "[[supposed: Suppose that on one thread the network trained with the penalty is 25 points better "
+                "before fine-tuning, and on two 11 points worse. Which figure would you report?]]",
                 "Both, and how many runs there were. The figure after fine-tuning matters if you fine-tune, the first "
                 "where you can't; two runs that disagree say that neither is known yet. Reporting only the run that "
                 "fits the paper would be true and misleading.",
@@ -171,7 +175,13 @@ Then one ranking over all scales. Where several batch norms see a channel (a res
                 "where padding puts zeros beside the constant).",
             ),
         ),
-        makes=tuple(metrics_of(folder) for folder in (_BN_RAW, _BN, _SLIM, _SLIM_RAW, _SLIM_CUT)),
+        makes=(
+            f"results/{_SLIM}/best_model.pth",
+            metrics_of(_BN_RAW),
+            metrics_of(_BN),
+            metrics_of(_SLIM_RAW),
+            metrics_of(_SLIM_CUT),
+        ),
         needs={DENSE: 1},
         seconds=95,
     ),
@@ -185,8 +195,8 @@ Then one ranking over all scales. Where several batch norms see a channel (a res
             "zeros against channels at the same accuracy",
         ),
         why="Nobody needs 'sparsity 0.5'. One needs a network that costs half. The share of channels is a poor "
-        "handle on that: 40% of them took 63% of the FLOPs on day 8, and another network, or another score, "
-        "would give another figure. So state the outcome and let the tool find the ratio.",
+        "handle on that: compare the 40% of them and what they took of the FLOPs on day 8; another network, "
+        "or another score, would give another figure. So state the outcome and let the tool find the ratio.",
         idea="""
 If every layer keeps a share `k` of its channels, a layer between two such layers keeps `k^2` of its products:
 
@@ -199,11 +209,13 @@ whose cut, *counted after the cut*, comes within 1% of what was asked.""",
             Step(
                 "Half the multiply-accumulates, by batch norm's scale; then 30 epochs, on the dense outputs too.",
                 f"{CUT} --method bn_scale --target-flops-reduction 0.5 {DISTILLED}",
+                saves=f"results/{_HALF}",
             ),
             Step(
                 "Half the parameters: another network.",
                 f"{CUT} --method bn_scale --target-params-reduction 0.5 {DISTILLED}",
                 may_miss=True,
+                saves=f"results/{_PARAMS}",
             ),
             Step(
                 "Week 1's network with half its weights zero, measured the same way: what does it save?",
@@ -211,36 +223,52 @@ whose cut, *counted after the cut*, comes within 1% of what was asked.""",
                 "--baseline-metrics results/baseline/metrics.yaml",
             ),
         ),
-        see="Asked for 50% fewer FLOPs, the cut saves 50.1%, loses 0.2 points, and meets the course's goal (15 epochs "
-        "on labels alone ended just inside or outside it, by the number of threads). Asked for 50% fewer parameters "
-        "it saves 50.1% of them and 52.4% of the FLOPs: another cut. The network with half its weights zero saves "
-        "0.0% of either.",
-        figures=(
-            about(metrics_of(_HALF), "flops_reduction_pct", 50.1, 1.0),
-            about(metrics_of(_HALF), "accuracy", 99.11, 1.3),
-            about(metrics_of(_PARAMS), "params_reduction_pct", 50.1, 1.0),
-            about(metrics_of(_PARAMS), "flops_reduction_pct", 52.4, 10),
-            about("results/unstructured/global_global_sp0.5/eval_metrics.yaml", "flops_reduction_pct", 0, 0),
+        see="[[flops: Asked for 50% fewer FLOPs, the cut saves 50%, within a point]], and [[goal: loses two "
+        "points at most]]: the course's goal allows 1.5. [[params: Asked for 50% fewer parameters it saves "
+        "that]], with another share of the FLOPs: another cut, [[params_accuracy: that gets 95% or more "
+        "right.]] [[zeros: The network with half its weights zero saves 0.0% of either.]]",
+        claims=(
+            about(
+                "flops", metrics_of(_HALF), "flops_reduction_pct", 50, 1, "the search stops within 1% of what was asked"
+            ),
+            about(
+                "params",
+                metrics_of(_PARAMS),
+                "params_reduction_pct",
+                50,
+                1,
+                "the search stops within 1% of what was asked",
+            ),
+            at_most("goal", metrics_of(_HALF), "accuracy_drop", 2.0, MEASURED),
+            at_least("params_accuracy", metrics_of(_PARAMS), "accuracy", 95, MEASURED),
+            about(
+                "zeros",
+                "results/unstructured/global_global_sp0.5/eval_metrics.yaml",
+                "flops_reduction_pct",
+                0,
+                0,
+                "zeros are computed like any number",
+            ),
         ),
         questions=(
             Question(
-                "A paper reports '50% channel pruning at no loss', another '50% FLOPs reduction at no loss'. Which "
-                "cut more?",
-                "The first, if its 50% is of every layer: 75% fewer FLOPs. Only the second says what was saved. If the "
-                "first counted channels that hardly cost anything, not even that is known.",
+                "[[supposed: A paper reports '50% channel pruning at no loss', another '50% FLOPs reduction at no "
+                "loss'. Which cut more?]]",
+                "[[supposed: The first, if its 50% is of every layer: 75% fewer FLOPs. Only the second says what was "
+                "saved. If the first counted channels that hardly cost anything, not even that is known.]]",
             ),
             Question(
                 "Why does the same FLOPs budget lead different scores to different parameter counts?",
-                "They cut in different places. A channel of the first stage costs four times the FLOPs of one of the "
-                "third, which works on a sixteenth of the positions with four times the weights; and it holds a "
-                "quarter of the parameters. At half the FLOPs batch norm's scale took 39% of the parameters on one "
-                "thread and 45% on two, random choice 53% (day 20).",
+                "They cut in different places. [[counted: A channel of the first stage costs four times the FLOPs of "
+                "one of the third, which works on a sixteenth of the positions with four times the weights; and it "
+                "holds a quarter of the parameters.]] Day 20 cuts half the FLOPs by other scores: compare "
+                "`params_reduction_pct`.",
             ),
             Question(
-                "When are zeros better than cut channels, then?",
-                "When storage counts and speed does not (a sparse file, day 13), when the hardware knows the "
-                "pattern (2:4, day 17), or when accuracy at very few weights is all: 97% of the weights could be "
-                "zero at no measurable loss, while half of the channels already cost a point and a half.",
+                "[[supposed: When are zeros better than cut channels, then?]]",
+                "When storage counts and speed does not (a sparse file, day 13), [[meant: when the hardware knows the "
+                "pattern (2:4, day 17)]], or when accuracy at very few weights is all: compare day 6, where 3% of the "
+                "weights were left, with day 9, where half of the channels were.",
             ),
         ),
         makes=(

@@ -1,6 +1,7 @@
 """Days 11 and 12: what must be cut together, and the proof that it was."""
 
-from pruning_bootcamp.curriculum.day import CUT, DENSE, EVAL, Day, Question, Step, about, at_most, metrics_of
+from pruning_bootcamp.curriculum.claims import MEASURED, Place, about, at_least, at_most, order
+from pruning_bootcamp.curriculum.day import CUT, DENSE, EVAL, Day, Question, Step, metrics_of
 
 _RAW = "course/l1_sp0.5_untrained"
 _ROUND = "course/bn_scale_flops0.5_round8"
@@ -12,13 +13,13 @@ DEPENDENCIES = (
         title="The dependency graph: what lives and dies together",
         learn=(
             "groups: channels of several layers that are one channel",
-            "why residual additions make the widest groups",
+            "[[meant: why residual additions make the widest groups]]",
             "to look before cutting: `--dry-run`, and how to leave layers out",
         ),
-        why="Cut channel 5 from a convolution, and its batch norm has one entry too many, the next convolution one "
-        "input too many, and the addition two lines later adds 15 channels to 16: an error there, far from the "
-        "cut. By hand this is the most common bug of structured pruning. A dependency graph finds what must go "
-        "together.",
+        why="Cut channel 5 from a convolution, and its batch norm has one entry too many, the next convolution "
+        "one input too many, and the addition two lines below adds 15 channels to 16: an error there, far "
+        "from the cut. [[meant: By hand this is the most common bug of structured pruning.]] A dependency "
+        "graph finds what must go together.",
         idea="""
 Fang et al. (2023, DepGraph): trace one forward pass and ask, for each pair of neighbours, whether cutting the
 output of the one forces a cut of the other's input, and whether a layer ties its own input to its output (batch
@@ -32,7 +33,7 @@ cut.
 A channel of a group is scored by all its members together, and cut in all or in none.""",
         steps=(
             Step(
-                "Half of the channels by L1: the groups, what each would lose, what can't be cut. Nothing is written.",
+                "Half of the channels by L1: the groups, what would go of each, what can't be cut. Nothing is written.",
                 f"{CUT} --method l1 --sparsity 0.5 --dry-run",
             ),
             Step(
@@ -45,15 +46,21 @@ A channel of a group is scored by all its members together, and cut in all or in
                 may_miss=True,
             ),
         ),
-        see="Twelve groups. `conv1` stands for 13 layers: the whole stream of stage 1, with its batch norms and "
-        "readers; the group of a block's inner convolution has 3. `linear` is not cut: its channels are the "
-        "classes. With stage 1 excluded `conv1` stays too: it writes the stream that they share. The raw cut "
-        "saves about 73% of the FLOPs and leaves a network that is right in about half of the cases: it is not "
-        "broken, only untrained.",
-        figures=(
-            about(metrics_of(_RAW), "flops_reduction_pct", 73.1, 4),
-            about(metrics_of(_RAW), "accuracy", 46.77, 32),
-            about(metrics_of(_RAW), "widths/layer3.1.conv1/0", 64, 0),
+        see="[[counted: Twelve groups. `conv1` stands for 13 layers: the whole stream of stage 1, with its batch "
+        "norms and readers; the group of a block's inner convolution has 3.]] `linear` is not cut: its "
+        "channels are the classes. With stage 1 excluded `conv1` stays too: it writes the stream that they "
+        "share. [[flops: The raw cut saves 60% of the FLOPs or more]], and [[untrained: costs ten points or "
+        "more]]: the network is not broken, only untrained.",
+        claims=(
+            at_least("flops", metrics_of(_RAW), "flops_reduction_pct", 60, MEASURED),
+            order(
+                "untrained",
+                [Place(metrics_of("baseline"), "accuracy")],
+                [Place(metrics_of(_RAW), "accuracy")],
+                10,
+                MEASURED,
+            ),
+            about("whole", metrics_of(_RAW), "widths/layer3.1.conv1/0", 64, 0, "the dense width: counted"),
         ),
         questions=(
             Question(
@@ -64,14 +71,15 @@ A channel of a group is scored by all its members together, and cut in all or in
                 "rewritten as a fixed 1x1 convolution with the same function first.",
             ),
             Question(
-                "Which groups would you expect to be the most sensitive, and why are they tempting?",
-                "The streams: every block of the stage reads and writes them, so one channel less is missed "
-                "everywhere. They are tempting because one channel of a stream saves in a dozen layers at once.",
+                "[[supposed: Which groups would you expect to be the most sensitive, and why are they tempting?]]",
+                "[[meant: The streams: every block of the stage reads and writes them, so one channel less is missed "
+                "everywhere. They are tempting because one channel of a stream saves in a dozen layers at once.]]",
             ),
             Question(
-                "Does a network with depthwise convolutions have larger or smaller groups?",
-                "Larger: a depthwise convolution has one filter per input channel, so it ties its output to its "
-                "input like batch norm does. The group runs through it to the pointwise convolutions on both sides.",
+                "[[supposed: Does a network with depthwise convolutions have larger or smaller groups?]]",
+                "[[meant: Larger: a depthwise convolution has one filter per input channel, so it ties its output to "
+                "its input like batch norm does. The group runs through it to the pointwise convolutions on both "
+                "sides.]]",
             ),
         ),
         makes=(f"results/{_RAW}/pruned_model.pth",),
@@ -87,10 +95,10 @@ A channel of a group is scored by all its members together, and cut in all or in
             "the proof: the cut network against the dense one with those channels zeroed",
             "widths in multiples of 8, and what they cost the budget",
         ),
-        why="After a cut, people run a dummy input and look at the output's shape. That finds crashes. It does not "
-        "find the cut that removed channel 5 from the writer and channel 6 from the reader: shapes fit, the "
-        "network runs, and what it lost is put down to 'pruning', then trained away. The only way to know is to "
-        "compare with a network that must compute the same.",
+        why="After a cut, people run a dummy input and look at the output's shape. That finds crashes. It does "
+        "not find the cut that removed channel 5 from the writer and channel 6 from the reader: shapes fit, "
+        "the network runs, and the missing accuracy is put down to 'pruning', then trained away. The only way "
+        "to know is to compare with a network that must compute the same.",
         idea="""
 Let `f_cut` be the sliced network and `f_zero` the dense one in which those channels are set to zero wherever they
 are written, and stay so behind batch norm and activation. If and only if the right slices were removed,
@@ -112,16 +120,21 @@ the command exits 3.""",
                 may_miss=True,
             ),
         ),
-        see="'Slice proof: passed', with a difference of about 1e-16: the two networks are the same to the last bit "
-        "of float64. The pruned file opens without the code that cut it. Rounded to multiples of 8, widths move "
-        "in steps: the saving lands near 51% instead of 50.1%, and accuracy does not notice. Day 14 shows what "
-        "the multiples buy.",
-        figures=(
-            at_most(metrics_of(_RAW), "slice_proof/max_difference", 1e-9),
-            at_most(metrics_of(_ROUND), "slice_proof/max_difference", 1e-9),
-            about(metrics_of(_ROUND), "flops_reduction_pct", 50.9, 4),
-            about(metrics_of(_ROUND), "accuracy", 98.89, 1.6),
-            about(metrics_of(_ROUND), "widths/layer1.0.conv1/1", 8, 0),
+        see="[[proof, rounded_proof: 'Slice proof: passed', with a difference near 1e-16]]: the two networks are "
+        "the same but for the rounding of float64. The pruned file opens without the code that cut it. "
+        "[[steps: Rounded to multiples of 8, widths move in steps: the saving lands within a few points of "
+        "50%]], and [[rounded: the network comes back to 95% or more.]] Day 14 shows what the multiples buy.",
+        claims=(
+            at_most(
+                "proof",
+                metrics_of(_RAW),
+                "slice_proof/max_difference",
+                1e-9,
+                "the proof's own limit; rounding is 1e-16",
+            ),
+            at_most("rounded_proof", metrics_of(_ROUND), "slice_proof/max_difference", 1e-9, "as `proof`"),
+            about("steps", metrics_of(_ROUND), "flops_reduction_pct", 50, 5, "a step of 8 channels is a few percent"),
+            at_least("rounded", metrics_of(_ROUND), "accuracy", 95, MEASURED),
         ),
         questions=(
             Question(
@@ -133,8 +146,8 @@ the command exits 3.""",
             Question(
                 "The proof uses random inputs. Could it pass by luck?",
                 "For a wrong cut the two are different functions almost everywhere: equality on a set of random "
-                "inputs in float64, to 9 digits, has probability zero for practical purposes. What could fool it is "
-                "a channel that is dead for every one of these inputs. Then nothing was lost on them either.",
+                "inputs in float64, to 9 digits, has probability zero for practical purposes. What could fool it is a "
+                "channel that is dead for every one of these inputs. Then nothing was cut that mattered to them.",
             ),
             Question(
                 "Fine-tuning brings a wrongly cut network back to nearly the same accuracy. So why bother?",

@@ -1,6 +1,7 @@
 """Days 15 and 16: scores that look at the data, and whether a score tells the truth."""
 
-from pruning_bootcamp.curriculum.day import DENSE, WEIGHTS, Day, Question, Step, about, at_least, at_most, metrics_of
+from pruning_bootcamp.curriculum.claims import MEASURED, Place, about, above, at_least, at_most, order
+from pruning_bootcamp.curriculum.day import DENSE, WEIGHTS, Day, Question, Step, metrics_of
 
 _TAYLOR = "unstructured/taylor_layerwise_sp0.5"
 _MOVEMENT = "unstructured/movement_layerwise_sp0.5"
@@ -20,8 +21,8 @@ IMPORTANCE = (
             "what both assume, and what a converged network does to them",
         ),
         why="Size ignores the data. A small weight may sit where the loss is steep, a large one where nothing "
-        "depends on it. Gradients know about the loss. So they should rank better: an argument that is in most "
-        "papers. Test it.",
+        "depends on it. Gradients know about the loss. [[paper: So they should rank better: an argument that "
+        "is in most papers.]] Test it.",
         idea="""
 Taylor (Molchanov et al., 2019): the first-order change of the loss when `w` becomes 0 is `-g w`, so
 
@@ -37,11 +38,16 @@ is measured with the weights held still, at the end of training.
 First order is good near the point where it is taken. Removing a weight is not a small step, and at a minimum of the
 loss the first order vanishes: on average over the training set `g` is 0 there. What is left is noise and curvature.""",
         steps=(
-            Step("Half of each layer by |g w|, fine-tuned.", f"{WEIGHTS} --method taylor --sparsity 0.5"),
+            Step(
+                "Half of each layer by |g w|, fine-tuned.",
+                f"{WEIGHTS} --method taylor --sparsity 0.5",
+                saves=f"results/{_TAYLOR}",
+            ),
             Step(
                 "Half of each layer by movement, fine-tuned.",
                 f"{WEIGHTS} --method movement --sparsity 0.5",
                 may_miss=True,
+                saves=f"results/{_MOVEMENT}",
             ),
             Step(
                 "80% over the whole network by Taylor, no fine-tuning: day 4 did it by size.",
@@ -56,35 +62,42 @@ loss the first order vanishes: on average over the training set `g` is 0 there. 
                 may_miss=True,
             ),
         ),
-        see="At 80% without training Taylor does not keep more than size did on day 4 for certain: six images fewer "
-        "on one thread, four more on two. Movement ruins the network. With fine-tuning Taylor is back near the dense "
-        "accuracy and movement ends behind it, by two points on one thread and by an image on two, and may miss its "
-        "limit (exit 3). The network has reached 100% on its training images: gradients there are tiny and say "
-        "little. Movement is used outside what it was made for, and the result says so.",
-        figures=(
-            about(metrics_of(_TAYLOR), "accuracy", 99.33, 1.2),
-            about(metrics_of(_MOVEMENT), "accuracy", 97.1, 2.5),
-            about(metrics_of(_TAYLOR_80), "accuracy", 97.55, 3.5),
-            at_most(metrics_of(_MOVEMENT_80), "accuracy", 60),
-            about(metrics_of(_GLOBAL_80), "accuracy", 98.89, 2.5),
+        see="At 80% without training, [[advice: compare Taylor with size (day 4): which keeps more is not stated, "
+        "some images of 449 apart are luck.]] [[ruined: Movement ruins the network, where both of these keep "
+        "most of it.]] [[taylor: With fine-tuning Taylor is back within two points of the dense network]]; "
+        "[[movement: movement comes back to 92% or more]], and may miss its limit (exit 3). The network is "
+        "right on nearly all of its training images: gradients there are tiny and say little. Movement is "
+        "used outside what it was made for, and the result says so.",
+        claims=(
+            at_most("taylor", metrics_of(_TAYLOR), "accuracy_drop", 2.0, MEASURED),
+            at_least("movement", metrics_of(_MOVEMENT), "accuracy", 92, MEASURED),
+            above(
+                "ruined",
+                (metrics_of(_TAYLOR_80), metrics_of(_GLOBAL_80)),
+                metrics_of(_MOVEMENT_80),
+                "accuracy",
+                15,
+                MEASURED,
+            ),
         ),
         questions=(
             Question(
                 "Why |g w| batch by batch, and not |mean g| times |w|?",
-                "At a minimum the mean gradient is zero for every weight, important or not: signs cancel. The size "
-                "within batches does not cancel and still tells where the loss is sensitive (it estimates the "
-                "Fisher information). SNIP uses the mean, and is meant for *before* training, where it is not zero.",
+                "[[meant: At a minimum the mean gradient is zero for every weight, important or not: signs cancel. "
+                "The size within batches does not cancel and still tells where the loss is sensitive (it estimates "
+                "the Fisher information). SNIP uses the mean, and is meant for *before* training, where it is not "
+                "zero.]]",
             ),
             Question(
-                "Under which circumstances should movement win?",
+                "[[supposed: Under which circumstances should movement win?]]",
                 "When weights really move: a pretrained model fine-tuned to another task, at high sparsity, with "
                 "the score summed over the whole fine-tuning. There size tells what mattered for the old task.",
             ),
             Question(
-                "On one thread Taylor kept six images fewer. Would you conclude that it is worse than magnitude?",
-                "No. One network, one seed, one sparsity, six images of 449 apart, and on two threads four images the "
-                "other way. On this network the expected advantage did not show. That is a reason to measure on "
-                "yours, which day 16 does in a way that has more data.",
+                "[[supposed: Suppose Taylor kept six images fewer than size. Would you conclude that it is worse?]]",
+                "No. One network, one seed, one sparsity, six images of 449 apart. [[advice: If an expected advantage "
+                "does not show, that is a reason to measure on yours, which day 16 does in a way that has more "
+                "data.]]",
             ),
         ),
         makes=tuple(metrics_of(folder) for folder in (_TAYLOR, _MOVEMENT, _TAYLOR_80, _MOVEMENT_80)),
@@ -118,41 +131,47 @@ with all filters.)""",
             Step(
                 "76 filters removed one at a time; seven scores against what really happened.",
                 "python benchmarks/importance_impact.py -c cfgs/digits.yaml --filters 4",
+                saves="results/course/importance",
             ),
         ),
-        see="Over all filters the data-aware scores correlate at 0.3 to 0.7, and **random at about -0.5** (-0.7 on "
-        "two threads). Random is not supposed to know anything, and within layers it doesn't (about 0). Over the "
-        "network it knows one thing: a sum over 576 weights is larger than a sum over 144, and filters of wide layers "
-        "matter *less* here. Magnitude has the same fault over the network. Within layers it reached 0.47 on one "
-        "thread and 0.11 on two: four filters a layer say little. Movement, which failed yesterday weight by weight, "
-        "ranks whole filters best within layers: the same score, another question.",
-        figures=(
-            about(_IMPACT, "scores/random/spearman", -0.47, 0.3),
-            about(_IMPACT, "scores/random/spearman_within_layers", -0.01, 0.4),
-            about(_IMPACT, "scores/magnitude/spearman", -0.40, 0.35),
-            about(_IMPACT, "scores/magnitude/spearman_within_layers", 0.47, 0.4),
-            about(_IMPACT, "scores/taylor/spearman", 0.48, 0.35),
-            at_least(_IMPACT, "filters", 76),
+        see="[[data: Over all filters Taylor and OBD, which look at the data, rank better than magnitude, and "
+        "than random]], and **[[size: random ranks them backwards.]]** Random is not supposed to know "
+        "anything, and [[nothing: within layers it doesn't: about 0.]] Over the network it knows one thing: "
+        "[[counted: a sum over 576 weights is larger than a sum over 144]], and [[size: filters of wide "
+        "layers matter *less* here.]] Magnitude, a sum too, can have the same fault. Within layers [[counted: "
+        "four filters a layer say little]]: no order of scores is stated there.",
+        claims=(
+            order(
+                "data",
+                [Place(_IMPACT, "scores/taylor/spearman"), Place(_IMPACT, "scores/obd/spearman")],
+                [Place(_IMPACT, "scores/random/spearman"), Place(_IMPACT, "scores/magnitude/spearman")],
+                0.3,
+                MEASURED,
+            ),
+            at_most("size", _IMPACT, "scores/random/spearman", -0.1, MEASURED),
+            about("nothing", _IMPACT, "scores/random/spearman_within_layers", 0, 0.4, "three standard errors of 0.13"),
+            at_least("filters", _IMPACT, "filters", 76, "counted: four of each of 19 convolutions"),
         ),
         questions=(
             Question(
                 "How would you repair the sum for a global ranking?",
                 "Divide by the number of weights (the mean), or by the layer's norm, or by its mean score, so that "
-                "layers become comparable. Each is a choice about layers, not about filters. What no repair of size "
-                "can do is tell which layer matters: that takes data (Taylor's sum is a change of the loss, in the "
-                "same units everywhere).",
+                "layers become comparable. Each is a choice about layers, not about filters. [[meant: What no repair "
+                "of size can do is tell which layer matters: that takes data (Taylor's sum is a change of the loss, "
+                "in the same units everywhere).]]",
             ),
             Question(
                 "A score with a correlation of 0.5: is that good?",
-                "Good enough to be far better than random, bad enough that among the filters it calls least "
-                "important there are some that matter. The top of the order matters little; the bottom is what gets "
-                "cut. A better test of a score for pruning 50% is the impact of the half that it would cut.",
+                "[[meant: Good enough to be far better than random, whose expectation is 0 once size is out of it; "
+                "bad enough that among the filters it calls least important there are some that matter. The top of "
+                "the order matters little; the bottom is what gets cut. A better test of a score for pruning 50% is "
+                "the impact of the half that it would cut.]]",
             ),
             Question(
                 "Filters were removed one at a time. Why may the order be wrong for removing half of them?",
-                "Redundancy: two filters that do the same each have no impact alone, and together a large one. The "
-                "score can't see pairs, nor can this test. That is what second-order methods (`obs`, cross terms) "
-                "and pruning in rounds are for.",
+                "[[meant: Redundancy: two filters that do the same each have no impact alone, and together a large "
+                "one. The score can't see pairs, nor can this test. That is what second-order methods (`obs`, cross "
+                "terms) and pruning in rounds are for.]]",
             ),
         ),
         makes=(_IMPACT,),

@@ -1,11 +1,13 @@
 """Days 3 and 4: weights zeroed by size, layer by layer and over the whole network."""
 
-from pruning_bootcamp.curriculum.day import DENSE, WEIGHTS, Day, Question, Step, about, at_least, at_most, metrics_of
+from pruning_bootcamp.curriculum.claims import MEASURED, about, above, at_most
+from pruning_bootcamp.curriculum.day import DENSE, WEIGHTS, Day, Question, Step, metrics_of
 
 _LAYERWISE = "unstructured/l1_layerwise_sp0.5"
 _GLOBAL = "unstructured/global_global_sp0.5"
 _LAYERWISE_80 = "course/layerwise_sp0.8_untrained"
 _GLOBAL_80 = "course/global_sp0.8_untrained"
+_TWO_POINTS = "nine of 449 images; the standard error of a difference is about three"
 _RANDOM_50 = "course/random_sp0.5_untrained"
 
 MAGNITUDE = (
@@ -14,13 +16,14 @@ MAGNITUDE = (
         topic="layerwise",
         title="L1 magnitude, layer by layer",
         learn=(
-            "pruning by size: the simplest score, and still the one to beat",
+            "[[meant: pruning by size: the simplest score, and still the one to beat]]",
             "masks: why zeros must be held at zero while the rest trains",
             "what pruning costs before fine-tuning, and what fine-tuning gives back",
         ),
-        why="A trained network has many small weights. Setting a small one to zero changes the output little. That "
-        "argument is not exact (a small weight on a large input matters), but it costs nothing to compute and "
-        "holds well enough that two decades of cleverer scores are compared with it.",
+        why="A trained network has many small weights. Setting a small one to zero changes the output little. "
+        "That argument is not exact (a small weight on a large input matters), but it costs nothing to "
+        "compute and [[paper: holds well enough that two decades of cleverer scores are compared with it "
+        "(Blalock et al., 2020).]]",
         idea="""
 Han et al. (2015): train, remove, retrain. In each layer `l` the `s * n_l` weights with the least `|w|` are set to
 zero:
@@ -35,8 +38,9 @@ too many.
 network is still stored and computed densely: FLOPs stay as they are.""",
         steps=(
             Step(
-                "Half of every layer's weights to zero, smallest first, then 15 epochs with the zeros held.",
+                "[[meant: Half of every layer's weights to zero, smallest first, then 15 epochs with the zeros held.]]",
                 f"{WEIGHTS} --method l1 --mode layerwise --sparsity 0.5",
+                saves=f"results/{_LAYERWISE}",
             ),
             Step(
                 "80% of every layer, and no fine-tuning: the raw damage.",
@@ -51,15 +55,19 @@ network is still stored and computed densely: FLOPs stay as they are.""",
                 may_miss=True,
             ),
         ),
-        see="Half of the weights gone by size cost nothing that 449 images can show. 80% without fine-tuning costs "
-        "many points. Half of the weights gone *at random*, without fine-tuning, ruin the network: size does "
-        "carry information. FLOPs reduction is 0.0% throughout, and the command says so.",
-        figures=(
-            about(metrics_of(_LAYERWISE), "accuracy", 99.11, 1.1),
-            about(metrics_of(_LAYERWISE), "sparsity", 0.5, 0.001),
-            about(metrics_of(_LAYERWISE), "flops_reduction_pct", 0, 0),
-            at_most(metrics_of(_LAYERWISE_80), "accuracy", 90),
-            at_most(metrics_of(_RANDOM_50), "accuracy", 70),
+        see="[[half: Half of the weights gone by size, then fine-tuned, cost two points at most, and by far most "
+        "often none that 449 images can show.]] [[damage: 80% without fine-tuning costs many points more.]] "
+        "[[at_random: Half of the weights gone *at random*, without fine-tuning, ruin the network]]: weights "
+        "are not all alike, and size tells them apart (day 4 leaves only 20% of them, by size). [[no_flops: "
+        "FLOPs reduction is 0.0% throughout]], and the command says so.",
+        claims=(
+            at_most("half", metrics_of(_LAYERWISE), "accuracy_drop", 2.0, _TWO_POINTS),
+            about("zeros", metrics_of(_LAYERWISE), "sparsity", 0.5, 0.001, "counted, layer by layer"),
+            about(
+                "no_flops", metrics_of(_LAYERWISE), "flops_reduction_pct", 0, 0, "zeros are computed like any number"
+            ),
+            above("damage", metrics_of(_LAYERWISE), metrics_of(_LAYERWISE_80), "accuracy", 3, MEASURED),
+            above("at_random", metrics_of(_LAYERWISE), metrics_of(_RANDOM_50), "accuracy", 20, MEASURED),
         ),
         questions=(
             Question(
@@ -69,16 +77,17 @@ network is still stored and computed densely: FLOPs stay as they are.""",
                 "first step. Try it in the notebook.",
             ),
             Question(
-                "Why may every layer not lose the same share? Name one layer of ResNet-20 that you would spare.",
+                "[[supposed: Why may every layer not lose the same share? Name one layer of ResNet-20 that you would "
+                "spare.]]",
                 "Layers differ in size and in how much depends on them. The first convolution has 144 weights here, "
                 "and all that the network sees passes through it; the 3x3 convolutions of the last stage have "
                 "36,864 each. The same 80% leaves the first with 29 weights for 16 filters.",
             ),
             Question(
-                "The network has half the weights. Why is it neither smaller in memory nor faster?",
-                "The zeros are stored like any number, and the kernels multiply by them. A smaller file needs a "
-                "sparse format (day 13: `--format sparse`), a faster network a kernel that skips zeros, or zeros in "
-                "a pattern that the hardware knows (days 17 and 18), or whole channels removed (week 2).",
+                "[[supposed: The network has half the weights. Why is it neither smaller in memory nor faster?]]",
+                "The zeros are stored like any number, and the kernels multiply by them. [[meant: A smaller file "
+                "needs a sparse format (day 13: `--format sparse`), a faster network a kernel that skips zeros, or "
+                "zeros in a pattern that the hardware knows (days 17 and 18), or whole channels removed (week 2).]]",
             ),
         ),
         makes=(f"results/{_LAYERWISE}/pruned_model.pth", metrics_of(_LAYERWISE_80), metrics_of(_RANDOM_50)),
@@ -94,9 +103,10 @@ network is still stored and computed densely: FLOPs stay as they are.""",
             "how much the spreading alone is worth, before any training",
             "when a global ranking goes wrong",
         ),
-        why="Layerwise pruning decides in advance that every layer is equally redundant. A global ranking lets the "
-        "weights decide: all are sorted together, and the smallest go, wherever they are. Layers with many "
-        "small weights become very sparse, small layers with large weights stay nearly whole.",
+        why="Layerwise pruning decides in advance that every layer is equally redundant. [[meant: A global "
+        "ranking lets the weights decide: all are sorted together, and the smallest go, wherever they are.]] "
+        "Layers with many small weights become very sparse, small layers with large weights stay nearly "
+        "whole.",
         idea="""
     keep = the (1 - s) n largest |w| of all n weights of the network
 
@@ -109,6 +119,7 @@ they are.""",
             Step(
                 "One ranking over the whole network, half of the weights, then fine-tuning.",
                 f"{WEIGHTS} --method global --mode global --sparsity 0.5",
+                saves=f"results/{_GLOBAL}",
             ),
             Step(
                 "80% by one ranking, no fine-tuning: compare with day 3's layerwise 80%.",
@@ -117,35 +128,36 @@ they are.""",
                 may_miss=True,
             ),
         ),
-        see="At 80% without any training the global ranking loses a point or two, where layerwise lost many: the "
-        "same score, the same number of zeros, only spread differently. At 50% with fine-tuning both end within "
-        "noise of the dense network, and nothing can be concluded from that comparison. **An easy task hides "
+        see="[[spread: At 80% without any training the global ranking keeps points that layerwise lost]]: the "
+        "same score, the same number of zeros, only spread differently. [[by_size: And 80% gone by size leave "
+        "a better network than 50% gone at random.]] [[half: At 50% with fine-tuning]] this one and day 3's "
+        "end near the dense network, and nothing can be concluded from that comparison. **An easy task hides "
         "differences**; to see them, prune further or leave the training out.",
-        figures=(
-            about(metrics_of(_GLOBAL), "accuracy", 99.33, 1.0),
-            about(metrics_of(_GLOBAL), "sparsity", 0.5, 0.001),
-            at_most(metrics_of(_GLOBAL), "accuracy_drop", 1.5),
-            at_least(metrics_of(_GLOBAL_80), "accuracy", 96),
-            about(metrics_of(_GLOBAL_80), "accuracy", 98.89, 2.5),
+        claims=(
+            at_most("half", metrics_of(_GLOBAL), "accuracy_drop", 1.5, "the course's goal"),
+            about("zeros", metrics_of(_GLOBAL), "sparsity", 0.5, 0.001, "counted"),
+            above("spread", metrics_of(_GLOBAL_80), metrics_of(_LAYERWISE_80), "accuracy", 3, MEASURED),
+            above("by_size", metrics_of(_GLOBAL_80), metrics_of(_RANDOM_50), "accuracy", 10, MEASURED),
         ),
         questions=(
             Question(
                 "Multiply all weights of one convolution by 10 and divide the batch norm's input scale accordingly: "
                 "the network computes the same. What does global magnitude do now?",
-                "It keeps all of that layer and prunes the others more, although nothing changed. The score is not "
-                "invariant under a change that leaves the function alone. Layerwise magnitude and LAMP are.",
+                "[[meant: It keeps all of that layer and prunes the others more, although nothing changed.]] The "
+                "score is not invariant under a change that leaves the function alone. Layerwise magnitude and LAMP "
+                "are.",
             ),
             Question(
                 "Can a global ranking empty a layer?",
-                "Yes. Nothing forbids it, and at very high sparsity it happens: then everything behind the layer "
-                "sees a constant. In a ResNet the shortcut carries on, in a VGG the network is dead. Watch the "
-                "layer table (`print_layerwise_sparsity`), or bound what a layer may lose.",
+                "Yes. Nothing forbids it, and at very high sparsity it happens: then everything behind the layer sees "
+                "a constant. In a ResNet the shortcut carries on, in a VGG the network is dead. Watch the layer table "
+                "(`print_layerwise_sparsity`), or bound what may go from a layer.",
             ),
             Question(
-                "Both methods end at the dense accuracy at 50%. Somebody concludes that the allocation does not "
-                "matter. What is wrong?",
+                "Suppose both methods end at the dense accuracy at 50%. Somebody concludes that the allocation does "
+                "not matter. What is wrong?",
                 "Absence of a difference at a setting where nothing *can* differ. Both are at the ceiling of the "
-                "task. At 80% untrained the gap is more than ten points. Compare where the curve bends.",
+                "task. [[spread: At 80% untrained there is a gap.]] Compare where the curve bends.",
             ),
         ),
         makes=(f"results/{_GLOBAL}/pruned_model.pth", metrics_of(_GLOBAL_80)),

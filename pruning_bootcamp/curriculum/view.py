@@ -11,7 +11,9 @@ from rich.markdown import Markdown
 from rich.text import Text
 
 from pruning_bootcamp.curriculum import DAYS, WEEKS
-from pruning_bootcamp.curriculum.day import Day, Figure, look_up
+from pruning_bootcamp.curriculum.claims import judge
+from pruning_bootcamp.curriculum.day import Day
+from pruning_bootcamp.curriculum.marks import judged, with_names
 from pruning_bootcamp.curriculum.pages import page_of
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.reporting import markdown_table
@@ -48,10 +50,12 @@ def show_course(results: Path) -> None:
         )
 
 
-def show_day(day: Day, results: Path) -> None:
-    """The day's page, and what of it was done."""
+def show_day(day: Day, results: Path, dataset: str = "digits") -> None:
+    """The day's page, each claim in it held against `results` (those of the digits), and what of it was done."""
     console = Console()
-    page = page_of(day).replace("<details><summary>Answer</summary>", "*Answer.*").replace("</details>", "")
+    verdicts = {claim.name: judge(claim, results) for claim in day.claims}
+    page = page_of(day, dataset, judged(verdicts) if dataset == "digits" else with_names)
+    page = page.replace("<details><summary>Answer</summary>", "*Answer.*").replace("</details>", "")
     console.print(Markdown(page))
     missing = missing_of(day, results)
     console.print(f"\nDone: {'no, not there yet: ' + ', '.join(missing) if missing else 'yes'}", highlight=False)
@@ -63,31 +67,20 @@ def missing_of(day: Day, results: Path) -> list[str]:
     return [str(place) for place in places if not place.exists()]
 
 
-def show_figures(day: Day, results: Path) -> bool:
-    """The day's figures beside those found in `results`; whether all are there and near enough."""
+def show_figures(day: Day, results: Path, dataset: str = "digits") -> bool:
+    """The day's claims beside what is in `results`; whether all hold. Only those of the digits are judged."""
     rows, good = [], True
-    for figure in day.figures:
-        measured = measured_figure(figure, results)
-        holds = measured is not None and figure.holds(measured)
-        good &= holds
-        stated = str(figure).removeprefix(f"{figure.file} {figure.key} ")
-        here = "not there" if measured is None else f"{measured:.5g}"
-        rows.append([figure.file.removeprefix("results/"), figure.key, stated, here, "✓" if holds else "✗"])
-    Console(soft_wrap=True).print(
-        markdown_table(["file", "figure", "course", "here", ""], rows), markup=False, highlight=False
-    )
+    for claim in day.claims:
+        verdict = judge(claim, results)
+        good &= verdict.holds is True
+        mark = ("✓" if verdict.holds else "✗") if dataset == "digits" else "-"
+        stated = str(claim.test).replace("results/", "").replace("/metrics.yaml", "")
+        rows.append([claim.name, stated, verdict.measured, mark])
+    console = Console(soft_wrap=True)
+    console.print(markdown_table(["claim", "course", "here", ""], rows), markup=False, highlight=False)
+    if dataset != "digits":
+        console.print(f"\nThe course's figures are the digits': nothing is claimed of {dataset}.", highlight=False)
     return good
-
-
-def measured_figure(figure: Figure, results: Path) -> float | None:
-    """What the file holds under the figure's key; None where there is no such file or key."""
-    path = results / figure.file.removeprefix("results/")
-    if not path.exists():
-        return None
-    try:
-        return float(look_up(read_yaml(path), figure.key))
-    except (KeyError, TypeError, ValueError):
-        return None
 
 
 def compare(results: Path) -> Path:

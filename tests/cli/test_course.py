@@ -1,4 +1,4 @@
-"""The course typed: curriculum, validate; and (slow) all 21 days, with every figure that their pages state."""
+"""The course typed: curriculum, validate; and (slow) all 21 days, with every claim that their pages make."""
 
 import os
 import shutil
@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from pruning_bootcamp.curriculum import DAYS
-from pruning_bootcamp.curriculum.pages import figures_in
-from pruning_bootcamp.curriculum.view import measured_figure, missing_of
+from pruning_bootcamp.curriculum.claims import judge
+from pruning_bootcamp.curriculum.view import missing_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 Run = Callable[[tuple[str, ...]], tuple[int, str]]
@@ -55,7 +55,7 @@ def test_validate_takes_a_week_or_a_config(run: Run, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 def test_all_days_run_and_print_what_their_pages_state(tmp_path: Path) -> None:
-    """The scripts themselves, in a copy of the checkout without results; then each figure block against the files."""
+    """The scripts themselves, in a copy of the checkout without results; then each claim against the files."""
     copy = tmp_path / "checkout"
     for name in ("pruning_bootcamp", "cfgs", "scripts", "benchmarks", "docs", "pyproject.toml", "requirements.lock"):
         source = REPOSITORY / name
@@ -71,10 +71,8 @@ def test_all_days_run_and_print_what_their_pages_state(tmp_path: Path) -> None:
         done = subprocess.run([copy / day.script], env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{day.script}: exit {done.returncode}\n{done.stdout[-4000:]}{done.stderr[-2000:]}"
         assert missing_of(day, copy / "results") == []
-        figures = figures_in((REPOSITORY / day.page).read_text())
-        assert figures
-        for figure in figures:
-            measured = measured_figure(figure, copy / "results")
-            if measured is None or not figure.holds(measured):
-                too_far.append(f"day {day.number}: {figure}, here {measured}")
+        for claim in day.claims:
+            verdict = judge(claim, copy / "results")
+            if not verdict.holds:
+                too_far.append(f"day {day.number}, {claim.name}: {claim.test}, here {verdict.measured}")
     assert too_far == []
