@@ -154,7 +154,7 @@ mask.""",
             at_least("gradual", metrics_of(_GRADUAL), "accuracy", 95, MEASURED),
             order(
                 "shock",
-                [Place(metrics_of(_ONE_SHOT), "val_accuracy")],
+                [Place(metrics_of(_ONE_SHOT), "cycles/0/val_accuracy")],
                 [Place(metrics_of(_ONE_SHOT), "cycles/0/val_accuracy_pruned")],
                 15,
                 MEASURED,
