@@ -7,7 +7,8 @@
 Each combination has a folder of its own under OUT, in which the days' commands are run as the scripts run them, with
 `seed=N`. A day that is done is not run again: killed, the same command goes on. --isa names the instructions that torch
 and oneDNN may use (ATEN_CPU_CAPABILITY, ONEDNN_MAX_CPU_ISA): sums are then formed in another order, as on another
-processor. OUT/report.md has the table. What a day builds on is run with it.
+processor. OUT/report.md has the table. What a day builds on is run with it. After a change of the code take
+another OUT: what is there is taken as it is.
 """
 
 import argparse

@@ -43,7 +43,7 @@ def show_all(
     if context.invoked_subcommand is None:
         from pruning_bootcamp.curriculum.view import show_course
 
-        show_course(place_of(results, dataset))
+        show_course(place_of(results, dataset), dataset)
 
 
 @curriculum.command("day", epilog=examples("curriculum day 5", "curriculum day 5 --figures"))

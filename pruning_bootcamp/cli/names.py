@@ -28,16 +28,26 @@ def validate(
     what: Annotated[str, typer.Argument(help="A config to check before anything runs; or week1, week2, week3, final.")],
     overrides: Overrides = None,
     results: Annotated[
-        Path | None, typer.Option("--results", metavar="DIR", help="Where the course's results are (results).")
+        Path | None,
+        typer.Option("--results", metavar="DIR", help="Where the course's results are.  [default: by --dataset]"),
     ] = None,
+    dataset: Annotated[
+        str,
+        typer.Option(
+            "--dataset", envvar="DATASET", metavar="NAME", help="Of a week: digits, or cifar10 (results-cifar10/)."
+        ),
+    ] = "digits",
     debug: Debug = False,
 ) -> None:
     """Check a config without running anything, all problems at once; or what a week of the course must have made."""
     from pruning_bootcamp.validation import STAGES, check_place, validate_course
 
     if what in STAGES:
+        from pruning_bootcamp.curriculum.dataset import FOLDERS, check_dataset
+
+        folder = FOLDERS[check_dataset(dataset)]
         check_place(what, results, overrides)
-        if not validate_course(what, results or Path("results")):
+        if not validate_course(what, results or Path(folder)):
             raise typer.Exit(3)
         return
     if results is not None:

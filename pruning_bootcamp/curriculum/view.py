@@ -33,7 +33,7 @@ def day_number(number: int) -> Day:
     return DAYS[number - 1]
 
 
-def show_course(results: Path) -> None:
+def show_course(results: Path, dataset: str = "digits") -> None:
     """The three weeks, a mark at each day that was done, and which comes next."""
     console = Console()
     done = [not missing_of(day, results) for day in DAYS]
@@ -45,8 +45,10 @@ def show_course(results: Path) -> None:
     console.print(f"\n{sum(done)} of {len(DAYS)} days done (their files are in {results}).", highlight=False)
     if not all(done):
         following = DAYS[done.index(False)]
+        other = "" if dataset == "digits" else f"DATASET={dataset} "
         console.print(
-            f"Next: pruning-bootcamp curriculum day {following.number}, then ./{following.script}", highlight=False
+            f"Next: {other}pruning-bootcamp curriculum day {following.number}, then {other}./{following.script}",
+            highlight=False,
         )
 
 

@@ -62,9 +62,26 @@ def test_every_days_page_and_figures_are_shown(
     assert "✓" not in text
 
 
+def test_with_cifar10_the_course_and_its_checks_look_where_its_results_are(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DATASET", "cifar10")
+    monkeypatch.chdir(tmp_path)
+    for path in DAYS[0].makes:  # the digits', which don't count
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    code, text = run(("curriculum",))
+    assert code == 0
+    assert "0 of 21 days done (their files are in results-cifar10)" in text
+    assert "then DATASET=cifar10 ./scripts/day01_baseline.sh" in " ".join(text.split())
+    code, text = run(("validate", "week1"))
+    assert code == 3
+    assert "there is no results-cifar10/baseline/best_model.pth" in text
+
+
 def test_a_dataset_that_the_course_does_not_run_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATASET", "cifar11")
-    for words in (("curriculum",), ("curriculum", "day", "14"), ("curriculum", "compare")):
+    for words in (("curriculum",), ("curriculum", "day", "14"), ("curriculum", "compare"), ("validate", "week1")):
         code, text = run(words)
         assert code == 2, text
         assert "Did you mean 'cifar10'?" in text
