@@ -164,7 +164,8 @@ def _evaluate(desk: Desk) -> Figures:
         assert ratio is not None, "the pair was timed in the same rounds"
         paired = ratio.figures()
         figures["latency_measured"] = (
-            f"{ratio.spread}, batch {way.batch_size}, {way.backend} on {way.device}, {way.threads} threads"
+            f"medians of ratios, {ratio.spread}; {way.n} passes, batch {way.batch_size}, {way.backend} on "
+            f"{way.device}, {way.threads} threads"
         )
     compared = compare_metrics(baseline, figures) | paired
     summary = f"validation {after['accuracy']:.2f}%, dense {before['accuracy']:.2f}%"

@@ -131,7 +131,7 @@ def test_a_failed_gate_names_figure_and_limit_and_exports_nothing(finished: Path
 def test_a_latency_that_missed_its_gate_is_measured_anew(finished: Path, command: Command) -> None:
     arguments = (*RUN[:4], "--save-dir", "slow", "gates.min_latency_reduction_pct=99.9", "profile.runs=3", "threads=1")
     text = command(finished, *arguments, expect=3)
-    assert "% less latency (medians of " in text
+    assert "% less latency (medians of ratios, 95% interval " in text
     assert "passes, batch 1, torch on cpu, 1 threads), asked for >= 99.9" in text
     assert done_in(command(finished, *arguments, expect=3)) == 1
 
