@@ -179,6 +179,10 @@ class _Event:
         return 1e3 * (end.at - self.at)
 
 
+class _Current(contextlib.nullcontext):
+    """Of `with torch.cuda.device(device)`: there is one only."""
+
+
 @contextlib.contextmanager
 def pretended_cuda() -> Iterator[torch.device]:
     """Inside, torch believes in one CUDA device; `--device cuda` and `auto` take it."""
@@ -199,7 +203,7 @@ def pretended_cuda() -> Iterator[torch.device]:
         "get_rng_state": lambda *_: drawn.get_state(),
         "set_rng_state": lambda state, *_: drawn.set_state(state),
         "default_generators": (drawn,),
-        "device": lambda *_: contextlib.nullcontext(),
+        "device": _Current,
         "Event": _Event,
     }
     for name, value in facade.items():
