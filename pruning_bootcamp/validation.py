@@ -148,6 +148,7 @@ def week2(place: Place) -> Iterator[Check]:
     yield Check("a structured pruning", bool(cut), f"{len(cut)} finished", place.cut())
     preferred = place.results / "structured" / "bn_scale_flops0.5"
     met = [folder for folder, metrics in cut.items() if _meets_goal(metrics)]
+    again = place.cut(60 if preferred in cut else 30)
     limits = f"at least {LEAST_FLOPS_REDUCTION:g}% fewer FLOPs at a drop of at most {MOST_DROP_STRUCTURED:g} points"
     yield Check(
         f"the goal, {limits}",
@@ -155,16 +156,17 @@ def week2(place: Place) -> Iterator[Check]:
         ", ".join(map(_cut_text, met, (cut[folder] for folder in met)))
         or ", ".join(map(_cut_text, cut, cut.values()))
         or "none",
-        place.cut(60 if preferred in cut else 30),
+        again,
     )
     chosen = preferred if preferred in met or not met else met[0]
     onnx = [folder for folder in met if (folder / "model.onnx").exists()]
+    export = f"pruning-bootcamp export {place.config} --checkpoint {chosen / 'pruned_model.pth'} --format both --verify"
     yield Check(
         "a network that meets it as ONNX",
         bool(onnx),
         str(onnx[0] / "model.onnx") if onnx else "none",
-        f"pruning-bootcamp export {place.config} --checkpoint {chosen / 'pruned_model.pth'} --format both --verify"
-        + place.override,
+        # what missed the goal is not to be shipped: first one that meets it
+        export + place.override if met or not cut else again,
     )
     profiles = [place.results / "week2_validation.yaml", *(folder / "profile.yaml" for folder in met)]
     analysed = {path: gap for path in profiles if (gap := _discrepancy(path)) is not None}

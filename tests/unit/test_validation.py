@@ -120,3 +120,11 @@ def test_a_wrong_folder_and_settings_are_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(BootcampError) as caught:
         check_place("week1", tmp_path / "nowhere", ["a=1"])
     assert len(caught.value.problems) == 2
+
+
+def test_no_command_exports_a_network_that_missed_its_goal(course: Path) -> None:
+    for path in course.glob("structured/*/metrics.yaml"):
+        path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"goal_met": False}))
+    mends = {check.what: check.mend for check in failing(course, "week2")}
+    assert "prune-structured" in mends["a network that meets it as ONNX"]
+    assert not any("export" in mend for mend in mends.values())
