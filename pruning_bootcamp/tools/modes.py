@@ -34,15 +34,16 @@ def beside(model: nn.Module, tensor: Tensor) -> Tensor:
 def detached_clone(model: nn.Module) -> nn.Module:
     """An independent copy of the model, whatever is attached to it; a compiled model gives a copy of the original.
 
-    torch.nn.utils.prune leaves a computed (non-leaf) `weight` on its layers, which `copy.deepcopy` refuses: such
-    tensors are copied by value here, and computed anew by the layer's own hook in the next forward pass.
+    torch.nn.utils.prune leaves a computed (non-leaf) `weight` on its layers, some networks keep computed tensors in a
+    table (LeViT its attention biases), and `copy.deepcopy` refuses them: such tensors are copied by value here.
     """
     original = getattr(model, "_orig_mod", model)
     assert isinstance(original, nn.Module)
     computed: dict[int, Tensor] = {
         id(value): value.detach().clone()
         for module in original.modules()
-        for value in vars(module).values()
+        for kept in vars(module).values()
+        for value in (kept.values() if isinstance(kept, dict) else (kept,))
         if isinstance(value, Tensor) and not value.is_leaf
     }
     with torch.no_grad():

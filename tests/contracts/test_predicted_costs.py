@@ -83,6 +83,18 @@ SLOW = {
     "torchvision/convnext_tiny": 64,
     "torchvision/alexnet": 64,
     "torchvision/resnext50_32x4d": 64,
+    "timm/deit_tiny_patch16_224": 224,
+    "timm/cait_xxs24_224": 224,
+    "timm/levit_128s": 224,
+    "timm/mobilevit_xxs": 64,
+    "timm/edgenext_xx_small": 64,
+    "timm/convnext_atto": 64,
+    "timm/regnetx_002": 64,
+    "timm/ghostnet_050": 64,
+    "timm/tf_efficientnet_lite0": 64,
+    "timm/repvgg_a0": 64,
+    "timm/dla34": 64,
+    "timm/resnet10t": 64,
 }
 
 

@@ -37,6 +37,28 @@ def test_a_clone_of_a_torch_pruned_model_is_its_equal_and_independent() -> None:
     torch.testing.assert_close(model(x), before)
 
 
+class Caching(nn.Module):
+    """Keeps a computed tensor in a table, as LeViT its attention biases."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+        self.table: dict[str, torch.Tensor] = {}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.table["doubled"] = 2 * self.layer.weight
+        return self.layer(x)
+
+
+def test_a_computed_tensor_in_a_table_is_cloned() -> None:
+    model = Caching()
+    model(torch.randn(2, 4))
+    clone = detached_clone(model)
+    assert isinstance(clone, Caching)
+    torch.testing.assert_close(clone.table["doubled"], 2 * model.layer.weight.detach())
+    assert clone.table["doubled"].is_leaf
+
+
 def test_a_compiled_model_is_cloned_uncompiled() -> None:
     model = nn.Linear(2, 2)
     assert type(detached_clone(torch.compile(model))) is nn.Linear  # type: ignore[arg-type]
