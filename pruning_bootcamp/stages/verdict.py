@@ -77,9 +77,11 @@ def judge_run(gates: GatesConfig, metrics: Mapping[str, Any]) -> tuple[list[Verd
     `metrics` holds the test figures, and "validation" and "fall_backs" where the run noted them.
     """
     found, validation = [], metrics.get("validation")
-    if validation is not None:
-        found += judge_accuracy(gates, validation, f"{validation['images']} validation images{caveat(metrics)}")
     undecided = [name for name in ("max_size_mb", LATENCY) if getattr(gates, name) is not None]
+    if validation is None:
+        undecided += [f"{name} on validation images" for name in asked_of_accuracy(gates)]
+    else:
+        found += judge_accuracy(gates, validation, f"{validation['images']} validation images{caveat(metrics)}")
     judged = GatesConfig(
         min_flops_reduction_pct=gates.min_flops_reduction_pct,
         no_fall_back=gates.no_fall_back and "fall_backs" in metrics,
@@ -88,6 +90,11 @@ def judge_run(gates: GatesConfig, metrics: Mapping[str, Any]) -> tuple[list[Verd
         undecided.append("no_fall_back")
     found += judge_cost(judged, metrics, metrics.get("fall_backs", ()))
     return found + judge_accuracy(gates, metrics, f"{metrics['test_images']} test images"), undecided
+
+
+def asked_of_accuracy(gates: GatesConfig) -> list[str]:
+    """The gates that are set on accuracy: judged on the validation images too."""
+    return [name for name in ("min_accuracy", "max_accuracy_drop") if getattr(gates, name) is not None]
 
 
 def judge_accuracy(gates: GatesConfig, figures: Mapping[str, Any], where: str) -> list[Verdict]:

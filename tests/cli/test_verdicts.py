@@ -102,5 +102,15 @@ def test_a_missed_goal_keeps_what_the_pipeline_made_and_says_so_everywhere(train
 
 
 def test_gates_that_a_plain_command_can_not_judge_are_named(trained: Path, run: Run) -> None:
-    _, text = run(doors(trained, "zeros", "goal.accuracy_drop=100", "gates.max_size_mb=1")["plain"])
+    loose, size, accuracy = "goal.accuracy_drop=100", "gates.max_size_mb=1", "gates.max_accuracy_drop=100"
+    fresh = (*doors(trained, "zeros", loose, accuracy)["plain"], "--save-dir", str(trained / "gated"))
+    _, text = run(fresh)
+    assert "not judged here" not in text
+    assert [gate["where"].partition(" ")[2] for gate in metrics(trained / "gated")["gates"]] == [
+        "validation images",
+        "test images",
+    ]
+    _, text = run(doors(trained, "zeros", loose, size)["plain"])
     assert "not judged here: gates.max_size_mb. `pipeline run` measures what they need." in text
+    _, text = run(doors(trained, "zeros", loose, accuracy)["plain"])  # finished before it was asked for
+    assert "not judged here: gates.max_accuracy_drop on validation images." in text
