@@ -122,7 +122,8 @@ def export_model(
                 difference = Difference.largest([here, there])
     except GoalNotMet as failure:
         path.unlink(missing_ok=True)  # an older file of this name would pass for the one that failed
-        raise GoalNotMet(f"export: {entry.facts['title']}: {failure}. {path} was removed.") from failure
+        advice = entry.facts["advice"](**checked) if "advice" in entry.facts else ""
+        raise GoalNotMet(f"export: {entry.facts['title']}: {failure}. {path} was removed.{advice}") from failure
     return ExportReport(
         format=format,
         path=path,

@@ -15,6 +15,10 @@ from pruning_bootcamp.runs import scratch_folder
 
 _FIRST_OPSET = 13  # has scales per channel
 _BATCH_VALUES = 2**22
+_OVERFLOW = (
+    " x86 processors without VNNI (lscpu names it) add 8-bit products in 16 bits, which can overflow: try "
+    "export.int8_reduce_range=true, which gives weights 7 bits."
+)
 
 
 @EXPORTERS.register(
@@ -26,6 +30,7 @@ _BATCH_VALUES = 2**22
     proof=lambda **_: "agreement",
     compact=True,
     first_opset=_FIRST_OPSET,
+    advice=lambda reduce_range=False, **_: "" if reduce_range else _OVERFLOW,
 )
 def write_int8(
     model: nn.Module,
