@@ -124,10 +124,10 @@ a moment ruins a mean, not a median). Two networks are timed in turn, A B A B, s
             ),
         ),
         see="[[same_flops, same_twice: FLOPs and parameters fall by exactly 0%.]] The latency of the network "
-        "against itself falls or rises all the same, with a 95% interval (of the median of the paired ratios, A "
-        "against B in the same round); where it holds 0, as it should in 95 of 100 such runs, the profile says that "
-        "the difference may be noise. Its wider end is your noise floor: a saving within it is none. (No figure "
-        "of it is stated: it is your machine's.) In `eval`, compare mean and median: "
+        "against itself falls or rises all the same. [[meant: The interval beside it is of the median of the paired "
+        "ratios (A against B in the same round), made to hold the true one in 95 of 100 such runs; where it holds 0, "
+        "the profile says that the difference may be noise. Its wider end is your noise floor: a saving within it is "
+        "none.]] (No figure of it is stated: it is your machine's.) In `eval`, compare mean and median: "
         "where they are far apart, other programs use this machine too. [[same_accuracy: Accuracy is the "
         "same, but for an image that rounding may flip.]] Two FLOPs counters are shown where they differ; "
         "thop counts batch norm's arithmetic, ours does not.",
