@@ -65,6 +65,7 @@ def test_what_the_notebook_says_in_words_holds_in_its_stored_figures() -> None:
     check_equal_terms(printed(stored()))
 
 
+@pytest.mark.slow
 def test_a_run_says_what_is_stored(tmp_path: Path) -> None:
     """One test, as one worker is to run it. Counts exactly; accuracies as far as their spread over seeds allows."""
     now = run(tmp_path)

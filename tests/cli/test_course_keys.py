@@ -16,6 +16,7 @@ from pruning_bootcamp.curriculum.day import Day
 REPOSITORY = Path(__file__).resolve().parents[2]
 SMOKE = ("-c", str(REPOSITORY / "cfgs" / "smoke" / "digits.yaml"))
 DENSE = ("--checkpoint", "results/train/best_model.pth")
+pytestmark = pytest.mark.slow  # a command of each kind: a minute of work
 by_number = pytest.mark.parametrize("day", DAYS, ids=lambda day: f"day{day.number:02}")
 
 
