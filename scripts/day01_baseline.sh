@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # ./scripts/day01_baseline.sh        about 60 s on 2 busy cores; DATASET=cifar10 for the full setting (a GPU)
-# You should see: Two networks that get 97.5% of the test images right, and by far most often 99%.
+# You should see: Two networks that get 96.5% of the test images right, and by far most often 99%.
 # Written from the course's data: change it in pruning_bootcamp/curriculum/, then see docs/course/day01.md
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

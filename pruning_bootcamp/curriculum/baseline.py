@@ -6,7 +6,7 @@ from pruning_bootcamp.curriculum.day import DENSE, EVAL, PROFILE, TRAIN, Day, Qu
 _SEED_1 = "course/baseline_seed1"
 _EVAL = "results/baseline/eval_metrics.yaml"
 _AGAINST_ITSELF = "results/course/against_itself/eval_metrics.yaml"
-_FOUR_ERRORS = "four standard errors of 449 images (0.47 points each at 99%) below 99.3%"
+_SIX_ERRORS = "six standard errors of 449 images (0.47 points each at 99%) below 99.3%"
 _NOISE = "results/course/noise_floor.yaml"
 
 BASELINE = (
@@ -44,7 +44,7 @@ that differ by less than a point here have not been told apart.**""",
                 f"{TRAIN} --seed 1 --save-dir results/{_SEED_1}",
             ),
         ),
-        see="[[dense, other_seed: Two networks that get 97.5% of the test images right, and by far most often "
+        see="[[dense, other_seed: Two networks that get 96.5% of the test images right, and by far most often "
         "99%.]] They differ by some images, and [[counted: one image of 449 is 0.22 points.]] [[validation: "
         "Validation is near 100% too]], and [[counted: with 135 images one is 0.74 points: it soon says "
         "nothing more, and can't rank good networks.]] `results/baseline/` holds `best_model.pth`, "
@@ -52,8 +52,8 @@ that differ by less than a point here have not been told apart.**""",
         "TensorBoard), `report.md`, and `metrics.yaml`, written last: a folder without it is an unfinished "
         "run. Type the command again: it sees that it is done, and does nothing.",
         claims=(
-            at_least("dense", metrics_of("baseline"), "accuracy", 97.5, _FOUR_ERRORS),
-            at_least("other_seed", metrics_of(_SEED_1), "accuracy", 97.5, _FOUR_ERRORS),
+            at_least("dense", metrics_of("baseline"), "accuracy", 96.5, _SIX_ERRORS),
+            at_least("other_seed", metrics_of(_SEED_1), "accuracy", 96.5, _SIX_ERRORS),
             at_least("validation", metrics_of("baseline"), "val_accuracy", 97.0, "four of 135 images may be wrong"),
             about("flops", metrics_of("baseline"), "flops_g", 0.002517, 0.00001, "counted from the layers' shapes"),
             about("params", metrics_of("baseline"), "params_m", 0.2694, 0.0001, "counted from the layers' shapes"),

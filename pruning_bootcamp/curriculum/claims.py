@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from pruning_bootcamp.runs import read_yaml
 
-# What no count or proof says is stated only where it came out so every time.
-MEASURED = "so in every run of benchmarks/course_claims.py: seeds, one and two threads, two processors' instructions"
+# What no count or proof says is stated only where it came out so every time; which times those were is published.
+MEASURED = "so in each run of benchmarks/course_claims.py so far; results/published/course_claims says which those are"
 
 
 @dataclass(frozen=True)
