@@ -242,9 +242,10 @@ def _goal(cfg: Config) -> Goal:
 
 def _judge_again(run: Run, metrics: dict[str, Any], goal: Goal) -> dict[str, Any]:
     """A finished pipeline under the goal of today; its gates are part of what it is known by, and all held."""
-    gates = [Verdict(**gate) for gate in metrics["gates"]]
-    judged = metrics | verdict.judge(goal, metrics, gates)
-    _say(judged, run.folder, goal)
+    with verdict.reading(run.path(METRICS)):
+        gates = [Verdict(**gate) for gate in metrics["gates"]]
+        judged = metrics | verdict.judge(goal, metrics, gates)
+        _say(judged, run.folder, goal)
     if judged == metrics:
         return metrics
     path = run.path(REPORT)

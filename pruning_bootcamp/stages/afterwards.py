@@ -16,7 +16,7 @@ from pruning_bootcamp.evaluation import cost_of, evaluate_on, say_disagreement, 
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.memorised import caveat
 from pruning_bootcamp.reporting import run_report, with_verdict
-from pruning_bootcamp.runs import Run, write_text
+from pruning_bootcamp.runs import METRICS, Run, write_text
 from pruning_bootcamp.runtime import environment
 from pruning_bootcamp.stages import common, memorised, verdict
 from pruning_bootcamp.stages.batch_norm import recover_batch_norm
@@ -34,7 +34,8 @@ def judge_again(run: Run, metrics: dict[str, Any], cfg: Config, goal: Goal) -> d
     """A finished run under the goal and the gates of today: its figures stay, the judgement may not."""
     if "accuracy_drop" not in metrics:  # goal.evaluate_test is false: there is nothing to judge by
         return metrics
-    judged, lines = verdict_on(cfg, goal, metrics)
+    with verdict.reading(run.path(METRICS)):
+        judged, lines = verdict_on(cfg, goal, metrics)
     common.say_goal(judged, lines)
     found = {name: value for name, value in metrics.items() if name != "gates"} | judged
     if found == metrics or not common.is_leader():

@@ -1,11 +1,14 @@
 """The verdict on a compressed network: goal and gates, one rule for every command. Pure: figures in, verdicts out."""
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.config.fields import GatesConfig
+from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.memorised import caveat
 
 LATENCY = "min_latency_reduction_pct"
@@ -90,6 +93,18 @@ def judge_run(gates: GatesConfig, metrics: Mapping[str, Any]) -> tuple[list[Verd
         undecided.append("no_fall_back")
     found += judge_cost(judged, metrics, metrics.get("fall_backs", ()))
     return found + judge_accuracy(gates, metrics, f"{metrics['test_images']} test images"), undecided
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Inside, figures are judged that a finished run wrote to `path`: what somebody changed there is a message."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise BootcampError(
+            f"its figures are not as the run left them ({what}). --no-resume does the run again.", where=str(path)
+        ) from error
 
 
 def asked_of_accuracy(gates: GatesConfig) -> list[str]:

@@ -114,3 +114,22 @@ def test_gates_that_a_plain_command_can_not_judge_are_named(trained: Path, run: 
     assert "not judged here: gates.max_size_mb. `pipeline run` measures what they need." in text
     _, text = run(doors(trained, "zeros", loose, accuracy)["plain"])  # finished before it was asked for
     assert "not judged here: gates.max_accuracy_drop on validation images." in text
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"test_images": None, "gates": [{"gate": "x"}]}, {"accuracy_drop": "much"}, {"flops_reduction_pct": [1]}],
+    ids=["missing", "a word", "a list"],
+)
+@pytest.mark.parametrize("door", ["plain", "pipeline"])
+def test_figures_that_somebody_changed_are_a_message(trained: Path, door: str, damage: dict, run: Run) -> None:
+    arguments = doors(trained, "channels", "goal.accuracy_drop=100")[door]
+    assert run(arguments)[0] == 0
+    path = Path(arguments[-1]) / "metrics.yaml"
+    whole = path.read_text()
+    figures = yaml.safe_load(whole) | damage
+    path.write_text(yaml.safe_dump({name: value for name, value in figures.items() if value is not None}))
+    code, text = run(arguments)
+    path.write_text(whole)
+    assert (code, "not as the run left them" in text, "Traceback" in text) == (2, True, False), text
+    assert "--no-resume" in text
