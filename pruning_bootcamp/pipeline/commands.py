@@ -309,7 +309,8 @@ def status(folder: Path, watch: bool = False) -> None:
     found = read_status(folder)
     view.show(found)
     if found.state == "complete" and (folder / METRICS).exists():
-        common.say_goal(read_yaml(folder / METRICS))
+        with verdict.reading(folder / METRICS):
+            common.say_goal(read_yaml(folder / METRICS))
     if watch:
         LOGGER.info("--watch: shown once, since this is no terminal")
     if found.state == "interrupted":

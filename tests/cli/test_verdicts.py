@@ -130,6 +130,10 @@ def test_figures_that_somebody_changed_are_a_message(trained: Path, door: str, d
     figures = yaml.safe_load(whole) | damage
     path.write_text(yaml.safe_dump({name: value for name, value in figures.items() if value is not None}))
     code, text = run(arguments)
+    path.write_text(whole.replace("goal:", "aim:"))
+    if door == "pipeline":
+        shown = run(("pipeline", "status", "--save-dir", str(path.parent)))
+        assert (shown[0], "not as the run left them" in shown[1]) == (2, True), shown
     path.write_text(whole)
     assert (code, "not as the run left them" in text, "Traceback" in text) == (2, True, False), text
     assert "--no-resume" in text
