@@ -6,8 +6,8 @@ from rich.text import Text
 
 from pruning_bootcamp.errors import BootcampError, unknown
 from pruning_bootcamp.exporters import EXPORTERS
+from pruning_bootcamp.flow.plan import COMPRESSIONS
 from pruning_bootcamp.models import MODELS
-from pruning_bootcamp.pipeline.compression import COMPRESSIONS
 from pruning_bootcamp.pruning.allocation import ALLOCATIONS
 from pruning_bootcamp.pruning.channel_scores import CHANNEL_SCORES
 from pruning_bootcamp.pruning.patterns import PATTERNS

@@ -144,6 +144,22 @@ def _fsync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
+def publish(source: Path, target: Path) -> None:
+    """The file under a second name, atomically: as a hard link, so that it is there once; a copy where none can be."""
+    if target.exists() and os.path.samefile(source, target):
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{target.name}")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source, temporary)
+        os.replace(temporary, target)
+    except OSError:  # another file system, or one without links
+        temporary.unlink(missing_ok=True)
+        with atomic_path(target) as copy:
+            shutil.copyfile(source, copy)
+
+
 def write_text(path: Path | str, text: str) -> None:
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -38,7 +38,7 @@ def pipeline_run(
 ) -> None:
     """Train (or take --checkpoint), compress, judge by gates and goal, export, verify; stages are kept and reused."""
     cfg = load_checked("pipeline run", config, overrides, common_options(save_dir, device, seed, checkpoint=checkpoint))
-    from pruning_bootcamp.pipeline.commands import run
+    from pruning_bootcamp.flow.commands import pipeline as run
 
     exit_by_goal(run(cfg, resume=resume))
 
@@ -46,7 +46,7 @@ def pipeline_run(
 @pipeline.command("resume", epilog=examples("pipeline resume --save-dir results/pipeline/digits"))
 def pipeline_resume(save_dir: PipelineDir, device: Device = None, debug: Debug = False) -> None:
     """Go on with a pipeline that was interrupted or killed, with the config that it began with."""
-    from pruning_bootcamp.pipeline.commands import resume
+    from pruning_bootcamp.flow.commands import resume_pipeline as resume
 
     metrics = resume(
         save_dir,
@@ -68,8 +68,8 @@ def pipeline_status(
     debug: Debug = False,
 ) -> None:
     """Where a pipeline stands: its stages, progress and time left; from any terminal."""
+    from pruning_bootcamp.flow.commands import show_status as status
     from pruning_bootcamp.logs import start_screen
-    from pruning_bootcamp.pipeline.commands import status
 
     start_screen(debug)
     status(save_dir, watch)

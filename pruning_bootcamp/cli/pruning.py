@@ -73,7 +73,7 @@ def prune_unstructured(
     }
     options = common_options(save_dir, device, seed, checkpoint=checkpoint, **options)
     cfg = load_checked("prune-unstructured", config, overrides, options, iterative=iterative)
-    from pruning_bootcamp.stages import prune_unstructured as run
+    from pruning_bootcamp.flow.commands import prune_unstructured as run
 
     exit_by_goal(run(cfg, method=method, resume=resume))
 
@@ -119,7 +119,7 @@ def prune_structured(
     options = common_options(save_dir, device, seed, checkpoint=checkpoint, **options)
     options |= _one_budget(sparsity, target_flops_reduction, target_params_reduction)
     cfg = load_checked("prune-structured", config, overrides, options)
-    from pruning_bootcamp.stages import prune_structured as run
+    from pruning_bootcamp.flow.commands import prune_structured as run
 
     exit_by_goal(run(cfg, dry_run=dry_run, resume=resume))
 

@@ -35,6 +35,6 @@ def sensitivity(
     }
     options = common_options(save_dir, device, seed, checkpoint=checkpoint, **options)
     cfg = load_checked("sensitivity", config, overrides, options)
-    from pruning_bootcamp.stages import sensitivity as run
+    from pruning_bootcamp.flow.commands import sensitivity as run
 
     run(cfg, resume=resume)

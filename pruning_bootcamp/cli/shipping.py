@@ -36,7 +36,7 @@ def export(
     options = {"export.format": format, "export.verify": verify, "export.opset": opset}
     options = common_options(save_dir, device, seed, checkpoint=checkpoint, **options)
     cfg = load_checked("export", config, overrides, options)
-    from pruning_bootcamp.stages import export as run
+    from pruning_bootcamp.flow.commands import export as run
 
     run(cfg)
 
@@ -75,6 +75,6 @@ def profile(
         "checkpoint": pruned,
     }
     cfg = load_checked("profile", config, overrides, common_options(save_dir, device, seed, **options))
-    from pruning_bootcamp.stages import profile as run
+    from pruning_bootcamp.flow.commands import profile as run
 
     run(cfg, baseline=baseline, save_results=save_results)

@@ -27,7 +27,7 @@ def quickstart(
         options |= {"fine_tune.epochs": "30ep", "fine_tune.lr": 0.02, "fine_tune.distill": 0.9}
         options |= {"goal.flops_reduction_pct": 50.0}  # what is cut, and what the page promises
     cfg = load_checked("quickstart", config, overrides, options)
-    from pruning_bootcamp.quickstart import quickstart as run
+    from pruning_bootcamp.flow.commands import quickstart as run
 
     exit_by_goal(run(cfg))
 
@@ -49,7 +49,7 @@ def train(
 ) -> None:
     """Train the dense network that everything is compared with."""
     cfg = load_checked("train", config, overrides, common_options(save_dir, device, seed))
-    from pruning_bootcamp.stages import train as run
+    from pruning_bootcamp.flow.commands import train as run
 
     run(cfg, resume=resume)
 
@@ -78,6 +78,6 @@ def evaluate(
 ) -> None:
     """Accuracy on the test split, FLOPs by two counters, parameters, sparsity and, if asked, latency."""
     cfg = load_checked("eval", config, overrides, common_options(save_dir, device, seed, checkpoint=checkpoint))
-    from pruning_bootcamp.stages import evaluate as run
+    from pruning_bootcamp.flow.commands import evaluate as run
 
     exit_by_goal(run(cfg, measure_latency=measure_latency, baseline_metrics=baseline_metrics))

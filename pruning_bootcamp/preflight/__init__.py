@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.flow.steps.scan import check_scan, check_sparsities
 from pruning_bootcamp.preflight import basics, pruning, searching, shipping, training
 from pruning_bootcamp.schema import shown
-from pruning_bootcamp.stages.sensitivity import check_scan, check_sparsities
 
 
 def check(cfg: Config, command: str, where: str) -> None:

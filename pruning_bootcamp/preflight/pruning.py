@@ -6,20 +6,20 @@ from pathlib import Path
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.duration import parse_duration
 from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.flow import settings
+from pruning_bootcamp.flow.start import BASELINE_CHECKPOINT
 from pruning_bootcamp.preflight.training import duration
 from pruning_bootcamp.pruning.patterns import PATTERNS
 from pruning_bootcamp.pruning.schedules import check_schedule
 from pruning_bootcamp.pruning.structured import check_structured
 from pruning_bootcamp.pruning.unstructured import check_unstructured
-from pruning_bootcamp.stages import structured, unstructured
-from pruning_bootcamp.stages.common import BASELINE_CHECKPOINT
 from pruning_bootcamp.training.gradual import check_gradual
 from pruning_bootcamp.training.rewinding import rewind_file
 
 
 def zeros(cfg: Config) -> list[str]:
     p = cfg.prune
-    problems = check_unstructured(**unstructured.engine_choices(cfg), where="prune")
+    problems = check_unstructured(**settings.weight_choices(cfg), where="prune")
     if p.iterations > 1 and (fixes := _fixes_sparsity(cfg)):
         problems.append(
             f"prune.iterations: {p.iterations} cycles have nothing to grow, since {fixes} fixes the sparsity. "
@@ -34,14 +34,14 @@ def _fixes_sparsity(cfg: Config) -> str | None:
     p = cfg.prune
     if p.pattern.name in PATTERNS and "fixed_count" in PATTERNS[p.pattern.name].facts:
         return f"pattern '{p.pattern.name}'"
-    if unstructured.target_sparsity(cfg) is None:
+    if settings.target_sparsity(cfg) is None:
         return f"allocation '{p.allocation.name}'"
     return None
 
 
 def _gradual(cfg: Config) -> list[str]:
     p, f = cfg.prune, cfg.fine_tune
-    solver = unstructured.engine_choices(cfg).get("solver", "none")
+    solver = settings.weight_choices(cfg).get("solver", "none")
     fixes = _fixes_sparsity(cfg)
     reasons = [
         (
@@ -77,7 +77,7 @@ def _rewind(cfg: Config) -> list[str]:
     p = cfg.prune
     assert p.rewind is not None
     problems = []
-    solver = unstructured.engine_choices(cfg).get("solver", "none")
+    solver = settings.weight_choices(cfg).get("solver", "none")
     if solver != "none":
         problems.append(f"prune.rewind: would undo what prune.solver={solver} does to the weights. Choose one.")
     if cfg.recover.method == "distill":
@@ -92,6 +92,6 @@ def _rewind(cfg: Config) -> list[str]:
 
 
 def channels(cfg: Config) -> list[str]:
-    problems = check_structured(**structured.engine_choices(cfg), where="structured")
+    problems = check_structured(**settings.channel_choices(cfg), where="structured")
     # the engine's names of the budgets, as the config spells them
     return [re.sub(r"\b(flops|params)_reduction\b", r"target_\1_reduction", problem) for problem in problems]

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 from pruning_bootcamp.config import Config, with_values
 from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.flow.settings import fine_tune_settings
 from pruning_bootcamp.schema import shown
-from pruning_bootcamp.stages.afterwards import fine_tune_settings
 from pruning_bootcamp.sweep.known import SECTIONS
 from pruning_bootcamp.sweep.space import Dimension, grid_size, parse_space
 from pruning_bootcamp.sweep.trial import COSTS

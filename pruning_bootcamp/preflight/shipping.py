@@ -3,10 +3,10 @@
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.errors import unknown
 from pruning_bootcamp.exporters import EXPORTERS
-from pruning_bootcamp.pipeline.compression import check_order
+from pruning_bootcamp.flow.plan import check_order
+from pruning_bootcamp.flow.steps.export import FORMATS, formats_in
 from pruning_bootcamp.preflight import pruning
 from pruning_bootcamp.preflight.training import duration
-from pruning_bootcamp.stages.export import FORMATS, formats_in
 
 
 def export(cfg: Config) -> list[str]:

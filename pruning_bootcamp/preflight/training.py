@@ -3,9 +3,8 @@
 from pruning_bootcamp.config import Choice, Config
 from pruning_bootcamp.duration import parse_duration
 from pruning_bootcamp.errors import BootcampError, unknown
+from pruning_bootcamp.flow.settings import fine_tune_settings, training_settings
 from pruning_bootcamp.registry import Registry
-from pruning_bootcamp.stages.afterwards import fine_tune_settings
-from pruning_bootcamp.stages.common import training_settings
 from pruning_bootcamp.tools.datasets import AUGMENTATIONS
 from pruning_bootcamp.training.optim import LR_SCHEDULES, OPTIMIZERS
 from pruning_bootcamp.training.settings import check_settings

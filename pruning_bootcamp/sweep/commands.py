@@ -6,11 +6,13 @@ from typing import Any
 from pruning_bootcamp.config import Config, as_dict
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.evaluation import evaluate_on
+from pruning_bootcamp.flow.commands import train
+from pruning_bootcamp.flow.start import checkpoint_path, one_process, open_data, open_network
+from pruning_bootcamp.flow.steps import memorised
 from pruning_bootcamp.locks import command_line, locked
 from pruning_bootcamp.logs import LOGGER, also_to_file
 from pruning_bootcamp.runs import CONFIG, open_run, read_yaml, write_yaml
 from pruning_bootcamp.runtime import choose_device, environment
-from pruning_bootcamp.stages import common, memorised, train
 from pruning_bootcamp.sweep import outputs, trial, view
 from pruning_bootcamp.sweep.executors import Executor, LocalExecutor, share_of_cores
 from pruning_bootcamp.sweep.known import finished, folder_of, name_of, target
@@ -25,7 +27,7 @@ DENSE = "dense"
 
 def run(cfg: Config, resume: bool | None = None) -> dict[str, Any]:
     """Run the sweep, or what is left of it; what sweep.yaml holds."""
-    common.one_process("sweep")
+    one_process("sweep")
     if resume is False and cfg.sweep.storage is not None:
         raise BootcampError(
             "--no-resume: the trials stay in the database at --storage, which others may share, so the sweep would be "
@@ -99,7 +101,7 @@ def _dense_network(cfg: Config, folder: Path) -> Path | None:
     if cfg.sweep.command == "train":
         return None
     if cfg.checkpoint is not None:
-        return common.checkpoint_path(cfg.checkpoint)
+        return checkpoint_path(cfg.checkpoint)
     LOGGER.info("=== The dense network (no checkpoint was given) ===")
     train(trial.config_for(cfg, {}, folder / DENSE, None))
     return folder / DENSE / NETWORKS["train"]
@@ -113,8 +115,8 @@ def _head(
     dense = before.get("dense") if before.get("fingerprint") == name else None
     device, _ = choose_device(cfg.device)
     if network is not None and dense is None:
-        splits = common.open_data(cfg, testing=False)
-        checkpoint = common.open_network(network, cfg, splits)
+        splits = open_data(cfg, testing=False)
+        checkpoint = open_network(network, cfg, splits)
         task = Task(0, "train", as_dict(trial.config_for(cfg, {}, folder, network)), "", "", cost)
         found = evaluate_on(checkpoint.model, splits.val, splits, device=device, batch_size=cfg.data.batch_size)
         dense = trial.dense_costs(network, task) | {"accuracy": round(found["accuracy"], 4)}

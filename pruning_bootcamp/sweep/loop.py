@@ -9,6 +9,7 @@ from typing import Any
 
 from pruning_bootcamp.config import Config, as_dict, fingerprint
 from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.flow.commands import fingerprint_of
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.sweep import outputs, trial, view
 from pruning_bootcamp.sweep.executors import Event, Executor
@@ -138,7 +139,7 @@ class Sweep:
             number, settings = self.book.ask()
             try:
                 folder = self._folder(number)
-                print_ = trial.fingerprint_of(
+                print_ = fingerprint_of(
                     self.cfg.sweep.command, trial.config_for(self.cfg, settings, folder, self.network)
                 )
             except BootcampError as error:  # these settings don't go together

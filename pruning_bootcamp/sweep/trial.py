@@ -1,6 +1,7 @@
 """One trial, in whichever process: a task -> the ordinary stage in the trial's own folder -> its figures."""
 
 import copy
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,13 +14,15 @@ from pruning_bootcamp.checkpoints import load_checkpoint, save_sparse_checkpoint
 from pruning_bootcamp.config import Config, SweepConfig, with_values
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.evaluation import cost_of
+from pruning_bootcamp.flow.commands import prune_structured, prune_unstructured, train
+from pruning_bootcamp.flow.machine import STAGES
+from pruning_bootcamp.flow.run import Watch
+from pruning_bootcamp.flow.start import open_data
 from pruning_bootcamp.locks import owner_of
 from pruning_bootcamp.logs import LOGGER
-from pruning_bootcamp.runs import CONFIG, read_yaml, scratch_folder, write_yaml
+from pruning_bootcamp.runs import read_yaml, scratch_folder, write_yaml
 from pruning_bootcamp.runtime import choose_device, preserved_rng
-from pruning_bootcamp.stages import common, prune_structured, prune_unstructured, train
 from pruning_bootcamp.sweep.hopeless import Finished, is_hopeless
-from pruning_bootcamp.sweep.known import SECTIONS
 from pruning_bootcamp.sweep.showing import NETWORKS
 from pruning_bootcamp.tools.latency import measure_latency_with_stats
 from pruning_bootcamp.training.hooks import Hook, StepState
@@ -88,7 +91,7 @@ class Look(Hook):
             return False
         if self._weight is None:
             with preserved_rng():
-                shape = common.open_data(config_of(self._task)).shape
+                shape = open_data(config_of(self._task)).shape
                 self._weight = weight_of(state.model, shape, state.masks, self._task)
         return is_hopeless(self._curve, self._weight, others, **early)
 
@@ -122,7 +125,7 @@ def run_trial(task: Task, report: Report) -> Result:
         result.state, result.reason = "pruned", str(stopped)
         result.values = {"accuracy": max(result.curve.values())}
         LOGGER.info("Stopped early: %s", stopped)
-        common.remove_training_states(folder)
+        shutil.rmtree(folder / STAGES, ignore_errors=True)
     except BootcampError as error:
         if isinstance(error.__cause__, OSError) or owner_of(folder) is not None:  # a full disk says nothing about it
             return Result(task.number, "halted", reason=str(error))
@@ -132,7 +135,7 @@ def run_trial(task: Task, report: Report) -> Result:
     return result
 
 
-def _run(command: str, cfg: Config, watch: common.Watch) -> Mapping[str, Any]:
+def _run(command: str, cfg: Config, watch: Watch) -> Mapping[str, Any]:
     if command == "train":
         return train(cfg, watch=watch)
     if command == "prune-structured":
@@ -163,12 +166,6 @@ def config_for(cfg: Config, settings: Mapping[str, Any], folder: Path, checkpoin
 def config_of(task: Task) -> Config:
     """The task's config, as it was before it travelled."""
     return with_values(Config(), copy.deepcopy(task.config))
-
-
-def fingerprint_of(command: str, cfg: Config) -> str:
-    """Equal for trials that would do the same work: the stage's own fingerprint."""
-    checkpoint = None if cfg.checkpoint is None else Path(cfg.checkpoint)
-    return common.stage_run(cfg, command, Path(CONFIG), SECTIONS[command], checkpoint).fingerprint
 
 
 def weight_of(model: torch.nn.Module, shape: Sequence[int], masks: Mapping[str, torch.Tensor], task: Task) -> float:

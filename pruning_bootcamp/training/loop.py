@@ -53,6 +53,7 @@ def fit(
     *,
     device: torch.device,
     folder: Path | None = None,
+    logs: Path | None = None,
     seed: int = 0,
     masks: Mapping[str, Tensor] | None = None,
     hooks: Sequence[Hook] = (),
@@ -69,7 +70,8 @@ def fit(
     (With `settings.keep_best` off: with the last ones.)
 
     The test split is never read. With a `folder`, a resume point is written there now and then, and TensorBoard curves
-    under `logs`; the same call after a kill goes on from that point and gives the same result, on a CPU to the bit.
+    go to `logs` (its subfolder of that name where left out); the same call after a kill goes on from that point and
+    gives the same result, on a CPU to the bit.
     `fingerprint` stands for what the caller knows and `settings` do not say (which network, which checkpoint): a resume
     point with another one is refused. Weights that `masks` (name -> True where it stays) prune are exactly zero
     throughout.
@@ -105,7 +107,7 @@ def fit(
         first_step = training.at.step
         world.check_same_step(first_step)
         seen = Progress(
-            folder=folder,
+            logs=logs if logs is not None or folder is None else folder / "logs",
             label=label,
             total_steps=training.at.total_steps,
             epochs=training.epochs,

@@ -22,7 +22,7 @@ class Progress:
     def __init__(
         self,
         *,
-        folder: Path | None,
+        logs: Path | None,
         label: str,
         total_steps: int,
         epochs: int,
@@ -44,7 +44,7 @@ class Progress:
             leave=False,
             disable=None if active and visible and bar else True,
         )
-        self._writer = open_curves(folder / "logs", first_step) if active and folder is not None else None
+        self._writer = open_curves(logs, first_step) if active and logs is not None else None
 
     def say(self, text: str, *values: Any) -> None:
         if self.active:

@@ -1,7 +1,6 @@
 """sensitivity: each layer or block pruned alone at each sparsity, and what that costs on the validation images."""
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -10,21 +9,21 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from pruning_bootcamp.checkpoints import Checkpoint
-from pruning_bootcamp.config import Choice, Config, as_dict
+from pruning_bootcamp.config import Choice, Config
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.evaluation import evaluate_on
-from pruning_bootcamp.heatmap import as_csv, as_page, heat_report, show_heat_map
+from pruning_bootcamp.flow import settings
+from pruning_bootcamp.flow.outcomes import Scanned
+from pruning_bootcamp.flow.step import Network, StepContext
+from pruning_bootcamp.flow.steps import prune
+from pruning_bootcamp.flow.steps.batch_norm import improver
+from pruning_bootcamp.heatmap import as_csv, as_page, heat_report
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.pages import has_plotly
-from pruning_bootcamp.pruning.masks import detached_copy
 from pruning_bootcamp.pruning.patterns import PATTERNS
 from pruning_bootcamp.pruning.unstructured import UnstructuredResult, check_unstructured
-from pruning_bootcamp.runs import Run, read_yaml, write_text, write_yaml
-from pruning_bootcamp.runtime import environment
+from pruning_bootcamp.runs import Run, write_text, write_yaml
 from pruning_bootcamp.sensitivity import Place, Points, Quality, places, pruner, put_back, ranking, result_table, scan
-from pruning_bootcamp.stages import common, memorised, unstructured
-from pruning_bootcamp.stages.batch_norm import improver
 from pruning_bootcamp.tools.datasets import Split, Splits
 from pruning_bootcamp.training.batch_norm import has_batch_norm
 from pruning_bootcamp.training.gradual import say_left_out
@@ -33,46 +32,13 @@ from pruning_bootcamp.training.recovery import first_images
 RESULT, TABLE, PAGE, POINTS = "sensitivity.yaml", "sensitivity.csv", "sensitivity.html", "points.json"
 SPARSITIES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
 # What of `prune` a scan depends on: how weights are chosen, not how many of them, nor what happens afterwards.
-_PRUNE = ("score", "pattern", "include", "exclude", "calibration_images")
-
-
-def sensitivity(cfg: Config, resume: bool | None = None) -> dict[str, Any]:
-    """Prune one layer or block at a time, measure, put it back; then the heat map. A killed scan goes on."""
-    common.one_process("sensitivity")
-    path = common.checkpoint_path(cfg.checkpoint)
-    folder = common.RESULTS / "sensitivity" / f"{cfg.prune.score.name}_{cfg.sensitivity.by}"
-    everything = as_dict(cfg)
-    more = {
-        "prune": {key: everything["prune"][key] for key in _PRUNE},
-        "sensitivity": everything["sensitivity"] | {"sparsities": sparsities_of(cfg)},
-        "augment": cfg.train.augment,
-    }
-    run = common.stage_run(cfg, "sensitivity", folder, ("data", "model"), path, outputs=(RESULT, TABLE), more=more)
-    if done := common.already_done(run, resume):
-        run.path(POINTS).unlink(missing_ok=True)  # a kill just after the finish mark leaves it
-        show_heat_map(read_yaml(run.path(RESULT)))
-        return done
-    device = common.start(cfg)
-    splits = common.open_data(cfg, testing=False)
-    dense = common.open_network(path, cfg, splits)
-    with common.working(run, cfg, path, resume):
-        begun = time.perf_counter()
-        known = memorised.look(dense, cfg, splits, device, testing=False) | common.judged_on(splits, testing=False)
-        table = _measure(cfg, run, dense, splits, device)
-        metrics = _write(cfg, run, table, device, time.perf_counter() - begun, known)
-    show_heat_map(table)
-    LOGGER.info("\nResults saved to %s", run.folder)
-    LOGGER.info(
-        "Prune by it: pruning-bootcamp prune-unstructured --mode sensitivity prune.allocation.args.file=%s",
-        run.path(RESULT),
-    )
-    return metrics
+PRUNE = ("score", "pattern", "include", "exclude", "calibration_images")
 
 
 def sparsities_of(cfg: Config) -> list[float]:
     """The columns, rising: those asked for, or the one that the pattern fixes (2:4)."""
     p = cfg.prune.pattern
-    if unstructured.fixes_count(cfg):
+    if settings.fixes_count(cfg):
         fixed = PATTERNS[p.name].facts["fixed_sparsity"](**p.args)
         return [] if fixed is None else [fixed]
     return sorted(cfg.sensitivity.sparsities or SPARSITIES)
@@ -82,7 +48,7 @@ def for_scan(cfg: Config) -> Config:
     """The config with what a scan leaves out: the same share of each layer, and no solver that moves what stays."""
     choices = replace(
         cfg.prune,
-        sparsity=None if unstructured.fixes_count(cfg) else 0.5,
+        sparsity=None if settings.fixes_count(cfg) else 0.5,
         allocation=Choice("uniform"),
         solver=Choice("none"),
     )
@@ -105,10 +71,10 @@ def check_sparsities(cfg: Config) -> list[str]:
 
 def check_scan(cfg: Config) -> list[str]:
     """Everything that would stop a scan: the engine's choices, the list, a pattern that leaves no columns."""
-    choices = unstructured.engine_choices(for_scan(cfg))
+    choices = settings.weight_choices(for_scan(cfg))
     problems = check_unstructured(**choices, where="prune") + check_sparsities(cfg)
     p, asked = cfg.prune.pattern, cfg.sensitivity.sparsities
-    if problems or not unstructured.fixes_count(cfg):
+    if problems or not settings.fixes_count(cfg):
         return problems
     fixed = PATTERNS[p.name].facts["fixed_sparsity"](**p.args)
     if fixed is None:
@@ -124,15 +90,16 @@ def check_scan(cfg: Config) -> list[str]:
     return []
 
 
-def _measure(cfg: Config, run: Run, dense: Checkpoint, splits: Splits, device: torch.device) -> dict[str, Any]:
+def measure(context: StepContext) -> Scanned:
     """All points, those that an earlier process measured read back; the content of sensitivity.yaml."""
+    cfg, splits, device, dense = context.cfg, context.splits, context.device, context.network("dense")
     p, s = cfg.prune, cfg.sensitivity
-    model = detached_copy(dense.model).to(device)
+    model = dense.model.to(device)
     sparsities = sparsities_of(cfg)
     images = splits.val
     if s.images is not None and s.images < len(images):
         images = images.subset(first_images(len(images), s.images, cfg.seed))
-    LOGGER.info("\n=== Sensitivity: one %s at a time (%s, %s) ===", s.by, p.score.name, unstructured.pattern_text(cfg))
+    LOGGER.info("\n=== Sensitivity: one %s at a time (%s, %s) ===", s.by, p.score.name, settings.pattern_text(cfg))
     evaluate = _evaluation(cfg, model, images, splits, device)
     with put_back(model, ()):  # judged as the pruned ones are: what new batch-norm statistics cost is no layer's doing
         whole = evaluate(model)
@@ -141,7 +108,7 @@ def _measure(cfg: Config, run: Run, dense: Checkpoint, splits: Splits, device: t
     first = prune_to(sparsities[0])
     say_left_out(replace(first, notes=[]))  # a layer alone that loses everything shows in its row
     where = places(model, first, s.by)
-    points = _known_points(run)
+    points = _known_points(context)
     total = len(where) * len(sparsities)
     if points:
         LOGGER.info("%d of %d points are known from an earlier start", len(points), total)
@@ -151,7 +118,7 @@ def _measure(cfg: Config, run: Run, dense: Checkpoint, splits: Splits, device: t
         found = scan(model, where, sparsities, lambda at: (masks.pop(at, None) or prune_to(at)).masks, evaluate, points)
         for place, sparsity, quality in found:
             points[place.name, sparsity] = quality
-            _keep_points(run, points)
+            _keep_points(context, points)
             bar.set_postfix_str(f"{place.name} at {sparsity:g}: {quality.accuracy:.1f}%", refresh=False)
             bar.update()
             if place is where[-1]:
@@ -161,18 +128,19 @@ def _measure(cfg: Config, run: Run, dense: Checkpoint, splits: Splits, device: t
     head = {
         "by": s.by,
         "score": p.score.name,
-        "pattern": unstructured.pattern_text(cfg),
+        "pattern": settings.pattern_text(cfg),
         "split": "validation",
         "images": len(images),
     }
-    return head | result_table(where, sparsities, points, whole)
+    (context.folder / POINTS).unlink(missing_ok=True)
+    return Scanned(table=head | result_table(where, sparsities, points, whole))
 
 
 def _pruner(
-    cfg: Config, model: nn.Module, dense: Checkpoint, splits: Splits, device: torch.device
+    cfg: Config, model: nn.Module, dense: Network, splits: Splits, device: torch.device
 ) -> Callable[[float], UnstructuredResult]:
     p, scanned = cfg.prune, for_scan(cfg)
-    fixed = unstructured.fixes_count(cfg)
+    fixed = settings.fixes_count(cfg)
     prune_to = pruner(
         model,
         score=p.score.name,
@@ -182,7 +150,7 @@ def _pruner(
         include=p.include,
         exclude=p.exclude,
         previous=dense.masks or None,
-        stats_batches=unstructured.calibration(scanned, splits, device),
+        stats_batches=prune.calibration(scanned, splits, device),
         seed=cfg.seed,
     )
 
@@ -218,14 +186,14 @@ def _quality(found: dict[str, Any]) -> Quality:
     return Quality(round(found["accuracy"], 4), round(found["loss"], 6))
 
 
-def _known_points(run: Run) -> Points:
+def _known_points(context: StepContext) -> Points:
     """The points of this very scan that a killed process left."""
-    path = run.path(POINTS)
+    path = context.folder / POINTS
     if not path.exists():
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if content["fingerprint"] == run.fingerprint:
+        if content["fingerprint"] == context.key:
             return {(name, float(s)): Quality(float(a), float(loss)) for name, s, a, loss in content["points"]}
     except (OSError, ValueError, KeyError, TypeError):
         pass  # said below; measuring anew is always right
@@ -233,9 +201,9 @@ def _known_points(run: Run) -> Points:
     return {}
 
 
-def _keep_points(run: Run, points: Points) -> None:
+def _keep_points(context: StepContext, points: Points) -> None:
     rows = [[name, sparsity, q.accuracy, q.loss] for (name, sparsity), q in points.items()]
-    write_text(run.path(POINTS), json.dumps({"fingerprint": run.fingerprint, "points": rows}))
+    write_text(context.folder / POINTS, json.dumps({"fingerprint": context.key, "points": rows}))
 
 
 def _say_column(points: Points, where: list[Place], sparsity: float, dense: Quality) -> None:
@@ -246,16 +214,8 @@ def _say_column(points: Points, where: list[Place], sparsity: float, dense: Qual
     )
 
 
-def _write(
-    cfg: Config,
-    run: Run,
-    table: dict[str, Any],
-    device: torch.device,
-    seconds: float,
-    known: dict[str, Any],
-) -> dict[str, Any]:
-    """Every file of the result; metrics.yaml last."""
-    title = f"Sensitivity of {cfg.model.name} on {cfg.data.name}"
+def write_scan(run: Run, table: dict[str, Any], title: str) -> None:
+    """Every file of the result but metrics.yaml."""
     note = "one row pruned alone at each sparsity, all else as it was; accuracy in percent, loss: mean cross-entropy"
     write_yaml(run.path(RESULT), table, note)
     write_text(run.path(TABLE), as_csv(table))
@@ -264,19 +224,16 @@ def _write(
         write_text(run.path(PAGE), as_page(table, title))
     else:
         LOGGER.info("No %s: plotly is not installed (the extra `report`)", PAGE)
+
+
+def scan_metrics(table: dict[str, Any]) -> dict[str, Any]:
+    """The scan in a few figures, for metrics.yaml."""
     order = ranking(table)
-    metrics: dict[str, Any] = {
+    return {
         "val_accuracy": table["dense"]["accuracy"],
         "val_loss": table["dense"]["loss"],
         "val_images": table["images"],
         "points": len(table["rows"]) * len(table["sparsities"]),
         "most_sensitive": order[0],
         "least_sensitive": order[-1],
-        **known,
-        "seconds": round(seconds, 2),
-        "seed": cfg.seed,
-        "environment": environment(device),
     }
-    finished = run.finish(metrics)
-    run.path(POINTS).unlink(missing_ok=True)
-    return finished

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,30 +69,45 @@ def judge(goal: Goal, metrics: Mapping[str, Any], gates: Sequence[Verdict] = ())
     return found | {"gates": [asdict(verdict) for verdict in gates]} if gates else found
 
 
-def reasons(goal: Goal, metrics: Mapping[str, Any], gates: Sequence[Verdict] = ()) -> list[str]:
-    """Why the goal is not met, a line for each figure; empty when it is."""
-    return goal.missed(metrics) + [f"{verdict}." for verdict in failed(gates)]
+def judge_gates(gates: GatesConfig, metrics: Mapping[str, Any]) -> tuple[list[Verdict], list[str]]:
+    """The gates that these figures decide; and the names of the set ones they don't.
 
-
-def judge_run(gates: GatesConfig, metrics: Mapping[str, Any]) -> tuple[list[Verdict], list[str]]:
-    """The gates that the figures of a run without exported files decide; and the names of the set ones they don't.
-
-    `metrics` holds the test figures, and "validation" and "fall_backs" where the run noted them.
+    `metrics` holds what is known so far: "validation", costs, test figures, "files".
     """
-    found, validation = [], metrics.get("validation")
-    undecided = [name for name in ("max_size_mb", LATENCY) if getattr(gates, name) is not None]
-    if validation is None:
-        undecided += [f"{name} on validation images" for name in asked_of_accuracy(gates)]
-    else:
+    found: list[Verdict] = []
+    undecided = []
+    if validation := metrics.get("validation"):
         found += judge_accuracy(gates, validation, f"{validation['images']} validation images{caveat(metrics)}")
-    judged = GatesConfig(
-        min_flops_reduction_pct=gates.min_flops_reduction_pct,
+    else:
+        undecided += [f"{name} on validation images" for name in asked_of_accuracy(gates)]
+    known = replace(
+        gates,
+        min_flops_reduction_pct=gates.min_flops_reduction_pct if "flops_reduction_pct" in metrics else None,
+        min_latency_reduction_pct=gates.min_latency_reduction_pct if "latency_measured" in metrics else None,
         no_fall_back=gates.no_fall_back and "fall_backs" in metrics,
     )
-    if gates.no_fall_back and not judged.no_fall_back:
+    if gates.min_latency_reduction_pct is not None and known.min_latency_reduction_pct is None:
+        undecided.append(LATENCY)
+    if gates.no_fall_back and not known.no_fall_back:
         undecided.append("no_fall_back")
-    found += judge_cost(judged, metrics, metrics.get("fall_backs", ()))
-    return found + judge_accuracy(gates, metrics, f"{metrics['test_images']} test images"), undecided
+    found += judge_cost(known, metrics, metrics.get("fall_backs", ()))
+    if "accuracy_drop" in metrics:
+        found += judge_accuracy(gates, metrics, f"{metrics['test_images']} test images")
+    if "files" in metrics:
+        found += judge_files(gates, metrics["files"], caveat(metrics))
+    elif gates.max_size_mb is not None:
+        undecided.append("max_size_mb")
+    return found, undecided
+
+
+def verdict_on(cfg: Config, goal: Goal, metrics: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The verdict on a run's figures as its metrics hold them, and what to say of it beside met or not."""
+    gates, undecided = judge_gates(cfg.gates, metrics)
+    lines = goal.missed(metrics) + [f"{verdict}." for verdict in failed(gates)]
+    if undecided:
+        names = ", ".join(f"gates.{name}" for name in undecided)
+        lines.append(f"not judged here: {names}. `pipeline run` measures what they need.")
+    return judge(goal, metrics, gates), lines
 
 
 @contextlib.contextmanager

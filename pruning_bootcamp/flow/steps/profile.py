@@ -7,17 +7,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from pruning_bootcamp.checkpoints import Checkpoint, Recipe
+from pruning_bootcamp.checkpoints import Checkpoint, Recipe, example_input
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.evaluation import cost_of, say_disagreement
 from pruning_bootcamp.exporters import Runner, deployable_copy, export_model
 from pruning_bootcamp.exporters.onnx import open_onnx
+from pruning_bootcamp.flow.steps import ways
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.reporting import alternatives_text, analysis_text, layers_text, profile_text
-from pruning_bootcamp.runs import scratch_folder, write_yaml
-from pruning_bootcamp.runtime import environment
-from pruning_bootcamp.stages import common, ways
+from pruning_bootcamp.runs import scratch_folder
 from pruning_bootcamp.tools.latency import (
     LatencyStats,
     Measured,
@@ -31,15 +30,10 @@ from pruning_bootcamp.tools.latency.clock import Candidate
 from pruning_bootcamp.tools.metrics import compare_metrics
 
 
-def profile(cfg: Config, baseline: str | None = None, save_results: Path | None = None) -> dict[str, Any]:
+def compare(
+    cfg: Config, networks: Mapping[str, Checkpoint], device: torch.device, same_file: bool = False
+) -> dict[str, Any]:
     """Dense and pruned side by side: cost, interleaved latency, layers, and why the two reductions differ."""
-    common.one_process("profile")
-    paths = {
-        "baseline": common.checkpoint_path(baseline, "--baseline"),
-        "pruned": common.checkpoint_path(cfg.checkpoint, "--pruned"),
-    }
-    device = common.start(cfg)
-    networks = {name: common.open_alone(path, cfg) for name, path in paths.items()}
     shapes = {name: network.recipe.input_shape for name, network in networks.items()}
     if shapes["baseline"] != shapes["pruned"]:
         raise BootcampError(
@@ -48,30 +42,26 @@ def profile(cfg: Config, baseline: str | None = None, save_results: Path | None 
         )
     figures: dict[str, dict[str, Any]] = {}
     for name, network in networks.items():
-        figures[name], flops = cost_of(network.model, common.example_input(network.recipe), network.masks)
+        figures[name], flops = cost_of(network.model, example_input(network.recipe), network.masks)
         say_disagreement(flops)
-    results: dict[str, Any] = {"environment": environment(device), "checkpoints": {n: str(p) for n, p in paths.items()}}
+    results: dict[str, Any] = {}
     if cfg.profile.measure_latency:
         models = {name: deployable_copy(network.model).to(device) for name, network in networks.items()}
-        if paths["baseline"].samefile(paths["pruned"]):
+        if same_file:
             # two copies of a network can differ by a percent, by where they lie in memory: against itself it is one
             models["pruned"] = models["baseline"]
-        results |= _measure(cfg, networks, models, figures, device)
+        results = _measure(cfg, networks, models, figures, device)
     comparison = compare_metrics(figures["baseline"], figures["pruned"]) | results.pop("paired", {})
-    results = {**figures, "comparison": comparison, **results}
     LOGGER.info("%s", profile_text(figures["baseline"], figures["pruned"], comparison))
     for key in ("layers_text", "analysis_text", "alternatives_text"):
         if key in results:
             LOGGER.info("%s", results.pop(key))
-    target = save_results or (Path(cfg.save_dir) if cfg.save_dir else paths["pruned"].parent) / "profile.yaml"
-    write_yaml(target, results, "flops_g: multiply-accumulates in 10^9; latency: medians of interleaved passes")
-    LOGGER.info("\nProfile saved to %s", target)
-    return results
+    return {**figures, "comparison": comparison, **results}
 
 
 def _measure(
     cfg: Config,
-    networks: dict[str, Checkpoint],
+    networks: Mapping[str, Checkpoint],
     models: dict[str, nn.Module],
     figures: dict[str, dict[str, Any]],
     device: torch.device,
@@ -79,7 +69,7 @@ def _measure(
     """Latency of both by the asked backend (added to `figures`), their layers, the gap's causes, other ways to run."""
     batch, runs = cfg.profile.batch_size, cfg.profile.runs
     recipe = networks["pruned"].recipe
-    images = common.example_input(recipe, batch).to(device)
+    images = example_input(recipe, batch).to(device)
     with scratch_folder() as scratch:
         exported = ways.each_once(models, lambda name, model: _onnx_runner(model, images.cpu(), scratch / name))
     asked: dict[str, Candidate] = {
@@ -128,7 +118,7 @@ def pair_latency(
     cfg: Config, models: dict[str, nn.Module], recipe: Recipe, device: torch.device
 ) -> Mapping[str, LatencyStats]:
     """Latency of each model by `profile` of the config (backend, batch size, runs), interleaved."""
-    images = common.example_input(recipe, cfg.profile.batch_size).to(device)
+    images = example_input(recipe, cfg.profile.batch_size).to(device)
     candidates: dict[str, Candidate] = {name: (model.to(device), images) for name, model in models.items()}
     with scratch_folder() as scratch:
         if cfg.profile.backend == "onnxruntime":

@@ -1,6 +1,7 @@
-"""Where a pipeline stands: kept in status.yaml at every change, so that another terminal can see it."""
+"""Where a run stands: kept in status.yaml at every change, so that another terminal can see it."""
 
 import contextlib
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,9 +11,9 @@ from typing import Any, Literal, get_type_hints
 import yaml
 
 from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.flow.step import Done, Step
 from pruning_bootcamp.locks import owner_of
 from pruning_bootcamp.logs import LOGGER
-from pruning_bootcamp.pipeline.step import Done, Step
 from pruning_bootcamp.pruning.pipeline_stages import PruningStage
 from pruning_bootcamp.runs import atomic_path, read_yaml, write_yaml
 from pruning_bootcamp.runtime import peak_memory_mb
@@ -51,7 +52,7 @@ class StepStatus:
 
 @dataclass
 class Status:
-    """The whole pipeline."""
+    """The whole run."""
 
     name: str
     command: str
@@ -65,10 +66,14 @@ class Status:
     """{"time", "from", "to", "seconds" in the stage that ended, "peak_memory_mb" (None: nothing was worked on)}"""
 
 
-class Board:
+class Progress:
     """Keeps the status, in memory for the view and in status.yaml for everybody else, and logs every transition."""
 
-    def __init__(self, folder: Path, name: str, command: str, steps: Sequence[Step]) -> None:
+    def __init__(
+        self, folder: Path, name: str, command: str, steps: Sequence[Step[Any]], detailed: bool = True
+    ) -> None:
+        """`detailed`: time and memory of every step are said on the screen too."""
+        self._level = logging.INFO if detailed else logging.DEBUG
         self.folder, self._path = folder, folder / STATUS
         now = time.time()
         lines = [StepStatus(step.name, step.title, step.stage and step.stage.display_name) for step in steps]
@@ -78,45 +83,45 @@ class Board:
         self._written = 0.0
         self._write()
 
-    def line(self, step: Step) -> StepStatus:
+    def line(self, step: Step[Any]) -> StepStatus:
         return next(line for line in self.status.steps if line.name == step.name)
 
-    def skip(self, step: Step) -> None:
+    def skip(self, step: Step[Any], reason: str) -> None:
         line = self.line(step)
-        line.state, line.text = "skipped", step.skipped or ""
-        LOGGER.info("\n=== %s: skipped, %s ===", step.title, step.skipped)
+        line.state, line.text = "skipped", reason
+        LOGGER.log(self._level, "\n=== %s: skipped, %s ===", step.title, reason)
         self._write()
 
-    def reuse(self, step: Step, done: Done) -> None:
+    def reuse(self, step: Step[Any], done: Done[Any]) -> None:
         self._to(step.stage)
         line = self.line(step)
         line.state, line.seconds, line.peak_memory_mb = "reused", done.seconds, done.peak_memory_mb
         line.first = done.first
-        line.text = str(done.figures.get("summary", ""))
+        line.text = done.outcome.summary
         LOGGER.info("\n=== %s: already done, kept in %s ===", step.title, done.folder.name)
         self._write()
 
-    def begin(self, step: Step) -> None:
+    def begin(self, step: Step[Any]) -> None:
         self._to(step.stage)
         line = self.line(step)
         line.state, line.begun = "running", time.time()
         LOGGER.info("\n=== %s ===", step.title)
         self._write()
 
-    def progress(self, step: Step, done: int, total: int, text: str) -> None:
+    def training(self, step: Step[Any], done: int, total: int, text: str) -> None:
         """How far the step's training is; the file follows once a second."""
         line = self.line(step)
         line.done, line.total, line.text = done, total, text
         if time.time() - self._written >= _EVERY_SECONDS:
             self._write(lightly=True)
 
-    def end(self, step: Step, done: Done) -> None:
+    def end(self, step: Step[Any], done: Done[Any]) -> None:
         line = self.line(step)
         line.state, line.seconds, line.peak_memory_mb, line.begun = "done", done.seconds, done.peak_memory_mb, None
-        line.text = str(done.figures.get("summary", ""))
+        line.text = done.outcome.summary
         self._stage_memory = max(self._stage_memory or 0.0, done.peak_memory_mb)
         took = f"{done.seconds:.1f} s{line.since}"
-        LOGGER.info("%s: took %s, peak memory %.0f MiB", step.title, took, done.peak_memory_mb)
+        LOGGER.log(self._level, "%s: took %s, peak memory %.0f MiB", step.title, took, done.peak_memory_mb)
         self._write()
 
     def complete(self) -> None:
@@ -151,7 +156,8 @@ class Board:
         }
         self.status.transitions.append(transition)
         about = "nothing was worked on" if memory is None else f"peak memory {memory:.0f} MiB"
-        LOGGER.info("Stage: %s -> %s (after %.1f s, %s)", self.status.stage, stage.display_name, seconds, about)
+        text = "Stage: %s -> %s (after %.1f s, %s)"
+        LOGGER.log(self._level, text, self.status.stage, stage.display_name, seconds, about)
         self.status.stage, self._stage_begun, self._stage_memory = stage.display_name, now, None
 
     def _write(self, lightly: bool = False) -> None:
@@ -164,16 +170,15 @@ class Board:
             temporary.write_text(yaml.safe_dump(asdict(self.status), sort_keys=False), encoding="utf-8")
 
 
-class Watch(Hook):
-    """Tells the board after every step of a training how far it is."""
+class WatchTraining(Hook):
+    """Tells the progress after every step of a training how far it is; where that is shown, no bar is drawn."""
 
-    shows_progress = True
-
-    def __init__(self, board: Board, step: Step) -> None:
-        self._board, self._step, self._text = board, step, ""
+    def __init__(self, progress: Progress, step: Step[Any], shown: bool) -> None:
+        self._progress, self._step, self._text = progress, step, ""
+        self.shows_progress = shown
 
     def on_start(self, state: StepState) -> None:
-        line = self._board.line(self._step)
+        line = self._progress.line(self._step)
         line.first, line.begun = state.step, time.time()
         self._tell(state)
 
@@ -185,11 +190,11 @@ class Watch(Hook):
         self._tell(state)
 
     def _tell(self, state: StepState) -> None:
-        self._board.progress(self._step, state.step, state.total_steps, self._text)
+        self._progress.training(self._step, state.step, state.total_steps, self._text)
 
 
 def read_status(folder: Path) -> Status:
-    """What status.yaml says; a pipeline that says it runs and whose process is gone is interrupted."""
+    """What status.yaml says; a run that says it runs and whose process is gone is interrupted."""
     content = read_yaml(folder / STATUS)
     try:
         steps = [StepStatus(**_known(StepStatus, line)) for line in content["steps"]]

@@ -1,4 +1,4 @@
-"""report.md of a pipeline, and the model card that goes with the exported files."""
+"""What a run says at its end: on the screen, in report.md, and in the model card that goes with exported files."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -8,38 +8,35 @@ from typing import Any
 import yaml
 
 from pruning_bootcamp.config import Config
-from pruning_bootcamp.pipeline.status import Board, Status
+from pruning_bootcamp.evaluation import sparsity_text
+from pruning_bootcamp.flow.status import Progress, Status
+from pruning_bootcamp.flow.verdict import Verdict
+from pruning_bootcamp.logs import LOGGER
+from pruning_bootcamp.memorised import caveat
 from pruning_bootcamp.reporting import comparison_rows, goal_line, markdown_table
 from pruning_bootcamp.runs import CONFIG
-from pruning_bootcamp.stages.verdict import Verdict
 
 
-def pipeline_report(
-    cfg: Config,
-    metrics: Mapping[str, Any],
-    verdicts: Sequence[Verdict],
-    board: Board,
-    judged: Mapping[str, Any],
-) -> str:
-    """Figures, verdict, gates, sizes, and the stages with their time and memory; of a stopped pipeline what there is.
-
-    `judged` holds the verdict: "goal" and "goal_met".
-    """
-    status = board.status
+def pipeline_report(cfg: Config, metrics: Mapping[str, Any], verdicts: Sequence[Verdict], progress: Progress) -> str:
+    """Figures, verdict, gates, sizes, the stages with their time and memory; of a stopped pipeline what there is."""
+    status = progress.status
     parts = [f"# Pipeline {cfg.name}: {cfg.model.name} on {cfg.data.name}"]
     if status.state == "failed":
         parts.append(f"**Stopped: {status.reason}** Nothing was exported.")
-    parts.append(goal_line(judged))
-    for where, images in (("validation", "chosen on"), ("test", "read once")):
-        if where in metrics:
-            figures = metrics[where]
-            parts += [
-                f"## On {figures['images']} {where} images ({images})",
-                markdown_table(["figure", "dense", "compressed"], comparison_rows(figures["baseline"], figures)),
-                f"- accuracy drop: {figures['accuracy_drop']:.2f} points",
-            ]
-    if "test" in metrics:
-        parts.append(f"One seed ({cfg.seed}): no spread is claimed.")
+    parts.append(goal_line(metrics))
+    if validation := metrics.get("validation"):
+        parts += [
+            f"## On {validation['images']} validation images (chosen on)",
+            f"- accuracy: dense {validation['baseline_accuracy']:.2f}%, compressed {validation['accuracy']:.2f}%",
+            f"- accuracy drop: {validation['accuracy_drop']:.2f} points",
+        ]
+    if "accuracy" in metrics:
+        parts += [
+            f"## On {metrics['test_images']} test images (read once)",
+            markdown_table(["figure", "dense", "compressed"], comparison_rows(metrics["baseline"], metrics)),
+            f"- accuracy drop: {metrics['accuracy_drop']:.2f} points",
+            f"One seed ({cfg.seed}): no spread is claimed.",
+        ]
     if verdicts:
         rows = [
             [verdict.gate, verdict.asked, verdict.found, verdict.where, "met" if verdict.met else "**failed**"]
@@ -63,7 +60,7 @@ def pipeline_report(
     ]
     header = ["stage", "step", "", "seconds", "peak memory (MiB)", "what came out"]
     parts += ["## Stages", markdown_table(header, rows)]
-    again = f"pruning-bootcamp pipeline run -c {board.folder / CONFIG} --save-dir {board.folder}"
+    again = f"pruning-bootcamp pipeline run -c {progress.folder / CONFIG} --save-dir {progress.folder}"
     parts += ["## Again", f"```\n{again}\n```"]
     return "\n\n".join(parts) + "\n"
 
@@ -86,11 +83,37 @@ def _proof(file: Mapping[str, Any]) -> str:
     return f"largest difference {file['max_difference']:.1e}"
 
 
+def say_goal(metrics: Mapping[str, Any], missed: Sequence[str] = ()) -> None:
+    """How a command ends; `missed`: each figure that falls short of the goal, and what to do about it."""
+    LOGGER.info("\nGoal %s (%s)", "MET" if metrics["goal_met"] else "NOT met", metrics["goal"])
+    for line in missed:
+        LOGGER.info("  %s", line)
+
+
+def say_results(metrics: Mapping[str, Any], folder: Path, lines: Sequence[str]) -> None:
+    """The figures of a pruning, its verdict with the `lines` that explain it, and where everything is."""
+    kind = "" if "accuracy" in metrics else "val_"
+    split = "validation images; the test images were not read" if kind else "test images"
+    LOGGER.info("\n=== Final Results (%d %s) ===", metrics[f"{kind or 'test_'}images"], split)
+    LOGGER.info("Baseline accuracy: %.2f%%", metrics["baseline"][f"{kind}accuracy"])
+    LOGGER.info("Pruned accuracy: %.2f%%", metrics[f"{kind}accuracy"])
+    known = f" (on validation images{caveat(metrics)})" if kind and caveat(metrics) else ""
+    LOGGER.info("Accuracy drop: %.2f points%s", metrics[f"{kind}accuracy_drop"], known)
+    LOGGER.info("Sparsity: %s", sparsity_text(metrics))
+    LOGGER.info("FLOPs reduction: %.1f%%", metrics["flops_reduction_pct"])
+    LOGGER.info("Params reduction: %.1f%%", metrics["params_reduction_pct"])
+    if "goal" in metrics:
+        say_goal(metrics, lines)
+    if metrics["flops_reduction_pct"] == 0 and metrics["sparsity"] > 0:
+        LOGGER.info("Zeros alone save no FLOPs without sparse kernels: prune-structured cuts channels out.")
+    LOGGER.info("\nResults saved to %s", folder)
+
+
 def model_card(
     cfg: Config, metrics: Mapping[str, Any], status: Status, files: Mapping[str, Path], classes: Sequence[str]
 ) -> str:
     """What the network is, how it was made, what it does and does not; licences and hashes. With a YAML head."""
-    test, card = metrics["test"], cfg.card
+    card = cfg.card
     head = {
         "license": card.license or "unknown",
         "datasets": [cfg.data.name],
@@ -103,7 +126,7 @@ def model_card(
                     {
                         "task": {"type": "image-classification"},
                         "dataset": {"name": cfg.data.name, "type": cfg.data.name, "split": "test"},
-                        "metrics": [{"type": "accuracy", "value": test["accuracy"]}],
+                        "metrics": [{"type": "accuracy", "value": metrics["accuracy"]}],
                     }
                 ],
             }
@@ -114,8 +137,8 @@ def model_card(
     eight_bits = ", its weights and activations in 8 bits" if "quantize" in cfg.pipeline.steps else ""
     limits = [
         f"It knows {len(classes)} classes and nothing else. Any other image gets one of them too.",
-        f"Accuracy was measured on {test['images']} test images of {cfg.data.name}, once, with one seed; other images, "
-        "cameras or groups of people were not measured.",
+        f"Accuracy was measured on {metrics['test_images']} test images of {cfg.data.name}, once, with one seed; other "
+        "images, cameras or groups of people were not measured.",
         "What pruning and quantisation take away is not spread evenly: rare classes can lose more than the average.",
         *card.limits,
     ]
@@ -132,9 +155,9 @@ def model_card(
         "## How it was made",
         "\n".join(steps),
         "## What it does",
-        markdown_table(["figure", "dense", "compressed"], comparison_rows(test["baseline"], test)),
-        f"Test images: {test['images']}, read once, after every choice was made on validation images. "
-        f"Accuracy drop: {test['accuracy_drop']:.2f} points. That is the network in PyTorch{eight_bits}; files that "
+        markdown_table(["figure", "dense", "compressed"], comparison_rows(metrics["baseline"], metrics)),
+        f"Test images: {metrics['test_images']}, read once, after every choice was made on validation images. "
+        f"Accuracy drop: {metrics['accuracy_drop']:.2f} points. That is the network in PyTorch{eight_bits}; files that "
         "round numbers were counted on validation images:",
         size_table(metrics),
         "## Limits",

@@ -1,4 +1,4 @@
-"""How a pipeline looks in a terminal: the stages with their marks, progress and time left; the same for `status`."""
+"""How a run looks in a terminal: the stages with their marks, progress and time left; the same for `status`."""
 
 import contextlib
 import sys
@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from pruning_bootcamp.pipeline.status import Board, Status, StepStatus
+from pruning_bootcamp.flow.status import Progress, Status, StepStatus
 from pruning_bootcamp.pruning.pipeline_stages import PruningStage
 
 MARKS = {
@@ -28,13 +28,13 @@ _STATES = {"complete": "green", "failed": "red", "interrupted": "yellow", "runni
 
 
 @contextlib.contextmanager
-def live(board: Board) -> Iterator[None]:
+def live(progress: Progress) -> Iterator[None]:
     """Inside, the view stands below the messages and moves; where there is no terminal the messages are all."""
     console = Console()
     if not console.is_terminal:
         yield
         return
-    with Live(get_renderable=lambda: render(board.status, console.height), console=console, refresh_per_second=4):
+    with Live(get_renderable=lambda: render(progress.status, console.height), console=console, refresh_per_second=4):
         yield
 
 
@@ -47,7 +47,7 @@ def show(status: Status) -> None:
 
 
 def follow(read: Callable[[], Status]) -> None:
-    """The view, read anew every half second, until the pipeline ends or Ctrl-C."""
+    """The view, read anew every half second, until the run ends or Ctrl-C."""
     found, console = read(), Console()
     first = render(found, console.height)
     with Live(first, console=console, auto_refresh=False) as shown, contextlib.suppress(KeyboardInterrupt):

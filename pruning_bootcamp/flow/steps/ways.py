@@ -7,9 +7,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from pruning_bootcamp.checkpoints import Recipe
+from pruning_bootcamp.checkpoints import Recipe, example_input
 from pruning_bootcamp.exporters import Runner, deployable_copy
-from pruning_bootcamp.stages import common
 from pruning_bootcamp.tools.latency import LatencyStats, compare_latencies
 from pruning_bootcamp.tools.latency.advice import Way, launch_bound_ways, ways_to_time
 from pruning_bootcamp.tools.latency.clock import Candidate
@@ -62,7 +61,7 @@ def time_ways(
     nhwc = each_once(models, in_nhwc)
 
     def pair_for(way: Way) -> Pairs | str:
-        images = common.example_input(recipe, way.batch).to(device)
+        images = example_input(recipe, way.batch).to(device)
         if way.runtime == "torch CUDA graph":
             return _captured(models, images)
         if way.runtime == "torch channels_last":

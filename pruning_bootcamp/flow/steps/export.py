@@ -1,5 +1,6 @@
 """export: deployment files, each checked against the network that it was made from."""
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,35 +8,43 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pruning_bootcamp.checkpoints import Checkpoint, Recipe
+from pruning_bootcamp.checkpoints import Recipe, dense_file_bytes, example_input
 from pruning_bootcamp.config import Config
-from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.errors import BootcampError, GoalNotMet
 from pruning_bootcamp.exporters import EXPORTERS, ExportReport, export_model, proof_of
+from pruning_bootcamp.flow.outcomes import Exported
+from pruning_bootcamp.flow.step import StepContext
 from pruning_bootcamp.logs import LOGGER
-from pruning_bootcamp.runs import write_yaml
-from pruning_bootcamp.runtime import environment
-from pruning_bootcamp.stages import common
 from pruning_bootcamp.tools.datasets import Split, Splits, eval_batches
+from pruning_bootcamp.tools.metrics import classification_metrics, compare_metrics
 
 FORMATS = {"both": ("onnx", "torchscript"), "all": tuple(EXPORTERS)}
 
 
-def export(cfg: Config) -> dict[str, Any]:
-    """One file a format in the checkpoint's folder; an unverified file is removed and GoalNotMet raised.
+def files_that_ship(context: StepContext) -> Exported:
+    """Every file of the final network; where one does not pass its proof, none is left."""
+    final, dense = context.network(), context.network("dense").model
+    try:
+        files = export_network(context.cfg, final.model, final.recipe, final.masks, context.folder, context.splits)
+    except GoalNotMet:
+        shutil.rmtree(context.folder)  # the files that did pass
+        raise
+    files = {
+        name: {**file, "file": Path(file["file"]).name, **_lost(context, dense, file)} for name, file in files.items()
+    }
+    sizes = ", ".join(f"{name} {file['size_mb']:.3f} MB" for name, file in files.items())
+    return Exported(files=files, dense_size_mb=dense_file_bytes(dense) / 1e6, summary=sizes)
 
-    The data is opened only for a format that is calibrated or judged on real images.
-    """
-    common.one_process("export")
-    path = common.checkpoint_path(cfg.checkpoint)
-    device = common.start(cfg)
-    checkpoint, splits = _open(path, cfg)
-    folder = Path(cfg.save_dir) if cfg.save_dir else path.parent
-    LOGGER.info("\n=== Exporting Model ===")
-    reports = export_network(cfg, checkpoint.model, checkpoint.recipe, checkpoint.masks, folder, splits)
-    metrics = {"checkpoint": str(path), "formats": reports, "environment": environment(device)}
-    write_yaml(folder / "export_metrics.yaml", metrics)
-    LOGGER.info("\nExport complete. Files saved to %s", folder)
-    return metrics
+
+def _lost(context: StepContext, dense: nn.Module, file: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file with numbers of its own loses against the dense network, on the images that it was judged by."""
+    if "accuracy" not in file:
+        return {}
+    splits = context.splits
+    look: dict[str, Any] = {"mean": splits.mean, "std": splits.std, "limit": file["agreement_images"]}
+    batches = eval_batches(splits.val, batch_size=context.cfg.data.batch_size, device="cpu", **look)
+    before = round(classification_metrics(dense, batches)["accuracy"], 4)
+    return {"dense_accuracy": before, **compare_metrics({"accuracy": before}, file)}
 
 
 def export_network(
@@ -62,7 +71,7 @@ def export_network(
     for name in _formats(cfg):
         report = export_model(
             model,
-            common.example_input(recipe, 2),
+            example_input(recipe, 2),
             folder,
             format=name,
             verify=cfg.export.verify,
@@ -107,12 +116,9 @@ def _judged(cfg: Config) -> bool:
     return cfg.export.verify and any(_proof(name, cfg) == "agreement" for name in _formats(cfg))
 
 
-def _open(path: Path, cfg: Config) -> tuple[Checkpoint, Splits | None]:
-    """The network, and the data where a format needs real images."""
-    if not _calibrated(cfg) and not _judged(cfg):
-        return common.open_alone(path, cfg), None
-    splits = common.open_data(cfg, testing=False)
-    return common.open_network(path, cfg, splits), splits
+def needs_images(cfg: Config) -> bool:
+    """Whether a format that the config asks for is calibrated or judged on real images."""
+    return _calibrated(cfg) or _judged(cfg)
 
 
 def _images_for(cfg: Config, splits: Splits | None) -> tuple[Tensor | None, Tensor | None, Tensor | None]:

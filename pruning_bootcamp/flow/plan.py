@@ -1,0 +1,351 @@
+"""A command as a plan of steps: what each of them depends on, in order. @COMPRESSIONS add theirs."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pruning_bootcamp.config import Config, as_dict
+from pruning_bootcamp.errors import listed, unknown
+from pruning_bootcamp.flow import settings
+from pruning_bootcamp.flow.machine import key_of
+from pruning_bootcamp.flow.outcomes import (
+    Costs,
+    Cut,
+    DenseNetwork,
+    Exported,
+    Judged,
+    Measured,
+    Outcome,
+    Pruned,
+    Recovered,
+    Scanned,
+    Trained,
+)
+from pruning_bootcamp.flow.step import Step, StepContext
+from pruning_bootcamp.flow.steps import cut, dense, evaluate, export, prune, scan, training
+from pruning_bootcamp.models import factory_file, is_factory
+from pruning_bootcamp.pruning.pipeline_stages import PruningStage
+from pruning_bootcamp.pruning.schedules import iterative_sparsities
+from pruning_bootcamp.registry import Registry
+from pruning_bootcamp.runs import content_hash
+from pruning_bootcamp.runtime import choose_device, environment
+
+DENSE, COSTS, VALIDATION, TEST, EXPORT, SCAN = "dense", "costs", "validation", "test", "export", "scan"
+
+# f(plan) -> None: adds its steps. Facts: `removes` or `quantizes` say what it does to the network; one that does
+# neither recovers, and has to come after one that does. `once`: a second time in one plan makes no sense.
+COMPRESSIONS: Registry[Callable[["Plan"], None]] = Registry("pipeline step")
+
+
+@dataclass
+class Plan:
+    """The steps so far, and whose network comes next."""
+
+    cfg: Config
+    checkpoint: Path | None
+    """what is compressed; None: it is trained first"""
+    steps: list[Step[Any]] = field(default_factory=list)
+    last: str = DENSE
+    part: str = ""
+    """which compression is being added, as 1-prune-structured"""
+    compressions: tuple[str, ...] = ()
+    """the names of all of them"""
+
+    def add(
+        self,
+        name: str,
+        title: str,
+        stage: PruningStage,
+        work: Callable[[StepContext], Any] | None,
+        gives: type[Outcome],
+        *,
+        inputs: Mapping[str, str] | None = None,
+        **facts: Any,
+    ) -> str:
+        """Its full name; it reads the network of the step before it, and the dense one."""
+        full = f"{self.part}-{name}" if self.part else name
+        roles = {DENSE: DENSE, "before": self.last, **(inputs or {})}
+        self.steps.append(Step(full, title, work, gives, stage, inputs=roles, **facts))
+        if facts.get("gives_network"):
+            self.last = full
+        return full
+
+    def keys(self) -> dict[str, str]:
+        """The key of every step that has something to do, before anything runs."""
+        keys: dict[str, str] = {}
+        for step in self.steps:
+            if step.skipped is None:
+                keys[step.name] = key_of(step, {role: keys[name] for role, name in step.inputs.items()})
+        return keys
+
+
+def begin(cfg: Config, checkpoint: Path | None) -> Plan:
+    """A plan that begins with the dense network: opened, or trained first."""
+    plan = Plan(cfg, checkpoint)
+    base: dict[str, Any] = {"seed": cfg.seed, "data": as_dict(cfg)["data"], "model": as_dict(cfg)["model"]}
+    base["data"].pop("batch_size")
+    if is_factory(cfg.model.name):
+        base["factory"] = content_hash(factory_file(cfg.model.name))
+    if checkpoint is None:
+        given, title, work = section(cfg, "train"), "Training the dense network", dense.train
+    else:
+        given = {"checkpoint": content_hash(checkpoint)}
+        title, work = "Opening the dense network", partial(dense.open_given, path=checkpoint)
+    plan.steps.append(Step(DENSE, title, work, DenseNetwork, settings=base | given, together=checkpoint is None))
+    return plan
+
+
+def compress(plan: Plan, names: Sequence[str]) -> None:
+    """These compressions, in this order."""
+    plan.compressions = tuple(names)
+    for number, name in enumerate(names, start=1):
+        plan.part = f"{number}-{name}"
+        COMPRESSIONS[name](plan)
+    plan.part = ""
+
+
+def evaluate_both(plan: Plan, on_validation: bool) -> None:
+    """Costs; the validation images where choices or gates need them; the test images once, where they may be read."""
+    cfg, stage = plan.cfg, PruningStage.EVALUATING
+    latency = {}
+    if cfg.gates.min_latency_reduction_pct is not None:
+        here = environment(choose_device(cfg.device)[0])  # measured elsewhere, it says nothing about here
+        threads = here["threads"] if cfg.threads is None else cfg.threads
+        latency = {"latency": as_dict(cfg)["profile"] | {"device": here["device"], "threads": threads}}
+    testing = cfg.goal.evaluate_test
+    plan.add(COSTS, "Counting costs", stage, evaluate.costs, Costs, settings=latency)
+    if on_validation or not testing:
+        work = partial(evaluate.judge_on, split="validation")
+        plan.add(VALIDATION, "Evaluating on the validation images", stage, work, Judged)
+    if testing:
+        work = partial(evaluate.judge_on, split="test")
+        plan.add(TEST, "Evaluating on the test images, once", stage, work, Judged)
+
+
+def ship(plan: Plan) -> None:
+    """The files that leave the house, each verified."""
+    given = section(plan.cfg, "export")
+    title = f"Exporting: {plan.cfg.export.format}"
+    plan.add(EXPORT, title, PruningStage.EXPORTING, export.files_that_ship, Exported, settings=given)
+
+
+def scan_layers(plan: Plan) -> None:
+    """Each layer or block pruned alone, at each sparsity."""
+    cfg, everything = plan.cfg, as_dict(plan.cfg)
+    given = {
+        "prune": {key: everything["prune"][key] for key in scan.PRUNE},
+        "sensitivity": everything["sensitivity"] | {"sparsities": scan.sparsities_of(cfg)},
+        "augment": cfg.train.augment,
+    }
+    title = f"Pruning one {cfg.sensitivity.by} at a time"
+    plan.add(SCAN, title, PruningStage.COMPUTING_IMPORTANCE, scan.measure, Scanned, settings=given)
+
+
+def section(cfg: Config, *names: str) -> dict[str, Any]:
+    """These sections of the config, as far as they change what comes out."""
+    everything = as_dict(cfg)
+    if "structured" in names:
+        everything["structured"]["round_to"] = settings.wanted_round_to(cfg)
+    return {name: {k: v for k, v in everything[name].items() if k != "checkpoint_seconds"} for name in names}
+
+
+@COMPRESSIONS.register("prune-unstructured", removes=True, once=True)
+def prune_unstructured(plan: Plan) -> None:
+    """Zero weights as `prune` of the config says, in its cycles, and recover as `recover` and `fine_tune` say."""
+    cfg = plan.cfg
+    p, files = cfg.prune, _contents(plan)
+    target = settings.target_sparsity(cfg)
+    if p.gradual:
+        given = section(cfg, "prune", "fine_tune", "train") | files
+        title = f"Pruning: to {_share(target)} while fine-tuning"
+        plan.add(
+            "gradual",
+            title,
+            PruningStage.PRUNING,
+            prune.prune_gradually,
+            Trained,
+            settings=given,
+            gives_network=True,
+            together=True,
+        )
+        return
+    sparsities: list[float | None] = [target]
+    if target is not None:
+        sparsities = [*iterative_sparsities(target, p.iterations, p.schedule.name, p.schedule.args)[:-1], target]
+    measured = {
+        key: value
+        for key, value in section(cfg, "prune")["prune"].items()
+        if key in ("score", "allocation", "solver", "include", "exclude", "pattern")
+    } | files
+    images = settings.needs_images(cfg)
+    for number, sparsity in enumerate(sparsities, start=1):
+        cycle, which = ("", "") if len(sparsities) == 1 else (f"{number}.", f" (cycle {number} of {len(sparsities)})")
+        last = number == len(sparsities)
+        least = (plan.last, sparsity) if not last and sparsity is not None else None
+        facts: dict[str, Any] = {"together": True, "cycle": number, "least": least}
+        inputs = {}
+        statistics = plan.add(
+            f"{cycle}calibrate",
+            f"Calibrating{which}",
+            PruningStage.CALIBRATING,
+            prune.calibrate,
+            Measured,
+            settings=measured | ({"calibration_images": p.calibration_images} if images else {}),
+            skipped=None if images else f"{p.score.name} needs no images",
+            **facts,
+        )
+        if images:
+            inputs["statistics"] = statistics
+        inputs["scores"] = plan.add(
+            f"{cycle}score",
+            f"Computing importance{which}: {p.score.name}",
+            PruningStage.COMPUTING_IMPORTANCE,
+            prune.score,
+            Measured,
+            settings=measured,
+            inputs=inputs,
+            **facts,
+        )
+        given = section(cfg, "prune", "recover") | {"augment": cfg.train.augment, "sparsity": sparsity} | files
+        plan.add(
+            f"{cycle}prune",
+            f"Pruning{which}: {'as the pattern says' if sparsity is None else 'to ' + _share(sparsity)}",
+            PruningStage.PRUNING,
+            partial(prune.prune, sparsity=sparsity, cycle=number, cycles=len(sparsities)),
+            Pruned,
+            settings=given,
+            inputs=inputs,
+            gives_network=True,
+            **facts,
+        )
+        _recover(plan, cycle, which, sparsity, files, facts)
+
+
+@COMPRESSIONS.register("prune-structured", removes=True, once=True)
+def prune_structured(plan: Plan) -> None:
+    """Cut channels to the budget of `structured`, prove the cut, and recover as `recover` and `fine_tune` say."""
+    cfg = plan.cfg
+    s = cfg.structured
+    reason = f"{s.score.name} needs no images"
+    plan.add("calibrate", "Calibrating", PruningStage.CALIBRATING, None, Measured, skipped=reason)
+    everything = section(cfg, "structured")["structured"]
+    scored = {key: everything[key] for key in ("score", "exclude")}
+    scores = plan.add(
+        "score",
+        f"Computing importance: {s.score.name}",
+        PruningStage.COMPUTING_IMPORTANCE,
+        cut.score,
+        Measured,
+        settings=scored,
+        together=True,
+    )
+    plan.add(
+        "prune",
+        "Pruning: cutting channels out",
+        PruningStage.PRUNING,
+        cut.cut,
+        Cut,
+        settings=section(cfg, "structured", "recover") | {"augment": cfg.train.augment},
+        inputs={"scores": scores},
+        gives_network=True,
+        together=True,
+    )
+    _recover(plan)
+
+
+@COMPRESSIONS.register("fine-tune")
+def fine_tune(plan: Plan) -> None:
+    """Train with the zeros frozen, as `fine_tune` of the config says."""
+    _train(plan, "train", "Fine-tuning", training.fine_tune, Trained, "fine_tune", "train")
+
+
+@COMPRESSIONS.register("distill")
+def distill(plan: Plan) -> None:
+    """Train to the dense network's outputs without labels, as `recover` of the config says (whatever its method)."""
+    title = "Fine-tuning: distillation from the dense network"
+    _train(plan, "train", title, training.follow_dense, Recovered, "recover", augment=plan.cfg.train.augment)
+
+
+@COMPRESSIONS.register("quantize", quantizes=True, once=True)
+def quantize(plan: Plan) -> None:
+    """Quantisation-aware training, as `quantize` of the config says; later training goes on with 8 bits."""
+    title = "Fine-tuning: quantisation-aware, 8 bits"
+    _train(plan, "train", title, training.quantize, Trained, "quantize", "train")
+
+
+def _recover(
+    plan: Plan,
+    cycle: str = "",
+    which: str = "",
+    sparsity: float | None = None,
+    files: Mapping[str, Any] | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> None:
+    """What the config wants after each pruning; one that goes on growing depends on the same `files` as the pruning."""
+    cfg, facts = plan.cfg, facts or {}
+    if cfg.recover.method == "distill" and not _rewinds(plan):
+        more = {"augment": cfg.train.augment, "sparsity": sparsity} | dict(files or {})
+        title = f"Fine-tuning{which}: distillation from the dense network"
+        following = partial(training.follow_dense, sparsity=sparsity)
+        _train(plan, f"{cycle}distill", title, following, Recovered, "recover", "prune", facts=facts, **more)
+    if cfg.fine_tune.enabled:
+        name, title = f"{cycle}fine-tune", f"Fine-tuning{which}"
+        _train(plan, name, title, training.fine_tune, Trained, "fine_tune", "train", facts=facts)
+
+
+def _train(
+    plan: Plan,
+    name: str,
+    title: str,
+    work: Callable[[StepContext], Any],
+    gives: type[Outcome],
+    *sections: str,
+    facts: Mapping[str, Any] | None = None,
+    **more: Any,
+) -> None:
+    given = section(plan.cfg, *sections) | more
+    same = {"together": True, "gives_network": True} | dict(facts or {})
+    plan.add(name, title, PruningStage.FINE_TUNING, work, gives, settings=given, **same)
+
+
+def _rewinds(plan: Plan) -> bool:
+    return plan.part.endswith("prune-unstructured") and plan.cfg.prune.rewind is not None
+
+
+def _contents(plan: Plan) -> dict[str, Any]:
+    """What is in the files that settings of `prune` name, hashed; nothing where there are none."""
+    paths = list(settings.named_files(plan.cfg))
+    if plan.cfg.prune.rewind is not None and plan.checkpoint is not None:
+        paths.insert(0, prune.rewind_file(plan.cfg.prune.rewind, plan.checkpoint))
+    hashes = [content_hash(path) for path in paths]
+    return {"files": hashes} if hashes else {}
+
+
+def _share(sparsity: float | None) -> str:
+    return "what the pattern says" if sparsity is None else f"{100 * sparsity:g}%"
+
+
+def check_order(names: Sequence[str]) -> list[str]:
+    """What is wrong with `pipeline.steps`: unknown names, and orders that make no sense, with the reason."""
+    where = "pipeline.steps"
+    problems = [f"{where}: {unknown('step', name, COMPRESSIONS)}" for name in names if name not in COMPRESSIONS]
+    known = [name for name in names if name in COMPRESSIONS]
+    if not names:
+        problems.append(f"{where}: is empty, so there is nothing to do. Name one or more of {listed(COMPRESSIONS)}.")
+    for number, name in enumerate(known):
+        facts, before = COMPRESSIONS[name].facts, known[:number]
+        if facts.get("once") and name in before:
+            problems.append(f"{where}: '{name}' comes twice, and its settings are the same. Leave one out.")
+        works = any(COMPRESSIONS[other].facts.keys() & {"removes", "quantizes"} for other in before)
+        if not facts.keys() & {"removes", "quantizes"} and not works:
+            problems.append(
+                f"{where}: '{name}' has nothing to recover from yet. Put it after what prunes or quantizes."
+            )
+        if name == "prune-structured" and (late := [b for b in before if b in ("prune-unstructured", "quantize")]):
+            problems.append(
+                f"{where}: 'prune-structured' after '{late[0]}' would cut channels by weights that were chosen, and "
+                f"ranges that were learnt, for another network. Put it before '{late[0]}'."
+            )
+    return problems

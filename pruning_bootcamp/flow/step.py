@@ -1,0 +1,153 @@
+"""One step of a plan: what it depends on, the work, and what a step has at hand while it works."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from pruning_bootcamp.checkpoints import Recipe, load_checkpoint, save_checkpoint
+from pruning_bootcamp.checkpoints.files import read_file, write_file
+from pruning_bootcamp.config import Config
+from pruning_bootcamp.flow.outcomes import Outcome
+from pruning_bootcamp.flow.start import recipe_for
+from pruning_bootcamp.pruning.masks import detached_copy
+from pruning_bootcamp.pruning.pipeline_stages import PruningStage
+from pruning_bootcamp.runs import atomic_path
+from pruning_bootcamp.tools.datasets import Splits
+from pruning_bootcamp.tools.metrics import compute_sparsity
+from pruning_bootcamp.training.hooks import Hook
+
+NETWORK = "network.pth"
+
+R = TypeVar("R", bound=Outcome)
+
+
+@dataclass
+class Network:
+    """What is handed from step to step."""
+
+    model: nn.Module
+    recipe: Recipe
+    masks: dict[str, Tensor] = field(default_factory=dict)
+    """name -> keep mask"""
+    ranges: dict[str, Tensor] | None = None
+    """of its activations, where the network was trained for int8"""
+
+    @property
+    def sparsity(self) -> float:
+        """Share of the prunable weights that its masks prune."""
+        return compute_sparsity(self.model, self.masks).total if self.masks else 0.0
+
+
+@dataclass(frozen=True)
+class Step(Generic[R]):
+    """Its outcome depends on `settings` and on the results of `inputs`, and on nothing else.
+
+    `inputs` is role -> name of an earlier step. A step with a reason in `skipped` has nothing to do.
+    """
+
+    name: str
+    title: str
+    work: Callable[["StepContext"], R] | None
+    gives: type[R]
+    stage: PruningStage | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    skipped: str | None = None
+    gives_network: bool = False
+    together: bool = False
+    """under torchrun every process works on it; otherwise the leader alone does, and the others read what it kept"""
+    cycle: int = 0
+    """of pruning, from 1; 0: in none"""
+    least: tuple[str, float] | None = None
+    """(an earlier step, a sparsity): not done where that step's network is as sparse already"""
+
+
+@dataclass(frozen=True)
+class Done(Generic[R]):
+    """A finished step: where its files are, and what came out."""
+
+    step: str
+    key: str
+    folder: Path
+    outcome: R
+    seconds: float
+    peak_memory_mb: float
+    first: int = 0
+    """the training's step from which the seconds count: where the process that ended it took it up"""
+    network: Path | None = None
+    """the file of its network, where it has one"""
+
+
+@dataclass
+class StepContext:
+    """What a step works with. What it keeps goes into `folder`, atomically; its outcome is what `work` returns."""
+
+    cfg: Config
+    device: torch.device
+    splits: Splits
+    folder: Path
+    logs: Path
+    """for the curves of a training"""
+    key: str
+    inputs: Mapping[str, Done[Any]]
+    hooks: list[Hook]
+    """of whoever looks on while it trains"""
+    opened: dict[Path, Network]
+    """networks that steps of this process have read"""
+    leads: bool = True
+    """whether this process is the one that writes"""
+
+    def outcome(self, role: str, kind: type[R]) -> R:
+        """What an input came to."""
+        found = self.inputs[role].outcome
+        assert isinstance(found, kind), (role, kind)
+        return found
+
+    def network(self, role: str = "before") -> Network:
+        """An input's network, read from its file: a step that goes on after a kill sees the same bits."""
+        path = self.inputs[role].network
+        assert path is not None, role
+        if path not in self.opened:
+            needed = {done.network for done in self.inputs.values()}
+            for other in self.opened.keys() - needed:
+                del self.opened[other]
+            self.opened[path] = read_network(path, recipe_for(self.cfg, self.splits))
+        found = self.opened[path]
+        return Network(detached_copy(found.model), found.recipe, dict(found.masks), found.ranges)
+
+    def keep_network(self, network: Network, more: Mapping[str, Any] | None = None) -> None:
+        """Write the step's network; the next one opens it by `network()`.
+
+        With it goes what is known of the dense network and the validation images, for whoever begins with the file.
+        """
+        if not self.leads:
+            return
+        known = self.inputs["dense"].outcome.known if "dense" in self.inputs else {}
+        save_checkpoint(
+            self.folder / NETWORK,
+            network.model.cpu(),
+            network.recipe,
+            masks=network.masks or None,
+            metrics={**known, **(more or {})},
+            extra={} if network.ranges is None else {"ranges": network.ranges},
+        )
+
+    def tensors(self, role: str, name: str) -> dict[str, dict[str, Tensor]]:
+        """What an input kept by `keep_tensors`; empty when there is no such input."""
+        return read_file(self.inputs[role].folder / name) if role in self.inputs else {}
+
+    def keep_tensors(self, name: str, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+        if self.leads:
+            plain = {kind: {key: value.detach().cpu() for key, value in some.items()} for kind, some in tensors.items()}
+            with atomic_path(self.folder / name) as temporary:
+                write_file(temporary, plain)
+
+
+def read_network(path: Path, recipe: Recipe | None) -> Network:
+    """The network in a checkpoint that a step kept, or began with."""
+    found = load_checkpoint(path, recipe=recipe)
+    return Network(found.model, found.recipe, found.masks, found.extra.get("ranges"))

@@ -1,0 +1,160 @@
+"""Weights set to zero: calibration, scores, masks; what is measured on the way is kept for the next step."""
+
+import time
+
+import torch
+from torch import Tensor
+
+from pruning_bootcamp.config import Config
+from pruning_bootcamp.flow import settings
+from pruning_bootcamp.flow.outcomes import Measured, Pruned, Trained
+from pruning_bootcamp.flow.step import Network, StepContext
+from pruning_bootcamp.flow.steps.batch_norm import recover_batch_norm
+from pruning_bootcamp.flow.steps.training import fine_tuned, judged, trained
+from pruning_bootcamp.logs import LOGGER
+from pruning_bootcamp.pruning.allocation import ALLOCATIONS
+from pruning_bootcamp.pruning.scores import needs_labels, needs_of, score_stats
+from pruning_bootcamp.pruning.solvers import SOLVERS
+from pruning_bootcamp.pruning.unstructured import UnstructuredPruning, UnstructuredResult
+from pruning_bootcamp.tools.datasets import Splits, eval_batches
+from pruning_bootcamp.training.gradual import GradualPruning, say_left_out
+from pruning_bootcamp.training.recovery import first_images
+from pruning_bootcamp.training.rewinding import load_values, rewind, rewind_file
+
+STATISTICS, SCORED = "statistics.pth", "scores.pth"
+
+
+def calibrate(context: StepContext) -> Measured:
+    """What the score reads on images, kept as tensors."""
+    statistics = _engine(context, context.network(), settings.target_sparsity(context.cfg)).calibrate()
+    context.keep_tensors(STATISTICS, statistics)
+    count = min(context.cfg.prune.calibration_images, len(context.splits.train))
+    what = ", ".join(statistics) if statistics else "what the solver reads while it prunes"
+    return Measured(summary=f"{count} images: {what}")
+
+
+def score(context: StepContext) -> Measured:
+    """What each weight is worth."""
+    # the sparsity passes for any step that only measures: what it gives does not depend on it
+    engine = _engine(context, context.network(), settings.target_sparsity(context.cfg))
+    scored = engine.score(context.tensors("statistics", STATISTICS))
+    context.keep_tensors(SCORED, scored)
+    stats = {name: vars(score_stats(values, name)) for name, values in scored["scores"].items()}
+    return Measured(of=stats, summary=f"{len(stats)} layers")
+
+
+def prune(context: StepContext, sparsity: float | None, cycle: int, cycles: int) -> Pruned:
+    """Masks at this sparsity, solved if asked for; then rewound to the ticket, or its batch norm re-estimated."""
+    cfg, network = context.cfg, context.network()
+    _say_beginning(cfg, cycle)
+    there = network.sparsity
+    if there and cycle == 1:
+        LOGGER.info("The checkpoint's own zeros stay: %.2f%% before this pruning", 100 * there)
+    begun = time.perf_counter()
+    first = settings.before_growing(cfg, sparsity, there)
+    result = _engine(context, network, first).prune(context.tensors("scores", SCORED))
+    seconds = round(time.perf_counter() - begun, 2)
+    _say_pruned(result, cycle, cycles)
+    network.masks = result.masks
+    recovered = {}
+    if cfg.prune.rewind is not None:
+        # nothing is re-estimated or recovered now: it is the ticket as it was at that step that trains, and batch-norm
+        # statistics of other weights, or weights fitted to the dense network's outputs, would make it another one
+        rewind(network.model, _ticket(context, network), result.masks)
+        LOGGER.info("Rewound to %s: the weights that stay, and all that is not pruned", cfg.prune.rewind)
+    else:
+        recovered = recover_batch_norm(
+            network.model, context.network("dense").model, cfg, context.splits, context.device
+        )
+    accuracy = judged(context, network)
+    return Pruned(
+        val_accuracy=accuracy,
+        sparsity=round(result.sparsity, 6),
+        layers={layer.name: round(layer.sparsity, 6) for layer in result.layers},
+        pruning_seconds=seconds,
+        fall_backs=result.fall_backs,
+        summary=f"{100 * result.sparsity:.2f}% zeros, validation {accuracy:.2f}%",
+        **recovered,
+    )
+
+
+def prune_gradually(context: StepContext) -> Trained:
+    """Fine-tune while the sparsity grows. Batch norm follows by itself: its statistics are the training's own."""
+    cfg, network = context.cfg, context.network()
+    _say_beginning(cfg, 1)
+    p, target = cfg.prune, settings.target_sparsity(cfg)
+    assert target is not None, "preflight refuses a pattern that fixes the sparsity"
+    growing = GradualPruning(
+        target,
+        schedule=p.schedule.name,
+        schedule_args=p.schedule.args,
+        begin=p.begin,
+        end=p.end,
+        frequency=p.frequency,
+        choices=settings.weight_choices(cfg),
+        batches=lambda: calibration(cfg, context.splits, context.device),
+        seed=cfg.seed,
+    )
+    LOGGER.info("\n=== Fine-tuning ===")
+    result, fall_backs = trained(context, network, fine_tuned(context, cfg), [growing])
+    network.masks = growing.masks
+    accuracy, reached = round(result.best_accuracy, 4), network.sparsity
+    context.keep_network(network)
+    return Trained(
+        val_accuracy=accuracy,
+        best_epoch=result.best_epoch,
+        seconds=round(result.seconds, 2),
+        sparsity=round(reached, 6),
+        updates=growing.points,
+        fall_backs=[*growing.fall_backs, *fall_backs],
+        summary=f"{100 * reached:.2f}% zeros, validation {accuracy:.2f}%",
+    )
+
+
+def calibration(cfg: Config, splits: Splits, device: torch.device) -> list[tuple[Tensor, Tensor] | Tensor] | None:
+    """Training images for the scores and solvers that need them; with labels only where a score asks for labels."""
+    p = cfg.prune
+    by = ALLOCATIONS[p.allocation.name].facts.get("by")
+    if not needs_of(p.score.name) and by is None and not SOLVERS[p.solver.name].facts.get("images"):
+        return None
+    count = min(p.calibration_images, len(splits.train))
+    images = splits.train.subset(first_images(len(splits.train), count, cfg.seed))
+    batches = eval_batches(images, batch_size=min(128, count), mean=splits.mean, std=splits.std, device=device)
+    if needs_labels(p.score.name):
+        return list(batches)
+    return [shown for shown, _ in batches]
+
+
+def _engine(context: StepContext, network: Network, sparsity: float | None) -> UnstructuredPruning:
+    images = calibration(context.cfg, context.splits, context.device)
+    choices = settings.weight_choices(context.cfg) | {"sparsity": sparsity}
+    model = network.model.to(context.device)
+    return UnstructuredPruning(
+        model, **choices, previous=network.masks or None, stats_batches=images, seed=context.cfg.seed
+    )
+
+
+def _ticket(context: StepContext, network: Network) -> dict[str, Tensor]:
+    """The values of every tensor at the step that `prune.rewind` names."""
+    dense, name = context.inputs["dense"], context.cfg.prune.rewind
+    assert name is not None
+    assert dense.network is not None
+    return load_values(rewind_file(name, dense.network), network.recipe, network.model)
+
+
+def _say_beginning(cfg: Config, cycle: int) -> None:
+    if cycle > 1:
+        return
+    p, target = cfg.prune, settings.target_sparsity(cfg)
+    solver = "" if p.solver.name == "none" else f", {p.solver.name}"
+    LOGGER.info("Pruning: %s (%s, %s%s)", p.score.name, p.allocation.name, settings.pattern_text(cfg), solver)
+    LOGGER.info("Target sparsity: %s", "as the pattern says" if target is None else f"{100 * target:.1f}%")
+    LOGGER.info("Mode: %s", settings.mode_text(cfg))
+
+
+def _say_pruned(result: UnstructuredResult, number: int, cycles: int) -> None:
+    which = f"Cycle {number}/{cycles}: " if cycles > 1 else ""
+    size = sum(layer.size for layer in result.layers)
+    text = "%spruned to %.2f%% of %d layers' weights (%s)"
+    LOGGER.info(text, which, 100 * result.sparsity, len(result.layers), f"{size:,}")
+    say_left_out(result)

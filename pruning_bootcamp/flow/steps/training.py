@@ -1,0 +1,158 @@
+"""Steps that train: watched, in 8 bits once the network was quantised, its weights back on their grid at the end."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from torch import nn
+
+from pruning_bootcamp.config import Config
+from pruning_bootcamp.evaluation import evaluate_on
+from pruning_bootcamp.flow import settings
+from pruning_bootcamp.flow.outcomes import Recovered, Trained
+from pruning_bootcamp.flow.step import Network, StepContext
+from pruning_bootcamp.logs import LOGGER
+from pruning_bootcamp.training.gradual import GradualPruning
+from pruning_bootcamp.training.hooks import Hook
+from pruning_bootcamp.training.loop import FitResult, fit
+from pruning_bootcamp.training.quantize import quantization_aware, quantized_evaluation, round_weights
+from pruning_bootcamp.training.recovery import distill
+
+Train = Callable[[Network, Sequence[Hook]], FitResult]
+
+
+def fine_tune(context: StepContext) -> Trained:
+    """Trained with labels as `fine_tune` of the config says; zeros stay."""
+    return _with_labels(context, context.network(), context.cfg)
+
+
+def quantize(context: StepContext) -> Trained:
+    """Trained with 8-bit weights and inputs as `quantize` of the config says; later training goes on with them."""
+    network = context.network()
+    network.ranges = network.ranges or {}
+    return _with_labels(context, network, settings.quantizing(context.cfg), " in 8 bits")
+
+
+def _with_labels(context: StepContext, network: Network, cfg: Config, how: str = "") -> Trained:
+    result, fall_backs = trained(context, network, fine_tuned(context, cfg))
+    context.keep_network(network)
+    accuracy = round(result.best_accuracy, 4)
+    return Trained(
+        val_accuracy=accuracy,
+        best_epoch=result.best_epoch,
+        seconds=round(result.seconds, 2),
+        fall_backs=fall_backs,
+        summary=f"validation {accuracy:.2f}%{how}",
+    )
+
+
+def follow_dense(context: StepContext, sparsity: float | None = None) -> Recovered:
+    """Distillation from the dense network, without labels, as `recover` of the config says; zeros may grow in it."""
+    cfg, network = context.cfg, context.network()
+    there = network.sparsity
+    growing: list[GradualPruning] = []
+    if sparsity is not None and sparsity > there and settings.before_growing(cfg, sparsity, 0.0) != sparsity:
+        growing = [settings.growing(cfg, sparsity)]
+    plan = {}
+
+    def train(network: Network, hooks: Sequence[Hook]) -> FitResult:
+        result, found = distill(
+            network.model.to(context.device),
+            context.network("dense").model.to(context.device),
+            context.splits,
+            settings.distill_settings(cfg),
+            device=context.device,
+            folder=context.folder,
+            logs=context.logs,
+            seed=cfg.seed,
+            masks=network.masks or None,
+            fingerprint=context.key,
+            hooks=hooks,
+        )
+        plan.update(found)
+        return result
+
+    result, fall_backs = trained(context, network, train, growing, keeps_best=False)
+    reached = None
+    if growing:
+        network.masks, reached = growing[0].masks, growing[0].points[-1]["sparsity"]
+        fall_backs = [*growing[0].fall_backs, *fall_backs]
+    accuracy = judged(context, network)
+    return Recovered(
+        val_accuracy=accuracy,
+        distillation={**plan, "seconds": round(result.seconds, 2)},
+        sparsity=reached,
+        fall_backs=fall_backs,
+        summary=f"{plan['steps']} steps, validation {accuracy:.2f}%",
+    )
+
+
+def fine_tuned(context: StepContext, cfg: Config) -> Train:
+    """What trains a network as `fine_tune` of this config says."""
+
+    def train(network: Network, hooks: Sequence[Hook]) -> FitResult:
+        f = cfg.fine_tune
+        return fit(
+            network.model.to(context.device),
+            context.splits,
+            settings.fine_tune_settings(cfg),
+            device=context.device,
+            folder=context.folder,
+            logs=context.logs,
+            seed=cfg.seed,
+            masks=network.masks or None,
+            hooks=hooks,
+            teacher=context.network("dense").model.to(context.device) if f.distill > 0 else None,
+            distill_weight=f.distill,
+            distill_temperature=f.temperature,
+            feature_weight=f.features,
+            label="fine-tune",
+            fingerprint=context.key,
+        )
+
+    return train
+
+
+def trained(
+    context: StepContext, network: Network, train: Train, hooks: Sequence[Hook] = (), keeps_best: bool = True
+) -> tuple[FitResult, list[str]]:
+    """What `train(network, hooks)` gives, and fall-backs; the network is trained in place, its ranges with it.
+
+    Where the network has ranges (empty ones: from here on), everything inside computes in 8 bits. `keeps_best`: the
+    training ends with the weights of its best epoch, not with the last ones.
+    """
+    watched = [*hooks, *context.hooks]
+    if network.ranges is None:
+        return train(network, watched), []
+    exclude = context.cfg.quantize.exclude
+    with quantization_aware(network.model.to(context.device), exclude=exclude) as quantized:
+        if network.ranges:
+            quantized.load_ranges(network.ranges)
+        found = train(network, [*watched, quantized])
+        if keeps_best:
+            quantized.use_epoch(found.best_epoch)
+        network.ranges = {name: range_.cpu() for name, range_ in quantized.ranges.items()}
+    round_weights(network.model, network.masks or None, exclude=exclude)
+    return found, list(quantized.fall_backs)
+
+
+@contextmanager
+def as_shipped(network: Network) -> Iterator[nn.Module]:
+    """Inside, the model computes as its int8 file will, where it was trained for one."""
+    if not network.ranges:
+        yield network.model
+        return
+    ranges = {name: range_.to(next(network.model.parameters()).device) for name, range_ in network.ranges.items()}
+    with quantized_evaluation(network.model, ranges):
+        yield network.model
+
+
+def judged(context: StepContext, network: Network) -> float:
+    """Keep the network; how good it is on the validation images, in percent."""
+    splits = context.splits
+    network.model.to(context.device)
+    with as_shipped(network) as model:
+        batch_size = context.cfg.data.batch_size
+        val = evaluate_on(model, splits.val, splits, device=context.device, batch_size=batch_size, progress=False)
+    context.keep_network(network)
+    LOGGER.info("Validation accuracy: %.2f%%", val["accuracy"])
+    return round(val["accuracy"], 4)
