@@ -17,13 +17,16 @@ import torch
 
 from pruning_bootcamp.config import Config, load
 from pruning_bootcamp.evaluation import evaluate_on
+from pruning_bootcamp.flow import settings, start
+from pruning_bootcamp.flow.commands import sensitivity, train
+from pruning_bootcamp.flow.steps import prune
+from pruning_bootcamp.flow.steps.batch_norm import recover_batch_norm
 from pruning_bootcamp.logs import LOGGER, start_screen
 from pruning_bootcamp.preflight import check
 from pruning_bootcamp.pruning.masks import detached_copy
 from pruning_bootcamp.pruning.unstructured import prune_unstructured
 from pruning_bootcamp.reporting import markdown_table
 from pruning_bootcamp.runs import write_text
-from pruning_bootcamp.stages import afterwards, common, sensitivity, train, unstructured
 from pruning_bootcamp.training.recovery import first_images
 
 SPARSITIES = (0.8, 0.85, 0.9, 0.95)
@@ -41,9 +44,9 @@ def measure(cfg: Config, out: Path, seed: int, figures: Figures) -> None:
         cfg.sensitivity.by, cfg.save_dir = by, str(folder / by)  # type: ignore[assignment]
         sensitivity(cfg)
         files[by] = str(folder / by / "sensitivity.yaml")
-    device = common.start(cfg)
-    splits = common.open_data(cfg)
-    dense = common.open_network(Path(str(cfg.checkpoint)), cfg, splits)
+    device = start.start(cfg)
+    splits = start.open_data(cfg)
+    dense = start.open_network(Path(str(cfg.checkpoint)), cfg, splits)
     assert cfg.sensitivity.images is not None
     order = first_images(len(splits.val), len(splits.val), cfg.seed)
     others = splits.val.subset(order[cfg.sensitivity.images :][:2000])
@@ -58,14 +61,12 @@ def measure(cfg: Config, out: Path, seed: int, figures: Figures) -> None:
     }
     for sparsity in SPARSITIES:
         for name, (allocation, args) in allocations.items():
-            choices = unstructured.engine_choices(cfg) | {"sparsity": sparsity, "solver": "none", "solver_args": {}}
+            choices = settings.weight_choices(cfg) | {"sparsity": sparsity, "solver": "none", "solver_args": {}}
             choices |= {"allocation": allocation, "allocation_args": args}
             model = detached_copy(dense.model).to(device)
-            prune_unstructured(
-                model, **choices, stats_batches=unstructured.calibration(cfg, splits, device), seed=cfg.seed
-            )
+            prune_unstructured(model, **choices, stats_batches=prune.calibration(cfg, splits, device), seed=cfg.seed)
             plain = evaluate_on(model, others, splits, device=device, progress=False)["accuracy"]
-            afterwards.recover_batch_norm(model, dense.model.to(device), cfg, splits, device)
+            recover_batch_norm(model, dense.model.to(device), cfg, splits, device)
             again = evaluate_on(model, others, splits, device=device, progress=False)["accuracy"]
             figures.setdefault((name, sparsity), []).append((plain, again))
             LOGGER.info("%g%% %s: %.2f, batch norm re-estimated %.2f", 100 * sparsity, name, plain, again)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pruning_bootcamp.config import load
+from pruning_bootcamp.flow import start
 from pruning_bootcamp.logs import LOGGER, start_screen
 from pruning_bootcamp.preflight import check
 from pruning_bootcamp.pruning.scores import SCORES, layer_seed, needs_of
@@ -24,7 +25,6 @@ from pruning_bootcamp.pruning.targets import find_targets
 from pruning_bootcamp.reporting import markdown_table
 from pruning_bootcamp.runs import write_yaml
 from pruning_bootcamp.runtime import environment
-from pruning_bootcamp.stages import common
 from pruning_bootcamp.tools.datasets import eval_batches
 from pruning_bootcamp.tools.modes import evaluation_mode
 from pruning_bootcamp.training.recovery import first_images
@@ -45,10 +45,10 @@ def main() -> None:
     start_screen()
     cfg = load(options.config, options.overrides, {"checkpoint": options.checkpoint} if options.checkpoint else {})
     check(cfg, "prune-unstructured", str(options.config))
-    path = common.checkpoint_path(cfg.checkpoint)
-    device = common.start(cfg)
-    splits = common.open_data(cfg)
-    model = common.open_network(path, cfg, splits).model.to(device)
+    path = start.checkpoint_path(cfg.checkpoint)
+    device = start.start(cfg)
+    splits = start.open_data(cfg)
+    model = start.open_network(path, cfg, splits).model.to(device)
     count = min(cfg.prune.calibration_images, len(splits.train))
     images = splits.train.subset(first_images(len(splits.train), count, cfg.seed))
     batches = list(eval_batches(images, batch_size=256, mean=splits.mean, std=splits.std, device=device))

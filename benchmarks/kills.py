@@ -38,8 +38,8 @@ import yaml
 
 from pruning_bootcamp.config import Config, load
 from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.flow.commands import pipeline as run
 from pruning_bootcamp.logs import start_screen
-from pruning_bootcamp.pipeline.commands import run
 from pruning_bootcamp.preflight import check
 
 CONFIG = Path(__file__).resolve().parents[1] / "cfgs" / "smoke" / "pipeline.yaml"

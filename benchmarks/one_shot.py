@@ -22,12 +22,13 @@ from torch import Tensor, nn
 
 from pruning_bootcamp.config import Config, load
 from pruning_bootcamp.evaluation import evaluate_on
+from pruning_bootcamp.flow import start
+from pruning_bootcamp.flow.steps.batch_norm import recover_batch_norm
 from pruning_bootcamp.logs import LOGGER, start_screen
 from pruning_bootcamp.preflight import check
 from pruning_bootcamp.pruning.unstructured import prune_unstructured
 from pruning_bootcamp.runs import read_yaml, write_text, write_yaml
 from pruning_bootcamp.runtime import environment
-from pruning_bootcamp.stages import afterwards, common
 from pruning_bootcamp.tools.datasets import Splits, eval_batches
 from pruning_bootcamp.training.recovery import first_images
 
@@ -78,9 +79,9 @@ def main() -> None:
     start_screen()
     cfg = load(options.config, options.overrides, {"checkpoint": options.checkpoint})
     check(cfg, "prune-unstructured", str(options.config))
-    device = common.start(cfg)
-    splits = common.open_data(cfg)
-    dense = common.open_network(Path(options.checkpoint), cfg, splits).model
+    device = start.start(cfg)
+    splits = start.open_data(cfg)
+    dense = start.open_network(Path(options.checkpoint), cfg, splits).model
     accuracy = _accuracy(dense, splits, device)
     LOGGER.info("dense: %.2f%% of %d test images", accuracy, len(splits.test))
 
@@ -161,7 +162,7 @@ def _measure(
     seconds = time.perf_counter() - begun
     as_pruned = _accuracy(model, splits, device)
     begun = time.perf_counter()
-    recovered = afterwards.recover_batch_norm(model, dense, cfg, splits, device)
+    recovered = recover_batch_norm(model, dense, cfg, splits, device)
     return {
         "sparsity": round(result.sparsity, 6),
         "accuracy": round(_accuracy(model, splits, device), 4),
@@ -172,7 +173,7 @@ def _measure(
 
 
 def _run_command(sparsity: str, seed: int, cfg: Config, out: Path) -> dict[str, Any]:
-    from pruning_bootcamp.stages import prune_unstructured as run
+    from pruning_bootcamp.flow.commands import prune_unstructured as run
 
     cfg = copy.deepcopy(cfg)
     cfg.seed, cfg.fine_tune.enabled = seed, False

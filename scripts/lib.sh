@@ -56,7 +56,7 @@ set_up() {
   # compiled once, whatever PYTHONDONTWRITEBYTECODE says: without it every command takes seconds longer to start
   PYTHONDONTWRITEBYTECODE='' .venv/bin/python -c 'import onnxruntime.quantization, onnxscript, sklearn.datasets, thop
 import torch.export, torch.onnx, torch.utils.tensorboard, torch_pruning
-import pruning_bootcamp.listing, pruning_bootcamp.pipeline.commands, pruning_bootcamp.quickstart' >/dev/null 2>&1 ||
+import pruning_bootcamp.listing, pruning_bootcamp.flow.commands' >/dev/null 2>&1 ||
     fail "the installed packages can't be imported. Try: .venv/bin/pruning-bootcamp list --debug"
   printf '%s' "$wanted" > .venv/installed
 }

@@ -86,10 +86,10 @@ _NOTE = "flops_g: multiply-accumulates in 10^9, as pruning papers print FLOPs; a
 
 def train(cfg: Config, resume: bool | None = None, watch: Watch = unwatched, dry_run: bool = False) -> dict[str, Any]:
     """Train, keep the epoch with the best validation accuracy, read the test split once; metrics.yaml's content."""
-    return carry_out(*_training(cfg), resume, watch, dry_run)
+    return carry_out(*training_plan(cfg), resume, watch, dry_run)
 
 
-def _training(cfg: Config) -> tuple[Command, Plan]:
+def training_plan(cfg: Config) -> tuple[Command, Plan]:
     plan = plans.begin(cfg, None)
     plans.evaluate_both(plan, on_validation=False)
     plan.steps = [step for step in plan.steps if step.name != plans.VALIDATION]  # its best epoch's is known
@@ -130,7 +130,7 @@ def prune_unstructured(
     dry_run: bool = False,
 ) -> dict[str, Any]:
     """Zero weights in one shot, in cycles or while fine-tuning, then compare with the dense network."""
-    pruning = _pruning(cfg, "prune-unstructured", checkpoint_path(cfg.checkpoint), method)
+    pruning = pruning_plan(cfg, "prune-unstructured", checkpoint_path(cfg.checkpoint), method)
     return carry_out(*pruning, resume, watch, dry_run)
 
 
@@ -138,16 +138,16 @@ def prune_structured(
     cfg: Config, dry_run: bool = False, resume: bool | None = None, watch: Watch = unwatched
 ) -> dict[str, Any]:
     """Cut channels to a budget, prove the cut, fine-tune, and judge the goal."""
-    return carry_out(*_pruning(cfg, "prune-structured", checkpoint_path(cfg.checkpoint)), resume, watch, dry_run)
+    return carry_out(*pruning_plan(cfg, "prune-structured", checkpoint_path(cfg.checkpoint)), resume, watch, dry_run)
 
 
-def _pruning(cfg: Config, name: str, checkpoint: Path, method: str | None = None) -> tuple[Command, Plan]:
+def pruning_plan(cfg: Config, name: str, checkpoint: Path, method: str | None = None) -> tuple[Command, Plan]:
     plan = plans.begin(cfg, checkpoint)
     plans.compress(plan, [name])
     plans.evaluate_both(plan, on_validation=bool(verdict.asked_of_accuracy(cfg.gates)))
     command = Command(
         name,
-        _structured_folder(cfg) if name == "prune-structured" else _unstructured_folder(cfg, method),
+        default_folder(cfg, name, method),
         _finish_pruning,
         ("pruned_model.pth",),
         goal=goal_of(cfg, cut=name == "prune-structured"),
@@ -159,8 +159,8 @@ def _pruning(cfg: Config, name: str, checkpoint: Path, method: str | None = None
 def fingerprint_of(command: str, cfg: Config) -> str:
     """Equal for runs of train, prune-unstructured or prune-structured that would do the same work."""
     if command == "train":
-        return identify(*_training(cfg)).fingerprint
-    return identify(*_pruning(cfg, command, checkpoint_path(cfg.checkpoint))).fingerprint
+        return identify(*training_plan(cfg)).fingerprint
+    return identify(*pruning_plan(cfg, command, checkpoint_path(cfg.checkpoint))).fingerprint
 
 
 def _finish_pruning(carried: Carried) -> dict[str, Any]:
@@ -220,7 +220,13 @@ def _check_names(plan: Plan, model: nn.Module) -> None:
         raise BootcampError(*problems)
 
 
-def _unstructured_folder(cfg: Config, method: str | None) -> Path:
+def default_folder(cfg: Config, name: str, method: str | None = None) -> Path:
+    """Where prune-structured or prune-unstructured saves when --save-dir says nothing; `method` as it was typed."""
+    if name == "prune-structured":
+        s = cfg.structured
+        words = {"sparsity": "sp", "flops_reduction": "flops", "params_reduction": "params"}
+        budget = "_".join(f"{words[kind]}{value:g}" for kind, value in s.budget().items())
+        return RESULTS / "structured" / f"{s.score.name}_{budget}"
     p = cfg.prune
     mode = {"uniform": "layerwise"}.get(p.allocation.name, p.allocation.name)
     pattern = "" if p.pattern.name == "unstructured" else "_" + settings.pattern_text(cfg).replace(":", "of")
@@ -233,13 +239,6 @@ def _unstructured_folder(cfg: Config, method: str | None) -> Path:
     return RESULTS / "unstructured" / f"{method or p.score.name}_{mode}{sparsity}{pattern}{solver}{cycles}"
 
 
-def _structured_folder(cfg: Config) -> Path:
-    s = cfg.structured
-    words = {"sparsity": "sp", "flops_reduction": "flops", "params_reduction": "params"}
-    budget = "_".join(f"{words[name]}{value:g}" for name, value in s.budget().items())
-    return RESULTS / "structured" / f"{s.score.name}_{budget}"
-
-
 # --- pipeline --------------------------------------------------------------------------------------------------------
 
 
@@ -249,10 +248,10 @@ def pipeline(cfg: Config, resume: bool | None = None, dry_run: bool = False) -> 
     A failed gate is a GoalNotMet, and nothing is exported. A missed goal keeps what was made, as in every command.
     """
     one_process(PIPELINE)
-    return carry_out(*_piping(cfg), resume, dry_run=dry_run)
+    return carry_out(*pipeline_plan(cfg), resume, dry_run=dry_run)
 
 
-def _piping(cfg: Config) -> tuple[Command, Plan]:
+def pipeline_plan(cfg: Config) -> tuple[Command, Plan]:
     plan = plans.begin(cfg, None if cfg.checkpoint is None else checkpoint_path(cfg.checkpoint))
     plans.compress(plan, cfg.pipeline.steps)
     plans.evaluate_both(plan, on_validation=True)

@@ -177,7 +177,7 @@ def test_what_a_step_says_it_saves_is_where_its_command_saves(
     day: Day, course: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The folder that the stage itself opens, up to which all of it is run."""
-    from pruning_bootcamp.stages import structured, unstructured
+    from pruning_bootcamp.flow.commands import default_folder
 
     monkeypatch.chdir(course)
     for step in (step for step in day.steps if step.saves is not None and "prune-" in step.command):
@@ -193,11 +193,8 @@ def test_what_a_step_says_it_saves_is_where_its_command_saves(
         code, text = run(tuple(words[1:]))
         monkeypatch.setattr(pruning, "load_checked", real)
         assert code == 0, text
-        if words[1] == "prune-structured":
-            folder = structured._default_folder(found[0])
-        else:
-            folder = unstructured._default_folder(found[0], words[words.index("--method") + 1])
-        assert str(folder) == step.saves
+        method = None if words[1] == "prune-structured" else words[words.index("--method") + 1]
+        assert str(default_folder(found[0], words[1], method)) == step.saves
 
 
 def in_bash(program: str, root: Path, dataset: str) -> subprocess.CompletedProcess[str]:

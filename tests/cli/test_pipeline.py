@@ -297,7 +297,7 @@ def test_a_disk_that_fails_at_the_last_file_is_no_completed_pipeline(
         write_text(path, text)
 
     (finished / "run" / "metrics.yaml").unlink()
-    monkeypatch.setattr("pruning_bootcamp.pipeline.commands.write_text", full)
+    monkeypatch.setattr("pruning_bootcamp.flow.commands.write_text", full)
     assert "no room" in command(finished, *RUN, expect=2)
     assert content(finished / "run" / "status.yaml")["state"] == "failed"
     monkeypatch.undo()
@@ -360,7 +360,7 @@ def test_status_from_another_terminal_while_it_runs_and_after_a_kill(tmp_path: P
 
 
 def test_a_damaged_result_is_made_again(tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pruning_bootcamp.pipeline.machine.device_memory_mb", lambda: 512.0)
+    monkeypatch.setattr("pruning_bootcamp.flow.machine.device_memory_mb", lambda: 512.0)
     command(tmp_path, *RUN)
     [folder] = (tmp_path / "run" / "stages").glob("2-quantize-train-*")
     whole = (folder / "network.pth").read_bytes()

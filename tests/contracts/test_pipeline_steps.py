@@ -7,8 +7,8 @@ import torch
 
 from pruning_bootcamp import load_model
 from pruning_bootcamp.config import load
-from pruning_bootcamp.pipeline.commands import make_plan, run
-from pruning_bootcamp.pipeline.compression import COMPRESSIONS, check_order
+from pruning_bootcamp.flow.commands import pipeline, pipeline_plan
+from pruning_bootcamp.flow.plan import COMPRESSIONS, TEST, check_order
 from pruning_bootcamp.preflight import check
 
 SMOKE = Path(__file__).resolve().parents[2] / "cfgs" / "smoke" / "pipeline.yaml"
@@ -25,11 +25,11 @@ def test_its_network_is_what_is_evaluated_and_shipped(name: str, tmp_path: Path)
     overrides = (*QUICK, f"pipeline.steps=[{', '.join(steps_with(name))}]", f"save_dir={tmp_path / 'run'}")
     cfg = load(SMOKE, overrides)
     check(cfg, "pipeline run", str(SMOKE))
-    plan = make_plan(cfg, None)
-    evaluate = next(step for step in plan.steps if step.name == "evaluate")
+    plan = pipeline_plan(cfg)[1]
+    evaluate = next(step for step in plan.steps if step.name == TEST)
     assert evaluate.inputs["before"] == plan.last
     assert plan.last.startswith(f"{len(cfg.pipeline.steps)}-{name}-")
-    metrics = run(cfg)
+    metrics = pipeline(cfg)
     facts = COMPRESSIONS[name].facts
     assert metrics["goal_met"] is True
     if facts.get("removes"):

@@ -10,9 +10,10 @@ import torch
 
 from pruning_bootcamp.checkpoints import Recipe, save_checkpoint
 from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.flow.outcomes import Outcome
+from pruning_bootcamp.flow.status import Progress
+from pruning_bootcamp.flow.step import Step
 from pruning_bootcamp.models import build_model
-from pruning_bootcamp.pipeline.status import Board
-from pruning_bootcamp.pipeline.step import Step
 from pruning_bootcamp.runs import TEMPORARY_PREFIX, atomic_path, open_run, remove_leftovers, write_text, write_yaml
 from pruning_bootcamp.tools.datasets.cache import _write
 from pruning_bootcamp.training.state import write_state
@@ -33,8 +34,8 @@ def _careless(path: Path) -> None:
 
 
 def _status(path: Path) -> None:
-    step = Step("a", "A", None, None)
-    board = Board(path.parent, "name", "command", [step])
+    step = Step("a", "A", None, Outcome)
+    board = Progress(path.parent, "name", "command", [step])
     board._written = 0.0
     board.progress(step, 1, 2, "half")
 
@@ -81,8 +82,8 @@ def test_a_link_planted_under_the_temporary_name_is_not_followed(writer: str, tm
 
 def test_a_link_planted_while_a_pipeline_tells_its_progress_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "victim").write_text("precious")
-    step = Step("a", "A", None, None)
-    board = Board(tmp_path, "name", "command", [step])
+    step = Step("a", "A", None, Outcome)
+    board = Progress(tmp_path, "name", "command", [step])
     (tmp_path / f"{TEMPORARY_PREFIX}{os.getpid()}-status.yaml").symlink_to(tmp_path / "victim")
     board._written = 0.0
     board.progress(step, 1, 2, "half")

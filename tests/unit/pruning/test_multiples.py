@@ -6,10 +6,11 @@ from torch import nn
 
 from pruning_bootcamp.config import load
 from pruning_bootcamp.errors import BootcampError, GoalNotMet
+from pruning_bootcamp.flow import settings
+from pruning_bootcamp.flow.plan import begin, compress
 from pruning_bootcamp.pruning.multiples import resolve_round_to
 from pruning_bootcamp.pruning.structured import StructuredPlan, check_structured, plan_structured
 from pruning_bootcamp.reporting import structured_table
-from pruning_bootcamp.stages import common
 
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
 
@@ -123,10 +124,12 @@ def test_a_result_depends_on_what_auto_comes_to(monkeypatch: pytest.MonkeyPatch,
 
     def print_of(round_to: str) -> str:
         cfg = load(None, [f"structured.round_to={round_to}", f"save_dir={tmp_path}"])
-        return common.stage_run(cfg, "prune-structured", tmp_path, ("structured",)).fingerprint  # type: ignore[arg-type]
+        plan = begin(cfg, None)
+        compress(plan, ["prune-structured"])
+        return plan.keys()[plan.last]
 
-    monkeypatch.setattr(common, "choose_device", lambda name: (CPU, "cpu"))
+    monkeypatch.setattr(settings, "choose_device", lambda name: (CPU, "cpu"))
     on_cpu = print_of("auto")
     assert on_cpu == print_of("none") == print_of("null")
-    monkeypatch.setattr(common, "choose_device", lambda name: (CUDA, "cuda"))
+    monkeypatch.setattr(settings, "choose_device", lambda name: (CUDA, "cuda"))
     assert print_of("auto") == print_of("8") != on_cpu

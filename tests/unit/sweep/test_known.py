@@ -1,10 +1,31 @@
-"""What a study depends on is what its trials' stages depend on."""
+"""What a study depends on is what its trials' steps depend on."""
 
-from pruning_bootcamp.stages import structured, unstructured
+import pytest
+
+from pruning_bootcamp.config import load
+from pruning_bootcamp.flow.plan import begin, compress
 from pruning_bootcamp.sweep.known import SECTIONS
 
+CHANGES = {
+    "data": "data.val_fraction=0.2",
+    "model": "model.name=cifar_resnet32",
+    "train": "train.lr=0.3",
+    "prune": "prune.sparsity=0.7",
+    "structured": "structured.max_sparsity=0.7",
+    "recover": "recover.bn_images=77",
+    "fine_tune": "fine_tune.lr=0.3",
+    "quantize": "quantize.lr=0.3",
+    "profile": "profile.runs=7",
+    "export": "export.format=onnx",
+}
 
-def test_the_sections_are_those_of_the_stages() -> None:
-    assert SECTIONS["prune-structured"] == structured.SECTIONS
-    assert SECTIONS["prune-unstructured"] == unstructured.SECTIONS
-    assert set(SECTIONS["train"]) < set(structured.SECTIONS)
+
+@pytest.mark.parametrize("command", SECTIONS)
+@pytest.mark.parametrize("section", CHANGES)
+def test_the_sections_are_those_of_the_steps(command: str, section: str) -> None:
+    def last_key(*overrides: str) -> str:
+        plan = begin(load(None, overrides), None)
+        compress(plan, [] if command == "train" else [command])
+        return plan.keys()[plan.last]
+
+    assert (last_key() != last_key(CHANGES[section])) == (section in SECTIONS[command])

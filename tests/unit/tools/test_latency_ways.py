@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pruning_bootcamp.stages.ways import Alternatives, Pairs, timed_ways
+from pruning_bootcamp.flow.steps.ways import Alternatives, Pairs, timed_ways
 from pruning_bootcamp.tools.latency.advice import (
     CutWidths,
     Way,
@@ -104,7 +104,7 @@ def timed(asked: list[Way], most: int, monkeypatch: pytest.MonkeyPatch) -> Alter
     def quickly(candidates: Pairs, **_: object) -> object:
         return compare(candidates, runs=3, min_seconds=0.0, warmup_seconds=0.0)
 
-    from pruning_bootcamp.stages import ways
+    from pruning_bootcamp.flow.steps import ways
     from pruning_bootcamp.tools.latency import compare_latencies as compare
 
     monkeypatch.setattr(ways, "compare_latencies", quickly)

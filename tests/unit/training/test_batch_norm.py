@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning_bootcamp.config import load
-from pruning_bootcamp.stages.batch_norm import recover_batch_norm
+from pruning_bootcamp.flow.steps.batch_norm import recover_batch_norm
 from pruning_bootcamp.tools.datasets.splits import ImageSplit, Splits
 from pruning_bootcamp.training.batch_norm import (
     DenseJudge,

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from pruning_bootcamp import stages
 from pruning_bootcamp.config import Config, load
+from pruning_bootcamp.flow import commands as stages
+from pruning_bootcamp.flow.commands import pipeline as run
 from pruning_bootcamp.logs import LOGGER
-from pruning_bootcamp.pipeline.commands import run
 from pruning_bootcamp.runs import read_yaml
 from pruning_bootcamp.tools.latency import compare_latencies
 
@@ -101,7 +101,7 @@ def test_the_other_commands_run_on_a_gpu(
     def quickly(pair: Any, **_: Any) -> Any:
         return compare_latencies(pair, runs=3, min_seconds=0.0, warmup_runs=1, warmup_seconds=0.0)
 
-    monkeypatch.setattr("pruning_bootcamp.stages.ways.compare_latencies", quickly)
+    monkeypatch.setattr("pruning_bootcamp.flow.steps.ways.compare_latencies", quickly)
     dense = tmp_path / "dense" / "best_model.pth"
     with pretending.pretended_cuda():
         stages.train(config(SMALL, f"save_dir={dense.parent}", "train.save_steps=[1it]", "train.mixup=0.2"))

@@ -19,18 +19,20 @@ from rich.live import Live
 from pruning_bootcamp.config import load
 from pruning_bootcamp.config.fields import GatesConfig
 from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.flow import verdict as gates
+from pruning_bootcamp.flow import view
+from pruning_bootcamp.flow.commands import pipeline_plan
+from pruning_bootcamp.flow.machine import RESULT, hashes_in, key_of, read_result
+from pruning_bootcamp.flow.outcomes import Outcome
+from pruning_bootcamp.flow.settings import fine_tune_settings, quantizing
+from pruning_bootcamp.flow.status import Progress, Status, StepStatus, WatchTraining, read_status
+from pruning_bootcamp.flow.step import Done, Step
 from pruning_bootcamp.locks import NAME, locked, owner_of
-from pruning_bootcamp.pipeline import view
-from pruning_bootcamp.pipeline.commands import make_plan
-from pruning_bootcamp.pipeline.machine import RESULT, hashes_in, key_of, keys_of, read_result
-from pruning_bootcamp.pipeline.status import Board, Status, StepStatus, Watch, read_status
-from pruning_bootcamp.pipeline.step import Done, Step
-from pruning_bootcamp.pipeline.training import quantizing
 from pruning_bootcamp.pruning.pipeline_stages import PruningStage
 from pruning_bootcamp.runs import write_yaml
-from pruning_bootcamp.stages import verdict as gates
-from pruning_bootcamp.stages.afterwards import fine_tune_settings
 
+MADE = ("dense", "calibrate", "score", "prune", "fine-tune", "train")
+NOTHING = lambda context: Outcome()  # noqa: E731
 FIGURES = {
     "accuracy": 90.0,
     "accuracy_drop": 1.5,
@@ -38,6 +40,11 @@ FIGURES = {
     "latency_reduction_pct": 20.0,
     "latency_measured": "medians of 50 passes",
 }
+
+
+def two_steps() -> list[Step[Any]]:
+    stages = {"a": PruningStage.PRUNING, "b": PruningStage.EVALUATING}
+    return [Step(name, name.upper(), NOTHING, Outcome, stage) for name, stage in stages.items()]
 
 
 def met(verdicts: list[gates.Verdict]) -> dict[str, bool]:
@@ -88,7 +95,7 @@ def test_a_file_that_rounds_is_judged_by_its_own_accuracy() -> None:
 
 
 def test_a_key_changes_with_settings_and_inputs_and_with_nothing_else() -> None:
-    step = Step("a", "A", PruningStage.PRUNING, lambda desk: {}, {"sparsity": 0.5}, {"before": "dense"})
+    step = Step("a", "A", NOTHING, Outcome, PruningStage.PRUNING, {"sparsity": 0.5}, {"before": "dense"})
     key = key_of(step, {"before": "1"})
     assert key_of(replace(step, title="B", stage=None), {"before": "1"}) == key
     assert key_of(replace(step, settings={"sparsity": 0.6}), {"before": "1"}) != key
@@ -104,7 +111,10 @@ def test_a_key_changes_with_settings_and_inputs_and_with_nothing_else() -> None:
         ("prune.sparsity=0.7", ("dense", "calibrate", "score")),
         ("fine_tune.lr=0.003", ("dense", "calibrate", "score", "prune")),
         ("quantize.lr=0.003", ("dense", "calibrate", "score", "prune", "fine-tune")),
-        ("export.format=onnx", ("dense", "calibrate", "score", "prune", "fine-tune", "train", "evaluate", "test")),
+        (
+            "export.format=onnx",
+            ("dense", "calibrate", "score", "prune", "fine-tune", "train", "costs", "validation", "test"),
+        ),
         ("gates.min_accuracy=99", "all"),
         ("data.batch_size=7", "all"),
         ("train.checkpoint_seconds=1", "all"),
@@ -112,10 +122,10 @@ def test_a_key_changes_with_settings_and_inputs_and_with_nothing_else() -> None:
 )
 def test_a_setting_concerns_the_steps_from_the_first_that_reads_it(override: str, same: tuple[str, ...] | str) -> None:
     common = ("prune.score=obd", "pipeline.steps=[prune-unstructured, quantize]")
-    before = keys_of(make_plan(load(None, common), None).steps)
-    after = keys_of(make_plan(load(None, (*common, override)), None).steps)
+    before = pipeline_plan(load(None, common))[1].keys()
+    after = pipeline_plan(load(None, (*common, override)))[1].keys()
     assert before.keys() == after.keys()
-    assert len(before) == 9
+    assert len(before) == 10
     unchanged = {name for name in before if before[name] == after[name]}
     expected = (
         set(before)
@@ -145,7 +155,7 @@ def test_quantize_reads_nothing_of_fine_tune() -> None:
 
 def test_a_latency_measured_with_other_threads_or_for_no_gate_is_another_step() -> None:
     def evaluation(*overrides: str) -> str:
-        return keys_of(make_plan(load(None, overrides), None).steps)["evaluate"]
+        return pipeline_plan(load(None, overrides))[1].keys()["costs"]
 
     gate = "gates.min_latency_reduction_pct=10"
     assert evaluation(gate, "threads=1") == evaluation("gates.min_latency_reduction_pct=20", "threads=1")
@@ -156,17 +166,19 @@ def test_a_latency_measured_with_other_threads_or_for_no_gate_is_another_step() 
 def test_a_result_counts_only_while_its_files_are_whole(tmp_path: Path) -> None:
     (tmp_path / "network.pth").write_bytes(b"12345")
     cost = {"seconds": 1.0, "peak_memory_mb": 2.0, "first": 0}
-    content = {"key": "k", "figures": {"a": 1}, "files": hashes_in(tmp_path), **cost}
+    step = Step("a", "A", NOTHING, Outcome)
+    content = {"key": "k", "outcome": {"summary": "done"}, "files": hashes_in(tmp_path), **cost}
     write_yaml(tmp_path / RESULT, content)
-    found = read_result(tmp_path, "k")
+    found = read_result(step, tmp_path, "k")
     assert found is not None
-    assert found.figures == {"a": 1}
-    assert read_result(tmp_path, "other") is None
+    assert found.outcome == Outcome(summary="done")
+    assert found.network == tmp_path / "network.pth"
+    assert read_result(step, tmp_path, "other") is None
     for damaged in (b"1234", b"12354"):  # cut short; a bit that fell over on the disk
         (tmp_path / "network.pth").write_bytes(damaged)
-        assert read_result(tmp_path, "k") is None
+        assert read_result(step, tmp_path, "k") is None
     (tmp_path / "network.pth").unlink()
-    assert read_result(tmp_path, "k") is None
+    assert read_result(step, tmp_path, "k") is None
 
 
 def test_a_lock_is_exclusive_says_whose_it_is_and_leaves_nothing(tmp_path: Path) -> None:
@@ -219,10 +231,13 @@ def test_a_lock_does_not_follow_a_planted_link(tmp_path: Path) -> None:
 
 
 def test_a_status_of_a_process_that_is_gone_is_interrupted(tmp_path: Path) -> None:
-    steps = [Step("a", "A", PruningStage.PRUNING, lambda desk: {}), Step("b", "B", PruningStage.EVALUATING, None)]
-    board = Board(tmp_path, "name", "command", steps)
-    board.begin(steps[0])
-    board.progress(steps[0], 3, 10, "half")
+    steps = [
+        Step("a", "A", NOTHING, Outcome, PruningStage.PRUNING),
+        Step("b", "B", None, Outcome, PruningStage.EVALUATING),
+    ]
+    progress = Progress(tmp_path, "name", "command", steps)
+    progress.begin(steps[0])
+    progress.training(steps[0], 3, 10, "half")
     with locked(tmp_path, "command"):
         assert read_status(tmp_path).state == "running"
     found = read_status(tmp_path)
@@ -233,28 +248,31 @@ def test_a_status_of_a_process_that_is_gone_is_interrupted(tmp_path: Path) -> No
 
 def test_a_stage_that_only_reused_claims_no_memory_and_one_that_failed_says_its_own(tmp_path: Path) -> None:
     """Found by reading: both said a peak of 0 MiB."""
-    steps = [Step("a", "A", PruningStage.PRUNING, None), Step("b", "B", PruningStage.EVALUATING, None)]
-    board = Board(tmp_path, "name", "command", steps)
-    board.reuse(steps[0], Done("k", tmp_path, {}, 1.0, 300.0))
-    board.begin(steps[1])
-    board.fail("no reason")
+    steps = [
+        Step("a", "A", None, Outcome, PruningStage.PRUNING),
+        Step("b", "B", None, Outcome, PruningStage.EVALUATING),
+    ]
+    progress = Progress(tmp_path, "name", "command", steps)
+    progress.reuse(steps[0], Done("a", "k", tmp_path, Outcome(), 1.0, 300.0))
+    progress.begin(steps[1])
+    progress.fail("no reason")
     memory = {entry["from"]: entry["peak_memory_mb"] for entry in read_status(tmp_path).transitions}
     assert (memory["Idle"], memory["Pruning"]) == (None, None)
     assert memory["Evaluating"] > 10
 
 
 def test_seconds_of_a_step_that_was_taken_up_say_from_where_they_count(tmp_path: Path) -> None:
-    step = Step("a", "A", PruningStage.PRUNING, lambda desk: {})
-    board = Board(tmp_path, "name", "command", [step])
-    board.begin(step)
-    watch = Watch(board, step)
+    step = Step("a", "A", NOTHING, Outcome, PruningStage.PRUNING)
+    progress = Progress(tmp_path, "name", "command", [step])
+    progress.begin(step)
+    watch = WatchTraining(progress, step, shown=False)
     watch.on_start(SimpleNamespace(step=40, total_steps=60))  # type: ignore[arg-type]
-    board.end(step, Done("k", tmp_path, {}, 1.0, 300.0, 40))
-    assert board.line(step).since == " since it was taken up at step 40"
-    again = Board(tmp_path, "name", "command", [step])
-    again.reuse(step, Done("k", tmp_path, {}, 1.0, 300.0, 40))
+    progress.end(step, Done("a", "k", tmp_path, Outcome(), 1.0, 300.0, 40))
+    assert progress.line(step).since == " since it was taken up at step 40"
+    again = Progress(tmp_path, "name", "command", [step])
+    again.reuse(step, Done("a", "k", tmp_path, Outcome(), 1.0, 300.0, 40))
     assert again.line(step).first == 40
-    again.reuse(step, Done("k", tmp_path, {}, 1.0, 300.0))
+    again.reuse(step, Done("a", "k", tmp_path, Outcome(), 1.0, 300.0))
     assert again.line(step).since == ""
 
 
@@ -299,6 +317,6 @@ def test_the_running_step_is_in_sight_however_low_the_terminal(running: int) -> 
 
 
 def test_figures_are_the_same_read_or_made() -> None:
-    from pruning_bootcamp.pipeline.machine import plain
+    from pruning_bootcamp.flow.machine import plain
 
     assert plain({"a": (1, 2), 3: torch.tensor(0.5), "b": None}) == {"a": [1, 2], "3": 0.5, "b": None}
