@@ -19,9 +19,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pruning_bootcamp.curriculum import DAYS
-from pruning_bootcamp.curriculum.claims import Claim, judge
-from pruning_bootcamp.curriculum.day import Day
+from pruning_bootcamp.course.claims import Claim, judge
+from pruning_bootcamp.course.day import Day
+from pruning_bootcamp.course.reading import days
 from pruning_bootcamp.logs import LOGGER, start_screen
 from pruning_bootcamp.reporting import markdown_table
 from pruning_bootcamp.runs import write_text
@@ -87,9 +87,9 @@ def run_day(day: Day, setting: Setting, folder: Path) -> None:
 def with_needed(numbers: set[int]) -> list[Day]:
     """The days of these numbers, and those that make what they read."""
     todo = set(numbers)
-    while more := {needed for number in todo for needed in DAYS[number - 1].needs.values()} - todo:
+    while more := {needed for number in todo for needed in days()[number - 1].needs.values()} - todo:
         todo |= more
-    return [day for day in DAYS if day.number in todo]
+    return [day for day in days() if day.number in todo]
 
 
 def tally(claim: Claim, folders: list[Path]) -> list[str]:
@@ -103,7 +103,7 @@ def tally(claim: Claim, folders: list[Path]) -> list[str]:
 
 
 def table(folders: list[Path]) -> str:
-    rows = [[str(day.number), *tally(claim, folders)] for day in DAYS for claim in day.claims]
+    rows = [[str(day.number), *tally(claim, folders)] for day in days() for claim in day.claims]
     header = ["day", "claim", "says", "held", "least to most", "where not"]
     return markdown_table(header, [row for row in rows if not row[3].endswith("of 0")])
 
@@ -130,7 +130,7 @@ def main() -> None:
         parser.error(f"--isa: {', '.join(unknown)} is not known. Available: {', '.join(INSTRUCTIONS)}")
     start_screen()
     out = given.out.resolve()
-    numbers = {int(part) for part in given.days.split(",")} if given.days else {day.number for day in DAYS}
+    numbers = {int(part) for part in given.days.split(",")} if given.days else {day.number for day in days()}
     for setting in () if given.table else settings_of(given):
         for day in with_needed(numbers):
             run_day(day, setting, out / setting.name)

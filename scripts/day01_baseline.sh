@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # ./scripts/day01_baseline.sh        about 60 s on 2 busy cores; DATASET=cifar10 for the full setting (a GPU)
 # You should see: Two networks that get 96.5% of the test images right, and by far most often 99%.
-# Written from the course's data: change it in pruning_bootcamp/curriculum/, then see docs/course/day01.md
+# Written from pruning_bootcamp/course/days/day01.md by python -m pruning_bootcamp.course.pages
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 begin_day 1 'The dense network'

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # ./scripts/day02_measuring.sh        about 60 s on 2 busy cores; DATASET=cifar10 for the full setting (a GPU)
 # You should see: FLOPs and parameters fall by exactly 0%.
-# Written from the course's data: change it in pruning_bootcamp/curriculum/, then see docs/course/day02.md
+# Written from pruning_bootcamp/course/days/day02.md by python -m pruning_bootcamp.course.pages
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 begin_day 2 'Measuring: accuracy, FLOPs, parameters, latency'

@@ -2,7 +2,7 @@
 # ./scripts/day03_layerwise.sh        about 60 s on 2 busy cores; DATASET=cifar10 for the full setting (a GPU)
 # You should see: Half of the weights gone by size, then fine-tuned, cost two points at most, and by far most often none
 # that 449 images can show.
-# Written from the course's data: change it in pruning_bootcamp/curriculum/, then see docs/course/day03.md
+# Written from pruning_bootcamp/course/days/day03.md by python -m pruning_bootcamp.course.pages
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 begin_day 3 'L1 magnitude, layer by layer'

@@ -2,7 +2,7 @@
 # ./scripts/day04_global.sh        about 45 s on 2 busy cores; DATASET=cifar10 for the full setting (a GPU)
 # You should see: At 80% without any training the global ranking keeps points that layerwise lost: the same score, the
 # same number of zeros, only spread differently.
-# Written from the course's data: change it in pruning_bootcamp/curriculum/, then see docs/course/day04.md
+# Written from pruning_bootcamp/course/days/day04.md by python -m pruning_bootcamp.course.pages
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 begin_day 4 'Global magnitude: one ranking for all layers'

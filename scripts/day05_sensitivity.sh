@@ -2,7 +2,7 @@
 # ./scripts/day05_sensitivity.sh        about 45 s on 2 busy cores; DATASET=cifar10 for the full setting (a GPU)
 # You should see: The first convolution (144 weights) alone at 90% costs more than any one of the third stage's, which
 # hold most of the weights, at 90%.
-# Written from the course's data: change it in pruning_bootcamp/curriculum/, then see docs/course/day05.md
+# Written from pruning_bootcamp/course/days/day05.md by python -m pruning_bootcamp.course.pages
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 begin_day 5 'Allocation: which layers can spare weights'

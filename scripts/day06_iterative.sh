@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # ./scripts/day06_iterative.sh        about 65 s on 2 busy cores; DATASET=cifar10 for the full setting (a GPU)
 # You should see: All three come back to 95% or more, with 3% of the weights.
-# Written from the course's data: change it in pruning_bootcamp/curriculum/, then see docs/course/day06.md
+# Written from pruning_bootcamp/course/days/day06.md by python -m pruning_bootcamp.course.pages
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 begin_day 6 'One shot, in cycles, or gradually'

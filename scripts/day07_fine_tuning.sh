@@ -2,7 +2,7 @@
 # ./scripts/day07_fine_tuning.sh        about 80 s on 2 busy cores; DATASET=cifar10 for the full setting (a GPU)
 # You should see: A fiftieth of the rate ends behind day 6's rate, with a teacher or without: too small a rate loses
 # points that 15 epochs should have brought back.
-# Written from the course's data: change it in pruning_bootcamp/curriculum/, then see docs/course/day07.md
+# Written from pruning_bootcamp/course/days/day07.md by python -m pruning_bootcamp.course.pages
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 begin_day 7 'Fine-tuning: learning rate, length, teacher'

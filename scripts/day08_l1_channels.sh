@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # ./scripts/day08_l1_channels.sh        about 45 s on 2 busy cores; DATASET=cifar10 for the full setting (a GPU)
 # You should see: Two networks that get 95% or more right.
-# Written from the course's data: change it in pruning_bootcamp/curriculum/, then see docs/course/day08.md
+# Written from pruning_bootcamp/course/days/day08.md by python -m pruning_bootcamp.course.pages
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 begin_day 8 'Channels by the size of their filters'

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # ./scripts/day09_bn_scale.sh        about 95 s on 2 busy cores; DATASET=cifar10 for the full setting (a GPU)
 # You should see: Cut raw, both are ruined, and fine-tuning brings both back to 93% or more.
-# Written from the course's data: change it in pruning_bootcamp/curriculum/, then see docs/course/day09.md
+# Written from pruning_bootcamp/course/days/day09.md by python -m pruning_bootcamp.course.pages
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 begin_day 9 'Channels by batch norm'"'"'s scale: Network Slimming'

@@ -2,7 +2,7 @@
 # ./scripts/day10_real_flops.sh        about 55 s on 2 busy cores; DATASET=cifar10 for the full setting (a GPU)
 # You should see: Asked for 50% fewer FLOPs, the cut saves 50%, within a point, and loses two points at most: the
 # course's goal allows 1.5.
-# Written from the course's data: change it in pruning_bootcamp/curriculum/, then see docs/course/day10.md
+# Written from pruning_bootcamp/course/days/day10.md by python -m pruning_bootcamp.course.pages
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 begin_day 10 'Ask for FLOPs, not for a ratio'

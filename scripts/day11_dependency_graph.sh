@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # ./scripts/day11_dependency_graph.sh        about 30 s on 2 busy cores; DATASET=cifar10 for the full setting (a GPU)
 # You should see: Twelve groups.
-# Written from the course's data: change it in pruning_bootcamp/curriculum/, then see docs/course/day11.md
+# Written from pruning_bootcamp/course/days/day11.md by python -m pruning_bootcamp.course.pages
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 begin_day 11 'The dependency graph: what lives and dies together'

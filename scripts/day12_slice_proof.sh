@@ -2,7 +2,7 @@
 # ./scripts/day12_slice_proof.sh        about 30 s on 2 busy cores; DATASET=cifar10 for the full setting (a GPU)
 # You should see: 'Slice proof: passed', with a difference near 1e-16: the two networks are the same but for the
 # rounding of float64.
-# Written from the course's data: change it in pruning_bootcamp/curriculum/, then see docs/course/day12.md
+# Written from pruning_bootcamp/course/days/day12.md by python -m pruning_bootcamp.course.pages
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 begin_day 12 'Shapes that fit, and the slice proof'

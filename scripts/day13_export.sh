@@ -2,7 +2,7 @@
 # ./scripts/day13_export.sh        about 50 s on 2 busy cores; DATASET=cifar10 for the full setting (a GPU)
 # You should see: Every file is verified: the ONNX file within 1e-5 of the network, TorchScript too, int8 by how often
 # it chooses the same class; a file that fails is not left there.
-# Written from the course's data: change it in pruning_bootcamp/curriculum/, then see docs/course/day13.md
+# Written from pruning_bootcamp/course/days/day13.md by python -m pruning_bootcamp.course.pages
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 begin_day 13 'Export: the file that ships is the file that is tested'

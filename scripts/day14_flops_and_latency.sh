@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # ./scripts/day14_flops_and_latency.sh        about 85 s on 2 busy cores; DATASET=cifar10 for the full setting (a GPU)
 # You should see: Three times the same 'half the FLOPs', and three shares of the time.
-# Written from the course's data: change it in pruning_bootcamp/curriculum/, then see docs/course/day14.md
+# Written from pruning_bootcamp/course/days/day14.md by python -m pruning_bootcamp.course.pages
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 begin_day 14 'FLOPs are not latency'

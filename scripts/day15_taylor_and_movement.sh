@@ -2,7 +2,7 @@
 # ./scripts/day15_taylor_and_movement.sh        about 65 s on 2 busy cores; DATASET=cifar10 for the full setting (a GPU)
 # You should see: At 80% without training, compare Taylor with size (day 4): which keeps more is not stated, some images
 # of 449 apart are luck.
-# Written from the course's data: change it in pruning_bootcamp/curriculum/, then see docs/course/day15.md
+# Written from pruning_bootcamp/course/days/day15.md by python -m pruning_bootcamp.course.pages
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 begin_day 15 'Scores with gradients: Taylor and movement'

@@ -2,7 +2,7 @@
 # ./scripts/day16_importance_and_impact.sh        about 20 s on 2 busy cores; DATASET=cifar10 for the full setting (a GPU)
 # You should see: Over all filters Taylor and OBD, which look at the data, rank better than magnitude, and than random,
 # and **random ranks them backwards.** Random is not supposed to know anything, and within layers it doesn't: about 0.
-# Written from the course's data: change it in pruning_bootcamp/curriculum/, then see docs/course/day16.md
+# Written from pruning_bootcamp/course/days/day16.md by python -m pruning_bootcamp.course.pages
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 begin_day 16 'Does a score tell the truth?'

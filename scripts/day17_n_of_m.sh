@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # ./scripts/day17_n_of_m.sh        about 45 s on 2 busy cores; DATASET=cifar10 for the full setting (a GPU)
 # You should see: With fine-tuning 2:4 costs 1.5 points at most.
-# Written from the course's data: change it in pruning_bootcamp/curriculum/, then see docs/course/day17.md
+# Written from pruning_bootcamp/course/days/day17.md by python -m pruning_bootcamp.course.pages
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 begin_day 17 'N:M sparsity: two of every four'

@@ -2,7 +2,7 @@
 # ./scripts/day18_n_of_m_in_practice.sh        about 60 s on 2 busy cores; DATASET=cifar10 for the full setting (a GPU)
 # You should see: 2:4 saves no FLOPs, and dense kernels multiply by its zeros: compare the two times with the noise of
 # day 2.
-# Written from the course's data: change it in pruning_bootcamp/curriculum/, then see docs/course/day18.md
+# Written from pruning_bootcamp/course/days/day18.md by python -m pruning_bootcamp.course.pages
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 begin_day 18 'N:M in practice: does it pay, and how far does it go'

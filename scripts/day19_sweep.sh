@@ -2,7 +2,7 @@
 # ./scripts/day19_sweep.sh        about 120 s on 2 busy cores; DATASET=cifar10 for the full setting (a GPU)
 # You should see: 24 trials, each run to its end (three epochs are too few to stop one early), and a front of several:
 # from the least accuracy at the fewest FLOPs to the most accuracy at the most.
-# Written from the course's data: change it in pruning_bootcamp/curriculum/, then see docs/course/day19.md
+# Written from pruning_bootcamp/course/days/day19.md by python -m pruning_bootcamp.course.pages
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 begin_day 19 'A sweep, and its Pareto front'

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # ./scripts/day20_comparison_and_report.sh        about 55 s on 2 busy cores; DATASET=cifar10 for the full setting (a GPU)
 # You should see: At half the FLOPs, batch norm's scale (day 10), L1 and random channels all get 95.5% or more right.
-# Written from the course's data: change it in pruning_bootcamp/curriculum/, then see docs/course/day20.md
+# Written from pruning_bootcamp/course/days/day20.md by python -m pruning_bootcamp.course.pages
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 begin_day 20 'The comparison, ablations and the report'

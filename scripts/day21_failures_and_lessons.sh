@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # ./scripts/day21_failures_and_lessons.sh        about 85 s on 2 busy cores; DATASET=cifar10 for the full setting (a GPU)
 # You should see: 99% at once ends behind day 6's 97% at once: this is beyond the bend.
-# Written from the course's data: change it in pruning_bootcamp/curriculum/, then see docs/course/day21.md
+# Written from pruning_bootcamp/course/days/day21.md by python -m pruning_bootcamp.course.pages
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 begin_day 21 'Where it breaks, and what three weeks have shown'

@@ -114,7 +114,7 @@ try_step() {
   if [ "$DATASET" = digits ]; then
     words=("$@")
   else
-    lines=$(.venv/bin/python -m pruning_bootcamp.curriculum.dataset "$DATASET" "$@") || return
+    lines=$(.venv/bin/python -m pruning_bootcamp.course.dataset "$DATASET" "$@") || return
     while IFS= read -r word; do words+=("$word"); done <<< "$lines"
   fi
   printf '\n# %s\n$ %s\n' "$why" "${words[*]}"

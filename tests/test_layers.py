@@ -55,8 +55,7 @@ LAYERS = {
     "sweep": 9,
     "preflight": 9,
     "listing": 9,
-    "curriculum": 9,
-    "validation": 9,
+    "course": 9,
     "cli": 10,
     "__main__": 11,
     "__init__": 11,  # the package's front door, whose names are fetched when asked for
@@ -75,7 +74,6 @@ ALLOWED = {
     ("config", "runs"),
     ("locks", "runs"),
     ("preflight", "sweep"),
-    ("validation", "curriculum"),
     ("checkpoints", "models"),
     ("heatmap", "reporting"),
     ("heatmap", "sensitivity"),

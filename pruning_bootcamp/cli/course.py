@@ -29,7 +29,7 @@ Dataset = Annotated[
 
 def place_of(results: Path | None, dataset: str) -> Path:
     """The folder of the course's results; a BootcampError for a dataset that the course doesn't run on."""
-    from pruning_bootcamp.curriculum.dataset import FOLDERS, check_dataset
+    from pruning_bootcamp.course.dataset import FOLDERS, check_dataset
 
     folder = FOLDERS[check_dataset(dataset)]
     return results or Path(folder)
@@ -41,7 +41,7 @@ def show_all(
 ) -> None:
     """The 21 days by week, with a mark at each that was done."""
     if context.invoked_subcommand is None:
-        from pruning_bootcamp.curriculum.view import show_course
+        from pruning_bootcamp.course.view import show_course
 
         show_course(place_of(results, dataset), dataset)
 
@@ -55,7 +55,7 @@ def day(
     debug: Debug = False,
 ) -> None:
     """One day: what you learn, why, the idea, the commands, what you should see, questions with answers."""
-    from pruning_bootcamp.curriculum.view import day_number, show_day, show_figures
+    from pruning_bootcamp.course.view import day_number, show_day, show_figures
 
     found, place = day_number(number), place_of(results, dataset)
     if figures:
@@ -67,6 +67,6 @@ def day(
 @curriculum.command("compare", epilog=examples("curriculum compare", "curriculum compare --results results"))
 def compare(results: Results = None, dataset: Dataset = "digits", debug: Debug = False) -> None:
     """Every pruning run in one table, written to final_comparison.csv."""
-    from pruning_bootcamp.curriculum.view import compare as run
+    from pruning_bootcamp.course.view import compare as run
 
     run(place_of(results, dataset))

@@ -40,10 +40,10 @@ def validate(
     debug: Debug = False,
 ) -> None:
     """Check a config without running anything, all problems at once; or what a week of the course must have made."""
-    from pruning_bootcamp.validation import STAGES, check_place, validate_course
+    from pruning_bootcamp.course.validation import STAGES, check_place, validate_course
 
     if what in STAGES:
-        from pruning_bootcamp.curriculum.dataset import FOLDERS, check_dataset
+        from pruning_bootcamp.course.dataset import FOLDERS, check_dataset
 
         folder = FOLDERS[check_dataset(dataset)]
         check_place(what, results, overrides)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pruning_bootcamp.curriculum import DAYS
-from pruning_bootcamp.curriculum.claims import judge
-from pruning_bootcamp.curriculum.view import missing_of
+from pruning_bootcamp.course.claims import judge
+from pruning_bootcamp.course.reading import days
+from pruning_bootcamp.course.view import missing_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 Run = Callable[[tuple[str, ...]], tuple[int, str]]
@@ -20,7 +20,7 @@ def test_the_course_is_listed_and_a_day_shown(run: Run, tmp_path: Path) -> None:
     code, text = run(("curriculum", "--results", str(tmp_path)))
     assert code == 0
     assert "0 of 21 days done" in text
-    assert all(day.title in text for day in DAYS)
+    assert all(day.title in text for day in days())
     code, text = run(("curriculum", "day", "5", "--results", str(tmp_path)))
     assert code == 0
     assert "--sparsities 0.5,0.7,0.9" in text
@@ -67,7 +67,7 @@ def test_all_days_run_and_print_what_their_pages_state(tmp_path: Path) -> None:
     (copy / ".venv").symlink_to(REPOSITORY / ".venv")
     environment = {**os.environ, "PYTHONPATH": str(copy), "DATASET": "digits"}
     too_far: list[str] = []
-    for day in DAYS:
+    for day in days():
         done = subprocess.run([copy / day.script], env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{day.script}: exit {done.returncode}\n{done.stdout[-4000:]}{done.stderr[-2000:]}"
         assert missing_of(day, copy / "results") == []

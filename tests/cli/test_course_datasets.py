@@ -19,9 +19,9 @@ from typer.main import get_command
 from pruning_bootcamp.checkpoints import Recipe, save_checkpoint
 from pruning_bootcamp.cli import app, pruning, scanning, searching, shipping, training
 from pruning_bootcamp.config import load
-from pruning_bootcamp.curriculum import DAYS
-from pruning_bootcamp.curriculum.dataset import DATASETS, FOLDERS, command_for, path_for
-from pruning_bootcamp.curriculum.day import Day, Step
+from pruning_bootcamp.course.dataset import DATASETS, FOLDERS, command_for, path_for
+from pruning_bootcamp.course.day import Day, Step
+from pruning_bootcamp.course.reading import days
 from pruning_bootcamp.models import build_model
 from pruning_bootcamp.tools.datasets.cifar import CIFAR10_CLASSES
 
@@ -38,7 +38,7 @@ SCAN = {
 }
 REPOSITORY = Path(__file__).resolve().parents[2]
 Run = Callable[[tuple[str, ...]], tuple[int, str]]
-by_number = pytest.mark.parametrize("day", DAYS, ids=lambda day: f"day{day.number:02}")
+by_number = pytest.mark.parametrize("day", days(), ids=lambda day: f"day{day.number:02}")
 by_dataset = pytest.mark.parametrize("dataset", DATASETS)
 
 
@@ -67,7 +67,7 @@ def test_with_cifar10_the_course_and_its_checks_look_where_its_results_are(
 ) -> None:
     monkeypatch.setenv("DATASET", "cifar10")
     monkeypatch.chdir(tmp_path)
-    for path in DAYS[0].makes:  # the digits', which don't count
+    for path in days()[0].makes:  # the digits', which don't count
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).touch()
     code, text = run(("curriculum",))
@@ -111,7 +111,7 @@ def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
         dense = root / f"{dataset}.pth"
         recipe = Recipe(model, {}, 10, shape[0], shape, (0.5,) * shape[0], (0.5,) * shape[0], CIFAR10_CLASSES)
         save_checkpoint(dense, build_model(model, classes=10, in_channels=shape[0]), recipe)
-        for path in (path for day in DAYS for path in day.makes):
+        for path in (path for day in days() for path in day.makes):
             made = root / path_for(path, dataset)
             made.parent.mkdir(parents=True, exist_ok=True)
             if made.suffix == ".pth":
@@ -202,7 +202,7 @@ def in_bash(program: str, root: Path, dataset: str) -> subprocess.CompletedProce
     python = root / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True, exist_ok=True)
     python.write_text(
-        f'#!/bin/sh\ncase "$2" in pruning_bootcamp.curriculum.dataset) exec "{sys.executable}" "$@";; esac\n'
+        f'#!/bin/sh\ncase "$2" in pruning_bootcamp.course.dataset) exec "{sys.executable}" "$@";; esac\n'
         'echo "RUN $*"\ncase "$*" in *curriculum*) exit 0;; *crash*) exit 1;; *) exit 3;; esac\n'
     )
     python.chmod(0o755)
@@ -261,10 +261,10 @@ def test_all_scripts_run_with_cifar10(tmp_path: Path) -> None:
         config.read_text().replace("100ep", "1ep").replace("30ep", "1ep").replace("cifar_resnet18", "cifar_resnet20")
     )
     config.write_text(short + "threads: 1\n")
-    module = tmp_path / "pruning_bootcamp" / "curriculum" / "dataset.py"
+    module = tmp_path / "pruning_bootcamp" / "course" / "dataset.py"
     module.write_text(module.read_text().replace("model.name=cifar_resnet18", "model.name=cifar_resnet20"))
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "DATASET": "cifar10"}
-    for day in DAYS:
+    for day in days():
         done = subprocess.run([tmp_path / day.script], env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{day.script}: exit {done.returncode}\n{done.stdout[-4000:]}{done.stderr[-2000:]}"
         assert [path for path in day.makes if not (tmp_path / path_for(path, "cifar10")).exists()] == []
@@ -273,7 +273,8 @@ def test_all_scripts_run_with_cifar10(tmp_path: Path) -> None:
 
 def test_a_command_that_is_no_days_own_is_taken_too() -> None:
     step = Step(
-        "why", "pruning-bootcamp prune-structured -c cfgs/digits.yaml prune.allocation.args.file=results/a.yaml"
+        why="why",
+        command="pruning-bootcamp prune-structured -c cfgs/digits.yaml prune.allocation.args.file=results/a.yaml",
     )
     assert command_for(step, "digits") == step.command
     assert command_for(step, "cifar10").split()[2:] == [

@@ -9,21 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from pruning_bootcamp.curriculum import DAYS
-from pruning_bootcamp.curriculum.claims import Place
-from pruning_bootcamp.curriculum.day import Day
+from pruning_bootcamp.course.claims import Place
+from pruning_bootcamp.course.day import Day
+from pruning_bootcamp.course.reading import days
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SMOKE = ("-c", str(REPOSITORY / "cfgs" / "smoke" / "digits.yaml"))
 DENSE = ("--checkpoint", "results/train/best_model.pth")
 pytestmark = pytest.mark.slow  # a command of each kind: a minute of work
-by_number = pytest.mark.parametrize("day", DAYS, ids=lambda day: f"day{day.number:02}")
+by_number = pytest.mark.parametrize("day", days(), ids=lambda day: f"day{day.number:02}")
 
 
 def writers_of(file: str, until: int) -> list[list[str]]:
     """The commands of the days until then that write the file, as words."""
     folder, _, name = file.rpartition("/")
-    steps = [step for day in DAYS[:until] for step in day.steps]
+    steps = [step for day in days()[:until] for step in day.steps]
     found = []
     for step in steps:
         words = shlex.split(step.command)
@@ -88,5 +88,5 @@ def test_every_figure_is_written_by_a_command_of_a_day_until_then(day: Day, kind
         for place in claim.test.places:
             writers = writers_of(place.file, day.number)
             assert writers, f"day {day.number}, {claim.name}: no command writes {place.file}"
-            found = Place(file_of(writers[-1]), place.key).read(kinds)
+            found = Place(f"{file_of(writers[-1])} {place.key}").read(kinds)
             assert found is not None, f"day {day.number}, {claim.name}: {writers[-1][1]} writes no {place.key}"

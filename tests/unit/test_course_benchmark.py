@@ -6,20 +6,20 @@ from pathlib import Path
 
 import yaml
 
-from pruning_bootcamp.curriculum import DAYS
+from pruning_bootcamp.course.reading import days
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TOOL = runpy.run_path(str(REPOSITORY / "benchmarks" / "course_claims.py"), run_name="course_claims")
 
 
 def test_a_command_is_run_with_another_seed_and_from_another_folder() -> None:
-    train, other = DAYS[0].steps
+    train, other = days()[0].steps
     config = str(REPOSITORY / "cfgs" / "digits.yaml")
     start = [sys.executable, "-m", "pruning_bootcamp", "train", "-c", config]
     assert TOOL["words_of"](train.command, 3) == [*start, "seed=3"]
     words = TOOL["words_of"](other.command, 3)
     assert words[words.index("--seed") + 1] == "1004", "no seed's own network"
-    (impact,) = DAYS[15].steps
+    (impact,) = days()[15].steps
     words = TOOL["words_of"](impact.command, 3)
     assert words[:5] == [
         sys.executable,
