@@ -104,7 +104,7 @@ def test_preflight_finds_nothing_wrong_with_it_and_something_with_an_empty_folde
     empty = tmp_path / "empty"
     empty.mkdir()
     problems = check_dataset(name, root=empty, args=args, where="data")
-    if name != "digits":
+    if root.exists():  # it reads files; one that is made on the spot has nothing to miss
         assert len(problems) == 1
         assert problems[0].startswith("data.root: ")
         assert str(empty) in problems[0]

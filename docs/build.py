@@ -1,0 +1,84 @@
+"""The documentation site, built strictly: a broken link or a name that is not there ends it.
+
+    .venv/bin/python docs/build.py [OUT]        a few seconds; OUT is site/ without it
+
+Open OUT/index.html: no server and no network are needed. Beside the pages in docs/ it makes those that others know best:
+the course's days and scripts/, the tree of modules from their first lines, the changelog.
+"""
+
+import ast
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "pruning_bootcamp"
+TREE = "<!-- the tree of modules stands here on the site -->"
+DAYS_HERE = "../pruning_bootcamp/course/days/"  # how a page of docs/ links to a day; on the site the days are in course/
+
+
+def first_line(module: Path) -> str:
+    """The first line of a module's docstring, or of its package's; empty where there is none."""
+    file = module / "__init__.py" if module.is_dir() else module
+    text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) if file.exists() else None
+    return text.splitlines()[0] if text else ""
+
+
+def tree(folder: Path = PACKAGE, depth: int = 0) -> Iterator[str]:
+    """A nested Markdown list of the modules in `folder`, folders first, each with its first line."""
+    entries = [
+        path
+        for path in sorted(folder.iterdir(), key=lambda path: (path.is_file(), path.name))
+        if (path.is_dir() and any(path.glob("*.py"))) or (path.suffix == ".py" and path.name != "__init__.py")
+    ]
+    for path in entries:
+        said = f": {line}" if (line := first_line(path)) else ""
+        yield f"{'    ' * depth}- `{path.name}{'/' * path.is_dir()}`{said}"
+        if path.is_dir():
+            yield from tree(path, depth + 1)
+
+
+def compose(sources: Path) -> None:
+    """Every page of the site in `sources`, as Markdown."""
+    from pruning_bootcamp.course.pages import page_of
+    from pruning_bootcamp.course.reading import days
+
+    shutil.copytree(ROOT / "docs", sources, ignore=shutil.ignore_patterns("*.py", "*.yml", "__pycache__"))
+    (sources / "course").mkdir()
+    for day in days():
+        # Markdown inside HTML is asked for by name
+        page = page_of(day).replace("<details>", "<details markdown>")
+        (sources / "course" / f"day{day.number:02}.md").write_text(page, encoding="utf-8")
+    shutil.copy2(ROOT / "CHANGELOG.md", sources / "changelog.md")
+    for page in sources.rglob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        page.write_text(text.replace(f"]({DAYS_HERE}", "](course/").replace(TREE, "\n".join(tree())), encoding="utf-8")
+
+
+def build(out: Path) -> int:
+    """The site in `out`, whatever was there before; the exit code of the generator."""
+    from pruning_bootcamp.course.reading import days
+
+    settings = yaml.safe_load((ROOT / "docs" / "site.yml").read_text(encoding="utf-8"))
+    for entry in settings["nav"]:
+        if "Course" in entry:
+            entry["Course"] += [{f"{day.number}. {day.title}": f"course/day{day.number:02}.md"} for day in days()]
+    with tempfile.TemporaryDirectory() as scratch:
+        compose(Path(scratch) / "docs")
+        settings["site_dir"] = "site"
+        (Path(scratch) / "mkdocs.yml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+        words = [sys.executable, "-m", "zensical", "build", "--strict", "-f", "mkdocs.yml"]
+        done = subprocess.run(words, cwd=scratch, check=False)
+        if done.returncode == 0:
+            shutil.rmtree(out, ignore_errors=True)
+            shutil.copytree(Path(scratch) / "site", out)
+    return done.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(build(Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "site")))
