@@ -8,8 +8,9 @@ set -euo pipefail
 begin_day 4 'Global magnitude: one ranking for all layers'
 needs_file results/baseline/best_model.pth 1
 step 'One ranking over the whole network, half of the weights, then fine-tuning.' \
-  pruning-bootcamp prune-unstructured -c cfgs/digits.yaml --method global --mode global --sparsity 0.5
+  pruning-bootcamp prune-unstructured -c cfgs/digits.yaml --method global --mode global \
+  --sparsity 0.5
 step_that_may_miss '80% by one ranking, no fine-tuning: compare with day 3'"'"'s layerwise 80%.' \
-  pruning-bootcamp prune-unstructured -c cfgs/digits.yaml --method global --mode global --sparsity 0.8 --no-fine-tune \
-  --save-dir results/course/global_sp0.8_untrained
+  pruning-bootcamp prune-unstructured -c cfgs/digits.yaml --method global --mode global \
+  --sparsity 0.8 --no-fine-tune --save-dir results/course/global_sp0.8_untrained
 end_day 4

@@ -12,10 +12,11 @@ needs_file results/course/global_sp0.8_untrained/metrics.yaml 4
 step 'One layer at a time to 50, 70 and 90%, validation accuracy each time; nothing is trained.' \
   pruning-bootcamp sensitivity -c cfgs/digits.yaml --sparsities 0.5,0.7,0.9 --by layer
 step_that_may_miss 'ERK at 80%, no fine-tuning: beside layerwise (day 3) and global (day 4).' \
-  pruning-bootcamp prune-unstructured -c cfgs/digits.yaml --method magnitude --mode erk --sparsity 0.8 --no-fine-tune \
-  --save-dir results/course/erk_sp0.8_untrained
+  pruning-bootcamp prune-unstructured -c cfgs/digits.yaml --method magnitude --mode erk \
+  --sparsity 0.8 --no-fine-tune --save-dir results/course/erk_sp0.8_untrained
 step_that_may_miss '80% spread by the scan, no fine-tuning.' \
-  pruning-bootcamp prune-unstructured -c cfgs/digits.yaml --method l1 --sparsity 0.8 --no-fine-tune \
-  prune.allocation.name=sensitivity prune.allocation.args.file=results/sensitivity/magnitude_layer/sensitivity.yaml \
-  --save-dir results/course/by_scan_sp0.8_untrained
+  pruning-bootcamp prune-unstructured -c cfgs/digits.yaml --method l1 --sparsity 0.8 \
+  --no-fine-tune prune.allocation.name=sensitivity \
+  prune.allocation.args.file=results/sensitivity/magnitude_layer/sensitivity.yaml --save-dir \
+  results/course/by_scan_sp0.8_untrained
 end_day 5

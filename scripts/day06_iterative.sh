@@ -7,10 +7,12 @@ set -euo pipefail
 begin_day 6 'One shot, in cycles, or gradually'
 needs_file results/baseline/best_model.pth 1
 step '97% at once, then 15 epochs.' \
-  pruning-bootcamp prune-unstructured -c cfgs/digits.yaml --method global --mode global --sparsity 0.97
+  pruning-bootcamp prune-unstructured -c cfgs/digits.yaml --method global --mode global \
+  --sparsity 0.97
 step_that_may_miss '97% in 5 cycles of 3 epochs: the same 15 epochs.' \
-  pruning-bootcamp prune-unstructured -c cfgs/digits.yaml --method global --mode global --sparsity 0.97 --iterative \
-  --num-iterations 5 fine_tune.epochs=3
+  pruning-bootcamp prune-unstructured -c cfgs/digits.yaml --method global --mode global \
+  --sparsity 0.97 --iterative --num-iterations 5 fine_tune.epochs=3
 step_that_may_miss '97% gradually over the first 75% of 15 epochs.' \
-  pruning-bootcamp prune-unstructured -c cfgs/digits.yaml --method global --mode global --sparsity 0.97 --gradual
+  pruning-bootcamp prune-unstructured -c cfgs/digits.yaml --method global --mode global \
+  --sparsity 0.97 --gradual
 end_day 6

@@ -9,12 +9,13 @@ begin_day 10 'Ask for FLOPs, not for a ratio'
 needs_file results/baseline/best_model.pth 1
 needs_file results/unstructured/global_global_sp0.5/pruned_model.pth 4
 step 'Half the multiply-accumulates, by batch norm'"'"'s scale; then 30 epochs, on the dense outputs too.' \
-  pruning-bootcamp prune-structured -c cfgs/digits.yaml --method bn_scale --target-flops-reduction 0.5 \
-  fine_tune.epochs=30ep fine_tune.lr=0.02 fine_tune.distill=0.9
+  pruning-bootcamp prune-structured -c cfgs/digits.yaml --method bn_scale \
+  --target-flops-reduction 0.5 fine_tune.epochs=30ep fine_tune.lr=0.02 fine_tune.distill=0.9
 step_that_may_miss 'Half the parameters: another network.' \
-  pruning-bootcamp prune-structured -c cfgs/digits.yaml --method bn_scale --target-params-reduction 0.5 \
-  fine_tune.epochs=30ep fine_tune.lr=0.02 fine_tune.distill=0.9
+  pruning-bootcamp prune-structured -c cfgs/digits.yaml --method bn_scale \
+  --target-params-reduction 0.5 fine_tune.epochs=30ep fine_tune.lr=0.02 fine_tune.distill=0.9
 step_that_may_miss 'Week 1'"'"'s network with half its weights zero, measured the same way: what does it save?' \
-  pruning-bootcamp eval -c cfgs/digits.yaml --checkpoint results/unstructured/global_global_sp0.5/pruned_model.pth \
-  --baseline-metrics results/baseline/metrics.yaml
+  pruning-bootcamp eval -c cfgs/digits.yaml --checkpoint \
+  results/unstructured/global_global_sp0.5/pruned_model.pth --baseline-metrics \
+  results/baseline/metrics.yaml
 end_day 10

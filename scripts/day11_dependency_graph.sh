@@ -12,6 +12,6 @@ step 'The first stage left out: everything tied to it stays too.' \
   pruning-bootcamp prune-structured -c cfgs/digits.yaml --method l1 --sparsity 0.5 --dry-run \
   structured.exclude=[layer1.*]
 step_that_may_miss 'The cut itself, without training, for tomorrow'"'"'s proof.' \
-  pruning-bootcamp prune-structured -c cfgs/digits.yaml --method l1 --sparsity 0.5 --no-fine-tune --save-dir \
-  results/course/l1_sp0.5_untrained
+  pruning-bootcamp prune-structured -c cfgs/digits.yaml --method l1 --sparsity 0.5 \
+  --no-fine-tune --save-dir results/course/l1_sp0.5_untrained
 end_day 11

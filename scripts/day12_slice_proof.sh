@@ -9,8 +9,9 @@ begin_day 12 'Shapes that fit, and the slice proof'
 needs_file results/baseline/best_model.pth 1
 needs_file results/course/l1_sp0.5_untrained/pruned_model.pth 11
 step 'Yesterday'"'"'s cut from its file alone: it carries its own widths.' \
-  pruning-bootcamp eval -c cfgs/digits.yaml --checkpoint results/course/l1_sp0.5_untrained/pruned_model.pth
+  pruning-bootcamp eval -c cfgs/digits.yaml --checkpoint \
+  results/course/l1_sp0.5_untrained/pruned_model.pth
 step_that_may_miss 'Half the FLOPs in widths that are multiples of 8; the slice proof is printed before fine-tuning.' \
-  pruning-bootcamp prune-structured -c cfgs/digits.yaml --method bn_scale --target-flops-reduction 0.5 --round-to 8 \
-  --save-dir results/course/bn_scale_flops0.5_round8
+  pruning-bootcamp prune-structured -c cfgs/digits.yaml --method bn_scale \
+  --target-flops-reduction 0.5 --round-to 8 --save-dir results/course/bn_scale_flops0.5_round8
 end_day 12

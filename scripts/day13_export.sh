@@ -9,12 +9,12 @@ begin_day 13 'Export: the file that ships is the file that is tested'
 needs_file results/structured/bn_scale_flops0.5/pruned_model.pth 10
 needs_file results/unstructured/global_global_sp0.97/pruned_model.pth 6
 step 'ONNX and TorchScript of day 10'"'"'s network, each run again here and in a new process.' \
-  pruning-bootcamp export -c cfgs/digits.yaml --checkpoint results/structured/bn_scale_flops0.5/pruned_model.pth \
-  --format both --verify
+  pruning-bootcamp export -c cfgs/digits.yaml --checkpoint \
+  results/structured/bn_scale_flops0.5/pruned_model.pth --format both --verify
 step '8-bit integers, calibrated on training images.' \
-  pruning-bootcamp export -c cfgs/digits.yaml --checkpoint results/structured/bn_scale_flops0.5/pruned_model.pth \
-  --format int8 --verify
+  pruning-bootcamp export -c cfgs/digits.yaml --checkpoint \
+  results/structured/bn_scale_flops0.5/pruned_model.pth --format int8 --verify
 step 'Day 6'"'"'s network with 97% zeros, as a sparse file.' \
-  pruning-bootcamp export -c cfgs/digits.yaml --checkpoint results/unstructured/global_global_sp0.97/pruned_model.pth \
-  --format sparse --verify
+  pruning-bootcamp export -c cfgs/digits.yaml --checkpoint \
+  results/unstructured/global_global_sp0.97/pruned_model.pth --format sparse --verify
 end_day 13

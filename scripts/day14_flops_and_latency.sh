@@ -10,16 +10,17 @@ needs_file results/structured/bn_scale_flops0.5/pruned_model.pth 10
 needs_file results/course/bn_scale_flops0.5_round8/pruned_model.pth 12
 needs_file results/structured/bn_scale_flops0.5/model.onnx 13
 step 'Half the FLOPs in torch, one image at a time: layer by layer, interleaved.' \
-  pruning-bootcamp profile -c cfgs/digits.yaml --baseline results/baseline/best_model.pth --pruned \
-  results/structured/bn_scale_flops0.5/pruned_model.pth --measure-latency --save-results results/week2_validation.yaml
+  pruning-bootcamp profile -c cfgs/digits.yaml --baseline results/baseline/best_model.pth \
+  --pruned results/structured/bn_scale_flops0.5/pruned_model.pth --measure-latency \
+  --save-results results/week2_validation.yaml
 step 'The same pair in ONNX Runtime.' \
-  pruning-bootcamp profile -c cfgs/digits.yaml --baseline results/baseline/best_model.pth --pruned \
-  results/structured/bn_scale_flops0.5/pruned_model.pth --backend onnxruntime --save-results \
-  results/course/profile_onnxruntime.yaml
+  pruning-bootcamp profile -c cfgs/digits.yaml --baseline results/baseline/best_model.pth \
+  --pruned results/structured/bn_scale_flops0.5/pruned_model.pth --backend onnxruntime \
+  --save-results results/course/profile_onnxruntime.yaml
 step 'Day 12'"'"'s widths in multiples of 8, in ONNX Runtime: the same share of FLOPs.' \
-  pruning-bootcamp profile -c cfgs/digits.yaml --baseline results/baseline/best_model.pth --pruned \
-  results/course/bn_scale_flops0.5_round8/pruned_model.pth --backend onnxruntime --save-results \
-  results/course/profile_round8.yaml
+  pruning-bootcamp profile -c cfgs/digits.yaml --baseline results/baseline/best_model.pth \
+  --pruned results/course/bn_scale_flops0.5_round8/pruned_model.pth --backend onnxruntime \
+  --save-results results/course/profile_round8.yaml
 step 'What the second week must have left behind.' \
   pruning-bootcamp validate week2
 end_day 14

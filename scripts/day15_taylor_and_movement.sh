@@ -13,9 +13,9 @@ step 'Half of each layer by |g w|, fine-tuned.' \
 step_that_may_miss 'Half of each layer by movement, fine-tuned.' \
   pruning-bootcamp prune-unstructured -c cfgs/digits.yaml --method movement --sparsity 0.5
 step_that_may_miss '80% over the whole network by Taylor, no fine-tuning: day 4 did it by size.' \
-  pruning-bootcamp prune-unstructured -c cfgs/digits.yaml --method taylor --mode global --sparsity 0.8 --no-fine-tune \
-  --save-dir results/course/taylor_sp0.8_untrained
+  pruning-bootcamp prune-unstructured -c cfgs/digits.yaml --method taylor --mode global \
+  --sparsity 0.8 --no-fine-tune --save-dir results/course/taylor_sp0.8_untrained
 step_that_may_miss 'The same by movement.' \
-  pruning-bootcamp prune-unstructured -c cfgs/digits.yaml --method movement --mode global --sparsity 0.8 \
-  --no-fine-tune --save-dir results/course/movement_sp0.8_untrained
+  pruning-bootcamp prune-unstructured -c cfgs/digits.yaml --method movement --mode global \
+  --sparsity 0.8 --no-fine-tune --save-dir results/course/movement_sp0.8_untrained
 end_day 15

@@ -9,12 +9,12 @@ needs_file results/baseline/best_model.pth 1
 step '2:4 everywhere it fits, fine-tuned.' \
   pruning-bootcamp prune-unstructured -c cfgs/digits.yaml --method l1 --pattern 2:4
 step_that_may_miss '2:4 without fine-tuning...' \
-  pruning-bootcamp prune-unstructured -c cfgs/digits.yaml --method l1 --pattern 2:4 --no-fine-tune --save-dir \
-  results/course/2of4_untrained
+  pruning-bootcamp prune-unstructured -c cfgs/digits.yaml --method l1 --pattern 2:4 \
+  --no-fine-tune --save-dir results/course/2of4_untrained
 step_that_may_miss '... against 50% of each layer, freely chosen, without fine-tuning.' \
-  pruning-bootcamp prune-unstructured -c cfgs/digits.yaml --method l1 --mode layerwise --sparsity 0.5 --no-fine-tune \
-  --save-dir results/course/layerwise_sp0.5_untrained
+  pruning-bootcamp prune-unstructured -c cfgs/digits.yaml --method l1 --mode layerwise \
+  --sparsity 0.5 --no-fine-tune --save-dir results/course/layerwise_sp0.5_untrained
 step 'The 2:4 network as a sparse file.' \
-  pruning-bootcamp export -c cfgs/digits.yaml --checkpoint results/unstructured/l1_layerwise_2of4/pruned_model.pth \
-  --format sparse
+  pruning-bootcamp export -c cfgs/digits.yaml --checkpoint \
+  results/unstructured/l1_layerwise_2of4/pruned_model.pth --format sparse
 end_day 17

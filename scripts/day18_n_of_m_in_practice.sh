@@ -9,15 +9,16 @@ begin_day 18 'N:M in practice: does it pay, and how far does it go'
 needs_file results/baseline/best_model.pth 1
 needs_file results/unstructured/l1_layerwise_2of4/pruned_model.pth 17
 step 'The 2:4 network against the dense one, timed in turn on this machine.' \
-  pruning-bootcamp profile -c cfgs/digits.yaml --baseline results/baseline/best_model.pth --pruned \
-  results/unstructured/l1_layerwise_2of4/pruned_model.pth --save-results results/course/profile_2of4.yaml
+  pruning-bootcamp profile -c cfgs/digits.yaml --baseline results/baseline/best_model.pth \
+  --pruned results/unstructured/l1_layerwise_2of4/pruned_model.pth --save-results \
+  results/course/profile_2of4.yaml
 step_that_may_miss '1:4, no fine-tuning.' \
-  pruning-bootcamp prune-unstructured -c cfgs/digits.yaml --method l1 --pattern 1:4 --no-fine-tune --save-dir \
-  results/course/1of4_untrained
+  pruning-bootcamp prune-unstructured -c cfgs/digits.yaml --method l1 --pattern 1:4 \
+  --no-fine-tune --save-dir results/course/1of4_untrained
 step_that_may_miss '75% of each layer freely chosen, no fine-tuning.' \
-  pruning-bootcamp prune-unstructured -c cfgs/digits.yaml --method l1 --mode layerwise --sparsity 0.75 --no-fine-tune \
-  --save-dir results/course/layerwise_sp0.75_untrained
+  pruning-bootcamp prune-unstructured -c cfgs/digits.yaml --method l1 --mode layerwise \
+  --sparsity 0.75 --no-fine-tune --save-dir results/course/layerwise_sp0.75_untrained
 step_that_may_miss '1:4 by SparseGPT: the kept weights make up for the others.' \
-  pruning-bootcamp prune-unstructured -c cfgs/digits.yaml --method l1 --pattern 1:4 --solver sparsegpt --no-fine-tune \
-  --save-dir results/course/1of4_sparsegpt_untrained
+  pruning-bootcamp prune-unstructured -c cfgs/digits.yaml --method l1 --pattern 1:4 --solver \
+  sparsegpt --no-fine-tune --save-dir results/course/1of4_sparsegpt_untrained
 end_day 18

@@ -8,8 +8,8 @@ set -euo pipefail
 begin_day 19 'A sweep, and its Pareto front'
 needs_file results/baseline/best_model.pth 1
 step 'All combinations of the sweep'"'"'s config, two at a time; killed, it goes on.' \
-  pruning-bootcamp sweep -c cfgs/sweep/digits.yaml --sampler grid --trials 24 --workers 2 --save-dir \
-  results/sweep/digits
+  pruning-bootcamp sweep -c cfgs/sweep/digits.yaml --sampler grid --trials 24 --workers 2 \
+  --save-dir results/sweep/digits
 step 'The trials and the front.' \
   pruning-bootcamp sweep show --save-dir results/sweep/digits
 end_day 19

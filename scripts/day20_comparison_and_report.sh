@@ -8,11 +8,11 @@ begin_day 20 'The comparison, ablations and the report'
 needs_file results/baseline/best_model.pth 1
 needs_file results/structured/bn_scale_flops0.5/pruned_model.pth 10
 step_that_may_miss 'Half the FLOPs by L1.' \
-  pruning-bootcamp prune-structured -c cfgs/digits.yaml --method l1 --target-flops-reduction 0.5 fine_tune.epochs=30ep \
-  fine_tune.lr=0.02 fine_tune.distill=0.9
+  pruning-bootcamp prune-structured -c cfgs/digits.yaml --method l1 --target-flops-reduction \
+  0.5 fine_tune.epochs=30ep fine_tune.lr=0.02 fine_tune.distill=0.9
 step_that_may_miss 'Half the FLOPs at random.' \
-  pruning-bootcamp prune-structured -c cfgs/digits.yaml --method random --target-flops-reduction 0.5 \
-  fine_tune.epochs=30ep fine_tune.lr=0.02 fine_tune.distill=0.9
+  pruning-bootcamp prune-structured -c cfgs/digits.yaml --method random \
+  --target-flops-reduction 0.5 fine_tune.epochs=30ep fine_tune.lr=0.02 fine_tune.distill=0.9
 step 'Every pruning run in one table.' \
   pruning-bootcamp curriculum compare
 step 'The written report.' \

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# ./scripts/test.sh                      sets up .venv, then lint, types and tests, on up to 4 cores. Under 15 minutes on 2.
+# ./scripts/test.sh                      sets up .venv, then lint, types, the site and tests, on up to 4 cores. Under 15 minutes on 2.
 # ./scripts/test.sh -m slow              the long ones, which need minutes or the real CIFAR-10
 # ./scripts/test.sh PYTEST-OPTIONS       any others; in one process unless they hold -n
 set -euo pipefail
@@ -10,6 +10,10 @@ echo "== ruff"
 .venv/bin/ruff format --check .
 echo "== mypy"
 .venv/bin/mypy
+echo "== documentation: the site, built strictly into a temporary folder (a broken link or an unknown name ends it)"
+site=$(mktemp -d)
+trap 'rm -rf "$site"' EXIT
+.venv/bin/python docs/build.py "$site"
 echo "== pytest"
 if [ $# -eq 0 ]; then
   workers=$(.venv/bin/python -c 'import os; print(min(4, len(getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0))))')
@@ -17,4 +21,4 @@ if [ $# -eq 0 ]; then
     set -- -n "$workers" --dist worksteal
   fi
 fi
-exec .venv/bin/python -m pytest "$@"
+.venv/bin/python -m pytest "$@"

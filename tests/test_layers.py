@@ -1,4 +1,4 @@
-"""Data flows one way: a module imports only from a lower layer (the picture is in the README)."""
+"""Data flows one way: a module imports only from a lower layer (the picture is in docs/architecture.md)."""
 
 import ast
 from pathlib import Path
@@ -87,7 +87,7 @@ def unit_of(module: str) -> str:
     for end in range(len(parts), 0, -1):
         if ".".join(parts[:end]) in LAYERS:
             return ".".join(parts[:end])
-    raise AssertionError(f"{module} has no layer: add it to LAYERS and to the README's tree")
+    raise AssertionError(f"{module} has no layer: add it to LAYERS")
 
 
 def modules() -> list[str]:

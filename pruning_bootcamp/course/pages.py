@@ -15,6 +15,7 @@ from pruning_bootcamp.course.reading import days
 from pruning_bootcamp.runs import write_text
 
 WIDTH = 120  # of a line
+COMMAND_WIDTH = 96  # so that a page shows it whole
 
 
 def page_of(day: Day, dataset: str = "digits", show: Callable[[Marked], str] = with_names) -> str:
@@ -78,7 +79,7 @@ def _typed(step: Step, dataset: str) -> str:
 
 def _wrapped(command: str) -> str:
     """The command on lines of readable length."""
-    lines = textwrap.wrap(command, WIDTH - 4, break_long_words=False, break_on_hyphens=False)
+    lines = textwrap.wrap(command, COMMAND_WIDTH - 4, break_long_words=False, break_on_hyphens=False)
     return " \\\n  ".join(lines)
 
 
