@@ -77,7 +77,7 @@ def weeks() -> Iterator[str]:
     for number, title in enumerate(WEEKS, start=1):
         yield f"\n## Week {number}: {title}\n"
         yield from (
-            f"{day.number}. [{day.title}](course/day{day.number:02}.md)" for day in days() if day.week == number
+            f"- Day {day.number}: [{day.title}](course/day{day.number:02}.md)" for day in days() if day.week == number
         )
 
 
