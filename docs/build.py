@@ -45,6 +45,30 @@ def tree(folder: Path = PACKAGE, depth: int = 0) -> Iterator[str]:
             yield from tree(path, depth + 1)
 
 
+def beside() -> Iterator[str]:
+    """Configs, scripts, benchmarks and findings, each with the first sentence of what it says of itself."""
+    for title, pattern in {
+        "Configs: one YAML is one run": "cfgs/**/*.yaml",
+        "Scripts, but for the course's days": "scripts/[!d]*.sh",
+        "Benchmarks": "benchmarks/*.py",
+        "Findings in other people's software": "findings/*",
+    }.items():
+        yield f"\n### {title}\n"
+        for path in sorted(ROOT.glob(pattern)):
+            yield f"- `{path.relative_to(ROOT)}`: {opening(path)}"
+
+
+def opening(path: Path) -> str:
+    """The first sentence that a file says of itself, without the command that runs it."""
+    if path.suffix == ".py":
+        return first_line(path)
+    comments = [line[2:] for line in path.read_text(encoding="utf-8").splitlines()[:6] if line.startswith("# ")]
+    # a script's own name, spaces, and what it does
+    said = [re.sub(r"^\./\S+(?: \S+)*(?: {2,}|$)", "", line) for line in comments]
+    text = " ".join(line for line in said if " " in line and not line.startswith("pruning-bootcamp"))
+    return re.split(r"(?<=[.:]) (?=[A-Z])", text)[0]
+
+
 def commands() -> Iterator[str]:
     """Every command with its options and examples, as Markdown, from what --help says."""
     import click
@@ -105,6 +129,7 @@ MADE = {
     "<!-- the days stand here on the site -->": weeks,
     "<!-- the commands stand here on the site -->": commands,
     "<!-- the tree of modules stands here on the site -->": tree,
+    "<!-- what is beside the package stands here on the site -->": beside,
 }
 
 

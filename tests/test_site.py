@@ -57,6 +57,8 @@ def test_pages_are_made_of_what_is_written_elsewhere(site: ModuleType, tmp_path:
     for command in ("## train", "## pipeline run", "## curriculum day", "`--target-flops-reduction <float>`"):
         assert command in pages["commands.md"]
     assert "`reading.py`" in pages["architecture.md"]
+    for beside in ("cfgs/digits.yaml", "scripts/quickstart.sh", "benchmarks/kills.py"):
+        assert f"- `{beside}`: " in pages["architecture.md"]
     assert not any(mark in page for page in pages.values() for mark in site.MADE)
 
 
