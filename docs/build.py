@@ -66,7 +66,7 @@ def opening(path: Path) -> str:
     # a script's own name, spaces, and what it does
     said = [re.sub(r"^\./\S+(?: \S+)*(?: {2,}|$)", "", line) for line in comments]
     text = " ".join(line for line in said if " " in line and not line.startswith("pruning-bootcamp"))
-    return re.split(r"(?<=[.:]) (?=[A-Z])", text)[0]
+    return re.split(r"(?<=\.) (?=[A-Z])", text)[0]
 
 
 def commands() -> Iterator[str]:

@@ -114,7 +114,7 @@ def course_script() -> str:
     minutes = round(sum(day.seconds for day in days()) / 60)
     lines = [
         "#!/usr/bin/env bash",
-        f"# ./scripts/course.sh        all 21 days in order, {minutes} minutes on 2 busy cores; DATASET=cifar10 too",
+        f"# ./scripts/course.sh        all 21 days in order, {minutes} minutes on 2 busy cores; DATASET=cifar10 too.",
         "# You should see each day end in its figures, and at last the checks of all weeks. A finished day is quick.",
         "# A goal that is missed (exit 3) does not stop it; the last exit code says that there was one.",
         "set -euo pipefail",
