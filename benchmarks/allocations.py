@@ -11,13 +11,14 @@ not read. OUT/report.md has the table; networks and scans are kept there: killed
 
 import argparse
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from pruning_bootcamp.config import Config, load
+from pruning_bootcamp.config import Choice, Config, load
 from pruning_bootcamp.evaluation import evaluate_on
-from pruning_bootcamp.flow import settings, start
+from pruning_bootcamp.flow import start
 from pruning_bootcamp.flow.commands import sensitivity, train
 from pruning_bootcamp.flow.steps import prune
 from pruning_bootcamp.flow.steps.batch_norm import recover_batch_norm
@@ -61,10 +62,10 @@ def measure(cfg: Config, out: Path, seed: int, figures: Figures) -> None:
     }
     for sparsity in SPARSITIES:
         for name, (allocation, args) in allocations.items():
-            choices = settings.weight_choices(cfg) | {"sparsity": sparsity, "solver": "none", "solver_args": {}}
-            choices |= {"allocation": allocation, "allocation_args": args}
+            spread = Choice(allocation, dict(args))
+            chosen = replace(cfg.prune, sparsity=sparsity, solver=Choice("none"), allocation=spread)
             model = detached_copy(dense.model).to(device)
-            prune_unstructured(model, **choices, stats_batches=prune.calibration(cfg, splits, device), seed=cfg.seed)
+            prune_unstructured(model, chosen, stats_batches=prune.calibration(cfg, splits, device), seed=cfg.seed)
             plain = evaluate_on(model, others, splits, device=device, progress=False)["accuracy"]
             recover_batch_norm(model, dense.model.to(device), cfg, splits, device)
             again = evaluate_on(model, others, splits, device=device, progress=False)["accuracy"]

@@ -1,7 +1,31 @@
 """What a user is told when something is wrong: where, what was given, the nearest name, what exists, what to do."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong (`text`) and where (`path`, a key such as `prune.sparsity`; empty where there is no key)."""
+
+    path: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.text}" if self.path else self.text
+
+    def under(self, place: str) -> "Problem":
+        """The same, found while looking at `place`: `prune.score` under("sweep.space") is `sweep.space.prune.score`."""
+        return replace(self, path=f"{place}.{self.path}" if self.path else place)
+
+    def renamed(self, names: Mapping[str, str]) -> "Problem":
+        """The same at another path, where `names` (old path -> new path) has it or a part that it begins with."""
+        parts = self.path.split(".")
+        for end in range(len(parts), 0, -1):
+            if (old := ".".join(parts[:end])) in names:
+                return replace(self, path=".".join([names[old], *parts[end:]]))
+        return self
 
 
 class BootcampError(Exception):
@@ -12,19 +36,23 @@ class BootcampError(Exception):
 
     exit_code = 2
 
-    def __init__(self, *problems: str, where: str | None = None) -> None:
+    def __init__(self, *problems: Problem | str, where: str | None = None) -> None:
         assert problems, "an error without a problem tells nobody anything"
-        self.problems = list(problems)
+        self.problems = [Problem("", problem) if isinstance(problem, str) else problem for problem in problems]
         self.where = where
         super().__init__(str(self))
 
     def __str__(self) -> str:
         if self.where is None:
-            return "\n".join(self.problems)
+            return "\n".join(map(str, self.problems))
         if len(self.problems) == 1:
             return f"{self.where}: {self.problems[0]}"
         lines = "\n".join(f"  {problem}" for problem in self.problems)
         return f"{self.where} has {len(self.problems)} problems:\n{lines}"
+
+    def located(self) -> list[Problem]:
+        """The problems, each under the place that the error names."""
+        return self.problems if self.where is None else [problem.under(self.where) for problem in self.problems]
 
 
 class GoalNotMet(BootcampError):

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from pruning_bootcamp.errors import BootcampError, unknown
+from pruning_bootcamp.errors import BootcampError, Problem, unknown
 from pruning_bootcamp.schema import Setting, check_settings, settings_of
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -69,10 +69,10 @@ class Registry(Generic[F]):
             raise BootcampError(unknown(self.kind, name, self._entries), where=where)
         return self._entries[name]
 
-    def check(self, name: str, arguments: Mapping[str, Any], where: str) -> tuple[dict[str, Any], list[str]]:
+    def check(self, name: str, arguments: Mapping[str, Any], where: str) -> tuple[dict[str, Any], list[Problem]]:
         """Arguments in their right types, and all problems with the name and the arguments."""
         if name not in self._entries:
-            return dict(arguments), [f"{where}.name: {unknown(self.kind, name, self._entries)}"]
+            return dict(arguments), [Problem(f"{where}.name", unknown(self.kind, name, self._entries))]
         return check_settings(self._entries[name].function, arguments, self.given, f"{where}.args")
 
     def __contains__(self, name: object) -> bool:

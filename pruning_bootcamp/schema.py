@@ -1,16 +1,91 @@
-"""Values against type annotations: one checker for config dataclasses and for the settings of registered functions."""
+"""What a setting is: its type, its range, its default; one checker for sections and for registered functions."""
 
+import ast
 import dataclasses
 import inspect
+import itertools
 import math
+import textwrap
 import types
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
-from pruning_bootcamp.errors import unknown
+from pruning_bootcamp.errors import BootcampError, Problem, unknown
+
+T = TypeVar("T")
 
 LARGEST_INT = 2**63 - 1  # what torch, NumPy and every file format take
+
+
+@dataclasses.dataclass
+class Choice:
+    """A registered name with its settings. `score: l1` is short for `score: {name: l1, args: {}}`."""
+
+    name: str
+    args: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def choice(name: str, **args: Any) -> Any:
+    """A field of a section that holds a Choice."""
+    return dataclasses.field(default_factory=lambda: Choice(name, dict(args)))
+
+
+def between(default: Any, low: float | None = None, high: float | None = None, bounds: str = "[]") -> Any:
+    """A field whose value, unless None, lies between low and high; `bounds` "[)" leaves the upper end out."""
+    return dataclasses.field(default=default, metadata={"range": (low, high, bounds)})
+
+
+def out_of_range(value: Any, limits: tuple[float | None, float | None, str]) -> str | None:
+    """Why a number does not lie in a range; None where it does, or is no number."""
+    low, high, bounds = limits
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    above = low is None or (value > low if bounds[0] == "(" else value >= low)
+    below = high is None or (value < high if bounds[1] == ")" else value <= high)
+    if above and below:  # nan is neither
+        return None
+    if high is None:
+        return f"{value} is not {'above' if bounds[0] == '(' else 'at least'} {low}."
+    share = f" Write {value / 100:g} for {value:g}%." if (low, high) == (0, 1) and 2 <= value < 100 else ""
+    return f"{value} is not in {bounds[0]}{low}, {high}{bounds[1]}.{share}"
+
+
+def check_ranges(section: Any, where: str = "") -> list[Problem]:
+    """Every field of a section (a dataclass) whose value lies outside its range."""
+    found = [
+        (spec.name, out_of_range(getattr(section, spec.name), spec.metadata["range"]))
+        for spec in dataclasses.fields(section)
+        if "range" in spec.metadata
+    ]
+    return [Problem(f"{where}.{name}" if where else name, reason) for name, reason in found if reason]
+
+
+def field_docs(kind: type) -> dict[str, str]:
+    """Field -> the line under it that says what it does, as one line."""
+    parsed = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+    assert isinstance(parsed, ast.ClassDef)
+    return {
+        ast.unparse(field.target): " ".join(ast.literal_eval(text.value).split())
+        for field, text in itertools.pairwise(parsed.body)
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr)
+    }
+
+
+def named(kind: type[T], /, **values: Any) -> T:
+    """A section as Python callers write it: `score="taylor", score_args={...}` for a field that holds a Choice."""
+    hints, defaults = typing.get_type_hints(kind), kind()
+    choices = [name for name, hint in hints.items() if Choice in (hint, *get_args(hint))]
+    known = [*hints, *(f"{name}_args" for name in choices)]
+    if wrong := [key for key in values if key not in known]:
+        raise BootcampError(*(Problem(key, unknown("setting", key, known)) for key in wrong))
+    for name in choices:
+        args, given = values.pop(f"{name}_args", None), values.get(name)
+        if given is not None and not isinstance(given, Choice):
+            values[name] = Choice(given, dict(args or {}))
+        elif args is not None:
+            values[name] = Choice((given or getattr(defaults, name)).name, dict(args))
+    return kind(**values)
 
 
 class Mismatch(ValueError):
@@ -149,7 +224,7 @@ def accepts_anything(function: Callable[..., Any]) -> bool:
 
 def check_settings(
     function: Callable[..., Any], arguments: Mapping[str, Any], given: tuple[str, ...] = (), where: str = "args"
-) -> tuple[dict[str, Any], list[str]]:
+) -> tuple[dict[str, Any], list[Problem]]:
     """The arguments in their right types, and every problem with them (`where.name: ...`)."""
     settings = settings_of(function, given)
     checked: dict[str, Any] = {}
@@ -159,13 +234,13 @@ def check_settings(
             if accepts_anything(function):
                 checked[name] = value
             else:
-                problems.append(f"{where}.{name}: {unknown('setting', name, settings)}")
+                problems.append(Problem(f"{where}.{name}", unknown("setting", name, settings)))
             continue
         try:
             checked[name] = coerce(value, settings[name].annotation)
         except Mismatch as mismatch:
-            problems.append(f"{where}.{name}: {str(mismatch).rstrip('.')}.")
+            problems.append(Problem(f"{where}.{name}", f"{str(mismatch).rstrip('.')}."))
     for name, setting in settings.items():
         if setting.required and name not in arguments:
-            problems.append(f"{where}.{name}: needed and not given. Add {where}.{name}=VALUE.")
+            problems.append(Problem(f"{where}.{name}", f"needed and not given. Add {where}.{name}=VALUE."))
     return checked, problems

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.pruning.masks import apply_masks, detached_copy
+from pruning_bootcamp.pruning.sections import PruneSettings
 from pruning_bootcamp.pruning.stats import Batches
 from pruning_bootcamp.pruning.unstructured import UnstructuredPruning, UnstructuredResult
 from pruning_bootcamp.training.features import blocks
@@ -40,37 +41,27 @@ Points = dict[tuple[str, float], Quality]
 
 def pruner(
     model: nn.Module,
+    settings: PruneSettings,
     *,
-    score: str,
-    score_args: Mapping[str, Any],
-    pattern: str,
-    pattern_args: Mapping[str, Any],
-    include: Sequence[str],
-    exclude: Sequence[str],
     previous: Mapping[str, Tensor] | None,
     stats_batches: Batches | None,
     seed: int,
 ) -> Callable[[float | None], UnstructuredResult]:
-    """sparsity -> every layer pruned to it, on a copy; what the weights are worth is measured once, for all of them.
+    """sparsity -> every layer pruned to it as `settings` say, on a copy.
 
-    None stands for what the pattern itself says (2:4). Each layer loses its own share, so its mask is the same whether
-    the others are pruned or not.
+    What the weights are worth is measured once, for all of them. None stands for what the pattern itself says (2:4).
+    Each layer loses its own share, so its mask is the same whether the others are pruned or not.
     """
-    choices: dict[str, Any] = {
-        "score": score,
-        "score_args": score_args,
-        "pattern": pattern,
-        "pattern_args": pattern_args,
-        "include": include,
-        "exclude": exclude,
-        "previous": previous,
-        "stats_batches": stats_batches,
-        "seed": seed,
-    }
     scored: dict[str, dict[str, Tensor]] = {}
 
     def at(sparsity: float | None) -> UnstructuredResult:
-        engine = UnstructuredPruning(detached_copy(model), sparsity=sparsity, **choices)
+        engine = UnstructuredPruning(
+            detached_copy(model),
+            replace(settings, sparsity=sparsity),
+            previous=previous,
+            stats_batches=stats_batches,
+            seed=seed,
+        )
         if not scored:
             scored.update(engine.score(engine.calibrate()))
         return engine.prune(scored)

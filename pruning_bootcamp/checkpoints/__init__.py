@@ -289,6 +289,6 @@ def _naming(path: Path) -> Iterator[None]:
     try:
         yield
     except BootcampError as error:
-        if any(str(path) in problem for problem in error.problems):
+        if any(str(path) in str(problem) for problem in error.problems):
             raise
         raise type(error)(*error.problems, where=str(path)) from error

@@ -90,5 +90,5 @@ def _main(path: str) -> None:
     try:
         load_checkpoint(path, trust_code=True)
     except BootcampError as error:
-        print(_MARK + json.dumps([problem.removeprefix(f"{path}: ") for problem in error.problems]))
+        print(_MARK + json.dumps([str(problem).removeprefix(f"{path}: ") for problem in error.problems]))
         sys.exit(error.exit_code)

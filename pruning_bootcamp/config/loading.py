@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-from pruning_bootcamp.config.fields import Choice, Config
+from pruning_bootcamp.config.fields import Config
 from pruning_bootcamp.config.reading import DEEPEST, MOST_BYTES, parse_yaml, resolve_references, text_problem
-from pruning_bootcamp.errors import BootcampError, unknown
+from pruning_bootcamp.errors import BootcampError, Problem, unknown
 from pruning_bootcamp.runs import siblings
-from pruning_bootcamp.schema import Mismatch, coerce, shown
+from pruning_bootcamp.schema import Choice, Mismatch, check_ranges, coerce, shown
 from pruning_bootcamp.shorthand import parse_pattern
 
 T = TypeVar("T")
@@ -34,7 +34,7 @@ def load(path: Path | str | None, overrides: Iterable[str] = (), options: Mappin
     Raises BootcampError with every problem found: unknown keys, wrong types, values out of range.
     """
     where = str(path) if path is not None else "the config"
-    problems: list[str] = []
+    problems: list[Problem] = []
     raw = read_file(Path(path)) if path is not None else {}
     for key, value in (options or {}).items():
         _set(raw, key, value, problems)
@@ -50,7 +50,7 @@ def load(path: Path | str | None, overrides: Iterable[str] = (), options: Mappin
 
 def with_values(config: Config, values: Mapping[str, Any]) -> Config:
     """A copy with these keys (dotted) set, as if the file had said so. Raises BootcampError as `load`."""
-    problems: list[str] = []
+    problems: list[Problem] = []
     raw = as_dict(config)
     for key, value in values.items():
         _set(raw, key, value, problems)
@@ -82,28 +82,28 @@ def read_file(path: Path) -> dict[str, Any]:
     raise BootcampError(f"{path}: holds a {type(content).__name__}, not a table of names and values.")
 
 
-def _parse_override(text: str, problems: list[str]) -> tuple[str, Any]:
+def _parse_override(text: str, problems: list[Problem]) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        problems.append(f"{shown(text)}: is not key=value. Write for instance train.epochs=3.")
+        problems.append(Problem(shown(text), "is not key=value. Write for instance train.epochs=3."))
         return "", None
     if problem := text_problem(key):
-        problems.append(f"{problem}.")
+        problems.append(Problem("", f"{problem}."))
         return "", None
     if re.fullmatch(r"\d+:\d+", value):  # on the command line nobody can quote 2:4 for YAML
         return key.strip(), value
     try:
         return key.strip(), parse_yaml(value)
     except BootcampError as error:
-        problems.append(f"{key}: can't read the value {shown(value)}: {error} Put text with : or {{ in quotes.")
+        problems.append(Problem(key, f"can't read the value {shown(value)}: {error} Put text with : or {{ in quotes."))
         return "", None
 
 
-def _set(raw: dict[str, Any], dotted: str, value: Any, problems: list[str]) -> None:
+def _set(raw: dict[str, Any], dotted: str, value: Any, problems: list[Problem]) -> None:
     """Set one key. A Choice that gets another name loses the settings of the old one."""
     *path, last = dotted.split(".")
     if len(path) >= DEEPEST:
-        problems.append(f"{shown(dotted)}: nests deeper than {DEEPEST} levels.")
+        problems.append(Problem(shown(dotted), f"nests deeper than {DEEPEST} levels."))
         return
     table = raw
     for depth, part in enumerate(path):
@@ -113,7 +113,7 @@ def _set(raw: dict[str, Any], dotted: str, value: Any, problems: list[str]) -> N
         if inner is None:
             inner = {}
         if not isinstance(inner, dict):
-            problems.append(f"{dotted}: {'.'.join(path[: depth + 1])} is {shown(inner)}, not a table.")
+            problems.append(Problem(dotted, f"{'.'.join(path[: depth + 1])} is {shown(inner)}, not a table."))
             return
         table[part] = inner
         table = inner
@@ -138,17 +138,17 @@ def _dataclass_in(annotation: Any) -> Any:
     return next((option for option in options if dataclasses.is_dataclass(option)), None)
 
 
-def _build(kind: type[T], raw: Any, where: str, problems: list[str]) -> T:
+def _build(kind: type[T], raw: Any, where: str, problems: list[Problem]) -> T:
     """A dataclass from a raw table; problems are gathered, and a field with one keeps its default."""
     hints = get_type_hints(kind)
     values: dict[str, Any] = {}
     if not isinstance(raw, dict):
-        problems.append(f"{where}: {shown(raw)} is not a table of names and values.")
+        problems.append(Problem(where, f"{shown(raw)} is not a table of names and values."))
         raw = {}
     for key, value in raw.items():
         dotted = f"{where}.{key}" if where else str(key)
         if key not in hints:
-            problems.append(f"{dotted}: {unknown('key', key, hints)}")
+            problems.append(Problem(dotted, unknown("key", key, hints)))
             continue
         inner = _dataclass_in(hints[key])
         if inner is Choice:
@@ -159,17 +159,16 @@ def _build(kind: type[T], raw: Any, where: str, problems: list[str]) -> T:
             try:
                 values[key] = coerce(value, hints[key])
             except Mismatch as mismatch:
-                problems.append(f"{dotted}: {str(mismatch).rstrip('.')}.")
-    for spec in dataclasses.fields(kind):  # type: ignore[arg-type]
-        if spec.name in values and "range" in spec.metadata:
-            _check_range(values[spec.name], spec.metadata["range"], f"{where}.{spec.name}".lstrip("."), problems)
-    return kind(**{key: value for key, value in values.items() if value is not _BROKEN})
+                problems.append(Problem(dotted, f"{str(mismatch).rstrip('.')}."))
+    built = kind(**{key: value for key, value in values.items() if value is not _BROKEN})
+    problems += check_ranges(built, where)
+    return built
 
 
 _BROKEN = object()
 
 
-def _build_choice(value: Any, where: str, annotation: Any, problems: list[str]) -> Any:
+def _build_choice(value: Any, where: str, annotation: Any, problems: list[Problem]) -> Any:
     if value is None and type(None) in getattr(annotation, "__args__", ()):
         return None
     short_args: dict[str, Any] = {}
@@ -177,17 +176,17 @@ def _build_choice(value: Any, where: str, annotation: Any, problems: list[str]) 
         try:
             value, short_args = _short_pattern(value)
         except BootcampError as error:
-            problems += [f"{where}: {problem}" for problem in error.problems]
+            problems += [problem.under(where) for problem in error.problems]
             return _BROKEN
     if isinstance(value, dict) and value.keys() <= {"name", "args"} and isinstance(value.get("name"), str):
         name, args = value["name"], value.get("args") or {}
         if not isinstance(args, dict):
-            problems.append(f"{where}.args: {shown(args)} is not a table of names and values.")
+            problems.append(Problem(f"{where}.args", f"{shown(args)} is not a table of names and values."))
             return _BROKEN
     elif isinstance(value, str):
         name, args = value, {}
     else:
-        problems.append(f"{where}: {shown(value)} is neither a name nor a table with `name` and `args`.")
+        problems.append(Problem(where, f"{shown(value)} is neither a name nor a table with `name` and `args`."))
         return _BROKEN
     short = SHORT_FORMS.get(where, {}).get(name)
     if short:
@@ -203,20 +202,6 @@ def _short_pattern(value: Any) -> tuple[Any, dict[str, Any]]:
         return value, {}
     name, args = parse_pattern(value["name"])
     return {**value, "name": name}, args
-
-
-def _check_range(value: Any, limits: tuple[float | None, float | None, str], where: str, problems: list[str]) -> None:
-    low, high, bounds = limits
-    if value is None or not isinstance(value, int | float):
-        return
-    too_low = low is not None and (value < low or (bounds[0] == "(" and value == low))
-    too_high = high is not None and (value > high or (bounds[1] == ")" and value == high))
-    if too_low or too_high:
-        if high is None:
-            problems.append(f"{where}: {value} is not {'above' if bounds[0] == '(' else 'at least'} {low}.")
-        else:
-            share = f" Write {value / 100:g} for {value:g}%." if (low, high) == (0, 1) and 2 <= value < 100 else ""
-            problems.append(f"{where}: {value} is not in {bounds[0]}{low}, {high}{bounds[1]}.{share}")
 
 
 def as_dict(config: Any) -> dict[str, Any]:

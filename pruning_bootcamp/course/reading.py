@@ -63,7 +63,7 @@ def _made(kind: Callable[..., Made], given: Any, where: str, problems: list[str]
         problems.append(f"{where}: {given!r} is not a table of names and values.")
         return None
     checked, wrong = check_settings(kind, given, where=where)
-    problems += [text.removeprefix(".") for text in wrong]
+    problems += [str(problem).removeprefix(".") for problem in wrong]
     return None if wrong else kind(**checked)
 
 

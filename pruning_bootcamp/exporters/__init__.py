@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning_bootcamp.checkpoints import Recipe, dense_file_bytes
-from pruning_bootcamp.errors import BootcampError, GoalNotMet
+from pruning_bootcamp.errors import BootcampError, GoalNotMet, Problem
 from pruning_bootcamp.exporters import int8, onnx, pt2, sparse, torchscript  # noqa: F401  # each registers its format
 from pruning_bootcamp.exporters.base import EXPORTERS, Runner, deployable_copy, proof_of
 from pruning_bootcamp.exporters.verify import Difference, fresh_inputs, real_inputs, verify_here, verify_in_new_process
@@ -97,7 +97,9 @@ def export_model(
     entry = EXPORTERS.get(format, where="export.format")
     checked, problems = EXPORTERS.check(format, args, "export")
     if min(batch_sizes, default=0) < 1:
-        problems.append(f"export.batch_sizes: {list(batch_sizes)} must be one or more whole numbers from 1 up.")
+        problems.append(
+            Problem("export.batch_sizes", f"{list(batch_sizes)} must be one or more whole numbers from 1 up.")
+        )
     if problems:
         raise BootcampError(*problems)
     proof = proof_of(format, checked)

@@ -15,7 +15,7 @@ from torch import nn
 
 from pruning_bootcamp.checkpoints import example_input
 from pruning_bootcamp.config import Config, as_dict
-from pruning_bootcamp.errors import BootcampError, GoalNotMet
+from pruning_bootcamp.errors import BootcampError, GoalNotMet, Problem
 from pruning_bootcamp.evaluation import cost_of, evaluate_on, say_disagreement, sparsity_text
 from pruning_bootcamp.exporters import EXPORTERS
 from pruning_bootcamp.flow import plan as plans
@@ -208,14 +208,14 @@ def _check_names(plan: Plan, model: nn.Module) -> None:
         ),
         "quantize": ("quantize", lambda: choose_layers(model, cfg.quantize.exclude)),
     }
-    problems = []
+    problems: list[Problem] = []
     for name in dict.fromkeys(plan.compressions):
         if name in checks:
             where, look = checks[name]
             try:
                 look()
             except BootcampError as error:
-                problems += [f"{where}.{problem}" for problem in error.problems]
+                problems += [problem.under(where) for problem in error.problems]
     if problems:
         raise BootcampError(*problems)
 

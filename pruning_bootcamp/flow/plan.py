@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pruning_bootcamp.config import Config, as_dict
-from pruning_bootcamp.errors import listed, unknown
+from pruning_bootcamp.errors import Problem, listed, unknown
 from pruning_bootcamp.flow import settings
 from pruning_bootcamp.flow.machine import key_of
 from pruning_bootcamp.flow.outcomes import (
@@ -327,25 +327,22 @@ def _share(sparsity: float | None) -> str:
     return "what the pattern says" if sparsity is None else f"{100 * sparsity:g}%"
 
 
-def check_order(names: Sequence[str]) -> list[str]:
+def check_order(names: Sequence[str]) -> list[Problem]:
     """What is wrong with `pipeline.steps`: unknown names, and orders that make no sense, with the reason."""
-    where = "pipeline.steps"
-    problems = [f"{where}: {unknown('step', name, COMPRESSIONS)}" for name in names if name not in COMPRESSIONS]
+    found = [unknown("step", name, COMPRESSIONS) for name in names if name not in COMPRESSIONS]
     known = [name for name in names if name in COMPRESSIONS]
     if not names:
-        problems.append(f"{where}: is empty, so there is nothing to do. Name one or more of {listed(COMPRESSIONS)}.")
+        found.append(f"is empty, so there is nothing to do. Name one or more of {listed(COMPRESSIONS)}.")
     for number, name in enumerate(known):
         facts, before = COMPRESSIONS[name].facts, known[:number]
         if facts.get("once") and name in before:
-            problems.append(f"{where}: '{name}' comes twice, and its settings are the same. Leave one out.")
+            found.append(f"'{name}' comes twice, and its settings are the same. Leave one out.")
         works = any(COMPRESSIONS[other].facts.keys() & {"removes", "quantizes"} for other in before)
         if not facts.keys() & {"removes", "quantizes"} and not works:
-            problems.append(
-                f"{where}: '{name}' has nothing to recover from yet. Put it after what prunes or quantizes."
-            )
+            found.append(f"'{name}' has nothing to recover from yet. Put it after what prunes or quantizes.")
         if name == "prune-structured" and (late := [b for b in before if b in ("prune-unstructured", "quantize")]):
-            problems.append(
-                f"{where}: 'prune-structured' after '{late[0]}' would cut channels by weights that were chosen, and "
+            found.append(
+                f"'prune-structured' after '{late[0]}' would cut channels by weights that were chosen, and "
                 f"ranges that were learnt, for another network. Put it before '{late[0]}'."
             )
-    return problems
+    return [Problem("pipeline.steps", text) for text in found]

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from pruning_bootcamp.errors import BootcampError, listed, nearest
+from pruning_bootcamp.errors import BootcampError, Problem, listed, nearest
 from pruning_bootcamp.models import cnn as _cnn  # noqa: F401  its import registers the networks
 from pruning_bootcamp.models import external, factory
 from pruning_bootcamp.models.catalog import MODELS
@@ -27,7 +27,7 @@ is_factory = factory.is_factory
 factory_file = factory.factory_file
 
 _NONE: Mapping[str, Any] = MappingProxyType({})
-_CHECKS: dict[str, Callable[[str, Mapping[str, Any], str], list[str]]] = {
+_CHECKS: dict[str, Callable[[str, Mapping[str, Any], str], list[Problem]]] = {
     "bootcamp": lambda name, args, where: MODELS.check(name, args, where)[1],
     "torchvision": external.check_torchvision,
     "timm": external.check_timm,
@@ -51,21 +51,21 @@ def build_model(name: str, *, classes: int, in_channels: int = 3, args: Mapping[
     """
     problems = check_model(name, args)
     if classes < 1:
-        problems.append(f"model: {classes} classes. At least 1 is needed.")
+        problems.append(Problem("model", f"{classes} classes. At least 1 is needed."))
     if in_channels < 1:
-        problems.append(f"model: {in_channels} input channels. At least 1 is needed.")
+        problems.append(Problem("model", f"{in_channels} input channels. At least 1 is needed."))
     if problems:
         raise BootcampError(*problems)
     source, bare = _locate(name)
     return _BUILDERS[source](bare, classes=classes, in_channels=in_channels, args=args)
 
 
-def check_model(name: str, args: Mapping[str, Any], where: str = "model") -> list[str]:
+def check_model(name: str, args: Mapping[str, Any], where: str = "model") -> list[Problem]:
     """Every problem with the name and the arguments, before anything is built (a user's own module is imported)."""
     try:
         source, bare = _locate(name)
     except BootcampError as error:
-        return [f"{where}.name: {problem}" for problem in error.problems]
+        return [problem.under(f"{where}.name") for problem in error.problems]
     return _CHECKS[source](bare, args, where)
 
 

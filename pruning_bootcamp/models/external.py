@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from pruning_bootcamp.errors import BootcampError, unknown
+from pruning_bootcamp.errors import BootcampError, Problem, unknown
 from pruning_bootcamp.schema import accepts_anything
 
 # torch.load then unpickles nothing but tensors: torchvision itself asks torch.hub for any pickle.
@@ -75,7 +75,7 @@ def without_weights(args: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in args.items() if key != "weights"}
 
 
-def check_torchvision(name: str, args: Mapping[str, Any], where: str) -> list[str]:
+def check_torchvision(name: str, args: Mapping[str, Any], where: str) -> list[Problem]:
     """Problems with the arguments of torchvision's `name`; nothing is built or fetched."""
     builder = _library().get_model_builder(name)
     network = typing.get_type_hints(builder)["return"]
@@ -83,28 +83,28 @@ def check_torchvision(name: str, args: Mapping[str, Any], where: str) -> list[st
     problems = []
     for key in args:
         if key in _GIVEN:
-            problems.append(f"{where}.args.{key}: can't be set here. {_GIVEN[key]}")
+            problems.append(Problem(f"{where}.args.{key}", f"can't be set here. {_GIVEN[key]}"))
         elif key not in ("weights", *settings) and not accepts_anything(network):
-            problems.append(f"{where}.args.{key}: {unknown('setting', key, ['weights', *settings])}")
+            problems.append(Problem(f"{where}.args.{key}", unknown("setting", key, ["weights", *settings])))
     options = [weights.name for weights in _library().get_model_weights(name)]
     return problems + _check_weights(args, ["DEFAULT", *options], where)
 
 
-def check_timm(name: str, args: Mapping[str, Any], where: str) -> list[str]:
+def check_timm(name: str, args: Mapping[str, Any], where: str) -> list[Problem]:
     """Problems with the arguments of timm's `name`; nothing is built or fetched."""
     import timm
 
-    problems = [f"{where}.args.{key}: can't be set here. {_GIVEN[key]}" for key in args if key in _GIVEN]
+    problems = [Problem(f"{where}.args.{key}", f"can't be set here. {_GIVEN[key]}") for key in args if key in _GIVEN]
     bare = name.partition(".")[0]
     tags = [found.partition(".")[2] for found in timm.list_pretrained(f"{bare}.*")]
     return problems + _check_weights(args, ["DEFAULT", *tags], where)
 
 
-def _check_weights(args: Mapping[str, Any], options: list[str], where: str) -> list[str]:
+def _check_weights(args: Mapping[str, Any], options: list[str], where: str) -> list[Problem]:
     weights = args.get("weights")
     if weights is None or weights in options:
         return []
-    return [f"{where}.args.weights: {unknown('weights', weights, options)}"]
+    return [Problem(f"{where}.args.weights", unknown("weights", weights, options))]
 
 
 def build_torchvision(name: str, *, classes: int, in_channels: int, args: Mapping[str, Any]) -> nn.Module:

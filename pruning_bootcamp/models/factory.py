@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import nn
 
-from pruning_bootcamp.errors import BootcampError, nearest, unknown
+from pruning_bootcamp.errors import BootcampError, Problem, nearest, unknown
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.runs import siblings
 from pruning_bootcamp.schema import accepts_anything
@@ -33,12 +33,12 @@ def factory_file(name: str) -> Path:
     return Path(inspect.getsourcefile(inspect.unwrap(_find(name))) or __file__)
 
 
-def check_factory(name: str, args: Mapping[str, Any], where: str) -> list[str]:
+def check_factory(name: str, args: Mapping[str, Any], where: str) -> list[Problem]:
     """Problems with the user's factory or its arguments. Imports the user's module, calls nothing."""
     try:
         factory = _find(name)
     except BootcampError as error:
-        return [f"{where}.name: {problem}" for problem in error.problems]
+        return [problem.under(f"{where}.name") for problem in error.problems]
     if accepts_anything(factory):
         return []
     parameters = inspect.signature(factory).parameters
@@ -46,14 +46,16 @@ def check_factory(name: str, args: Mapping[str, Any], where: str) -> list[str]:
     problems = []
     for key in args:
         if key in _GIVEN:
-            problems.append(f"{where}.args.{key}: can't be set here, it comes from the data.")
+            problems.append(Problem(f"{where}.args.{key}", "can't be set here, it comes from the data."))
         elif key not in settings:
-            problems.append(f"{where}.args.{key}: {unknown(f'setting of {name}', key, settings)}")
+            problems.append(Problem(f"{where}.args.{key}", f"{unknown(f'setting of {name}', key, settings)}"))
     for key in settings:
         if parameters[key].default is inspect.Parameter.empty and key not in args:
             kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
             if parameters[key].kind not in kinds:
-                problems.append(f"{where}.args.{key}: needed by {name} and not given. Add {where}.args.{key}=VALUE.")
+                problems.append(
+                    Problem(f"{where}.args.{key}", f"needed by {name} and not given. Add {where}.args.{key}=VALUE.")
+                )
     return problems
 
 

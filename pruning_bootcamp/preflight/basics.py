@@ -5,22 +5,22 @@ from pathlib import Path
 
 from pruning_bootcamp.checkpoints.files import read_file
 from pruning_bootcamp.config import Config
-from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.errors import BootcampError, Problem
 from pruning_bootcamp.models import check_model
 from pruning_bootcamp.runs import siblings
 from pruning_bootcamp.runtime import choose_device
 from pruning_bootcamp.tools.datasets import check_dataset
 
 
-def data(cfg: Config) -> list[str]:
+def data(cfg: Config) -> list[Problem]:
     return check_dataset(cfg.data.name, root=cfg.data.root, args=cfg.data.args, where="data")
 
 
-def model(cfg: Config) -> list[str]:
+def model(cfg: Config) -> list[Problem]:
     return check_model(cfg.model.name, cfg.model.args, where="model")
 
 
-def device(cfg: Config) -> list[str]:
+def device(cfg: Config) -> list[Problem]:
     try:
         choose_device(cfg.device)
     except BootcampError as error:
@@ -28,7 +28,7 @@ def device(cfg: Config) -> list[str]:
     return []
 
 
-def checkpoint(cfg: Config) -> list[str]:
+def checkpoint(cfg: Config) -> list[Problem]:
     if cfg.checkpoint is None:
         return []
     path = Path(cfg.checkpoint)
@@ -36,26 +36,30 @@ def checkpoint(cfg: Config) -> list[str]:
         try:
             read_file(path)
         except BootcampError as error:
-            return [f"checkpoint: {problem}" for problem in str(error).splitlines()]
+            return [Problem("checkpoint", str(problem)) for problem in str(error).splitlines()]
         return []
     if path.is_dir():
-        return [f"checkpoint: {path} is a folder, not a checkpoint. {siblings(path / 'best_model.pth')}"]
-    return [f"checkpoint: there is no file {path}. {siblings(path)}"]
+        return [Problem("checkpoint", f"{path} is a folder, not a checkpoint. {siblings(path / 'best_model.pth')}")]
+    return [Problem("checkpoint", f"there is no file {path}. {siblings(path)}")]
 
 
-def save_dir(cfg: Config) -> list[str]:
+def save_dir(cfg: Config) -> list[Problem]:
     """The nearest existing folder above save_dir must let us write."""
     folder = Path(cfg.save_dir) if cfg.save_dir else Path("results")
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     if not folder.is_dir():
-        return [f"save_dir: {folder} is a file, not a folder. Choose another with --save-dir DIR."]
+        return [Problem("save_dir", f"{folder} is a file, not a folder. Choose another with --save-dir DIR.")]
     if not os.access(folder, os.W_OK | os.X_OK):
-        return [f"save_dir: no permission to write in {folder.resolve()}. Choose another with --save-dir DIR."]
+        return [
+            Problem("save_dir", f"no permission to write in {folder.resolve()}. Choose another with --save-dir DIR.")
+        ]
     return []
 
 
-def reads_test(cfg: Config) -> list[str]:
+def reads_test(cfg: Config) -> list[Problem]:
     if cfg.goal.evaluate_test:
         return []
-    return ["goal.evaluate_test: false is for train, prune-structured and prune-unstructured. Leave it out here."]
+    return [
+        Problem("goal.evaluate_test", "false is for train, prune-structured and prune-unstructured. Leave it out here.")
+    ]

@@ -1,11 +1,10 @@
 """Settings of pruning, and what they rule out in each other."""
 
-import re
 from pathlib import Path
 
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.duration import parse_duration
-from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.errors import BootcampError, Problem
 from pruning_bootcamp.flow import settings
 from pruning_bootcamp.flow.start import BASELINE_CHECKPOINT
 from pruning_bootcamp.preflight.training import duration
@@ -17,13 +16,15 @@ from pruning_bootcamp.training.gradual import check_gradual
 from pruning_bootcamp.training.rewinding import rewind_file
 
 
-def zeros(cfg: Config) -> list[str]:
+def zeros(cfg: Config) -> list[Problem]:
     p = cfg.prune
-    problems = check_unstructured(**settings.weight_choices(cfg), where="prune")
+    problems = check_unstructured(settings.weight_choices(cfg), where="prune")
     if p.iterations > 1 and (fixes := _fixes_sparsity(cfg)):
         problems.append(
-            f"prune.iterations: {p.iterations} cycles have nothing to grow, since {fixes} fixes the sparsity. "
-            "Leave --iterative out."
+            Problem(
+                "prune.iterations",
+                f"{p.iterations} cycles have nothing to grow, since {fixes} fixes the sparsity. Leave --iterative out.",
+            )
         )
     problems += check_schedule(p.schedule.name, p.schedule.args, "prune.schedule")
     return problems + (_gradual(cfg) if p.gradual else []) + (_rewind(cfg) if p.rewind is not None else [])
@@ -39,9 +40,9 @@ def _fixes_sparsity(cfg: Config) -> str | None:
     return None
 
 
-def _gradual(cfg: Config) -> list[str]:
+def _gradual(cfg: Config) -> list[Problem]:
     p, f = cfg.prune, cfg.fine_tune
-    solver = settings.weight_choices(cfg).get("solver", "none")
+    solver = p.solver.name
     fixes = _fixes_sparsity(cfg)
     reasons = [
         (
@@ -67,31 +68,33 @@ def _gradual(cfg: Config) -> list[str]:
             "Leave one of them out; fine_tune.distill follows the dense network while the sparsity grows.",
         ),
     ]
-    problems = [f"prune.gradual: {reason}" for is_so, reason in reasons if is_so]
+    problems = [Problem("prune.gradual", reason) for is_so, reason in reasons if is_so]
     wrong_epochs = duration(f.epochs, "fine_tune.epochs")  # said by the check of fine_tune
     training = None if wrong_epochs else parse_duration(f.epochs)
     return problems + check_gradual(p.begin, p.end, p.frequency, training, "prune")
 
 
-def _rewind(cfg: Config) -> list[str]:
+def _rewind(cfg: Config) -> list[Problem]:
     p = cfg.prune
     assert p.rewind is not None
     problems = []
-    solver = settings.weight_choices(cfg).get("solver", "none")
+    solver = p.solver.name
     if solver != "none":
-        problems.append(f"prune.rewind: would undo what prune.solver={solver} does to the weights. Choose one.")
+        problems.append(
+            Problem("prune.rewind", f"would undo what prune.solver={solver} does to the weights. Choose one.")
+        )
     if cfg.recover.method == "distill":
-        problems.append("prune.rewind: would undo what recover.method=distill does to the weights. Choose one.")
+        problems.append(
+            Problem("prune.rewind", "would undo what recover.method=distill does to the weights. Choose one.")
+        )
     checkpoint = Path(cfg.checkpoint) if cfg.checkpoint is not None else BASELINE_CHECKPOINT
     if checkpoint.is_file():  # else that is the problem, and said elsewhere
         try:
             rewind_file(p.rewind, checkpoint)
         except BootcampError as error:
-            problems += [f"prune.rewind: {problem}" for problem in error.problems]
+            problems += [problem.under("prune.rewind") for problem in error.problems]
     return problems
 
 
-def channels(cfg: Config) -> list[str]:
-    problems = check_structured(**settings.channel_choices(cfg), where="structured")
-    # the engine's names of the budgets, as the config spells them
-    return [re.sub(r"\b(flops|params)_reduction\b", r"target_\1_reduction", problem) for problem in problems]
+def channels(cfg: Config) -> list[Problem]:
+    return check_structured(cfg.structured)

@@ -1,7 +1,7 @@
 """Settings of pipelines, their gates, and the files that ship."""
 
 from pruning_bootcamp.config import Config
-from pruning_bootcamp.errors import unknown
+from pruning_bootcamp.errors import Problem, unknown
 from pruning_bootcamp.exporters import EXPORTERS
 from pruning_bootcamp.flow.plan import check_order
 from pruning_bootcamp.flow.steps.export import FORMATS, formats_in
@@ -9,38 +9,44 @@ from pruning_bootcamp.preflight import pruning
 from pruning_bootcamp.preflight.training import duration
 
 
-def export(cfg: Config) -> list[str]:
+def export(cfg: Config) -> list[Problem]:
     problems = []
     for name in formats_in(cfg.export.format):
         if name not in EXPORTERS:
-            problems.append(f"export.format: {unknown('format', name, [*EXPORTERS, *FORMATS])}")
+            problems.append(Problem("export.format", unknown("format", name, [*EXPORTERS, *FORMATS])))
             continue
         least = EXPORTERS[name].facts.get("first_opset", 0)
         if cfg.export.opset is not None and cfg.export.opset < least:
-            problems.append(f"export.opset: {cfg.export.opset} is too old for {name}, which needs {least} or up.")
+            problems.append(
+                Problem("export.opset", f"{cfg.export.opset} is too old for {name}, which needs {least} or up.")
+            )
     if not cfg.export.batch_sizes or min(cfg.export.batch_sizes) < 1:
-        problems.append(f"export.batch_sizes: {cfg.export.batch_sizes} is not a list of numbers from 1 up.")
+        problems.append(Problem("export.batch_sizes", f"{cfg.export.batch_sizes} is not a list of numbers from 1 up."))
     return problems
 
 
-def steps(cfg: Config) -> list[str]:
+def steps(cfg: Config) -> list[Problem]:
     """The pipeline's steps by name, in an order that makes sense, and the limits of its gates."""
     g = cfg.gates
     problems = check_order(cfg.pipeline.steps) + duration(cfg.quantize.epochs, "quantize.epochs", least=1)
     if g.max_accuracy_drop is not None and g.max_accuracy_drop > 100:
-        problems.append(f"gates.max_accuracy_drop: {g.max_accuracy_drop:g} is more than there is to lose.")
+        problems.append(Problem("gates.max_accuracy_drop", f"{g.max_accuracy_drop:g} is more than there is to lose."))
     return problems
 
 
-def pipeline(cfg: Config) -> list[str]:
+def pipeline(cfg: Config) -> list[Problem]:
     """The steps, and what each of them needs."""
     problems = steps(cfg)
     if "prune-unstructured" in cfg.pipeline.steps:
         problems += pruning.zeros(cfg)
         if cfg.prune.rewind is not None:
-            problems.append("prune.rewind: a pipeline does not rewind. Leave it out, or use prune-unstructured.")
+            problems.append(
+                Problem("prune.rewind", "a pipeline does not rewind. Leave it out, or use prune-unstructured.")
+            )
     if "prune-structured" in cfg.pipeline.steps:
         problems += pruning.channels(cfg)
     if cfg.gates.export_verified and not cfg.export.verify:
-        problems.append("gates.export_verified: can't be met with export.verify=false. Set one of them to the other.")
+        problems.append(
+            Problem("gates.export_verified", "can't be met with export.verify=false. Set one of them to the other.")
+        )
     return problems

@@ -2,15 +2,14 @@
 
 from pruning_bootcamp.config import Choice, Config
 from pruning_bootcamp.duration import parse_duration
-from pruning_bootcamp.errors import BootcampError, unknown
-from pruning_bootcamp.flow.settings import fine_tune_settings, training_settings
+from pruning_bootcamp.errors import BootcampError, Problem, unknown
 from pruning_bootcamp.registry import Registry
 from pruning_bootcamp.tools.datasets import AUGMENTATIONS
+from pruning_bootcamp.training.checks import check_settings
 from pruning_bootcamp.training.optim import LR_SCHEDULES, OPTIMIZERS
-from pruning_bootcamp.training.settings import check_settings
 
 
-def train(cfg: Config) -> list[str]:
+def train(cfg: Config) -> list[Problem]:
     t = cfg.train
     problems = [
         *duration(t.epochs, "train.epochs", least=1),
@@ -21,10 +20,10 @@ def train(cfg: Config) -> list[str]:
     # in their right types: YAML reads 1e-9 as text
     problems += _registered(OPTIMIZERS, t.optimizer, "train.optimizer")
     problems += _registered(LR_SCHEDULES, t.schedule, "train.schedule")
-    return problems or check_settings(training_settings(cfg), "train")
+    return problems or check_settings(t, "train")
 
 
-def fine_tune(cfg: Config) -> list[str]:
+def fine_tune(cfg: Config) -> list[Problem]:
     f = cfg.fine_tune
     problems = [
         *(_registered(LR_SCHEDULES, f.schedule, "fine_tune.schedule") if f.schedule else []),
@@ -35,44 +34,50 @@ def fine_tune(cfg: Config) -> list[str]:
     ]
     if problems or train(cfg):  # what is wrong there would only be said twice
         return problems
-    return check_settings(fine_tune_settings(cfg), "fine_tune")
+    return check_settings(f.after(cfg.train), "fine_tune")
 
 
-def _features(cfg: Config) -> list[str]:
+def _features(cfg: Config) -> list[Problem]:
     f = cfg.fine_tune
     if f.features > 0 and f.distill == 0:
-        return [f"fine_tune.features: {f.features:g} has no teacher to compare with. Set fine_tune.distill above 0."]
+        return [
+            Problem(
+                "fine_tune.features", f"{f.features:g} has no teacher to compare with. Set fine_tune.distill above 0."
+            )
+        ]
     return []
 
 
-def _save_steps(cfg: Config) -> list[str]:
+def _save_steps(cfg: Config) -> list[Problem]:
     """Steps that the training does not reach, as far as that can be seen without the data."""
     problems = [problem for text in cfg.train.save_steps for problem in duration(text, "train.save_steps")]
     if problems or duration(cfg.train.epochs, "train.epochs"):
         return problems
     training = parse_duration(cfg.train.epochs)
     return [
-        f"train.save_steps: {step} is after the training's {training}."
+        Problem("train.save_steps", f"{step} is after the training's {training}.")
         for step in map(parse_duration, cfg.train.save_steps)
         if step.unit == training.unit and step.value > training.value
     ]
 
 
-def _registered(registry: Registry, choice: Choice, where: str) -> list[str]:
+def _registered(registry: Registry, choice: Choice, where: str) -> list[Problem]:
     checked, problems = registry.check(choice.name, choice.args, where)
     choice.args = checked
     return problems
 
 
-def duration(value: int | str, where: str, least: int = 0) -> list[str]:
+def duration(value: int | str, where: str, least: int = 0) -> list[Problem]:
     try:
         found = parse_duration(value, where)
     except BootcampError as error:
-        return list(str(error).splitlines())
-    return [] if found.value >= least else [f"{where}: {value} is not at least {least}."]
+        return error.located()
+    return [] if found.value >= least else [Problem(where, f"{value} is not at least {least}.")]
 
 
-def _augmentations(names: list[str] | None, where: str) -> list[str]:
+def _augmentations(names: list[str] | None, where: str) -> list[Problem]:
     return [
-        f"{where}: {unknown('augmentation', name, AUGMENTATIONS)}" for name in names or [] if name not in AUGMENTATIONS
+        Problem(where, unknown("augmentation", name, AUGMENTATIONS))
+        for name in names or []
+        if name not in AUGMENTATIONS
     ]

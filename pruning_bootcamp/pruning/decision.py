@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.errors import BootcampError, Problem
 from pruning_bootcamp.pruning.choices import Choices
 from pruning_bootcamp.pruning.masks import Masks
 
@@ -81,8 +81,11 @@ def _counts(
     if short > len(counts):  # rounding layer by layer can differ by one weight each
         total = sum(unit.numel() for unit in units.values())
         raise BootcampError(
-            f"prune.sparsity: {sparsity} is below the {sum(gone.values()) / total:.6g} that earlier masks prune, and "
-            "pruned weights don't come back. Ask for more, or start from the dense model."
+            Problem(
+                "prune.sparsity",
+                f"{sparsity} is below the {sum(gone.values()) / total:.6g} that earlier masks prune, and pruned "
+                "weights don't come back. Ask for more, or start from the dense model.",
+            )
         )
     notes = []
     for name, least in gone.items():

@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 
-from pruning_bootcamp.errors import unknown
+from pruning_bootcamp.errors import Problem, unknown
 
 RoundTo = int | Literal["auto", "none"] | None
 # ResNet-18 at half the multiply-accumulates on an H200: 0.62x with widths as they fall, 1.53x in multiples of 8
@@ -29,15 +29,15 @@ def resolve_round_to(round_to: RoundTo, device: torch.device) -> Multiples:
     return Multiples((None if round_to == "none" else round_to,))
 
 
-def check_round_to(round_to: RoundTo, where: str) -> list[str]:
-    """What is wrong with the setting, if anything."""
+def check_round_to(round_to: RoundTo, where: str) -> list[Problem]:
+    """What is wrong with the kind of the value; its range is the field's."""
     if round_to is None or round_to in ("auto", "none"):
         return []
     if isinstance(round_to, str):
         said = unknown("value", round_to, ["auto", "none"])
-        return [f"{where}: {said.rstrip('.')}, or a whole number from 1 up."]
-    whole = isinstance(round_to, int) and not isinstance(round_to, bool) and round_to >= 1
-    return [] if whole else [f"{where}: {round_to} is not a whole number from 1 up."]
+        return [Problem(where, f"{said.rstrip('.')}, or a whole number from 1 up.")]
+    whole = isinstance(round_to, int) and not isinstance(round_to, bool)
+    return [] if whole else [Problem(where, f"{round_to} is not a whole number from 1 up.")]
 
 
 def narrower(multiple: int | None) -> tuple[int | None, ...]:

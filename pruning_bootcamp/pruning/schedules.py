@@ -5,16 +5,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.errors import BootcampError, Problem
 from pruning_bootcamp.registry import Registry
 
 # f(t, *, ...) -> share of the target sparsity: non-decreasing, in [0, 1], f(1) == 1.
-# Fact invalid(**args) -> str | None: what is wrong with the settings.
+# Fact invalid(**args) -> Problem | None: what is wrong with the settings.
 SCHEDULES: Registry = Registry("schedule")
 
 
-def _at_invalid(*, at: float = 0.0) -> str | None:
-    return None if 0 <= at <= 1 else f"at: {at} is not in [0, 1]."
+def _at_invalid(*, at: float = 0.0) -> Problem | None:
+    return None if 0 <= at <= 1 else Problem("at", f"{at} is not in [0, 1].")
 
 
 @SCHEDULES.register("one_shot", invalid=_at_invalid)
@@ -41,8 +41,8 @@ def cosine(t: float) -> float:
     return (1 - math.cos(math.pi * t)) / 2
 
 
-def _initial_invalid(*, initial: float = 0.25) -> str | None:
-    return None if 0 < initial <= 1 else f"initial: {initial} is not in (0, 1]."
+def _initial_invalid(*, initial: float = 0.25) -> Problem | None:
+    return None if 0 < initial <= 1 else Problem("initial", f"{initial} is not in (0, 1].")
 
 
 @SCHEDULES.register("exponential", invalid=_initial_invalid)
@@ -51,11 +51,11 @@ def exponential(t: float, *, initial: float = 0.25) -> float:
     return float(initial ** (1 - t))
 
 
-def check_schedule(name: str, arguments: Mapping[str, Any], where: str = "schedule") -> list[str]:
+def check_schedule(name: str, arguments: Mapping[str, Any], where: str = "schedule") -> list[Problem]:
     """Every problem with a schedule's name and settings."""
     checked, problems = SCHEDULES.check(name, arguments, where)
     if not problems and (invalid := SCHEDULES[name].facts.get("invalid")) and (reason := invalid(**checked)):
-        problems.append(f"{where}.args.{reason}")
+        problems.append(reason.under(f"{where}.args"))
     return problems
 
 

@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass, field
 
-from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.errors import BootcampError, Problem
 from pruning_bootcamp.pruning.schedules import OneShot, Schedule
 from pruning_bootcamp.pruning.scores import needs_of
+from pruning_bootcamp.pruning.sections import PruneSettings
 from pruning_bootcamp.pruning.solvers import SOLVERS
 from pruning_bootcamp.pruning.unstructured import check_unstructured
+from pruning_bootcamp.schema import Choice
 
 
 @dataclass(frozen=True)
@@ -37,15 +39,19 @@ class PruningConfig:
     def validate(self) -> None:
         """BootcampError with every problem: names, ranges, N > M, a schedule that ends elsewhere than the target."""
         score, solver = self.choices
-        problems = check_unstructured(
-            sparsity=self.target_sparsity, score=score, solver=solver, pattern=self.pattern, where="PruningConfig"
+        asked = PruneSettings(
+            self.target_sparsity, score=Choice(score), solver=Choice(solver), pattern=Choice(self.pattern)
         )
+        problems = check_unstructured(asked, where="PruningConfig")
         ends_at = self.schedule.final_sparsity
         whole = isinstance(self.schedule, OneShot) and ends_at == 1  # "the whole of the target"
         if not whole and abs(ends_at - self.target_sparsity) > 1e-9:
             problems.append(
-                f"PruningConfig.schedule: {type(self.schedule).__name__} ends at {ends_at}, and target_sparsity is "
-                f"{self.target_sparsity}. Give both the same value."
+                Problem(
+                    "PruningConfig.schedule",
+                    f"{type(self.schedule).__name__} ends at {ends_at}, and target_sparsity is "
+                    f"{self.target_sparsity}. Give both the same value.",
+                )
             )
         if problems:
             raise BootcampError(*problems)
@@ -74,12 +80,14 @@ class CalibrationConfig:
         for name in ("num_samples", "sequence_length", "batch_size"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                problems.append(f"CalibrationConfig.{name}: {value!r} is not a whole number from 1 up.")
+                problems.append(Problem(f"CalibrationConfig.{name}", f"{value!r} is not a whole number from 1 up."))
         if not problems and self.batch_size > self.num_samples:
             problems.append(
-                f"CalibrationConfig.batch_size: {self.batch_size} is more than all {self.num_samples} samples."
+                Problem(
+                    "CalibrationConfig.batch_size", f"{self.batch_size} is more than all {self.num_samples} samples."
+                )
             )
         if not isinstance(self.dataset, str) or not self.dataset.strip():
-            problems.append(f"CalibrationConfig.dataset: {self.dataset!r} is not a name.")
+            problems.append(Problem("CalibrationConfig.dataset", f"{self.dataset!r} is not a name."))
         if problems:
             raise BootcampError(*problems)

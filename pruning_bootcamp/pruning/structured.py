@@ -7,16 +7,18 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from pruning_bootcamp.errors import BootcampError, GoalNotMet, nearest, unknown
+from pruning_bootcamp.errors import BootcampError, GoalNotMet, Problem, nearest, unknown
 from pruning_bootcamp.pruning.budget import TOLERANCE
 from pruning_bootcamp.pruning.channel_scores import CHANNEL_SCORES, score_groups, why_not_scored
 from pruning_bootcamp.pruning.groups import Group, cut_members, find_groups
 from pruning_bootcamp.pruning.ladders import Ladder
 from pruning_bootcamp.pruning.masks import detached_copy
-from pruning_bootcamp.pruning.multiples import Multiples, RoundTo, check_round_to, resolve_round_to
+from pruning_bootcamp.pruning.multiples import Multiples, check_round_to, resolve_round_to
 from pruning_bootcamp.pruning.proof import SliceProof, prove_slice
+from pruning_bootcamp.pruning.sections import BUDGETS, StructuredSettings
 from pruning_bootcamp.pruning.targets import check_patterns, matches
 from pruning_bootcamp.pruning.width_choice import Allocation, Budget, Network, WidthChoice, choose_widths
+from pruning_bootcamp.schema import check_ranges, named
 from pruning_bootcamp.tools.metrics import count_products
 from pruning_bootcamp.tools.modes import beside
 
@@ -80,99 +82,81 @@ class CutResult:
 
 
 def check_structured(
-    *,
-    score: str = "bn_scale",
-    score_args: Mapping[str, Any] | None = None,
-    allocation: str = "global",
-    sparsity: float | None = None,
-    flops_reduction: float | None = None,
-    params_reduction: float | None = None,
-    round_to: RoundTo = "auto",
-    min_width: int = 1,
-    max_sparsity: float = 0.9,
-    where: str = "structured",
-) -> list[str]:
+    settings: StructuredSettings | None = None, *, where: str = "structured", **names: Any
+) -> list[Problem]:
     """Every problem with these settings, before any work starts."""
-    _, problems = CHANNEL_SCORES.check(score, score_args or {}, f"{where}.score")
-    if allocation not in get_args(Allocation):
-        problems.append(f"{where}.allocation: {unknown('allocation', allocation, get_args(Allocation))}")
-    budgets = {"sparsity": sparsity, "flops_reduction": flops_reduction, "params_reduction": params_reduction}
-    given = {name: value for name, value in budgets.items() if value is not None}
+    s = settings or named(StructuredSettings, **names)
+    _, problems = CHANNEL_SCORES.check(s.score.name, s.score.args, f"{where}.score")
+    if s.allocation not in get_args(Allocation):
+        problems.append(Problem(f"{where}.allocation", unknown("allocation", s.allocation, get_args(Allocation))))
+    given = [BUDGETS[name] for name in s.budget()]
     if len(given) != 1:
-        found = " and ".join(given) if given else "none"
-        problems.append(f"{where}.sparsity: give exactly one budget ({', '.join(budgets)}), not {found}.")
-    for name, value in given.items():
-        if not 0 < value < 1:
-            problems.append(f"{where}.{name}: {value} is not between 0 and 1 (0.5 is half).")
-    if not 0 < max_sparsity < 1:
-        problems.append(f"{where}.max_sparsity: {max_sparsity} is not between 0 and 1.")
-    elif sparsity is not None and max_sparsity < sparsity < 1:
+        budgets = ", ".join(BUDGETS.values())
         problems.append(
-            f"{where}.sparsity: {sparsity} is more than a group may lose (max_sparsity {max_sparsity}). "
-            "Lower it or raise max_sparsity."
+            Problem(f"{where}.sparsity", f"give exactly one budget ({budgets}), not {' and '.join(given)}.")
         )
-    problems += check_round_to(round_to, f"{where}.round_to")
-    if min_width < 1:
-        problems.append(f"{where}.min_width: {min_width} is not a whole number from 1 up.")
-    return problems
+    problems += check_ranges(s, where)
+    problems += [
+        Problem(f"{where}.{key}", f"{getattr(s, key)} is not between 0 and 1 (0.5 is half).")
+        for key in given
+        if getattr(s, key) == 0
+    ]
+    if s.sparsity is not None and s.max_sparsity < s.sparsity < 1:
+        problems.append(
+            Problem(
+                f"{where}.sparsity",
+                f"{s.sparsity} is more than a group may lose (max_sparsity {s.max_sparsity}). "
+                "Lower it or raise max_sparsity.",
+            )
+        )
+    return problems + check_round_to(s.round_to, f"{where}.round_to")
 
 
 def plan_structured(
     model: nn.Module,
     example: Tensor,
+    settings: StructuredSettings | None = None,
     *,
-    score: str = "bn_scale",
-    score_args: Mapping[str, Any] | None = None,
-    allocation: Allocation = "global",
-    sparsity: float | None = None,
-    flops_reduction: float | None = None,
-    params_reduction: float | None = None,
-    round_to: RoundTo = "auto",
     min_width: int = 1,
-    max_sparsity: float = 0.9,
-    exclude: Sequence[str] = (),
     seed: int = 0,
     baseline_macs: float | None = None,
     baseline_params: int | None = None,
     scores: Mapping[str, Tensor] | None = None,
     device: torch.device | None = None,
+    **names: Any,
 ) -> StructuredPlan:
     """What to cut so that one budget is met; the model is not changed.
 
+    What to cut is said by `settings`, or by its fields as keywords: score="l1", target_flops_reduction=0.5, ...
     sparsity: share of the channels. `local` takes round(sparsity * width) from every group, `global` the lowest of all
-    groups together. flops_reduction, params_reduction: share of the baseline (this model's own cost when none is given;
-    give the original's when the model was made prunable at a price), achieved within 0.01, and not below where steps
-    allow it. `round_to`: widths of cut groups are multiples of it; "auto": of what is quick on `device` (by default
-    where the model is), or of less where that is too coarse; None or "none": as they fall. `exclude`: groups with a
-    layer that matches keep all channels (patterns as in targets.find_targets). No group loses more than `max_sparsity`
-    of its units or gets narrower than `min_width` channels. Scores are compared across groups relative to their
-    group's mean; `scores` are those of `score_channels`, where they are there already.
+    groups together. target_flops_reduction, target_params_reduction: share of the baseline (this model's own cost when
+    none is given; give the original's when the model was made prunable at a price), achieved within 0.01, and not below
+    where steps allow it. `round_to`: widths of cut groups are multiples of it; "auto": of what is quick on `device` (by
+    default where the model is), or of less where that is too coarse; None or "none": as they fall. `exclude`: groups
+    with a layer that matches keep all channels (patterns as in targets.find_targets). No group loses more than
+    `max_sparsity` of its units or gets narrower than `min_width` channels. Scores are compared across groups relative
+    to their group's mean; `scores` are those of `score_channels`, where they are there already.
     Raises BootcampError for wrong settings or a network without anything to cut, GoalNotMet when the budget can't be
     reached, saying what can.
     """
-    shares: dict[str, Any] = {
-        "sparsity": sparsity,
-        "flops_reduction": flops_reduction,
-        "params_reduction": params_reduction,
-    }
-    limits: dict[str, Any] = {"min_width": min_width, "max_sparsity": max_sparsity}
-    problems = check_structured(
-        score=score, score_args=score_args, allocation=allocation, **shares, round_to=round_to, **limits
-    )
+    s = settings or named(StructuredSettings, **names)
+    problems = check_structured(s)
+    if min_width < 1:
+        problems.append(Problem("min_width", f"{min_width} is not a whole number from 1 up."))
     if problems:
         raise BootcampError(*problems)
-    args, _ = CHANNEL_SCORES.check(score, score_args or {}, "score")
-    name, asked = next((name, value) for name, value in shares.items() if value is not None)
-    budget = Budget(name, asked, allocation, {"macs": baseline_macs, "params": baseline_params})
+    limits: dict[str, Any] = {"min_width": min_width, "max_sparsity": s.max_sparsity}
+    ((name, asked),) = s.budget().items()
+    budget = Budget(name, asked, s.allocation, {"macs": baseline_macs, "params": baseline_params})
 
     copied, example = _at_hand(model, example)
     everything = find_groups(copied, example)
-    left_out = _left_out(everything, score, exclude)
+    left_out = _left_out(everything, s.score.name, s.exclude)
     groups = [group for group in everything if group.name not in left_out]
     if scores is None:
-        scores = score_groups(groups, score, args, seed)
+        scores = score_groups(groups, s.score.name, _score_args(s), seed)
     network = Network(copied, example, groups, scores, count_products(copied, example)[0], left_out)
-    multiples = resolve_round_to(round_to, device or example.device)
+    multiples = resolve_round_to(s.round_to, device or example.device)
     return _plan(budget, *_coarsest(network, budget, multiples, limits))
 
 
@@ -224,21 +208,21 @@ def _plan(budget: Budget, choice: WidthChoice, multiple: int | None, why: str | 
 
 
 def score_channels(
-    model: nn.Module,
-    example: Tensor,
-    *,
-    score: str = "bn_scale",
-    score_args: Mapping[str, Any] | None = None,
-    exclude: Sequence[str] = (),
-    seed: int = 0,
+    model: nn.Module, example: Tensor, settings: StructuredSettings | None = None, *, seed: int = 0, **names: Any
 ) -> dict[str, Tensor]:
     """Group -> one value a unit that can be cut, higher = keep: what `plan_structured` goes by."""
-    args, problems = CHANNEL_SCORES.check(score, score_args or {}, "score")
+    s = settings or named(StructuredSettings, **names)
+    args = _score_args(s)
+    everything = find_groups(*_at_hand(model, example))
+    left_out = _left_out(everything, s.score.name, s.exclude)
+    return score_groups([group for group in everything if group.name not in left_out], s.score.name, args, seed)
+
+
+def _score_args(settings: StructuredSettings) -> dict[str, Any]:
+    args, problems = CHANNEL_SCORES.check(settings.score.name, settings.score.args, "score")
     if problems:
         raise BootcampError(*problems)
-    everything = find_groups(*_at_hand(model, example))
-    left_out = _left_out(everything, score, exclude)
-    return score_groups([group for group in everything if group.name not in left_out], score, args, seed)
+    return args
 
 
 def cut_channels(model: nn.Module, example: Tensor, plan: StructuredPlan) -> CutResult:

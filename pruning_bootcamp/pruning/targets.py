@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from pruning_bootcamp.errors import BootcampError, unknown
+from pruning_bootcamp.errors import BootcampError, Problem, unknown
 from pruning_bootcamp.tools.metrics.kinds import BARE, FROZEN, other_weights, product_weights
 
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -47,7 +47,7 @@ def choose_targets(model: nn.Module, *, include: Sequence[str] = (), exclude: Se
         held = f" {_sizes(others)}. Name what to prune of them in include." if others else ""
         raise BootcampError(f"the model has no convolution or linear layer: there is nothing to prune.{held}")
     problems = [
-        f"{key}: {unknown('layer', pattern, [_layer(name) for name in everything])}"
+        Problem(key, unknown("layer", pattern, [_layer(name) for name in everything]))
         for key, patterns in (("include", include), ("exclude", exclude))
         for pattern in patterns
         if not any(matches(name, pattern) for name in everything)
@@ -99,7 +99,7 @@ def check_layers(model: nn.Module, exclude: Sequence[str]) -> None:
 def check_patterns(exclude: Sequence[str], layers: Sequence[str]) -> None:
     """Raise a BootcampError with every pattern that fits none of these layers."""
     problems = [
-        f"exclude: {unknown('layer', pattern, layers)}"
+        Problem("exclude", unknown("layer", pattern, layers))
         for pattern in exclude
         if not any(matches(f"{path}.weight", pattern) for path in layers)
     ]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.errors import BootcampError, Problem
 from pruning_bootcamp.pruning.choices import Choices, counting_score, resolve
 from pruning_bootcamp.pruning.columns import unknown_product
 from pruning_bootcamp.pruning.decision import choose, decide_masks, earlier_first, gone_units, unit_of
@@ -21,11 +21,13 @@ from pruning_bootcamp.pruning.scores import (
     needs_of,
     score_stats,
 )
+from pruning_bootcamp.pruning.sections import PruneSettings
 from pruning_bootcamp.pruning.solvers import Task, put_back_on_error
 from pruning_bootcamp.pruning.stats import Batches, LayerStats, gather, unmeasured
 from pruning_bootcamp.pruning.stats.base import device_of, images_in
 from pruning_bootcamp.pruning.targets import Targets, choose_targets, swap_channels, transposed_groups
 from pruning_bootcamp.runtime import preserved_rng
+from pruning_bootcamp.schema import named
 from pruning_bootcamp.tools.metrics.kinds import BARE
 from pruning_bootcamp.tools.modes import detached_clone
 
@@ -73,78 +75,31 @@ class UnstructuredResult:
 
 
 def check_unstructured(
-    *,
-    sparsity: float | None,
-    score: str = "magnitude",
-    score_args: Mapping[str, Any] | None = None,
-    allocation: str = "uniform",
-    allocation_args: Mapping[str, Any] | None = None,
-    pattern: str | int = "unstructured",
-    pattern_args: Mapping[str, Any] | None = None,
-    solver: str = "none",
-    solver_args: Mapping[str, Any] | None = None,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
-    has_batches: bool = True,
-    where: str = "prune",
-) -> list[str]:
+    settings: PruneSettings | None = None, *, has_batches: bool = True, where: str = "prune", **choices: Any
+) -> list[Problem]:
     """Everything that is wrong with the choices, as `prune.sparsity: 1.4 is not in [0, 1).`; no model is needed."""
-    return resolve(
-        sparsity=sparsity,
-        score=(score, score_args),
-        allocation=(allocation, allocation_args),
-        pattern=(pattern, pattern_args),
-        solver=(solver, solver_args),
-        include=include,
-        exclude=exclude,
-        has_batches=has_batches,
-        where=where,
-    )[1]
+    return resolve(settings or named(PruneSettings, **choices), has_batches=has_batches, where=where)[1]
 
 
 def prune_unstructured(
     model: nn.Module,
+    settings: PruneSettings | None = None,
     *,
-    sparsity: float | None,
-    score: str = "magnitude",
-    score_args: Mapping[str, Any] | None = None,
-    allocation: str = "uniform",
-    allocation_args: Mapping[str, Any] | None = None,
-    pattern: str | int = "unstructured",
-    pattern_args: Mapping[str, Any] | None = None,
-    solver: str = "none",
-    solver_args: Mapping[str, Any] | None = None,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
     previous: Mapping[str, Tensor] | None = None,
     stats_batches: Batches | None = None,
     seed: int = 0,
+    **choices: Any,
 ) -> UnstructuredResult:
     """Zero the least important weights in place (exact +0.0) and say what was done; nothing changes on an error.
 
-    `sparsity` is the share of all target weights that is zero afterwards (of those in layers that are not skipped);
-    None where pattern ("2:4") or allocation (`per_layer`) says it. `previous` masks are kept: what was pruned stays
-    pruned and counts towards the sparsity. `stats_batches` are what the score's statistics are measured on: (images,
-    labels), or images alone where `needs_labels(score)` is False. The model's mode, gradients and random state are left
-    as found.
+    What to prune is said by `settings`, or by its fields as keywords: sparsity=0.8, score="magnitude",
+    score_args={"p": 2}, allocation="global", pattern="2:4", solver, include, exclude. `sparsity` is the share of all
+    target weights that is zero afterwards (of those in layers that are not skipped); None where pattern ("2:4") or
+    allocation (`per_layer`) says it. `previous` masks are kept: what was pruned stays pruned and counts towards the
+    sparsity. `stats_batches` are what the score's statistics are measured on: (images, labels), or images alone where
+    `needs_labels(score)` is False. The model's mode, gradients and random state are left as found.
     """
-    pruning = UnstructuredPruning(
-        model,
-        sparsity=sparsity,
-        score=score,
-        score_args=score_args,
-        allocation=allocation,
-        allocation_args=allocation_args,
-        pattern=pattern,
-        pattern_args=pattern_args,
-        solver=solver,
-        solver_args=solver_args,
-        include=include,
-        exclude=exclude,
-        previous=previous,
-        stats_batches=stats_batches,
-        seed=seed,
-    )
+    pruning = UnstructuredPruning(model, settings, previous=previous, stats_batches=stats_batches, seed=seed, **choices)
     return pruning.prune(pruning.score(pruning.calibrate()))
 
 
@@ -163,38 +118,20 @@ class UnstructuredPruning:
     def __init__(
         self,
         model: nn.Module,
+        settings: PruneSettings | None = None,
         *,
-        sparsity: float | None,
-        score: str = "magnitude",
-        score_args: Mapping[str, Any] | None = None,
-        allocation: str = "uniform",
-        allocation_args: Mapping[str, Any] | None = None,
-        pattern: str | int = "unstructured",
-        pattern_args: Mapping[str, Any] | None = None,
-        solver: str = "none",
-        solver_args: Mapping[str, Any] | None = None,
-        include: Sequence[str] = (),
-        exclude: Sequence[str] = (),
         previous: Mapping[str, Tensor] | None = None,
         stats_batches: Batches | None = None,
         seed: int = 0,
+        **names: Any,
     ) -> None:
-        choices, problems = resolve(
-            sparsity=sparsity,
-            score=(score, score_args),
-            allocation=(allocation, allocation_args),
-            pattern=(pattern, pattern_args),
-            solver=(solver, solver_args),
-            include=include,
-            exclude=exclude,
-            has_batches=stats_batches is not None,
-            where="prune",
-        )
+        settings = settings or named(PruneSettings, **names)
+        choices, problems = resolve(settings, has_batches=stats_batches is not None, where="prune")
         if choices is None:
             raise BootcampError(*problems)
-        self.model, self.sparsity, self.seed = model, sparsity, seed
+        self.model, self.sparsity, self.seed = model, settings.sparsity, seed
         self._choices = choices
-        self._targets = choose_targets(model, include=include, exclude=exclude)
+        self._targets = choose_targets(model, include=settings.include, exclude=settings.exclude)
         check_masks(model, previous or {})
         self._earlier = _beside_weights(model, previous or {})
         _check_weights(self._targets.chosen)
@@ -327,7 +264,7 @@ def _misfits(
 
 
 def _check_weights(weights: Mapping[str, nn.Parameter]) -> None:
-    problems: list[str] = []
+    problems: list[Problem] = []
     for name, weight in weights.items():
         try:
             check_finite(weight, f"{name}: weights")

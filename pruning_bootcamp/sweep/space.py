@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pruning_bootcamp.errors import unknown
+from pruning_bootcamp.errors import Problem, unknown
 from pruning_bootcamp.schema import shown
 
 RANGE_KEYS = ("low", "high", "step", "log")
@@ -50,13 +50,15 @@ class Dimension:
         return self.values or (self.low, self.high)
 
 
-def parse_space(raw: Mapping[str, Any], where: str = "sweep.space") -> tuple[list[Dimension], list[str]]:
+def parse_space(raw: Mapping[str, Any], where: str = "sweep.space") -> tuple[list[Dimension], list[Problem]]:
     """The dimensions, in the order of their keys' text, and every problem with how they are written."""
     found: list[Dimension] = []
-    problems: list[str] = []
+    problems: list[Problem] = []
     _parse(raw, "", where, found, problems)
     if not found and not problems:
-        problems.append(f'{where}: is empty. Add keys with the values to try: {{"structured.score": [l1, bn_scale]}}.')
+        problems.append(
+            Problem(where, 'is empty. Add keys with the values to try: {"structured.score": [l1, bn_scale]}.')
+        )
     return sorted(found, key=lambda dimension: dimension.key), problems
 
 
@@ -83,15 +85,15 @@ def shown_setting(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else text_of(value)
 
 
-def _parse(raw: Mapping[str, Any], prefix: str, where: str, found: list[Dimension], problems: list[str]) -> None:
+def _parse(raw: Mapping[str, Any], prefix: str, where: str, found: list[Dimension], problems: list[Problem]) -> None:
     for name, entry in raw.items():
         key = f"{prefix}{name}"
         place = f"{where}.{key}"
         if isinstance(entry, list | tuple):
             if not entry:
-                problems.append(f"{place}: has no value to try.")
+                problems.append(Problem(place, "has no value to try."))
             elif len({text_of(value) for value in entry}) < len(entry):
-                problems.append(f"{place}: {shown(list(entry))} names a value twice.")
+                problems.append(Problem(place, f"{shown(list(entry))} names a value twice."))
             else:
                 found.append(Dimension(key, tuple(entry)))
         elif isinstance(entry, Mapping) and (entry.keys() & {"low", "high"}):
@@ -99,32 +101,34 @@ def _parse(raw: Mapping[str, Any], prefix: str, where: str, found: list[Dimensio
         elif isinstance(entry, Mapping) and entry:
             _parse(entry, f"{key}.", where, found, problems)  # sweep.space.structured.score=[...] on the command line
         else:
-            problems.append(f"{place}: {shown(entry)} is neither a list of values nor {{low, high, step, log}}.")
+            problems.append(Problem(place, f"{shown(entry)} is neither a list of values nor {{low, high, step, log}}."))
 
 
-def _range(entry: Mapping[str, Any], key: str, place: str, found: list[Dimension], problems: list[str]) -> None:
+def _range(entry: Mapping[str, Any], key: str, place: str, found: list[Dimension], problems: list[Problem]) -> None:
     before = len(problems)
-    problems += [f"{place}.{name}: {unknown('setting', name, RANGE_KEYS)}" for name in entry if name not in RANGE_KEYS]
+    problems += [
+        Problem(f"{place}.{name}", unknown("setting", name, RANGE_KEYS)) for name in entry if name not in RANGE_KEYS
+    ]
     for name in ("low", "high"):
         if name not in entry:
-            problems.append(f"{place}.{name}: needed and not given.")
+            problems.append(Problem(f"{place}.{name}", "needed and not given."))
     for name in ("low", "high", "step"):
         value = entry.get(name)
         if value is not None and not _is_number(value):
-            problems.append(f"{place}.{name}: {shown(value)} is not a number.")
+            problems.append(Problem(f"{place}.{name}", f"{shown(value)} is not a number."))
     if not isinstance(entry.get("log", False), bool):
-        problems.append(f"{place}.log: {shown(entry['log'])} is not true or false.")
+        problems.append(Problem(f"{place}.log", f"{shown(entry['log'])} is not true or false."))
     if len(problems) > before:
         return
     low, high, step, log = entry["low"], entry["high"], entry.get("step"), entry.get("log", False)
     if low >= high:
-        problems.append(f"{place}: low {low:g} is not below high {high:g}.")
+        problems.append(Problem(place, f"low {low:g} is not below high {high:g}."))
     if step is not None and step <= 0:
-        problems.append(f"{place}.step: {step:g} is not above 0.")
+        problems.append(Problem(f"{place}.step", f"{step:g} is not above 0."))
     if log and step is not None:
-        problems.append(f"{place}: log and step can't be had together. Leave one out, or list the values.")
+        problems.append(Problem(place, "log and step can't be had together. Leave one out, or list the values."))
     if log and low <= 0:
-        problems.append(f"{place}.low: {low:g} has no logarithm. Take one above 0.")
+        problems.append(Problem(f"{place}.low", f"{low:g} has no logarithm. Take one above 0."))
     if len(problems) == before:
         found.append(Dimension(key, (), low, high, step, log))
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pruning_bootcamp.checkpoints import dense_file_bytes
 from pruning_bootcamp.checkpoints.attributes import check_unsaved, unsaved
 from pruning_bootcamp.checkpoints.sparse import read_sparse, write_sparse
-from pruning_bootcamp.errors import BootcampError, unknown
+from pruning_bootcamp.errors import BootcampError, Problem, unknown
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.pruning.magnitude_pruner import MagnitudePruner
 from pruning_bootcamp.pruning.targets import find_targets
@@ -57,12 +57,14 @@ class CompressionPipeline:
     ) -> None:
         problems = check_stages(stages)
         if not target_compression >= 1:
-            problems.append(f"target_compression: {target_compression} is not 1 or more.")
+            problems.append(Problem("target_compression", f"{target_compression} is not 1 or more."))
         if not 0 < max_sparsity < 1:
-            problems.append(f"max_sparsity: {max_sparsity} is not between 0 and 1.")
+            problems.append(Problem("max_sparsity", f"{max_sparsity} is not between 0 and 1."))
         if not 0 < distill_weight <= 1 or not temperature > 0:
             problems.append(
-                f"distill_weight: {distill_weight} must be in (0, 1], and temperature: {temperature} above 0."
+                Problem(
+                    "distill_weight", f"{distill_weight} must be in (0, 1], and temperature: {temperature} above 0."
+                )
             )
         if problems:
             raise BootcampError(*problems, where="CompressionPipeline")
@@ -255,17 +257,22 @@ class CompressionPipeline:
         return f"{text}. Raise max_sparsity, or ask for less."
 
 
-def check_stages(stages: Sequence[str]) -> list[str]:
+def check_stages(stages: Sequence[str]) -> list[Problem]:
     """Every reason why these stages, in this order, make no sense."""
-    problems = [f"stages: {unknown('stage', stage, STAGES)}" for stage in stages if stage not in STAGES]
+    problems = [Problem("stages", unknown("stage", stage, STAGES)) for stage in stages if stage not in STAGES]
     counts = {stage: stages.count(stage) for stage in STAGES}
-    problems += [f"stages: '{stage}' is there {count} times." for stage, count in counts.items() if count > 1]
+    problems += [
+        Problem("stages", f"'{stage}' is there {count} times.") for stage, count in counts.items() if count > 1
+    ]
     if not stages:
-        problems.append(f"stages: there is none. Name some of {', '.join(STAGES)}.")
+        problems.append(Problem("stages", f"there is none. Name some of {', '.join(STAGES)}."))
     elif stages[0] == "distill":
         problems.append(
-            "stages: 'distill' is first, but it brings a changed network back to the dense one, and nothing has "
-            "changed yet. Put 'quantize' or 'prune' before it."
+            Problem(
+                "stages",
+                "'distill' is first, but it brings a changed network back to the dense one, and nothing has "
+                "changed yet. Put 'quantize' or 'prune' before it.",
+            )
         )
     return problems
 

@@ -19,7 +19,7 @@ from pruning_bootcamp.training.hooks import Hook, MaskHook, ScaleSparsity, StepS
 from pruning_bootcamp.training.losses import Objective
 from pruning_bootcamp.training.optim import OPTIMIZERS, learning_rate
 from pruning_bootcamp.training.records import Best, Report, Sums
-from pruning_bootcamp.training.settings import FitSettings
+from pruning_bootcamp.training.settings import TrainSettings
 
 _AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # How many steps an accelerator may run ahead before their losses are read: reading makes the CPU wait for it.
@@ -34,8 +34,9 @@ class Training:
         self,
         model: nn.Module,
         splits: Splits,
-        settings: FitSettings,
+        settings: TrainSettings,
         *,
+        keep_best: bool,
         world: World,
         seed: int,
         masks: Mapping[str, Tensor] | None,
@@ -43,6 +44,7 @@ class Training:
         objective: Objective,
     ) -> None:
         self.settings, self.world, self.seed, self.objective = settings, world, seed, objective
+        self.keep_best = keep_best
         layout = torch.channels_last if settings.channels_last else torch.contiguous_format
         self.model = model.to(device=world.device, memory_format=layout)  # type: ignore[call-overload]
         if objective.teacher is not None:
@@ -60,8 +62,8 @@ class Training:
         self._val = splits.val.subset(torch.arange(world.rank, len(splits.val), world.size)).to(world.device)
         self._look = look
 
-        self.optimizer = OPTIMIZERS[settings.optimizer](
-            model, lr=settings.lr, weight_decay=settings.weight_decay, **settings.optimizer_args
+        self.optimizer = OPTIMIZERS[settings.optimizer.name](
+            model, lr=settings.lr, weight_decay=settings.weight_decay, **settings.optimizer.args
         )
         self._scaler = torch.amp.GradScaler(world.device.type, enabled=settings.amp == "fp16")
         self._mask_hook = MaskHook(model, masks or {}, gradients_too=settings.clip_grad_norm is not None)
@@ -74,9 +76,9 @@ class Training:
         self._user_hooks = hooks
 
         per_epoch = self._data.steps_per_epoch
-        total = settings.epochs.steps(per_epoch)
+        total = settings.length.steps(per_epoch)
         self.epochs = math.ceil(total / per_epoch)
-        self._warmup = settings.warmup.steps(per_epoch)
+        self._warmup = settings.warmup_length.steps(per_epoch)
         self.at = StepState(model, self.optimizer, total, per_epoch, self._replace_masks)
         self.at.masks = self._mask_hook.masks
         self.history: list[dict[str, Any]] = []
@@ -184,8 +186,8 @@ class Training:
             self.at.step,
             self.at.total_steps,
             lr=s.lr,
-            schedule=s.schedule,
-            schedule_args=s.schedule_args,
+            schedule=s.schedule.name,
+            schedule_args=s.schedule.args,
             warmup_steps=self._warmup,
         )
         for group in self.optimizer.param_groups:
@@ -224,7 +226,7 @@ class Training:
         network = self._average.model if self._average is not None else self.model
         val = self._evaluate(network)
         better = (val["accuracy"], -val["loss"]) > (self.best.accuracy, -self.best.loss)
-        if better or not self.settings.keep_best:
+        if better or not self.keep_best:
             weights = {name: value.detach().clone() for name, value in network.state_dict().items()}
             self.best = Best(self.at.epoch, val["accuracy"], val["loss"], weights)
         return val

@@ -1,21 +1,23 @@
 """Gradual pruning: the sparsity grows while the network trains (Zhu & Gupta, 2017)."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from pruning_bootcamp.duration import Duration, parse_duration
-from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.errors import BootcampError, Problem
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.pruning.masks import Masks, detached_copy
 from pruning_bootcamp.pruning.schedules import SCHEDULES, check_schedule
+from pruning_bootcamp.pruning.sections import PruneSettings
 from pruning_bootcamp.pruning.stats import Batches
 from pruning_bootcamp.pruning.unstructured import UnstructuredResult, prune_unstructured
+from pruning_bootcamp.schema import Choice, named
 from pruning_bootcamp.training.hooks import Hook, StepState
 
-BEGIN, END, FREQUENCY = "0%", "75%", "5%"
 _MANY = 10_000  # steps per epoch, where only epochs and shares are compared and the real number is not known yet
 
 
@@ -24,29 +26,24 @@ class GradualPruning(Hook):
 
     The sparsity at t (0 at `begin`, 1 at `end`) is s_0 + (target - s_0) * schedule(t), where s_0 is what was pruned
     when the training began. What is pruned stays pruned. Times are durations ("500it", "3ep") or shares of the training
-    ("75%"). `choices` are the engine's (score, allocation, ...); `batches` gives the data of a score that needs some,
-    the same each time.
+    ("75%"). How to prune and when is said by `settings`, or by its fields as keywords (score="magnitude",
+    schedule="cubic", begin="0%"); `batches` gives the data of a score that needs some, the same each time.
     """
 
     def __init__(
         self,
         target: float,
+        settings: PruneSettings | None = None,
         *,
-        schedule: str = "cubic",
-        schedule_args: Mapping[str, Any] | None = None,
-        begin: int | str = BEGIN,
-        end: int | str = END,
-        frequency: int | str = FREQUENCY,
-        choices: Mapping[str, Any] | None = None,
         batches: Callable[[], Batches | None] | None = None,
         seed: int = 0,
+        **names: Any,
     ) -> None:
-        problems = check_gradual(begin, end, frequency) + check_schedule(schedule, schedule_args or {})
+        self.settings = s = settings or named(PruneSettings, **names)
+        problems = check_gradual(s.begin, s.end, s.frequency) + check_schedule(s.schedule.name, s.schedule.args)
         if problems:
             raise BootcampError(*problems)
-        self.target, self.schedule, self.schedule_args = target, schedule, dict(schedule_args or {})
-        self.begin, self.end, self.frequency = begin, end, frequency
-        self.choices, self.batches, self.seed = dict(choices or {}), batches, seed
+        self.target, self.batches, self.seed = target, batches, seed
         self.masks: Masks = {}
         """True where a weight stays, as far as the training has come"""
         self.points: list[dict[str, Any]] = []
@@ -57,17 +54,18 @@ class GradualPruning(Hook):
         self._pruned_before: float | None = None
 
     def on_start(self, state: StepState) -> None:
-        times = update_steps(self.begin, self.end, self.frequency, state.total_steps, state.steps_per_epoch)
+        s = self.settings
+        times = update_steps(s.begin, s.end, s.frequency, state.total_steps, state.steps_per_epoch)
         self.masks = dict(state.masks)
         if self._pruned_before is None:
             # tried once on a copy: a target that can't be reached is an error now, and not in the middle
             trial = self._prune(state, self.target)
             self._pruned_before = _share_pruned(trial, self.masks)
             say_left_out(trial)
-        self._plan = planned_sparsities(times, self._pruned_before, self.target, self.schedule, self.schedule_args)
+        self._plan = planned_sparsities(times, self._pruned_before, self.target, s.schedule)
         LOGGER.info(
             "Gradual pruning: %s from %.2f%% to %.2f%%, %d updates from step %d to %d of %d",
-            self.schedule,
+            s.schedule.name,
             100 * self._pruned_before,
             100 * self.target,
             len(times),
@@ -102,7 +100,7 @@ class GradualPruning(Hook):
         batches = self.batches() if self.batches is not None else None
         result = prune_unstructured(
             network,
-            **self.choices | {"sparsity": sparsity},
+            replace(self.settings, sparsity=sparsity),
             previous=state.masks or None,
             stats_batches=batches,
             seed=self.seed,
@@ -130,25 +128,23 @@ def update_steps(
     return [*range(first, last, max(every, 1)), last]
 
 
-def planned_sparsities(
-    steps: list[int], start: float, target: float, schedule: str, schedule_args: Mapping[str, Any]
-) -> dict[int, float]:
+def planned_sparsities(steps: list[int], start: float, target: float, schedule: Choice) -> dict[int, float]:
     """The sparsity after each of the steps; after the last it is the target itself."""
-    growth, first, last = SCHEDULES[schedule], steps[0], steps[-1]
-    shares = {step: growth((step - first) / (last - first), **schedule_args) for step in steps}
+    growth, first, last = SCHEDULES[schedule.name], steps[0], steps[-1]
+    shares = {step: growth((step - first) / (last - first), **schedule.args) for step in steps}
     return {step: start + (target - start) * share for step, share in shares.items()} | {last: target}
 
 
 def check_gradual(
     begin: int | str, end: int | str, frequency: int | str, training: Duration | None = None, where: str = "prune"
-) -> list[str]:
+) -> list[Problem]:
     """Every problem with the times that can be seen before any work; with `training`, how long that is."""
     problems, parts = [], []
     for name, text in (("begin", begin), ("end", end), ("frequency", frequency)):
         try:
             parts.append(_parse(text, f"{where}.{name}"))
         except BootcampError as error:
-            problems += str(error).splitlines()
+            problems += error.located()
     if problems or training is None:
         return problems
     units = {part.unit for part in (*parts, training) if isinstance(part, Duration) and part.value}
@@ -156,7 +152,7 @@ def check_gradual(
         return []  # how long an epoch is, is known when the data is: update_steps looks then
     total = training.steps(_MANY)
     first, last = (_steps(text, total, _MANY) for text in (begin, end))
-    return [] if first < last <= total else [f"{where}.end: {_out_of_order(begin, end, str(training))}"]
+    return [] if first < last <= total else [Problem(f"{where}.end", f"{_out_of_order(begin, end, str(training))}")]
 
 
 def say_left_out(result: UnstructuredResult) -> None:

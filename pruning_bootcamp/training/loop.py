@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.errors import BootcampError, Problem
 from pruning_bootcamp.runtime import preserved_rng
 from pruning_bootcamp.tools.datasets import Splits
+from pruning_bootcamp.training.checks import check_settings
 from pruning_bootcamp.training.distributed import World, join_world
 from pruning_bootcamp.training.engine import Training
 from pruning_bootcamp.training.features import FeatureMatch
@@ -21,10 +22,12 @@ from pruning_bootcamp.training.interrupts import Interrupts
 from pruning_bootcamp.training.losses import Objective
 from pruning_bootcamp.training.progress import Progress
 from pruning_bootcamp.training.records import check_loss
-from pruning_bootcamp.training.settings import FitSettings, check_settings
+from pruning_bootcamp.training.settings import TrainSettings
 from pruning_bootcamp.training.state import read_state, remove_state, write_state
 
 __all__ = ["FitResult", "FitSettings", "check_settings", "fit"]
+
+FitSettings = TrainSettings
 
 
 @dataclass
@@ -49,12 +52,13 @@ class FitResult:
 def fit(
     model: nn.Module,
     splits: Splits,
-    settings: FitSettings,
+    settings: TrainSettings,
     *,
     device: torch.device,
     folder: Path | None = None,
     logs: Path | None = None,
     seed: int = 0,
+    keep_best: bool = True,
     masks: Mapping[str, Tensor] | None = None,
     hooks: Sequence[Hook] = (),
     teacher: nn.Module | None = None,
@@ -67,7 +71,7 @@ def fit(
 ) -> FitResult:
     """Train `model` in place, on `device`; it ends with the weights of the best epoch by validation accuracy.
 
-    (With `settings.keep_best` off: with the last ones.)
+    (With `keep_best` off: with the last ones.)
 
     The test split is never read. With a `folder`, a resume point is written there now and then, and TensorBoard curves
     go to `logs` (its subfolder of that name where left out); the same call after a kill goes on from that point and
@@ -98,7 +102,15 @@ def fit(
     )
     with preserved_rng(), _modes_kept(model, teacher), _tuned_kernels(settings), Interrupts(folder is not None) as stop:
         training = Training(
-            model, splits, settings, world=world, seed=seed, masks=masks, hooks=hooks, objective=objective
+            model,
+            splits,
+            settings,
+            keep_best=keep_best,
+            world=world,
+            seed=seed,
+            masks=masks,
+            hooks=hooks,
+            objective=objective,
         )
         about = _describe(training, splits, fingerprint)
         saved = read_state(folder, about)
@@ -166,26 +178,32 @@ def _run(training: Training, seen: Progress, folder: Path | None, about: Mapping
 
 
 def _problems(
-    splits: Splits, settings: FitSettings, world: World, distill_weight: float, distill_temperature: float
-) -> list[str]:
+    splits: Splits, settings: TrainSettings, world: World, distill_weight: float, distill_temperature: float
+) -> list[Problem]:
     """What is wrong with the data for these settings, or with the distillation."""
     problems = []
     if len(splits.val) == 0:
-        problems.append(f"data: {splits.name} has no validation image to choose the best epoch by. Raise val_fraction.")
+        problems.append(
+            Problem("data", f"{splits.name} has no validation image to choose the best epoch by. Raise val_fraction.")
+        )
     if settings.batch_size < world.size:
-        problems.append(f"train.batch_size: {settings.batch_size} can't be shared by {world.size} processes.")
+        problems.append(
+            Problem("train.batch_size", f"{settings.batch_size} can't be shared by {world.size} processes.")
+        )
     if not 0 <= distill_weight <= 1:
-        problems.append(f"distill_weight: {distill_weight} is not in [0, 1].")
+        problems.append(Problem("distill_weight", f"{distill_weight} is not in [0, 1]."))
     if not distill_temperature > 0:
-        problems.append(f"distill_temperature: {distill_temperature} is not above 0.")
+        problems.append(Problem("distill_temperature", f"{distill_temperature} is not above 0."))
     return problems
 
 
 def _describe(training: Training, splits: Splits, fingerprint: str) -> dict[str, str]:
     """What a resume point must share with the training that goes on from it, in words for the message."""
-    about = {name: str(value) for name, value in vars(training.settings).items() if name != "checkpoint_seconds"}
+    others = ("checkpoint_seconds", "save_steps")  # what comes out is the same
+    about = {name: str(value) for name, value in vars(training.settings).items() if name not in others}
     objective, parameters = training.objective, list(training.model.parameters())
     return about | {
+        "keeps": "the best epoch" if training.keep_best else "the last epoch",
         "distillation": _taught(objective),
         "seed": str(training.seed),
         "fingerprint": fingerprint,
@@ -208,7 +226,7 @@ def _summary(training: Training, splits: Splits, label: str) -> str:
     at, world = training.at, training.world
     processes = f", {world.size} processes" if world.size > 1 else ""
     text = (
-        f"{label}: {training.settings.epochs} of {at.steps_per_epoch} steps on {len(splits.train)} images, "
+        f"{label}: {training.settings.length} of {at.steps_per_epoch} steps on {len(splits.train)} images, "
         f"batch {training.settings.batch_size}, {world.device}{processes}"
     )
     return f"{text}; resumed at step {at.step} of {at.total_steps}" if at.step else text
@@ -226,7 +244,7 @@ def _modes_kept(*networks: nn.Module | None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _tuned_kernels(settings: FitSettings) -> Iterator[None]:
+def _tuned_kernels(settings: TrainSettings) -> Iterator[None]:
     """Under mixed precision, speed comes first: cuDNN tries its kernels and takes the quickest."""
     cudnn = torch.backends.cudnn
     before = cudnn.benchmark
@@ -238,7 +256,7 @@ def _tuned_kernels(settings: FitSettings) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _compiler_explained(settings: FitSettings) -> Iterator[None]:
+def _compiler_explained(settings: TrainSettings) -> Iterator[None]:
     """A network that torch.compile can't handle here is the user's to decide about: nothing falls back silently."""
     if not settings.compile:
         yield

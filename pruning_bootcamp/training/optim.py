@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.optimizer import Optimizer
 
-from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.errors import BootcampError, Problem
 from pruning_bootcamp.registry import Registry
 
 OPTIMIZERS: Registry = Registry("optimizer", given=("lr", "weight_decay"))
@@ -31,9 +31,11 @@ def sgd(
 ) -> Optimizer:
     """SGD with (Nesterov) momentum; weight decay on everything, as the published CIFAR recipes have it."""
     if not 0 <= momentum < 1:
-        raise BootcampError(f"optimizer.args.momentum: {momentum} is not in [0, 1).")
+        raise BootcampError(Problem("optimizer.args.momentum", f"{momentum} is not in [0, 1)."))
     if nesterov and momentum == 0:
-        raise BootcampError("optimizer.args.nesterov: needs a momentum above 0. Set momentum=0.9, or nesterov=false.")
+        raise BootcampError(
+            Problem("optimizer.args.nesterov", "needs a momentum above 0. Set momentum=0.9, or nesterov=false.")
+        )
     groups = parameter_groups(model, weight_decay, decay_norm_and_bias)
     return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, **_fused(model))
 
@@ -52,7 +54,7 @@ def adamw(
     """AdamW (Loshchilov & Hutter, 2019); no weight decay on norms and biases, as transformers are trained."""
     for name, beta in (("beta1", beta1), ("beta2", beta2)):
         if not 0 <= beta < 1:
-            raise BootcampError(f"optimizer.args.{name}: {beta} is not in [0, 1).")
+            raise BootcampError(Problem(f"optimizer.args.{name}", f"{beta} is not in [0, 1)."))
     groups = parameter_groups(model, weight_decay, decay_norm_and_bias)
     return torch.optim.AdamW(groups, lr=lr, betas=(beta1, beta2), eps=eps, **_fused(model))
 
@@ -89,9 +91,11 @@ def multistep(t: float, *, milestones: tuple[float, ...] = (0.5, 0.75), factor: 
     """Times `factor` at each milestone, given as shares of the run (He et al., 2016: half and three quarters)."""
     outside = [milestone for milestone in milestones if not 0 < milestone < 1]
     if outside:
-        raise BootcampError(f"schedule.args.milestones: {outside[0]} is not a share of the run, between 0 and 1.")
+        raise BootcampError(
+            Problem("schedule.args.milestones", f"{outside[0]} is not a share of the run, between 0 and 1.")
+        )
     if not 0 < factor <= 1:
-        raise BootcampError(f"schedule.args.factor: {factor} is not in (0, 1].")
+        raise BootcampError(Problem("schedule.args.factor", f"{factor} is not in (0, 1]."))
     return factor ** sum(t >= milestone for milestone in milestones)
 
 
@@ -108,13 +112,15 @@ def onecycle(t: float, *, peak: float = 0.3, start: float = 0.04, final: float =
     for name, share in (("start", start), ("final", final)):
         _check_share(name, share)
     if not 0 < peak < 1:
-        raise BootcampError(f"schedule.args.peak: {peak} is not a share of the run, between 0 and 1.")
+        raise BootcampError(Problem("schedule.args.peak", f"{peak} is not a share of the run, between 0 and 1."))
     return start + (1 - start) * t / peak if t < peak else final + (1 - final) * (1 - t) / (1 - peak)
 
 
 def _check_share(name: str, value: float) -> None:
     if not 0 <= value <= 1:
-        raise BootcampError(f"schedule.args.{name}: {value} is not in [0, 1] (a share of the peak learning rate).")
+        raise BootcampError(
+            Problem(f"schedule.args.{name}", f"{value} is not in [0, 1] (a share of the peak learning rate).")
+        )
 
 
 def learning_rate(

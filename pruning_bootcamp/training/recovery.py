@@ -3,23 +3,24 @@
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from pruning_bootcamp.duration import Duration
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.runs import read_yaml, write_yaml
 from pruning_bootcamp.runtime import preserved_rng
+from pruning_bootcamp.schema import Choice
 from pruning_bootcamp.tools.datasets import Splits, eval_batches
 from pruning_bootcamp.tools.modes import detached_clone, evaluation_mode
 from pruning_bootcamp.training.distributed import World, join_world
 from pruning_bootcamp.training.hooks import Hook
-from pruning_bootcamp.training.loop import FitResult, FitSettings, fit
+from pruning_bootcamp.training.loop import FitResult, fit
 from pruning_bootcamp.training.losses import logits_of
+from pruning_bootcamp.training.settings import RecoverSettings, TrainSettings
 
 PLAN = "plan.yaml"
 _TRIALS, _TRIAL_STEPS = 3, 6
@@ -30,27 +31,11 @@ _WORTHWHILE = 1.15
 _AMP: Mapping[str | None, Literal["bf16", "fp16"] | None] = {None: None, "bf16": "bf16", "fp16": "fp16"}
 
 
-@dataclass(frozen=True)
-class DistillSettings:
-    """How a pruned network is brought back to the dense one's outputs. `steps`, or `minutes` if they end sooner."""
-
-    images: int = 4096
-    steps: int = 1000
-    minutes: float | None = None
-    batch_size: int = 128
-    lr: float = 0.02
-    temperature: float = 4.0
-    feature_weight: float = 5.0
-    amp: Literal["auto", "bf16", "fp16"] | None = None
-    augment: tuple[str, ...] | None = None
-    checkpoint_seconds: float = 30.0
-
-
 def distill(
     model: nn.Module,
     dense: nn.Module,
     splits: Splits,
-    settings: DistillSettings,
+    settings: RecoverSettings,
     *,
     device: torch.device,
     folder: Path | None,
@@ -59,32 +44,34 @@ def distill(
     masks: Mapping[str, Tensor] | None,
     fingerprint: str,
     hooks: Sequence[Hook] = (),
+    augment: list[str] | None = None,
+    checkpoint_seconds: float = 30.0,
 ) -> tuple[FitResult, dict[str, Any]]:
     """Train `model` in place to follow the dense network on training images whose labels are never looked at.
 
     The loss is the divergence from the dense network's softened outputs (Hinton et al., 2015) and the distance of the
     blocks' outputs (Romero et al., 2015); weights that `masks` prune stay zero; the last weights are kept. Where
     `minutes` are given, a short trial says how many steps fit in; number and precision are written to `folder` first,
-    so that a killed run goes on with the same ones. `hooks` as in `fit`. Returns what the training did, and the plan.
+    so that a killed run goes on with the same ones. `hooks` as in `fit`; `augment` and
+    `checkpoint_seconds` as in its settings. Returns what the training did, and the plan.
     """
     taught = _taught_by(dense, splits, settings, device, seed)
     steps_per_epoch = max(1, len(taught.train) // settings.batch_size)
-    base = FitSettings(
-        epochs=Duration(settings.steps, "it"),
+    base = TrainSettings(
+        epochs=f"{settings.steps}it",
         batch_size=min(settings.batch_size, len(taught.train)),
         lr=settings.lr,
         weight_decay=0.0,
-        schedule="cosine",
-        warmup=Duration(min(settings.steps // 10, 2 * steps_per_epoch), "it"),
+        schedule=Choice("cosine"),
+        warmup=f"{min(settings.steps // 10, 2 * steps_per_epoch)}it",
         channels_last=True,
         amp=None if settings.amp == "auto" else settings.amp,
-        augment=settings.augment,
-        checkpoint_seconds=settings.checkpoint_seconds,
-        keep_best=False,
+        augment=augment,
+        checkpoint_seconds=checkpoint_seconds,
     )
 
     def run(
-        network: nn.Module, chosen: FitSettings, where: Path | None = None, with_hooks: Sequence[Hook] | None = None
+        network: nn.Module, chosen: TrainSettings, where: Path | None = None, with_hooks: Sequence[Hook] | None = None
     ) -> FitResult:
         return fit(
             network,
@@ -94,11 +81,12 @@ def distill(
             folder=where,
             logs=logs if where is not None else None,
             seed=seed,
+            keep_best=False,
             masks=masks,
             teacher=dense,
             distill_weight=1.0,
             distill_temperature=settings.temperature,
-            feature_weight=settings.feature_weight,
+            feature_weight=settings.features,
             hooks=with_hooks or (),
             progress=with_hooks is not None,
             label="distill",
@@ -116,14 +104,16 @@ def distill(
     steps = int(plan["steps"])
     final = replace(
         base,
-        epochs=Duration(steps, "it"),
-        warmup=Duration(min(steps // 10, 2 * steps_per_epoch), "it"),
+        epochs=f"{steps}it",
+        warmup=f"{min(steps // 10, 2 * steps_per_epoch)}it",
         amp=_AMP[plan["amp"]],
     )
     return run(model, final, folder, hooks), plan
 
 
-def _plan(settings: DistillSettings, base: FitSettings, trial: Callable[[FitSettings], FitResult]) -> dict[str, Any]:
+def _plan(
+    settings: RecoverSettings, base: TrainSettings, trial: Callable[[TrainSettings], FitResult]
+) -> dict[str, Any]:
     """Steps and precision, by a trial on a copy where the settings leave them open."""
     plan: dict[str, Any] = {"steps": settings.steps, "amp": base.amp}
     if settings.minutes is None and settings.amp != "auto":
@@ -134,7 +124,7 @@ def _plan(settings: DistillSettings, base: FitSettings, trial: Callable[[FitSett
         for amp in candidates:
             # the first time kernels are made and memory is taken: not to be timed
             steps = _TRIAL_STEPS if attempt else 2
-            short = replace(base, amp=_AMP[amp], epochs=Duration(steps, "it"), warmup=Duration(0, "it"), lr=1e-6)
+            short = replace(base, amp=_AMP[amp], epochs=f"{steps}it", warmup="0it", lr=1e-6)
             per_second = trial(short).images_per_second / short.batch_size
             if attempt:
                 speeds[amp] = max(speeds[amp], per_second)
@@ -173,7 +163,7 @@ def _read_plan(folder: Path | None, fingerprint: str) -> dict[str, Any] | None:
     return plan if complete and plan.get("fingerprint") == fingerprint else None
 
 
-def _taught_by(dense: nn.Module, splits: Splits, settings: DistillSettings, device: torch.device, seed: int) -> Splits:
+def _taught_by(dense: nn.Module, splits: Splits, settings: RecoverSettings, device: torch.device, seed: int) -> Splits:
     """The first images of the seed's order, labelled by the dense network; some of them again to watch progress by.
 
     What the training loop calls accuracy is then agreement with the dense network. Nothing is chosen by it.

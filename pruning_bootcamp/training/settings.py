@@ -1,72 +1,147 @@
-"""What a training can be told, and what is wrong with it."""
+"""What a training can be told, and what follows a pruning: the sections `train`, `fine_tune`, `recover`, `quantize`."""
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
-from pruning_bootcamp.duration import Duration
-from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.training.optim import LR_SCHEDULES, OPTIMIZERS, learning_rate
+from pruning_bootcamp.duration import Duration, parse_duration
+from pruning_bootcamp.schema import Choice, between, choice
 
 
-@dataclass(frozen=True)
-class FitSettings:
-    """Settings of `fit`. The defaults are the published CIFAR recipe (He et al., 2016), shortened."""
-
-    epochs: Duration = Duration(30, "ep")
-    batch_size: int = 128  # images per optimiser step, over all processes
-    lr: float = 0.1  # at its peak
-    optimizer: str = "sgd"
-    optimizer_args: Mapping[str, Any] = field(default_factory=dict)
-    weight_decay: float = 5e-4
-    schedule: str = "cosine"
-    schedule_args: Mapping[str, Any] = field(default_factory=dict)
-    warmup: Duration = Duration(0, "ep")  # part of `epochs`
-    label_smoothing: float = 0.0
-    mixup: float = 0.0  # alpha of the Beta distribution (Zhang et al., 2018); 0: pairs are not mixed
-    ema: float | None = None  # decay of the moving average that is evaluated and kept
+@dataclass
+class TrainSettings:
+    epochs: int | str = "30ep"
+    """how long: 30 or "30ep" epochs, "500it" optimiser steps"""
+    batch_size: int = between(64, 1)
+    """images per optimiser step, over all processes"""
+    lr: float = between(0.1, 0, None, "(]")
+    """peak learning rate"""
+    weight_decay: float = between(5e-4, 0)
+    """L2 penalty given to the optimiser"""
+    optimizer: Choice = choice("sgd")
+    """an optimiser of `pruning-bootcamp list`"""
+    schedule: Choice = choice("onecycle")
+    """a learning-rate schedule of `pruning-bootcamp list`"""
+    warmup: int | str = "0ep"
+    """linear warm-up before the schedule, part of `epochs`"""
+    augment: list[str] | None = None
+    """augmentations by name; leave out for the dataset's own"""
+    label_smoothing: float = between(0.0, 0, 1, "[)")
+    """share of the target spread over all classes"""
+    mixup: float = between(0.0, 0)
+    """alpha of the Beta distribution that mixes image pairs; 0 = off"""
+    ema: float | None = between(None, 0, 1, "()")
+    """decay of the moving average of the weights that is evaluated and kept"""
+    bn_l1: float = between(0.0, 0)
+    """L1 penalty on batch-norm scales (Network Slimming); 0 = off"""
     amp: Literal["bf16", "fp16"] | None = None
+    """mixed precision"""
     channels_last: bool = False
+    """NHWC memory format"""
     compile: bool = False
-    clip_grad_norm: float | None = None
-    early_stopping: int | None = None  # epochs without a better validation accuracy
-    bn_l1: float = 0.0  # L1 penalty on batch-norm scales (Network Slimming)
-    augment: tuple[str | tuple[str, dict[str, Any]], ...] | None = None  # None: the dataset's own
-    checkpoint_seconds: float = 30.0  # how often the training state is written
-    keep_best: bool = True  # end with the weights of the best epoch by validation accuracy; else with the last ones
+    """torch.compile the training step"""
+    clip_grad_norm: float | None = between(None, 0, None, "(]")
+    """largest gradient norm"""
+    early_stopping: int | None = between(None, 1)
+    """stop after so many epochs without a better validation accuracy"""
+    checkpoint_seconds: float = between(30.0, 0)
+    """how often the training state is written, so that a killed run goes on from there"""
+    save_steps: list[str] = field(default_factory=list)
+    """write the network at these times as step_500it.pth etc., for prune.rewind: [0it, 500it, 1ep]"""
+
+    @property
+    def length(self) -> Duration:
+        return parse_duration(self.epochs, "train.epochs")
+
+    @property
+    def warmup_length(self) -> Duration:
+        return parse_duration(self.warmup, "train.warmup")
 
 
-def check_settings(settings: FitSettings, where: str = "train") -> list[str]:
-    """Every problem with the settings that can be seen before any work."""
-    s = settings
-    problems = []
-    for registry, name, choice, args in (
-        (OPTIMIZERS, "optimizer", s.optimizer, s.optimizer_args),
-        (LR_SCHEDULES, "schedule", s.schedule, s.schedule_args),
-    ):
-        problems += registry.check(choice, args, f"{where}.{name}")[1]
-    ranges: tuple[tuple[str, float | None, float, float, str], ...] = (
-        ("batch_size", s.batch_size, 1, math.inf, "at least 1"),
-        ("weight_decay", s.weight_decay, 0, math.inf, "0 or more"),
-        ("label_smoothing", s.label_smoothing, 0, 1 - 1e-9, "in [0, 1)"),
-        ("mixup", s.mixup, 0, math.inf, "0 or more"),
-        ("bn_l1", s.bn_l1, 0, math.inf, "0 or more"),
-        ("lr", s.lr, 5e-324, math.inf, "above 0"),
-        ("ema", s.ema, 1e-9, 1 - 1e-9, "in (0, 1)"),
-        ("clip_grad_norm", s.clip_grad_norm, 5e-324, math.inf, "above 0"),
-        ("early_stopping", s.early_stopping, 1, math.inf, "at least 1"),
-        ("checkpoint_seconds", s.checkpoint_seconds, 0, math.inf, "0 or more"),
-        ("epochs", s.epochs.value, 1, math.inf, "at least 1"),
-    )
-    for name, value, low, high, wanted in ranges:
-        if value is not None and not low <= value <= high:
-            problems.append(f"{where}.{name}: {value} is not {wanted}.")
-    if s.epochs.unit == s.warmup.unit and s.warmup.value >= s.epochs.value > 0:
-        problems.append(f"{where}.warmup: {s.warmup} leaves nothing of {where}.epochs={s.epochs}.")
-    if not problems:
-        try:  # the schedule's own complaints about its arguments
-            learning_rate(0, 1, lr=s.lr, schedule=s.schedule, schedule_args=s.schedule_args)
-        except BootcampError as error:
-            problems += [f"{where}.{problem}" for problem in error.problems]
-    return problems
+@dataclass
+class FineTuneSettings:
+    """Training after pruning. What is left out (null) is as in `train`; mixup, bn_l1 and early stopping are off."""
+
+    enabled: bool = True
+    """false: prune and measure only"""
+    epochs: int | str = "15ep"
+    """how long, in each cycle"""
+    lr: float | None = between(None, 0, None, "(]")
+    """peak learning rate; left out: a tenth of train.lr"""
+    batch_size: int | None = between(None, 1)
+    """images per optimiser step"""
+    weight_decay: float | None = between(None, 0)
+    """L2 penalty"""
+    schedule: Choice | None = None
+    """a learning-rate schedule"""
+    warmup: int | str = "0ep"
+    """linear warm-up"""
+    augment: list[str] | None = None
+    """augmentations by name"""
+    distill: float = between(0.0, 0, 1)
+    """weight of the dense network's outputs in the loss (Hinton et al., 2015); 0 = labels only"""
+    temperature: float = between(4.0, 0, None, "(]")
+    """softmax temperature of the distillation"""
+    features: float = between(0.0, 0)
+    """weight of the distance from the outputs of the dense network's blocks (Romero et al., 2015); needs `distill`"""
+
+    def after(self, train: TrainSettings) -> TrainSettings:
+        """The whole training: what is left out here is as in `train`, and the learning rate a tenth of that.
+
+        Mixup, the penalty on batch-norm scales and early stopping belong to the first training and are off.
+        """
+        return replace(
+            train,
+            epochs=self.epochs,
+            lr=self.lr if self.lr is not None else train.lr / 10,
+            batch_size=self.batch_size or train.batch_size,
+            weight_decay=train.weight_decay if self.weight_decay is None else self.weight_decay,
+            schedule=self.schedule or train.schedule,
+            warmup=self.warmup,
+            augment=train.augment if self.augment is None else self.augment,
+            bn_l1=0.0,
+            mixup=0.0,
+            early_stopping=None,
+            save_steps=[],
+        )
+
+
+@dataclass
+class RecoverSettings:
+    """Recovery without labels, right after pruning; fine-tuning, if enabled, comes after it."""
+
+    method: Literal["none", "bn", "distill"] = "bn"
+    """bn: batch-norm statistics anew, where that helps; distill: that, then training to the dense network's outputs"""
+    bn_images: int = between(2048, 0)
+    """augmented training images to re-estimate batch-norm statistics on (others judge them); 0 = keep the old ones"""
+    images: int = between(4096, 2)
+    """training images, without their labels, to distil on"""
+    steps: int = between(1000, 1)
+    """optimiser steps of the distillation, at most"""
+    minutes: float | None = between(None, 0, None, "(]")
+    """time for the distillation: only as many steps as fit in"""
+    batch_size: int = between(128, 2)
+    """images per optimiser step"""
+    lr: float = between(0.02, 0, None, "(]")
+    """peak learning rate (SGD with Nesterov momentum, cosine)"""
+    temperature: float = between(4.0, 0, None, "(]")
+    """softmax temperature of the distillation"""
+    features: float = between(5.0, 0)
+    """weight of the distance between the outputs of the blocks; 0 = final outputs only"""
+    grow: float = between(0.0, 0, 1, "[)")
+    """share of the pruning (of the logarithm of what stays) left to the first half of the distillation, by magnitude"""
+    amp: Literal["auto", "bf16", "fp16"] | None = None
+    """mixed precision; auto: bfloat16 where a short trial finds it quicker"""
+
+
+@dataclass
+class QuantizeSettings:
+    """Quantisation-aware training: 8-bit weights and activations in every step, so that an int8 file loses little."""
+
+    epochs: int | str = "3ep"
+    """how long"""
+    lr: float | None = between(None, 0, None, "(]")
+    """peak learning rate; left out: a hundredth of train.lr"""
+    distill: float = between(0.0, 0, 1)
+    """weight of the dense network's outputs in the loss; 0 = labels only"""
+    exclude: list[str] = field(default_factory=list)
+    """layers that stay in floating point"""

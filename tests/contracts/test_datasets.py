@@ -106,9 +106,9 @@ def test_preflight_finds_nothing_wrong_with_it_and_something_with_an_empty_folde
     problems = check_dataset(name, root=empty, args=args, where="data")
     if root.exists():  # it reads files; one that is made on the spot has nothing to miss
         assert len(problems) == 1
-        assert problems[0].startswith("data.root: ")
-        assert str(empty) in problems[0]
-        assert "Set data.root=DIR" in problems[0]
+        assert str(problems[0]).startswith("data.root: ")
+        assert str(empty) in str(problems[0])
+        assert "Set data.root=DIR" in str(problems[0])
 
 
 def test_mean_and_std_can_be_set_and_are_checked(prepared: Prepared) -> None:
@@ -119,8 +119,8 @@ def test_mean_and_std_can_be_set_and_are_checked(prepared: Prepared) -> None:
     assert chosen.std == (0.25,) * channels
     wrong = {**args, "mean": [0.5, 0.5], "std": [0.0] * channels}
     problems = check_dataset(name, root=root, args=wrong, where="data")
-    assert problems[0] == f"data.args.mean: 2 values for {channels} channels."
-    assert "not above 0" in problems[1]
+    assert str(problems[0]) == f"data.args.mean: 2 values for {channels} channels."
+    assert "not above 0" in str(problems[1])
     assert len(problems) == 2
 
 

@@ -20,11 +20,13 @@ from pruning_bootcamp.pruning.decision import decide_masks
 from pruning_bootcamp.pruning.masks import SparsityMask, apply_masks, detached_copy
 from pruning_bootcamp.pruning.patterns import PATTERNS
 from pruning_bootcamp.pruning.scores import SCORES, importance, needs_labels, needs_of
+from pruning_bootcamp.pruning.sections import PruneSettings
 from pruning_bootcamp.pruning.solvers import SOLVERS, Task
 from pruning_bootcamp.pruning.stats import STATISTICS, LayerStats, gather
 from pruning_bootcamp.pruning.structured import cut_channels, plan_structured
 from pruning_bootcamp.pruning.unstructured import UnstructuredPruning, prune_unstructured
 from pruning_bootcamp.runs import write_yaml
+from pruning_bootcamp.schema import Choice
 
 BOTH_WAYS = [("cpu", "cuda"), ("cuda", "cpu")]
 PATTERN_ARGS: dict[str, dict[str, int]] = {"nm": {"n": 2, "m": 4}, "block": {"rows": 2, "columns": 2}}
@@ -173,9 +175,8 @@ def test_an_allocation_counts_over_scores_of_two_devices(name: str, tmp_path: Pa
 def test_a_pattern_keeps_earlier_zeros_of_another_device(name: str, where: tuple[str, str], cuda: torch.device) -> None:
     args, fixed = PATTERN_ARGS.get(name, {}), "fixed_count" in PATTERNS[name].facts
     choices, problems = resolve(
-        sparsity=None if fixed else 0.5, score=("magnitude", None), allocation=("uniform", None),
-        pattern=(name, args), solver=("none", None), include=(), exclude=(), has_batches=False, where="prune",
-    )  # fmt: skip
+        PruneSettings(None if fixed else 0.5, pattern=Choice(name, args)), has_batches=False, where="prune"
+    )
     assert choices is not None, problems
     score = torch.rand(8, 8)
     kept = torch.ones(8, 8, dtype=torch.bool)

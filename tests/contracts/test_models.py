@@ -59,7 +59,7 @@ def test_every_default_passes_the_check_and_a_misspelt_setting_does_not(name: st
     assert check_model(name, defaults) == []
     assert len(MODELS[name].summary) > 20
     (problem,) = check_model(name, {"shortcutt": 1}, where="model")
-    assert problem.startswith("model.args.shortcutt: unknown setting 'shortcutt'")
+    assert str(problem).startswith("model.args.shortcutt: unknown setting 'shortcutt'")
 
 
 @pytest.mark.parametrize("name", [*SMALL, *TIMM])

@@ -54,7 +54,9 @@ def test_half_the_flops_of_registered_models(name: str, score: str) -> None:
     image = torch.zeros(1, 3, 32, 32)
     baseline = macs(model, image)
     ready, _ = make_prunable(model, {})
-    plan = plan_structured(ready, image, score=score, allocation="global", flops_reduction=0.5, baseline_macs=baseline)
+    plan = plan_structured(
+        ready, image, score=score, allocation="global", target_flops_reduction=0.5, baseline_macs=baseline
+    )
     assert 0.5 - 1e-9 <= plan.achieved <= 0.51
     assert plan.macs_after <= baseline / 2
 

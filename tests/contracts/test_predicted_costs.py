@@ -35,7 +35,7 @@ def check(model: nn.Module, side: int, monkeypatch: pytest.MonkeyPatch, asked: f
     monkeypatch.setattr(width_choice, "cut_one_by_one", never)
     image = torch.zeros(1, 3, side, side)
     before = compute_flops(model, image).macs
-    plan = plan_structured(model, image, score="l1", flops_reduction=asked)
+    plan = plan_structured(model, image, score="l1", target_flops_reduction=asked)
     cut = cut_channels(model, image, plan).model
     after = compute_flops(cut, image).macs
     assert (plan.macs_before, plan.macs_after) == (before, after)
@@ -64,7 +64,7 @@ def test_what_attention_keeps_a_transformer_from_saving_is_said() -> None:
     left = ends + layers * (attention + 2 * tokens * width * (mlp - int(0.9 * mlp)))
     whole = ends + layers * (attention + 2 * tokens * width * mlp)
     with pytest.raises(GoalNotMet) as caught:
-        plan_structured(small_vit(), torch.zeros(1, 3, 32, 32), score="l1", flops_reduction=0.5)
+        plan_structured(small_vit(), torch.zeros(1, 3, 32, 32), score="l1", target_flops_reduction=0.5)
     assert f"flops_reduction 0.5 can't be reached: {1 - left / whole:.4f} is the most" in str(caught.value)
     assert caught.value.exit_code == 3
 

@@ -110,7 +110,7 @@ def test_iterative_linear_by_hand() -> None:
 )
 def test_wrong_schedules_are_explained(name: str, args: dict[str, Any], message: str) -> None:
     (problem,) = check_schedule(name, args, "prune.schedule")
-    assert problem.startswith("prune.schedule")
+    assert str(problem).startswith("prune.schedule")
     with pytest.raises(BootcampError, match=message):
         iterative_sparsities(0.5, 2, name, args)
 

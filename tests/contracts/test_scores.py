@@ -125,9 +125,9 @@ def test_what_needs_data_and_what_needs_labels() -> None:
 @pytest.mark.parametrize("name", [name for name in SCORES if needs_of(name)])
 def test_missing_data_is_said_before_any_work(name: str) -> None:
     (problem,) = check_unstructured(sparsity=0.5, score=name, has_batches=False)
-    assert problem.startswith(f"prune.score: '{name}' needs {needs_of(name)[0]}")
-    assert ("labelled batches" in problem) == needs_labels(name)
-    assert ("labels are not needed" in problem) != needs_labels(name)
+    assert str(problem).startswith(f"prune.score: '{name}' needs {needs_of(name)[0]}")
+    assert ("labelled batches" in str(problem)) == needs_labels(name)
+    assert ("labels are not needed" in str(problem)) != needs_labels(name)
 
 
 def test_lamp_by_hand() -> None:

@@ -138,9 +138,9 @@ def test_a_published_checkpoint_opens_as_it_is_with_either_shortcut(published_re
 )
 def test_an_unknown_name_is_answered_with_the_nearest(name: str, says: str) -> None:
     (problem,) = check_model(name, {})
-    assert problem.startswith("model.name: unknown model")
-    assert says in problem
-    assert "cifar_resnet110" in problem
+    assert str(problem).startswith("model.name: unknown model")
+    assert says in str(problem)
+    assert "cifar_resnet110" in str(problem)
     with pytest.raises(BootcampError, match="unknown model"):
         build_model(name, classes=10)
 

@@ -10,7 +10,8 @@ from torch import nn
 from pruning_bootcamp.tools.datasets import Splits
 from pruning_bootcamp.tools.datasets.splits import ImageSplit
 from pruning_bootcamp.training.batch_norm import reestimate_batch_norm
-from pruning_bootcamp.training.recovery import DistillSettings, distill, first_images
+from pruning_bootcamp.training.recovery import distill, first_images
+from pruning_bootcamp.training.settings import RecoverSettings
 
 
 def splits_of_noise(images: int) -> Splits:
@@ -31,7 +32,7 @@ def small_network(seed: int) -> nn.Sequential:
 
 def distilled(student: nn.Module, dense: nn.Module, folder: Path | None, **settings: Any) -> dict[str, Any]:
     masks = {"4.weight": student[4].weight.detach().abs() > 0.03}  # type: ignore[index]
-    chosen = DistillSettings(images=96, batch_size=32, lr=0.05, **settings)
+    chosen = RecoverSettings(images=96, batch_size=32, lr=0.05, **settings)
     result, plan = distill(
         student, dense, splits_of_noise(128), chosen, device=torch.device("cpu"), folder=folder, seed=3, masks=masks,
         fingerprint="this run",

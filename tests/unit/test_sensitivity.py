@@ -14,15 +14,12 @@ from torch import nn
 from pruning_bootcamp import heatmap
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.models import build_model
+from pruning_bootcamp.pruning.sections import PruneSettings
+from pruning_bootcamp.schema import Choice
 from pruning_bootcamp.sensitivity import Place, Quality, places, pruner, ranking, result_table, scan
 
 CHOICES: dict[str, Any] = {
-    "score": "magnitude",
-    "score_args": {},
-    "pattern": "unstructured",
-    "pattern_args": {},
-    "include": (),
-    "exclude": (),
+    "settings": PruneSettings(),
     "previous": None,
     "stats_batches": None,
     "seed": 0,
@@ -102,7 +99,7 @@ def test_a_score_is_measured_once_for_all_sparsities() -> None:
             return super().__iter__()
 
     data = Batches([torch.randn(4, 4)])
-    prune_to = pruner(net, **{**CHOICES, "score": "wanda", "stats_batches": data})
+    prune_to = pruner(net, **{**CHOICES, "settings": PruneSettings(score=Choice("wanda")), "stats_batches": data})
     prune_to(0.25)
     once = len(calls)
     assert once >= 1
@@ -112,7 +109,7 @@ def test_a_score_is_measured_once_for_all_sparsities() -> None:
 
 def test_blocks_are_residual_blocks_and_what_lies_outside_stands_alone() -> None:
     net = build_model("cifar_resnet20", classes=10, in_channels=1)
-    where = places(net, pruner(net, **{**CHOICES, "exclude": ["layer1.0.conv2"]})(0.5), "block")
+    where = places(net, pruner(net, **{**CHOICES, "settings": PruneSettings(exclude=["layer1.0.conv2"])})(0.5), "block")
     assert [place.name for place in where] == [
         "conv1",
         *(f"layer{stage}.{block}" for stage in (1, 2, 3) for block in (0, 1, 2)),

@@ -2,38 +2,13 @@
 
 from dataclasses import dataclass, field
 
-from pruning_bootcamp.config.fields.basics import Choice, between
-from pruning_bootcamp.config.fields.pruning import (
-    GoalConfig,
-    PruneConfig,
-    QuantizeConfig,
-    RecoverConfig,
-    StructuredConfig,
-)
+from pruning_bootcamp.config.fields.pruning import GoalConfig
 from pruning_bootcamp.config.fields.searching import SensitivityConfig, SweepConfig
 from pruning_bootcamp.config.fields.shipping import CardConfig, ExportConfig, GatesConfig, PipelineConfig, ProfileConfig
-from pruning_bootcamp.config.fields.training import DataConfig, FineTuneConfig, ModelConfig, TrainConfig
-
-__all__ = [
-    "CardConfig",
-    "Choice",
-    "Config",
-    "DataConfig",
-    "ExportConfig",
-    "FineTuneConfig",
-    "GatesConfig",
-    "GoalConfig",
-    "ModelConfig",
-    "PipelineConfig",
-    "ProfileConfig",
-    "PruneConfig",
-    "QuantizeConfig",
-    "RecoverConfig",
-    "SensitivityConfig",
-    "StructuredConfig",
-    "SweepConfig",
-    "TrainConfig",
-]
+from pruning_bootcamp.config.fields.training import DataConfig, ModelConfig
+from pruning_bootcamp.pruning.sections import PruneSettings, StructuredSettings
+from pruning_bootcamp.schema import between
+from pruning_bootcamp.training.settings import FineTuneSettings, QuantizeSettings, RecoverSettings, TrainSettings
 
 
 @dataclass
@@ -52,13 +27,13 @@ class Config:
     """the network to start from"""
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
-    prune: PruneConfig = field(default_factory=PruneConfig)
-    structured: StructuredConfig = field(default_factory=StructuredConfig)
-    recover: RecoverConfig = field(default_factory=RecoverConfig)
-    fine_tune: FineTuneConfig = field(default_factory=FineTuneConfig)
+    train: TrainSettings = field(default_factory=TrainSettings)
+    prune: PruneSettings = field(default_factory=PruneSettings)
+    structured: StructuredSettings = field(default_factory=StructuredSettings)
+    recover: RecoverSettings = field(default_factory=RecoverSettings)
+    fine_tune: FineTuneSettings = field(default_factory=FineTuneSettings)
     goal: GoalConfig = field(default_factory=GoalConfig)
-    quantize: QuantizeConfig = field(default_factory=QuantizeConfig)
+    quantize: QuantizeSettings = field(default_factory=QuantizeSettings)
     pipeline: PipelineConfig = field(default_factory=PipelineConfig)
     gates: GatesConfig = field(default_factory=GatesConfig)
     card: CardConfig = field(default_factory=CardConfig)

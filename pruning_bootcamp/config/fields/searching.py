@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pruning_bootcamp.config.fields.basics import between
+from pruning_bootcamp.schema import between
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pruning_bootcamp.config.fields.basics import between
+from pruning_bootcamp.schema import between
 
 
 @dataclass

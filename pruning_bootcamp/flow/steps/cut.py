@@ -10,7 +10,6 @@ from pruning_bootcamp.checkpoints import Recipe, example_input
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.errors import GoalNotMet
 from pruning_bootcamp.evaluation import cost_of
-from pruning_bootcamp.flow import settings
 from pruning_bootcamp.flow.outcomes import Cut, Measured
 from pruning_bootcamp.flow.step import Network, StepContext
 from pruning_bootcamp.flow.steps.batch_norm import recover_batch_norm
@@ -36,14 +35,7 @@ def score(context: StepContext) -> Measured:
     """What each channel is worth, group by group."""
     s, network = context.cfg.structured, context.network()
     ready, recipe = ready_to_cut(network.model, network.recipe)
-    scores = score_channels(
-        ready,
-        example_input(recipe),
-        score=s.score.name,
-        score_args=s.score.args,
-        exclude=s.exclude,
-        seed=context.cfg.seed,
-    )
+    scores = score_channels(ready, example_input(recipe), s, seed=context.cfg.seed)
     context.keep_tensors(SCORED, {"scores": scores})
     stats = {
         name: {"min": float(v.min()), "max": float(v.max()), "mean": float(v.mean()), "std": float(v.std(correction=0))}
@@ -90,15 +82,13 @@ def plan_cut(
     scores: Mapping[str, Tensor] | None = None,
 ) -> Foreseen:
     """What to cut for running on `device`; a GoalNotMet where the budget can't be met."""
-    s = cfg.structured
     ready, recipe = ready_to_cut(model, recipe)
     example = example_input(recipe)
     baseline, _ = cost_of(model, example)
     plan = plan_structured(
         ready,
         example,
-        **settings.channel_choices(cfg),
-        exclude=s.exclude,
+        cfg.structured,
         seed=cfg.seed,
         baseline_macs=baseline["flops_g"] * 1e9,
         baseline_params=round(baseline["params_m"] * 1e6),

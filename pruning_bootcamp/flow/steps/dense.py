@@ -6,7 +6,6 @@ from pruning_bootcamp.checkpoints import Checkpoint, example_input
 from pruning_bootcamp.duration import parse_duration
 from pruning_bootcamp.evaluation import cost_of, say_disagreement
 from pruning_bootcamp.flow.outcomes import DenseNetwork
-from pruning_bootcamp.flow.settings import training_settings
 from pruning_bootcamp.flow.start import new_network, open_network, recipe_for
 from pruning_bootcamp.flow.step import Network, StepContext
 from pruning_bootcamp.flow.steps import memorised
@@ -30,7 +29,7 @@ def train(context: StepContext) -> DenseNetwork:
     result = fit(
         model,
         splits,
-        training_settings(cfg),
+        cfg.train,
         device=context.device,
         folder=context.folder,
         logs=context.logs,

@@ -1,6 +1,8 @@
 """Weights set to zero: calibration, scores, masks; what is measured on the way is kept for the next step."""
 
 import time
+from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -82,19 +84,10 @@ def prune_gradually(context: StepContext) -> Trained:
     """Fine-tune while the sparsity grows. Batch norm follows by itself: its statistics are the training's own."""
     cfg, network = context.cfg, context.network()
     _say_beginning(cfg, 1)
-    p, target = cfg.prune, settings.target_sparsity(cfg)
+    target = settings.target_sparsity(cfg)
     assert target is not None, "preflight refuses a pattern that fixes the sparsity"
-    growing = GradualPruning(
-        target,
-        schedule=p.schedule.name,
-        schedule_args=p.schedule.args,
-        begin=p.begin,
-        end=p.end,
-        frequency=p.frequency,
-        choices=settings.weight_choices(cfg),
-        batches=lambda: calibration(cfg, context.splits, context.device),
-        seed=cfg.seed,
-    )
+    images = partial(calibration, cfg, context.splits, context.device)
+    growing = GradualPruning(target, cfg.prune, batches=images, seed=cfg.seed)
     LOGGER.info("\n=== Fine-tuning ===")
     result, fall_backs = trained(context, network, fine_tuned(context, cfg), [growing])
     network.masks = growing.masks
@@ -127,10 +120,10 @@ def calibration(cfg: Config, splits: Splits, device: torch.device) -> list[tuple
 
 def _engine(context: StepContext, network: Network, sparsity: float | None) -> UnstructuredPruning:
     images = calibration(context.cfg, context.splits, context.device)
-    choices = settings.weight_choices(context.cfg) | {"sparsity": sparsity}
+    chosen = replace(context.cfg.prune, sparsity=sparsity)
     model = network.model.to(context.device)
     return UnstructuredPruning(
-        model, **choices, previous=network.masks or None, stats_batches=images, seed=context.cfg.seed
+        model, chosen, previous=network.masks or None, stats_batches=images, seed=context.cfg.seed
     )
 
 

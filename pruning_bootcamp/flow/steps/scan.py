@@ -10,7 +10,7 @@ from torch import nn
 from tqdm import tqdm
 
 from pruning_bootcamp.config import Choice, Config
-from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.errors import BootcampError, Problem
 from pruning_bootcamp.evaluation import evaluate_on
 from pruning_bootcamp.flow import settings
 from pruning_bootcamp.flow.outcomes import Scanned
@@ -55,37 +55,42 @@ def for_scan(cfg: Config) -> Config:
     return replace(cfg, prune=choices)
 
 
-def check_sparsities(cfg: Config) -> list[str]:
+def check_sparsities(cfg: Config) -> list[Problem]:
     """What is wrong with the list itself."""
     asked = cfg.sensitivity.sparsities
     where = "sensitivity.sparsities"
     if asked is None:
         return []
-    problems = [f"{where}: {sparsity:g} is not in (0, 1)." for sparsity in asked if not 0 < sparsity < 1]
+    problems = [Problem(where, f"{sparsity:g} is not in (0, 1).") for sparsity in asked if not 0 < sparsity < 1]
     if not asked:
-        problems.append(f"{where}: is empty. Give some, e.g. 0.5,0.7,0.9, or leave it out.")
+        problems.append(Problem(where, "is empty. Give some, e.g. 0.5,0.7,0.9, or leave it out."))
     if twice := sorted({sparsity for sparsity in asked if asked.count(sparsity) > 1}):
-        problems.append(f"{where}: {', '.join(f'{s:g}' for s in twice)} is there twice.")
+        problems.append(Problem(where, f"{', '.join(f'{s:g}' for s in twice)} is there twice."))
     return problems
 
 
-def check_scan(cfg: Config) -> list[str]:
+def check_scan(cfg: Config) -> list[Problem]:
     """Everything that would stop a scan: the engine's choices, the list, a pattern that leaves no columns."""
-    choices = settings.weight_choices(for_scan(cfg))
-    problems = check_unstructured(**choices, where="prune") + check_sparsities(cfg)
+    problems = check_unstructured(settings.weight_choices(for_scan(cfg)), where="prune") + check_sparsities(cfg)
     p, asked = cfg.prune.pattern, cfg.sensitivity.sparsities
     if problems or not settings.fixes_count(cfg):
         return problems
     fixed = PATTERNS[p.name].facts["fixed_sparsity"](**p.args)
     if fixed is None:
         return [
-            f"prune.pattern: '{p.name}' takes another share of each layer: there is no sparsity to compare them at. "
-            "Scan with pattern unstructured."
+            Problem(
+                "prune.pattern",
+                f"'{p.name}' takes another share of each layer: there is no sparsity to compare them at. "
+                "Scan with pattern unstructured.",
+            )
         ]
     if asked is not None and any(abs(sparsity - fixed) > 1e-9 for sparsity in asked):
         return [
-            f"sensitivity.sparsities: pattern '{p.name}' with {dict(p.args)} prunes exactly {fixed:g}, and that is the "
-            "only column. Leave sparsities out."
+            Problem(
+                "sensitivity.sparsities",
+                f"pattern '{p.name}' with {dict(p.args)} prunes exactly {fixed:g}, and that is the "
+                "only column. Leave sparsities out.",
+            )
         ]
     return []
 
@@ -139,16 +144,11 @@ def measure(context: StepContext) -> Scanned:
 def _pruner(
     cfg: Config, model: nn.Module, dense: Network, splits: Splits, device: torch.device
 ) -> Callable[[float], UnstructuredResult]:
-    p, scanned = cfg.prune, for_scan(cfg)
+    scanned = for_scan(cfg)
     fixed = settings.fixes_count(cfg)
     prune_to = pruner(
         model,
-        score=p.score.name,
-        score_args=p.score.args,
-        pattern=p.pattern.name,
-        pattern_args=p.pattern.args,
-        include=p.include,
-        exclude=p.exclude,
+        scanned.prune,
         previous=dense.masks or None,
         stats_batches=prune.calibration(scanned, splits, device),
         seed=cfg.seed,
@@ -159,7 +159,7 @@ def _pruner(
             return prune_to(None if fixed else sparsity)
         except BootcampError as error:  # earlier zeros: the only message that names the sparsity
             raise BootcampError(
-                *(text.replace("prune.sparsity", "sensitivity.sparsities") for text in error.problems)
+                *(problem.renamed({"prune.sparsity": "sensitivity.sparsities"}) for problem in error.problems)
             ) from None
 
     return to

@@ -59,7 +59,7 @@ def follow_dense(context: StepContext, sparsity: float | None = None) -> Recover
             network.model.to(context.device),
             context.network("dense").model.to(context.device),
             context.splits,
-            settings.distill_settings(cfg),
+            cfg.recover,
             device=context.device,
             folder=context.folder,
             logs=context.logs,
@@ -67,6 +67,8 @@ def follow_dense(context: StepContext, sparsity: float | None = None) -> Recover
             masks=network.masks or None,
             fingerprint=context.key,
             hooks=hooks,
+            augment=cfg.train.augment,
+            checkpoint_seconds=cfg.train.checkpoint_seconds,
         )
         plan.update(found)
         return result
@@ -94,7 +96,7 @@ def fine_tuned(context: StepContext, cfg: Config) -> Train:
         return fit(
             network.model.to(context.device),
             context.splits,
-            settings.fine_tune_settings(cfg),
+            cfg.fine_tune.after(cfg.train),
             device=context.device,
             folder=context.folder,
             logs=context.logs,

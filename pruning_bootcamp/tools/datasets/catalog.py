@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.errors import BootcampError, Problem
 from pruning_bootcamp.registry import Registry
 from pruning_bootcamp.tools.datasets.selection import hold_out, take
 from pruning_bootcamp.tools.datasets.splits import HELD_OUT, Split, Splits
@@ -36,16 +36,16 @@ def load_dataset(
     args = args or {}
     problems = check_dataset(name, root=root, args=args)
     if not 0 < val_fraction < 1:
-        problems.append(f"data.val_fraction: {val_fraction} is not in (0, 1).")
+        problems.append(Problem("data.val_fraction", f"{val_fraction} is not in (0, 1)."))
     if limit is not None and limit < 1:
-        problems.append(f"data.limit: {limit} is not a positive number of images.")
+        problems.append(Problem("data.limit", f"{limit} is not a positive number of images."))
     if problems:
         raise BootcampError(*problems)
     settings, _ = DATASETS.check(name, args, "data")
     return DATASETS[name](root=_folder(root), val_fraction=val_fraction, limit=limit, **settings)
 
 
-def check_dataset(name: str, *, root: str | Path, args: Mapping[str, Any], where: str = "data") -> list[str]:
+def check_dataset(name: str, *, root: str | Path, args: Mapping[str, Any], where: str = "data") -> list[Problem]:
     """Every problem with the name, the settings and the folder. Quick: lists folders, reads no image."""
     settings, problems = DATASETS.check(name, args, where)
     if name not in DATASETS:
@@ -55,16 +55,16 @@ def check_dataset(name: str, *, root: str | Path, args: Mapping[str, Any], where
     for statistic in ("mean", "std"):
         values = settings.get(statistic)
         if values is not None and len(values) != channels:
-            problems.append(f"{where}.args.{statistic}: {len(values)} values for {channels} channels.")
+            problems.append(Problem(f"{where}.args.{statistic}", f"{len(values)} values for {channels} channels."))
     if any(value <= 0 for value in settings.get("std") or ()):
-        problems.append(f"{where}.args.std: {list(settings['std'])} has a value that is not above 0.")
+        problems.append(Problem(f"{where}.args.std", f"{list(settings['std'])} has a value that is not above 0."))
     if not problems:
         try:
             facts["look"](_folder(root), settings)
         except BootcampError as error:
-            problems += [f"{where}.root: {problem}" for problem in error.problems]
+            problems += [problem.under(f"{where}.root") for problem in error.problems]
         except OSError as error:
-            problems.append(f"{where}.root: {error.filename}: can't be read ({error.strerror}).")
+            problems.append(Problem(f"{where}.root", f"{error.filename}: can't be read ({error.strerror})."))
     return problems
 
 

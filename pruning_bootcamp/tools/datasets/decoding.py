@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.errors import BootcampError, Problem
 from pruning_bootcamp.tools.datasets.splits import Split
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff"})
@@ -86,7 +86,7 @@ def decode_files(paths: Sequence[str], decoder: Decoder, title: str = "") -> Ten
     """uint8 [n, c, side, side]; a progress bar with a title. All unreadable files are named at once."""
     images = np.empty((len(paths), decoder.channels, decoder.side, decoder.side), np.uint8)
 
-    def decode(start: int) -> list[str]:
+    def decode(start: int) -> list[Problem]:
         problems = []
         for index in range(start, min(start + CHUNK, len(paths))):
             try:
@@ -97,7 +97,7 @@ def decode_files(paths: Sequence[str], decoder: Decoder, title: str = "") -> Ten
 
     hidden = None if title and os.environ.get("RANK", "0") == "0" else True  # None: shown on a terminal only
     bar = tqdm(total=len(paths), desc=title, unit=" images", unit_scale=True, leave=False, disable=hidden)
-    problems: list[str] = []
+    problems: list[Problem] = []
     with bar, ThreadPoolExecutor(_workers()) as pool:
         for start, found in zip(
             range(0, len(paths), CHUNK), pool.map(decode, range(0, len(paths), CHUNK)), strict=True

@@ -17,7 +17,7 @@ def write(folder: Path, text: str) -> Path:
 def problems(path: Path | None, *overrides: str) -> list[str]:
     with pytest.raises(BootcampError) as caught:
         load(path, overrides)
-    return caught.value.problems
+    return [str(problem) for problem in caught.value.problems]
 
 
 def test_no_file_is_the_defaults_and_they_survive_a_round_trip(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from pruning_bootcamp.flow import view
 from pruning_bootcamp.flow.commands import pipeline_plan
 from pruning_bootcamp.flow.machine import RESULT, hashes_in, key_of, read_result
 from pruning_bootcamp.flow.outcomes import Outcome
-from pruning_bootcamp.flow.settings import fine_tune_settings, quantizing
+from pruning_bootcamp.flow.settings import quantizing
 from pruning_bootcamp.flow.status import Progress, Status, StepStatus, WatchTraining, read_status
 from pruning_bootcamp.flow.step import Done, Step
 from pruning_bootcamp.locks import NAME, locked, owner_of
@@ -149,8 +149,8 @@ def test_quantize_reads_nothing_of_fine_tune() -> None:
     )
     changed = quantizing(load(None, [f"fine_tune.{setting}" for setting in other]))
     assert changed.fine_tune == plain.fine_tune
-    assert fine_tune_settings(changed) == fine_tune_settings(plain)
-    assert fine_tune_settings(plain).batch_size == plain.train.batch_size
+    assert changed.fine_tune.after(changed.train) == plain.fine_tune.after(plain.train)
+    assert plain.fine_tune.after(plain.train).batch_size == plain.train.batch_size
 
 
 def test_a_latency_measured_with_other_threads_or_for_no_gate_is_another_step() -> None:

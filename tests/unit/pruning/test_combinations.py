@@ -17,6 +17,7 @@ from pruning_bootcamp.pruning.combinations import Widths, search
 from pruning_bootcamp.pruning.costs import Costs
 from pruning_bootcamp.pruning.groups import Group, find_groups
 from pruning_bootcamp.pruning.ladders import Ladder, make_ladder
+from pruning_bootcamp.pruning.sections import BUDGETS
 from pruning_bootcamp.pruning.structured import StructuredPlan, plan_structured
 
 TOLERANCE = 0.01
@@ -72,7 +73,7 @@ def test_what_some_combination_meets_is_met(
     widths = [ends[0], *inner, ends[1]]
     torch.manual_seed(seed)
     everything = reductions(widths, budget, round_to)
-    choices = {"score": "l1", "allocation": allocation, budget: asked, "round_to": round_to}
+    choices = {"score": "l1", "allocation": allocation, BUDGETS[budget]: asked, "round_to": round_to}
     plan, error = outcome(widths, choices)
     met = any(abs(saved - asked) <= TOLERANCE for saved in everything)
     if plan is None:
@@ -164,4 +165,4 @@ def test_a_search_that_is_not_complete_says_how_many_were_tried(monkeypatch: pyt
     monkeypatch.setattr(combinations, "LEAST_ROWS", 1)
     torch.manual_seed(0)
     with pytest.raises(GoalNotMet, match=r"nearest of the \d+ combinations of widths tried \(256 exist\) is 0\.\d+"):
-        plan_structured(chain([4, *[8] * 8, 4]), torch.zeros(1, 4), score="l1", flops_reduction=0.16, round_to=4)
+        plan_structured(chain([4, *[8] * 8, 4]), torch.zeros(1, 4), score="l1", target_flops_reduction=0.16, round_to=4)

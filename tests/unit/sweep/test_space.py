@@ -52,7 +52,7 @@ def test_whole_numbers_without_a_step_go_up_by_one_and_others_have_no_end() -> N
 def test_a_mistake_is_named(raw: dict, said: str) -> None:
     dimensions, problems = parse_space(raw)
     assert dimensions == []
-    assert any(said in problem for problem in problems), problems
+    assert any(said in str(problem) for problem in problems), problems
 
 
 def test_all_mistakes_come_at_once() -> None:

@@ -17,11 +17,12 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from pruning_bootcamp.duration import parse_duration
+from pruning_bootcamp.schema import named
 from pruning_bootcamp.tools.datasets import ImageSplit, Splits
 from pruning_bootcamp.training.distributed import end_process
 from pruning_bootcamp.training.hooks import Hook, StepState
-from pruning_bootcamp.training.loop import FitSettings, fit
+from pruning_bootcamp.training.loop import fit
+from pruning_bootcamp.training.settings import TrainSettings
 
 
 def small_splits(images: int = 150) -> Splits:
@@ -62,11 +63,10 @@ def small_net(norm: bool = True, dropout: float = 0.2) -> nn.Module:
         )
 
 
-def settings(**changes: Any) -> FitSettings:
+def settings(**changes: Any) -> TrainSettings:
     """3 epochs of 5 steps, the last of them shorter; changes given as plain values."""
-    durations = {name: parse_duration(changes.pop(name)) for name in ("epochs", "warmup") if name in changes}
-    plain: dict[str, Any] = {"epochs": parse_duration(3), "batch_size": 32, "lr": 0.05}
-    return FitSettings(**{**plain, **changes, **durations})
+    plain: dict[str, Any] = {"epochs": 3, "batch_size": 32, "lr": 0.05, "schedule": "cosine"}
+    return named(TrainSettings, **plain | changes)
 
 
 class Watch(Hook):

@@ -1,0 +1,78 @@
+"""What a pruning can be told: the sections `prune` and `structured`, light enough for `--help`."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pruning_bootcamp.schema import Choice, between, choice
+
+
+@dataclass
+class PruneSettings:
+    """Unstructured and semi-structured pruning: score x allocation x pattern, in one shot or in cycles."""
+
+    sparsity: float | None = between(None, 0, 1, "[)")
+    """share of the prunable weights that are zero afterwards, in total; left out: what the pattern says, else 0.5"""
+    score: Choice = choice("magnitude", p=1)
+    """what a weight is worth; short forms: l1, l2, global (= l1)"""
+    allocation: Choice = choice("uniform")
+    """how the sparsity is spread over the layers; short form: layerwise (= uniform)"""
+    pattern: Choice = choice("unstructured")
+    """which weights may go together; short form "2:4" (in quotes: 2 kept of 4)"""
+    solver: Choice = choice("none")
+    """what happens to the weights that stay: none, sparsegpt, reconstruct"""
+    iterations: int = between(1, 1)
+    """cycles of prune and fine-tune; 1 = one shot"""
+    schedule: Choice = choice("cubic")
+    """how the sparsity grows over the cycles, or during fine-tuning"""
+    gradual: bool = False
+    """grow the sparsity during fine-tuning instead of before it"""
+    begin: int | str = "0%"
+    """gradual: first update, as 1ep, 500it or a share of the fine-tuning"""
+    end: int | str = "75%"
+    """gradual: last update, at which the sparsity is reached; what is left of the fine-tuning recovers"""
+    frequency: int | str = "5%"
+    """gradual: time from one update to the next"""
+    rewind: str | None = None
+    """after each pruning, put the surviving weights back to a step of the training: 500it (of train.save_steps) or a
+    checkpoint; then usually with fine_tune.lr and fine_tune.epochs of the training itself"""
+    include: list[str] = field(default_factory=list)
+    """prune only layers that match one of these (layer1.*)"""
+    exclude: list[str] = field(default_factory=list)
+    """leave out layers that match one of these"""
+    calibration_images: int = between(1024, 1)
+    """training images for scores and solvers that need gradients or activations"""
+
+
+BUDGETS = {
+    "sparsity": "sparsity",
+    "flops_reduction": "target_flops_reduction",
+    "params_reduction": "target_params_reduction",
+}
+"""What a structured budget is called in a plan -> the setting that gives it"""
+
+
+@dataclass
+class StructuredSettings:
+    """Structured pruning: whole channels, cut out of the network."""
+
+    score: Choice = choice("bn_scale")
+    """what a channel is worth"""
+    allocation: Literal["local", "global"] = "global"
+    """local: the same share of every group; global: the least channels of the whole network"""
+    sparsity: float | None = between(None, 0, 1, "[)")
+    """share of the channels to cut (give this or one target)"""
+    target_flops_reduction: float | None = between(None, 0, 1, "[)")
+    """share of the multiply-accumulates to save"""
+    target_params_reduction: float | None = between(None, 0, 1, "[)")
+    """share of the parameters to save"""
+    round_to: int | Literal["auto", "none"] | None = between("auto", 1)
+    """widths in multiples of this; auto: 8 on a CUDA device (less where that is too coarse), none elsewhere"""
+    max_sparsity: float = between(0.9, 0, 1, "()")
+    """no group loses a larger share of its channels than this"""
+    exclude: list[str] = field(default_factory=list)
+    """leave out groups with a layer that matches one of these"""
+
+    def budget(self) -> dict[str, Any]:
+        """The budgets given, by what they are a share of; half the FLOPs where none is given."""
+        given = {name: getattr(self, key) for name, key in BUDGETS.items()}
+        return {name: value for name, value in given.items() if value is not None} or {"flops_reduction": 0.5}
