@@ -197,7 +197,7 @@ def _run_command(sparsity: str, seed: int, cfg: Config, out: Path) -> dict[str, 
 
 @torch.no_grad()
 def _accuracy(model: nn.Module, splits: Splits, device: torch.device) -> float:
-    return float(evaluate_on(model, splits.test, splits, device=device, batch_size=256)["accuracy"])
+    return float(evaluate_on(model, splits.test, splits, device=device, batch_size=256).accuracy)
 
 
 def _read_rows(out: Path) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """What a network does and costs: accuracy on a split, FLOPs by two counters, parameters, sparsity."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,8 +8,10 @@ from tqdm import tqdm
 
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.logs import LOGGER
+from pruning_bootcamp.results import Cost, LeftOut
 from pruning_bootcamp.tools.datasets import Split, Splits, eval_batches
 from pruning_bootcamp.tools.metrics import (
+    Accuracy,
     Flops,
     classification_metrics,
     compute_flops,
@@ -29,37 +30,31 @@ def evaluate_on(
     batch_size: int = 256,
     label: str = "Evaluating",
     progress: bool = True,
-) -> dict[str, Any]:
-    """{"accuracy" (percent), "loss", "n"} over every image of the split, once each."""
+) -> Accuracy:
+    """Over every image of the split, once each."""
     batches = eval_batches(split, batch_size=batch_size, mean=splits.mean, std=splits.std, device=device)
     total = -(-len(split) // batch_size)
     shown = tqdm(batches, total=total, desc=label, leave=False, disable=None if progress else True)
     return classification_metrics(model.to(device), shown)
 
 
-def cost_of(
-    model: nn.Module, example: Tensor, masks: Mapping[str, Tensor] | None = None
-) -> tuple[dict[str, Any], Flops]:
-    """{"flops_g", "flops_g_thop", "params_m", "sparsity", ...} and the per-layer count behind them.
-
-    `sparsity` is a share of the `prunable_params`, `sparsity_of_all` of all parameters; `left_out` are the weights that
-    are not pruned, each with its size and the reason.
-    """
+def cost_of(model: nn.Module, example: Tensor, masks: Mapping[str, Tensor] | None = None) -> tuple[Cost, Flops]:
+    """What one image takes and the network holds, and the per-layer count behind it."""
     _check_runs(model, example)
     flops = compute_flops(model, example)
     sparsity = compute_sparsity(model, masks)
-    figures: dict[str, Any] = {
-        "flops_g": flops.macs / 1e9,  # not rounded: budgets and goals are judged by it
-        "flops_g_thop": None if flops.macs_thop is None else flops.macs_thop / 1e9,
-        "params_m": compute_params(model) / 1e6,
-        "sparsity": round(sparsity.total, 6),
-        "sparsity_of_all": round(sparsity.of_all, 6),
-        "prunable_params": sparsity.prunable,
-        "left_out": [
-            {"name": name, "params": left.size, "reason": left.reason} for name, left in sparsity.left_out.items()
-        ],
-    }
-    return figures, flops
+    cost = Cost(
+        flops_g=flops.macs / 1e9,  # not rounded: budgets and goals are judged by it
+        flops_g_thop=None if flops.macs_thop is None else flops.macs_thop / 1e9,
+        params_m=compute_params(model) / 1e6,
+        sparsity=round(sparsity.total, 6),
+        sparsity_of_all=round(sparsity.of_all, 6),
+        prunable_params=sparsity.prunable,
+        left_out=tuple(
+            LeftOut(name=name, params=left.size, reason=left.reason) for name, left in sparsity.left_out.items()
+        ),
+    )
+    return cost, flops
 
 
 def _check_runs(model: nn.Module, example: Tensor) -> None:
@@ -75,15 +70,14 @@ def _check_runs(model: nn.Module, example: Tensor) -> None:
         ) from error
 
 
-def sparsity_text(figures: Mapping[str, Any]) -> str:
-    """Of what the sparsity is a share, from the figures of `cost_of`: of the prunable weights, and of all."""
-    left = [f"{entry['name']} {entry['params']:,} ({entry['reason']})" for entry in figures["left_out"]]
+def sparsity_text(cost: Cost) -> str:
+    """Of what the sparsity is a share: of the prunable weights, and of all."""
+    left = [f"{one.name} {one.params:,} ({one.reason})" for one in cost.left_out or ()]
     more = f"; and {len(left) - 3} others" if len(left) > 3 else ""
     out = f"; left out: {'; '.join(left[:3])}{more}" if left else ""
-    return (
-        f"{100 * figures['sparsity']:.2f}% of {figures['prunable_params']:,} prunable weights "
-        f"({100 * figures['sparsity_of_all']:.2f}% of all {round(1e6 * figures['params_m']):,} parameters{out})"
-    )
+    of_all, params = 100 * (cost.sparsity_of_all or 0.0), round(1e6 * (cost.params_m or 0.0))
+    share = f"{100 * (cost.sparsity or 0.0):.2f}% of {cost.prunable_params:,} prunable weights"
+    return f"{share} ({of_all:.2f}% of all {params:,} parameters{out})"
 
 
 def say_disagreement(flops: Flops) -> None:

@@ -5,9 +5,8 @@ training images, and not as on test images, are no new ones: they flatter it, an
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+
+from pruning_bootcamp.results import Fit
 
 KEY, FIT, HASH = "validation_was_trained_on", "dense_fit", "held_out"
 # What KEY may say. "possible": as good as on training images, and the test images were not read.
@@ -17,18 +16,9 @@ _SAME = 2.0  # standard errors: no more than that may be chance
 _ODDS = 10.0  # so many times likelier is strong evidence (Jeffreys)
 
 
-@dataclass(frozen=True)
-class Fit:
-    """The dense network on as many validation as training images, none of them augmented; percent."""
-
-    val_accuracy: float
-    train_accuracy: float
-    images: int
-
-    @property
-    def as_on_training(self) -> bool:
-        """Not worse on the validation images than on training images, within chance."""
-        return standard_errors(self.train_accuracy, self.images, self.val_accuracy, self.images) < _SAME
+def as_on_training(fit: Fit) -> bool:
+    """Not worse on the validation images than on training images, within chance."""
+    return standard_errors(fit.train_accuracy, fit.images, fit.val_accuracy, fit.images) < _SAME
 
 
 def standard_errors(one: float, images: int, other: float, others: int) -> float:
@@ -55,7 +45,7 @@ def _share(accuracy: float, images: int) -> float:
 
 def judge(fit: Fit, test_accuracy: float | None = None, test_images: int = 0) -> str:
     """What KEY says of these accuracies; without one on test images, "possible" is the most that can be said."""
-    if not fit.as_on_training:
+    if not as_on_training(fit):
         return NO_SIGN
     if test_accuracy is None:
         return POSSIBLE
@@ -63,8 +53,7 @@ def judge(fit: Fit, test_accuracy: float | None = None, test_images: int = 0) ->
     return LIKELY if better and odds(fit, test_accuracy, test_images) > _ODDS else NO_SIGN
 
 
-def caveat(figures: Mapping[str, Any]) -> str:
-    """What to add where a validation figure is judged; nothing where nothing speaks against it."""
-    words = {POSSIBLE: "may have been", LIKELY: "was probably"}
-    found = words.get(figures.get(KEY, NO_SIGN))
-    return f", which the dense network {found} trained on" if found else ""
+def caveat(found: str | None) -> str:
+    """What to add where a validation figure is judged, by what KEY says; nothing where nothing speaks against it."""
+    words = {POSSIBLE: "may have been", LIKELY: "was probably"}.get(found or NO_SIGN)
+    return f", which the dense network {words} trained on" if words else ""

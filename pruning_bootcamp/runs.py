@@ -17,6 +17,7 @@ import yaml
 
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.logs import LOGGER
+from pruning_bootcamp.results import Kind, from_plain
 
 TEMPORARY_PREFIX = ".tmp-"
 METRICS = "metrics.yaml"
@@ -186,6 +187,11 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise BootcampError(f"{path}: holds {type(content).__name__}, not a table of names and values.")
     return content
+
+
+def read_results(kind: type[Kind], path: Path | str) -> Kind:
+    """What a file of results holds. Missing, unreadable or damaged: a BootcampError that says which file and value."""
+    return from_plain(kind, read_yaml(path), str(path))
 
 
 def content_hash(path: Path) -> str:

@@ -14,6 +14,7 @@ LAYERS = {
     "registry": 0,
     "duration": 0,
     "shorthand": 0,
+    "results": 0,
     "memorised": 0,
     "logs": 0,
     "runtime": 0,
@@ -69,6 +70,9 @@ ALLOWED = {
     ("registry", "errors"),
     ("duration", "errors"),
     ("shorthand", "errors"),
+    ("results", "schema"),
+    ("results", "errors"),
+    ("memorised", "results"),
     ("runtime", "errors"),
     ("runtime", "__init__"),  # the version
     ("runs", "errors"),

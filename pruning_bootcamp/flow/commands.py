@@ -59,6 +59,7 @@ from pruning_bootcamp.locks import owner_of
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.pruning.targets import check_layers, choose_targets
 from pruning_bootcamp.reporting import comparison_rows, markdown_table, run_report, structured_table
+from pruning_bootcamp.results import Metrics, Network, from_plain, to_plain
 from pruning_bootcamp.runs import (
     CONFIG,
     METRICS,
@@ -75,6 +76,7 @@ from pruning_bootcamp.tools.datasets import Splits
 from pruning_bootcamp.tools.latency import measure_latency_with_stats
 from pruning_bootcamp.tools.metrics import compare_metrics
 from pruning_bootcamp.training.quantize import choose_layers
+from pruning_bootcamp.training.records import Epoch
 
 PIPELINE = "pipeline run"
 EXPORTS, CARD = "export", "model_card.md"
@@ -114,7 +116,9 @@ def _finish_training(carried: Carried) -> dict[str, Any]:
     else:
         LOGGER.info("The test images were not read (goal.evaluate_test is false)")
     title = f"Baseline: {cfg.model.name} on {cfg.data.name}"
-    write_text(run.path(REPORT), run_report(title, metrics, history=dense.history))
+    write_text(
+        run.path(REPORT), run_report(title, from_plain(Metrics, metrics), [Epoch(**entry) for entry in dense.history])
+    )
     carried.progress.complete()
     return run.finish(metrics)
 
@@ -172,7 +176,9 @@ def _finish_pruning(carried: Carried) -> dict[str, Any]:
         metrics |= judged
     publish_network(carried, plan.last, "pruned_model.pth")
     recipe = recipe_for(cfg, carried.splits)
-    write_text(run.path(REPORT), run_report(f"{run.command}: {recipe.model} on {cfg.data.name}", metrics))
+    write_text(
+        run.path(REPORT), run_report(f"{run.command}: {recipe.model} on {cfg.data.name}", from_plain(Metrics, metrics))
+    )
     carried.progress.complete()
     say_results(metrics, run.folder, lines)
     return run.finish(metrics)
@@ -436,18 +442,18 @@ def evaluate(cfg: Config, measure_latency: bool = False, baseline_metrics: Path 
     LOGGER.info("\n=== Evaluating Model ===")
     cost, flops = cost_of(checkpoint.model, example_input(checkpoint.recipe), checkpoint.masks)
     test = evaluate_on(checkpoint.model, splits.test, splits, device=device, batch_size=cfg.data.batch_size)
-    LOGGER.info("Accuracy: %.2f%% (%d test images)", test["accuracy"], test["n"])
-    LOGGER.info("FLOPs: %.4g G (multiply-accumulates)", cost["flops_g"])
-    LOGGER.info("Params: %.4g M", cost["params_m"])
+    LOGGER.info("Accuracy: %.2f%% (%d test images)", test.accuracy, test.n)
+    LOGGER.info("FLOPs: %.4g G (multiply-accumulates)", cost.flops_g)
+    LOGGER.info("Params: %.4g M", cost.params_m)
     LOGGER.info("Sparsity: %s", sparsity_text(cost))
     say_disagreement(flops)
     metrics: dict[str, Any] = {
-        "accuracy": round(test["accuracy"], 4),
-        "loss": round(test["loss"], 6),
-        "test_images": test["n"],
+        "accuracy": round(test.accuracy, 4),
+        "loss": round(test.loss, 6),
+        "test_images": test.n,
         "judged_on": "test",
         "test_split": splits.test_from,
-        **cost,
+        **to_plain(cost),
     }
     if measure_latency:
         LOGGER.info("\n=== Measuring Latency ===")
@@ -567,9 +573,11 @@ def quickstart(cfg: Config) -> dict[str, Any]:
     figures = pruned | profiled["pruned"] | profiled["comparison"]
     metrics = figures | {"baseline": dense, "export": exported["formats"]}
     write_yaml(root / "metrics.yaml", metrics)
-    write_text(root / REPORT, run_report(f"Quickstart: {cfg.model.name} on {cfg.data.name}", metrics))
+    report = from_plain(Metrics, metrics)
+    write_text(root / REPORT, run_report(f"Quickstart: {cfg.model.name} on {cfg.data.name}", report))
 
-    LOGGER.info("\n%s", markdown_table(["figure", "dense", "pruned"], comparison_rows(dense, metrics)))
+    rows = comparison_rows(from_plain(Network, dense), report)
+    LOGGER.info("\n%s", markdown_table(["figure", "dense", "pruned"], rows))
     for name, file in exported["formats"].items():
         proof = f"verified, largest difference {file['max_difference']:.1e}" if file["verified"] else "not verified"
         LOGGER.info("%s: %s, %s", name, file["file"], proof)

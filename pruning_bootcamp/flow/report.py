@@ -12,8 +12,9 @@ from pruning_bootcamp.evaluation import sparsity_text
 from pruning_bootcamp.flow.status import Progress, Status
 from pruning_bootcamp.flow.verdict import Verdict
 from pruning_bootcamp.logs import LOGGER
-from pruning_bootcamp.memorised import caveat
+from pruning_bootcamp.memorised import KEY, caveat
 from pruning_bootcamp.reporting import comparison_rows, goal_line, markdown_table
+from pruning_bootcamp.results import Metrics, Network, from_plain
 from pruning_bootcamp.runs import CONFIG
 
 
@@ -23,7 +24,7 @@ def pipeline_report(cfg: Config, metrics: Mapping[str, Any], verdicts: Sequence[
     parts = [f"# Pipeline {cfg.name}: {cfg.model.name} on {cfg.data.name}"]
     if status.state == "failed":
         parts.append(f"**Stopped: {status.reason}** Nothing was exported.")
-    parts.append(goal_line(metrics))
+    parts.append(goal_line(metrics["goal"], metrics["goal_met"]))
     if validation := metrics.get("validation"):
         parts += [
             f"## On {validation['images']} validation images (chosen on)",
@@ -33,7 +34,7 @@ def pipeline_report(cfg: Config, metrics: Mapping[str, Any], verdicts: Sequence[
     if "accuracy" in metrics:
         parts += [
             f"## On {metrics['test_images']} test images (read once)",
-            markdown_table(["figure", "dense", "compressed"], comparison_rows(metrics["baseline"], metrics)),
+            markdown_table(["figure", "dense", "compressed"], _rows(metrics)),
             f"- accuracy drop: {metrics['accuracy_drop']:.2f} points",
             f"One seed ({cfg.seed}): no spread is claimed.",
         ]
@@ -63,6 +64,11 @@ def pipeline_report(cfg: Config, metrics: Mapping[str, Any], verdicts: Sequence[
     again = f"pruning-bootcamp pipeline run -c {progress.folder / CONFIG} --save-dir {progress.folder}"
     parts += ["## Again", f"```\n{again}\n```"]
     return "\n\n".join(parts) + "\n"
+
+
+def _rows(figures: Mapping[str, Any]) -> list[list[str]]:
+    """[figure, dense, compressed]."""
+    return comparison_rows(from_plain(Network, figures["baseline"]), from_plain(Network, figures))
 
 
 def size_table(metrics: Mapping[str, Any]) -> str:
@@ -97,9 +103,10 @@ def say_results(metrics: Mapping[str, Any], folder: Path, lines: Sequence[str]) 
     LOGGER.info("\n=== Final Results (%d %s) ===", metrics[f"{kind or 'test_'}images"], split)
     LOGGER.info("Baseline accuracy: %.2f%%", metrics["baseline"][f"{kind}accuracy"])
     LOGGER.info("Pruned accuracy: %.2f%%", metrics[f"{kind}accuracy"])
-    known = f" (on validation images{caveat(metrics)})" if kind and caveat(metrics) else ""
+    doubt = caveat(metrics.get(KEY))
+    known = f" (on validation images{doubt})" if kind and doubt else ""
     LOGGER.info("Accuracy drop: %.2f points%s", metrics[f"{kind}accuracy_drop"], known)
-    LOGGER.info("Sparsity: %s", sparsity_text(metrics))
+    LOGGER.info("Sparsity: %s", sparsity_text(from_plain(Metrics, metrics)))
     LOGGER.info("FLOPs reduction: %.1f%%", metrics["flops_reduction_pct"])
     LOGGER.info("Params reduction: %.1f%%", metrics["params_reduction_pct"])
     if "goal" in metrics:
@@ -155,7 +162,7 @@ def model_card(
         "## How it was made",
         "\n".join(steps),
         "## What it does",
-        markdown_table(["figure", "dense", "compressed"], comparison_rows(metrics["baseline"], metrics)),
+        markdown_table(["figure", "dense", "compressed"], _rows(metrics)),
         f"Test images: {metrics['test_images']}, read once, after every choice was made on validation images. "
         f"Accuracy drop: {metrics['accuracy_drop']:.2f} points. That is the network in PyTorch{eight_bits}; files that "
         "round numbers were counted on validation images:",

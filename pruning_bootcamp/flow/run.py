@@ -171,7 +171,7 @@ def judge_again(run: Run, metrics: dict[str, Any], cfg: Config, goal: Goal | Non
     if found == metrics or not is_leader():
         return found
     if (report := run.path(REPORT)).exists():
-        write_text(report, with_verdict(report.read_text(encoding="utf-8"), found))
+        write_text(report, with_verdict(report.read_text(encoding="utf-8"), found["goal"], found["goal_met"]))
     return run.finish(found)
 
 

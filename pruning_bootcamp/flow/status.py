@@ -186,7 +186,8 @@ class WatchTraining(Hook):
         self._tell(state)
 
     def on_epoch_end(self, state: StepState) -> None:
-        self._text = f"epoch {state.epoch}: validation {state.metrics['val_accuracy']:.2f}%"
+        assert state.metrics is not None
+        self._text = f"epoch {state.epoch}: validation {state.metrics.val_accuracy:.2f}%"
         self._tell(state)
 
     def _tell(self, state: StepState) -> None:

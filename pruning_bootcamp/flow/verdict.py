@@ -9,7 +9,7 @@ from typing import Any
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.config.fields import GatesConfig
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.memorised import caveat
+from pruning_bootcamp.memorised import KEY, caveat
 
 LATENCY = "min_latency_reduction_pct"
 _MOST_DIGITS = 9
@@ -77,7 +77,9 @@ def judge_gates(gates: GatesConfig, metrics: Mapping[str, Any]) -> tuple[list[Ve
     found: list[Verdict] = []
     undecided = []
     if validation := metrics.get("validation"):
-        found += judge_accuracy(gates, validation, f"{validation['images']} validation images{caveat(metrics)}")
+        found += judge_accuracy(
+            gates, validation, f"{validation['images']} validation images{caveat(metrics.get(KEY))}"
+        )
     else:
         undecided += [f"{name} on validation images" for name in asked_of_accuracy(gates)]
     known = replace(
@@ -94,7 +96,7 @@ def judge_gates(gates: GatesConfig, metrics: Mapping[str, Any]) -> tuple[list[Ve
     if "accuracy_drop" in metrics:
         found += judge_accuracy(gates, metrics, f"{metrics['test_images']} test images")
     if "files" in metrics:
-        found += judge_files(gates, metrics["files"], caveat(metrics))
+        found += judge_files(gates, metrics["files"], caveat(metrics.get(KEY)))
     elif gates.max_size_mb is not None:
         undecided.append("max_size_mb")
     return found, undecided

@@ -1,15 +1,99 @@
 """Every result below a folder: finished runs, profiles, scans, sweeps; and, by name, what could not be used and why."""
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Generic, TypeVar
 
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.reporting.places import SWEEP, TRIALS, Place, Problem, Walk
-from pruning_bootcamp.reporting.values import number, text
-from pruning_bootcamp.runs import CONFIG, METRICS, read_yaml, siblings
+from pruning_bootcamp.results import Benchmark, Ended, Kind, Metrics, Plain, Profile, Scan, Study, from_plain
+from pruning_bootcamp.runs import CONFIG, METRICS, read_results, read_yaml, siblings
+
+Content = TypeVar("Content", covariant=True)
+
+SWEEP = "sweep.yaml"
+TRIALS, DENSE = "trials", "dense"  # of a sweep
+PUBLISHED = "published"
+# Parts of runs that are reported with the run, or replaced by a newer one.
+_PARTS = {"logs", "stages", "export", "recovery"}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A folder or file that is not in the tables, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder, and the files in it."""
+
+    folder: Path
+    files: frozenset[str]
+    sweep: Path | None
+    """the sweep that made it: as one of its trials, or as its dense network"""
+
+
+@dataclass
+class Walk:
+    """The places below `root`, in order of their names; and what was not looked into, once `places` has been."""
+
+    root: Path
+    problems: list[Problem] = field(default_factory=list)
+    left_out: list[Problem] = field(default_factory=list)
+
+    def places(self) -> Iterator[Place]:
+        """Links are not followed. `root` itself is looked into whatever it is: it was named."""
+        sweeps: set[Path] = set()
+        for name, folders, files in os.walk(self.root, onerror=self._unreadable):
+            folder = Path(name)
+            is_run, is_sweep = bool({CONFIG, METRICS} & set(files)), SWEEP in files
+            if is_sweep:
+                sweeps.add(folder)
+            left_out = {inner: reason for inner in folders if (reason := _not_mine(folder / inner))}
+            self.left_out += [Problem(self.name(folder / inner), left_out[inner]) for inner in sorted(left_out)]
+            own = {TRIALS, DENSE} if is_sweep else set()
+            folders[:] = sorted(
+                inner
+                for inner in folders
+                if inner in own or not (inner in left_out or inner.startswith(".") or (is_run and _is_part(inner)))
+            )
+            yield Place(folder, frozenset(files), _made_by(folder, sweeps))
+
+    def name(self, folder: Path) -> str:
+        """As the report shows it: seen from the root."""
+        return folder.relative_to(self.root).as_posix() if folder != self.root else self.root.resolve().name
+
+    def _unreadable(self, error: OSError) -> None:
+        self.problems.append(Problem(self.name(Path(str(error.filename))), f"can't be read ({error.strerror})"))
+
+
+def _not_mine(folder: Path) -> str | None:
+    """Why what lies in this folder is no result of whoever asks for the report; None where it is."""
+    if re.fullmatch(r"previous-\d+", folder.name):
+        return "files of an earlier run that another replaced"
+    if folder.name.lower() == PUBLISHED:
+        count = sum(1 for _ in folder.rglob(METRICS))
+        return (
+            f"published results ({count} with a {METRICS}), which speak for those who published them; to report on "
+            f"them, name them: --results {folder}"
+        )
+    if (folder / ".git").exists():
+        return f"a repository of its own, another project; to report on it, name it: --results {folder}"
+    return None
+
+
+def _is_part(name: str) -> bool:
+    return name in _PARTS or name.startswith("cycle_")
+
+
+def _made_by(folder: Path, sweeps: set[Path]) -> Path | None:
+    return next((sweep for sweep in (folder, *folder.parents) if sweep in sweeps and sweep != folder), None)
+
 
 SENSITIVITY, PROFILE, EVALUATION, TRIAL = "sensitivity.yaml", "profile.yaml", "eval_metrics.yaml", "trial.yaml"
 _LOOKED_FOR = (METRICS, CONFIG, PROFILE, SENSITIVITY, SWEEP, EVALUATION)
@@ -17,32 +101,35 @@ _MOST_BYTES = 4 * 2**20  # of a profile, far above that of a network of thousand
 
 
 @dataclass(frozen=True)
-class Found:
-    """One YAML file of results, with the config beside it."""
+class Found(Generic[Content]):
+    """One file of results, with the config beside it."""
 
     name: str
     """its folder, seen from the folder of results"""
     folder: Path
-    content: dict[str, Any]
-    config: dict[str, Any] = field(default_factory=dict)
+    content: Content
+    config: Mapping[str, Plain] = field(default_factory=dict)
     command: str | None = None
     """the command, as the first line of config.yaml has it: prune-structured"""
     sweep: Path | None = None
     """the folder of the sweep that made it"""
 
 
+Run = Found[Metrics] | Found[Benchmark]
+
+
 @dataclass
 class Collected:
     root: Path
-    runs: list[Found] = field(default_factory=list)
-    trials: list[Found] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)
+    trials: list[Run] = field(default_factory=list)
     """runs that a sweep made; they are among `runs` where nothing else is"""
     ended: list[tuple[bool, Problem]] = field(default_factory=list)
     """trials that left no network, and whether that was on purpose"""
-    profiles: list[Found] = field(default_factory=list)
-    evaluations: list[Found] = field(default_factory=list)
-    scans: list[Found] = field(default_factory=list)
-    sweeps: list[Found] = field(default_factory=list)
+    profiles: list[Found[Profile]] = field(default_factory=list)
+    evaluations: list[Found[Metrics]] = field(default_factory=list)
+    scans: list[Found[Scan]] = field(default_factory=list)
+    sweeps: list[Found[Study]] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     left_out: list[Problem] = field(default_factory=list)
     """not used on purpose: replaced, counted elsewhere"""
@@ -70,13 +157,19 @@ def collect(root: Path) -> Collected:
 
 def _read_place(found: Collected, walk: Walk, place: Place) -> None:
     folder, names, name = place.folder, place.files, walk.name(place.folder)
-    config, command = {}, None
-    if CONFIG in names and (content := _read(found, name, folder / CONFIG)) is not None:
-        config, command = content, _command(folder / CONFIG)
-    kinds = {PROFILE: found.profiles, SENSITIVITY: found.scans, SWEEP: found.sweeps, EVALUATION: found.evaluations}
-    for file, kept in kinds.items():
-        if file in names and (content := _read(found, name, folder / file)) is not None:
-            kept.append(Found(name, folder, content, config, command))
+    config, command = _config(found, name, folder) if CONFIG in names else ({}, None)
+
+    def keep(file: str, kind: type[Kind], kept: list[Found[Kind]]) -> None:
+        if file in names:
+            try:
+                kept.append(Found(name, folder, read_results(kind, folder / file), config, command))
+            except BootcampError as error:
+                found.problems.append(_problem(name, error))
+
+    keep(PROFILE, Profile, found.profiles)
+    keep(SENSITIVITY, Scan, found.scans)
+    keep(SWEEP, Study, found.sweeps)
+    keep(EVALUATION, Metrics, found.evaluations)
     for file in sorted(names):
         if file.endswith(".yaml") and file not in _LOOKED_FOR and (content := _profile_in(folder / file)):
             found.profiles.append(Found(walk.name(folder / Path(file).stem), folder, content))
@@ -89,40 +182,54 @@ def _read_place(found: Collected, walk: Walk, place: Place) -> None:
         return
     is_trial = TRIAL in names and folder.resolve().parent.name == TRIALS
     sweep = place.sweep or (folder.resolve().parent.parent if is_trial else None)
-    if METRICS in names:
-        if (content := _read(found, name, folder / METRICS)) is not None:
-            _add_run(found, Found(name, folder, content, config, command, sweep))
-    elif TRIAL in names and (content := _read(found, name, folder / TRIAL)) is not None:
-        found.ended.append(_ended(name, content))
-    elif CONFIG in names and sweep is None:  # of a sweep that is not over, the sweep's own line says so
-        found.problems.append(Problem(name, _unfinished(command, folder, config)))
+    try:
+        if METRICS in names:
+            _add_run(found, name, folder, config, command, sweep)
+        elif TRIAL in names:
+            found.ended.append(_ended(name, read_results(Ended, folder / TRIAL)))
+        elif CONFIG in names and sweep is None:  # of a sweep that is not over, the sweep's own line says so
+            found.problems.append(Problem(name, _unfinished(command, folder, config)))
+    except BootcampError as error:
+        found.problems.append(_problem(name, error))
 
 
-def _profile_in(path: Path) -> dict[str, Any] | None:
+def _config(found: Collected, name: str, folder: Path) -> tuple[Mapping[str, Plain], str | None]:
+    """What config.yaml holds, and the command that its first line names."""
+    try:
+        return read_yaml(folder / CONFIG), _command(folder / CONFIG)
+    except BootcampError as error:
+        found.problems.append(_problem(name, error))
+        return {}, None
+
+
+def _problem(name: str, error: BootcampError) -> Problem:
+    return Problem(name, " ".join(str(error).split()))
+
+
+def _profile_in(path: Path) -> Profile | None:
     """What `profile --save-results` wrote under a name of the user's; None for any other file."""
     try:
         content = read_yaml(path) if path.stat().st_size < _MOST_BYTES else {}
+        is_profile = isinstance(content.get("comparison"), Mapping) and isinstance(content.get("checkpoints"), Mapping)
+        return from_plain(Profile, content) if is_profile else None
     except (BootcampError, OSError):  # whatever it is, no command here wrote it
         return None
-    is_profile = isinstance(content.get("comparison"), Mapping) and isinstance(content.get("checkpoints"), Mapping)
-    return content if is_profile else None
 
 
-def _open_sweep(sweeps: list[Found], folder: Path, name: str) -> list[Problem]:
+def _open_sweep(sweeps: list[Found[Study]], folder: Path, name: str) -> list[Problem]:
     """Why a sweep, if sweep.yaml could be read, is not over: it says so itself."""
-    status = next((sweep.content.get("status") for sweep in sweeps if sweep.folder == folder), "complete")
+    status = next((sweep.content.status for sweep in sweeps if sweep.folder == folder), "complete")
     if status == "complete":
         return []
     again = f"pruning-bootcamp sweep -c {folder / CONFIG}"
     return [Problem(name, f"its status is {status!r}; the trials so far are shown: go on with {again}")]
 
 
-def _ended(name: str, trial: Mapping[str, Any]) -> tuple[bool, Problem]:
+def _ended(name: str, trial: Ended) -> tuple[bool, Problem]:
     """A trial of a sweep that left no network: stopped early, which is on purpose, or failed."""
-    reason = text(trial.get("reason")) or "no reason recorded"
-    stopped = trial.get("state") == "pruned"
-    said = "that its sweep stopped early" if stopped else f"that came to nothing ({trial.get('state')})"
-    return stopped, Problem(name, f"a trial {said}: {reason}")
+    stopped = trial.state == "pruned"
+    said = "that its sweep stopped early" if stopped else f"that came to nothing ({trial.state})"
+    return stopped, Problem(name, f"a trial {said}: {trial.reason or 'no reason recorded'}")
 
 
 def _place_trials(found: Collected) -> None:
@@ -136,38 +243,37 @@ def _place_trials(found: Collected) -> None:
     found.runs = [run for run in found.runs if run.sweep is None]
 
 
-def _add_run(found: Collected, run: Found) -> None:
-    rows = run.content.get("rows")
-    if isinstance(rows, list) and rows and all(isinstance(row, Mapping) for row in rows):
-        found.runs.append(run)  # a benchmark: a row a network
+def _add_run(
+    found: Collected,
+    name: str,
+    folder: Path,
+    config: Mapping[str, Plain],
+    command: str | None,
+    sweep: Path | None,
+) -> None:
+    path = folder / METRICS
+    content = read_yaml(path)
+    if content.get("rows"):  # a benchmark: a row a network
+        found.runs.append(Found(name, folder, from_plain(Benchmark, content, str(path)), config, command, sweep))
         return
-    if run.content.get("status") not in ("complete", None):
-        stopped = run.content.get("stopped")
-        said = "; ".join(str(line) for line in stopped) if isinstance(stopped, list) else ""
-        if number(run.content.get("accuracy")) is None:
-            status = run.content.get("status")
-            found.problems.append(Problem(run.name, f"its status is {status!r}{': ' + said if said else ''}"))
-            return
-    given = run.content.get("accuracy")
-    accuracy, validation = number(given), number(run.content.get("val_accuracy"))
-    if given is None and validation is not None:  # goal.evaluate_test=false: the test images were not read
-        accuracy = validation
-    if accuracy is None:
-        other = " It has a perplexity, which is not compared yet." if "perplexity" in run.content else ""
-        reason = "holds no accuracy" if given is None else f"accuracy is {given!r}, not a number"
-        found.problems.append(Problem(run.name, f"{METRICS}: {reason}.{other}"))
-    elif not 0 <= accuracy <= 100:
-        found.problems.append(Problem(run.name, f"{METRICS}: accuracy is {accuracy:g}, not in [0, 100]"))
+    metrics = from_plain(Metrics, content, str(path))
+    if why := _unusable(metrics):
+        found.problems.append(Problem(name, why))
     else:
-        found.runs.append(run)
+        found.runs.append(Found(name, folder, metrics, config, command, sweep))
 
 
-def _read(found: Collected, name: str, path: Path) -> dict[str, Any] | None:
-    try:
-        return read_yaml(path)
-    except BootcampError as error:
-        found.problems.append(Problem(name, " ".join(str(error).split())))
-        return None
+def _unusable(metrics: Metrics) -> str | None:
+    """Why a run can't stand in the tables; None where it can."""
+    accuracy = metrics.accuracy
+    if accuracy is None and metrics.status not in ("complete", None):
+        return f"its status is {metrics.status!r}" + (f": {'; '.join(metrics.stopped)}" if metrics.stopped else "")
+    if accuracy is None:
+        accuracy = metrics.val_accuracy  # goal.evaluate_test=false: the test images were not read
+    if accuracy is None:
+        other = " It has a perplexity, which is not compared yet." if "perplexity" in metrics.more else ""
+        return f"{METRICS}: holds no accuracy.{other}"
+    return None if 0 <= accuracy <= 100 else f"{METRICS}: accuracy is {accuracy:g}, not in [0, 100]"
 
 
 def _command(path: Path) -> str | None:
@@ -178,7 +284,7 @@ def _command(path: Path) -> str | None:
     return matched[1] if matched else None
 
 
-def _unfinished(command: str | None, folder: Path, config: Mapping[str, Any]) -> str:
+def _unfinished(command: str | None, folder: Path, config: Mapping[str, Plain]) -> str:
     again = f": go on with pruning-bootcamp {command} -c {folder / CONFIG}" if command else ""
     there = f", or {METRICS} is missing" if config else ""
     return f"not finished, still running{there}{again}"
@@ -186,10 +292,10 @@ def _unfinished(command: str | None, folder: Path, config: Mapping[str, Any]) ->
 
 def _count_once(found: Collected) -> None:
     """A copy of a run, or a summary that repeats one (quickstart's), is no second measurement."""
-    by_fingerprint: dict[str, Found] = {}
+    by_fingerprint: dict[str, Run] = {}
     for run in sorted(found.runs, key=lambda run: (not run.config, run.name)):
-        fingerprint = run.content.get("fingerprint")
-        first = by_fingerprint.setdefault(fingerprint, run) if isinstance(fingerprint, str) else run
+        fingerprint = run.content.fingerprint if isinstance(run.content, Metrics) else None
+        first = run if fingerprint is None else by_fingerprint.setdefault(fingerprint, run)
         if first is not run:
             found.runs.remove(run)
             found.left_out.append(Problem(run.name, f"the same run as {first.name} (same fingerprint), counted once"))

@@ -2,16 +2,16 @@
 
 import csv
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 from pruning_bootcamp.errors import BootcampError, unknown
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.pages import check_plotly
 from pruning_bootcamp.reporting.collect import collect
+from pruning_bootcamp.reporting.document import html, markdown
 from pruning_bootcamp.reporting.fairness import quoted
 from pruning_bootcamp.reporting.findings import Findings, find
-from pruning_bootcamp.reporting.html import html
-from pruning_bootcamp.reporting.markdown import markdown
 from pruning_bootcamp.reporting.records import Record
 from pruning_bootcamp.reporting.sections import document, made_by_sweeps
 from pruning_bootcamp.reporting.sparsities import LayerSparsities, layer_sparsities
@@ -51,22 +51,36 @@ def _sparsities(findings: Findings) -> list[tuple[str, LayerSparsities]]:
     return [(found.group.title, entry) for found in findings.groups for entry in layer_sparsities(found.group.settings)]
 
 
-_COLUMNS = (
-    *("name", "command", "dataset", "model", "method", "amount", "seed", "val_accuracy", "accuracy", "test_images"),
-    *("drop", "flops_g", "params_m", "sparsity", "flops_reduction_pct", "goal", "goal_met"),
-)
+_COLUMNS: dict[str, Callable[[Record], object]] = {
+    "name": lambda record: record.name,
+    "command": lambda record: record.command,
+    "dataset": lambda record: record.dataset,
+    "model": lambda record: record.model,
+    "method": lambda record: record.method,
+    "amount": lambda record: record.amount,
+    "seed": lambda record: record.seed,
+    "val_accuracy": lambda record: record.val_accuracy,
+    "test_accuracy": lambda record: record.accuracy,
+    "test_images": lambda record: record.metrics.test_images,
+    "drop": lambda record: record.metrics.accuracy_drop,
+    "flops_g": lambda record: record.metrics.flops_g,
+    "params_m": lambda record: record.metrics.params_m,
+    "sparsity": lambda record: record.metrics.sparsity,
+    "flops_reduction_pct": lambda record: record.metrics.flops_reduction_pct,
+    "goal": lambda record: record.metrics.goal,
+    "goal_met": lambda record: record.metrics.goal_met,
+}
 
 
 def _csv(findings: Findings) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["test_accuracy" if name == "accuracy" else name for name in _COLUMNS])
+    writer.writerow(_COLUMNS)
     for record in findings.records:
-        writer.writerow([_cell(record, name) for name in _COLUMNS])
+        writer.writerow([_cell(read(record)) for read in _COLUMNS.values()])
     return stream.getvalue()
 
 
-def _cell(record: Record, name: str) -> object:
-    value = getattr(record, name)
+def _cell(value: object) -> object:
     # a spreadsheet would take text that begins so for a formula
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t")) else value

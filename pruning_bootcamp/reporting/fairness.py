@@ -3,13 +3,12 @@
 import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from pruning_bootcamp.reporting.collect import Found
 from pruning_bootcamp.reporting.groups import Group, Setting, same_budget
 from pruning_bootcamp.reporting.records import Record, trains_after
-from pruning_bootcamp.reporting.shown import threads_said
-from pruning_bootcamp.reporting.values import table
+from pruning_bootcamp.reporting.values import counted, table, threads_said
+from pruning_bootcamp.results import Environment, Profile
 
 ENOUGH_SEEDS = 3
 MOST_COMMANDS = 20  # to mend one thing
@@ -27,7 +26,7 @@ class Check:
     """commands, or what else to do"""
 
 
-def fairness_card(group: Group, profiles: Sequence[Found]) -> list[Check]:
+def fairness_card(group: Group, profiles: Sequence[Found[Profile]]) -> list[Check]:
     pruned = [setting for setting in group.pruned if setting.first.method.split(",")[0] != "dense"]
     return [
         _random_baseline(pruned),
@@ -48,7 +47,7 @@ def _random_baseline(pruned: Sequence[Setting]) -> Check:
         return Check(question, None, "no method to compare")
     without = [s for s in methods if not any(other.first.random and same_budget(s, other) for other in pruned)]
     if not without:
-        return Check(question, True, f"there for all {_count(len(methods), 'setting')}")
+        return Check(question, True, f"there for all {counted(len(methods), 'setting')}")
     budgets = {(setting.first.command, setting.first.amount): setting.first for setting in without}
     mend = [again(record, "--method random", "random") for record in budgets.values() if _can_run(record)]
     return Check(question, False, f"missing at {_names(amount or command for command, amount in budgets)}", mend)
@@ -64,10 +63,10 @@ def _dense_trained_on(group: Group, pruned: Sequence[Setting]) -> Check:
     missing = {_training(s.first): s.first for s in trained if _training(s.first) not in have}
     if not missing:
         return Check(
-            question, True, f"there for {_count(len({_training(s.first) for s in trained}), 'way')} of training"
+            question, True, f"there for {counted(len({_training(s.first) for s in trained}), 'way')} of training"
         )
     mend = [again(r, "--sparsity 0", "dense", "prune-unstructured") for r in missing.values() if _can_run(r)]
-    return Check(question, False, f"missing for {_count(len(missing), 'way')} of training after pruning", mend)
+    return Check(question, False, f"missing for {counted(len(missing), 'way')} of training after pruning", mend)
 
 
 def _seeds(pruned: Sequence[Setting]) -> Check:
@@ -76,7 +75,7 @@ def _seeds(pruned: Sequence[Setting]) -> Check:
         return Check(question, None, "nothing was pruned")
     few = [setting for setting in pruned if len(setting.seeds) < ENOUGH_SEEDS]
     if not few:
-        return Check(question, True, f"all {_count(len(pruned), 'setting')} have them")
+        return Check(question, True, f"all {counted(len(pruned), 'setting')} have them")
     mend = [
         again(setting.first, f"--seed {seed}", f"seed{seed}")
         for setting in few
@@ -86,7 +85,7 @@ def _seeds(pruned: Sequence[Setting]) -> Check:
     if len(mend) > MOST_COMMANDS:  # a sweep's trials: who wants more seeds of all of them knows how to ask
         rest = len(mend) - MOST_COMMANDS
         mend = [f"(The first {MOST_COMMANDS}; {rest} more commands differ in folder and seed.)", *mend[:MOST_COMMANDS]]
-    return Check(question, False, f"{len(few)} of {_count(len(pruned), 'setting')} have fewer", mend)
+    return Check(question, False, f"{len(few)} of {counted(len(pruned), 'setting')} have fewer", mend)
 
 
 def _new_seeds(setting: Setting) -> list[int]:
@@ -98,17 +97,17 @@ def _new_seeds(setting: Setting) -> list[int]:
 def _same_dense(group: Group, pruned: Sequence[Setting]) -> Check:
     question = "The same dense network to start from"
     records = [record for setting in pruned for record in setting.records]
-    known_by = {record.dense_weights or record.dense.get("accuracy") for record in records}
+    known_by = {record.dense.weights or record.dense.accuracy for record in records}
     if not records or known_by == {None}:
         return Check(question, None, "not recorded")
     if None in known_by:
         return Check(question, False, "not recorded for some", ["Prune again from one --checkpoint."])
-    known = "" if all(record.dense_weights for record in records) else ", told by that accuracy alone"
+    known = "" if all(record.dense.weights for record in records) else ", told by that accuracy alone"
     if group.dense_accuracy is not None:
         return Check(question, True, f"{group.dense_accuracy:.2f}% on the test images{known}")
     if len(known_by) == 1:
         return Check(question, True, f"its weights are {next(iter(known_by))}")
-    return Check(question, True, f"each seed its own ({_count(len(known_by), 'dense network')}); compare the drops")
+    return Check(question, True, f"each seed its own ({counted(len(known_by), 'dense network')}); compare the drops")
 
 
 def _same_images(pruned: Sequence[Setting]) -> Check:
@@ -116,7 +115,7 @@ def _same_images(pruned: Sequence[Setting]) -> Check:
     return _alike(
         "The same training, validation and test images",
         [setting.first for setting in pruned if setting.first.config],
-        lambda r: (*(str(table(r.config.get("data")).get(key)) for key in keys), r.test_images),
+        lambda r: (*(str(table(r.config.get("data")).get(key)) for key in keys), r.metrics.test_images),
         lambda seen: f"{seen[3]} test images; data.val_fraction {seen[1]}, data.limit {seen[0]}",
         "Prune again with the same data.* settings.",
     )
@@ -135,24 +134,23 @@ def _same_recovery(pruned: Sequence[Setting]) -> Check:
         if same_budget(one, other) and _training(one.first) != _training(other.first)
     }
     if not unlike:
-        return Check(question, True, f"for all {_count(len(configured), 'setting')}")
+        return Check(question, True, f"for all {counted(len(configured), 'setting')}")
     mend = ["Compare only rows with the same fine_tune.* and recover.* (see the ablations), or run them alike."]
     return Check(question, False, f"differs at {_names(unlike)}", mend)
 
 
-def _same_machine(profiles: Sequence[Found], pruned: Sequence[Setting]) -> Check:
+def _same_machine(profiles: Sequence[Found[Profile]], pruned: Sequence[Setting]) -> Check:
     question = "Latency on the same machine, in the same way"
     ways = set()
     for profile in profiles:
-        stats = table(table(profile.content.get("latency")).get("pruned"))
-        if stats:
-            machine = table(profile.content.get("environment"))
-            ways.add((*(str(machine.get(key)) for key in ("device", "threads", "torch")), *_way(stats)))
+        stats = profile.content.pruned_latency
+        if stats is not None:
+            machine = profile.content.environment or Environment()
+            ways.add((machine.device, machine.threads, machine.torch, stats.backend, stats.batch_size))
     if not ways:
-        cut = [
-            s.first for s in pruned if (s.first.folder / "pruned_model.pth").is_file() and s.first.flops_reduction_pct
-        ]
-        mend = [f"pruning-bootcamp profile --pruned {record.folder / 'pruned_model.pth'}" for record in cut[:1]]
+        cut = [setting.first for setting in pruned if setting.first.metrics.flops_reduction_pct]
+        there = [path for record in cut if (path := record.folder / "pruned_model.pth").is_file()]
+        mend = [f"pruning-bootcamp profile --pruned {path}" for path in there[:1]]
         return Check(question, None, "latency was not measured", mend)
     if len(ways) == 1:
         device, threads, torch, backend, batch = next(iter(ways))
@@ -166,25 +164,25 @@ def _same_machine(profiles: Sequence[Found], pruned: Sequence[Setting]) -> Check
     )
 
 
-def _way(stats: dict[str, Any]) -> tuple[str, str]:
-    return str(stats.get("backend")), str(stats.get("batch_size"))
-
-
 def _same_code(group: Group) -> Check:
     return _alike(
         "The same version of the code",
-        [record for record in group.records if record.environment],
-        lambda r: (str(r.environment.get("pruning_bootcamp")), str(r.environment.get("torch"))),
+        [record for record in group.records if record.metrics.environment is not None],
+        lambda r: (str(_environment(r).pruning_bootcamp), str(_environment(r).torch)),
         lambda seen: f"pruning_bootcamp {seen[0]}, torch {seen[1]}",
         "Run the older ones again.",
     )
 
 
+def _environment(record: Record) -> Environment:
+    return record.metrics.environment or Environment()
+
+
 def _alike(
     question: str,
     records: Sequence[Record],
-    look: Callable[[Record], tuple[Any, ...]],
-    say: Callable[[tuple[Any, ...]], str],
+    look: Callable[[Record], tuple[object, ...]],
+    say: Callable[[tuple[object, ...]], str],
     mend: str,
 ) -> Check:
     seen = {look(record) for record in records}
@@ -219,10 +217,6 @@ def again(record: Record, option: str, suffix: str, command: str | None = None) 
 def quoted(path: str) -> str:
     """A path as the shell takes it."""
     return shlex.quote(path)
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}{'' if n == 1 else 's'}"
 
 
 def _names(values: Iterable[str], most: int = 6) -> str:

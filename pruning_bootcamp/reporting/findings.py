@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pruning_bootcamp.reporting.advice import Advice
 from pruning_bootcamp.reporting.collect import Collected, Found
 from pruning_bootcamp.reporting.fairness import Check, fairness_card
 from pruning_bootcamp.reporting.groups import Ablation, Group, Setting, ablations, groups, pareto
 from pruning_bootcamp.reporting.hints import from_scan, quickest, slow_savings
 from pruning_bootcamp.reporting.judgement import Failure, failures, recommendations
+from pruning_bootcamp.reporting.picking import Advice
 from pruning_bootcamp.reporting.records import Record, records
-from pruning_bootcamp.reporting.values import table, text
+from pruning_bootcamp.reporting.values import Spread
+from pruning_bootcamp.results import Profile
 
 
 @dataclass(frozen=True)
@@ -48,35 +49,34 @@ def find(collected: Collected) -> Findings:
             GroupFindings(
                 group,
                 ablations(group),
-                pareto(shown, validation_of, lambda setting: _mean(setting, "flops_g")),
-                pareto(shown, validation_of, lambda setting: _mean(setting, "kept_params_m")),
+                pareto(shown, validation_of, lambda setting: _mean(setting.flops_g)),
+                pareto(shown, validation_of, lambda setting: _mean(setting.kept_params_m)),
                 fairness_card(group, profiles),
                 failures(group),
                 recommendations(group),
             )
         )
-    missed = {record.folder.resolve() for record in every if record.goal_met is False}
+    missed = {record.folder.resolve() for record in every if record.metrics.goal_met is False}
     wanted = [profile for profile in collected.profiles if not _places_of(profile) & missed]  # how to run what is kept
     advice = [*quickest(wanted), *(line for scan in collected.scans for line in from_scan(scan))]
     return Findings(collected, every, found, slow_savings(collected.profiles), advice)
 
 
 def validation_of(setting: Setting) -> float | None:
-    return _mean(setting, "val_accuracy")
+    return _mean(setting.val_accuracy)
 
 
-def _mean(setting: Setting, key: str) -> float | None:
-    figure = setting.figure(key)
+def _mean(figure: Spread | None) -> float | None:
     return None if figure is None else figure.mean
 
 
-def _profiles_of(group: Group, profiles: Sequence[Found]) -> list[Found]:
+def _profiles_of(group: Group, profiles: Sequence[Found[Profile]]) -> list[Found[Profile]]:
     """Profiles whose pruned checkpoint is one of the group's, or that lie in one of its folders."""
     folders = {record.folder.resolve() for record in group.records}
     return [profile for profile in profiles if _places_of(profile) & folders]
 
 
-def _places_of(profile: Found) -> set[Path]:
+def _places_of(profile: Found[Profile]) -> set[Path]:
     """Folders of the run that a profile may be about."""
-    checkpoint = text(table(profile.content.get("checkpoints")).get("pruned"))
+    checkpoint = profile.content.checkpoints.pruned
     return {profile.folder.resolve()} | ({Path(checkpoint).parent.resolve()} if checkpoint else set())

@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from pruning_bootcamp.reporting.front import pareto_front
+from pruning_bootcamp.reporting.figures import pareto_front
 from pruning_bootcamp.reporting.records import PRUNING, Record
 from pruning_bootcamp.reporting.values import Spread, spread
 
@@ -24,13 +24,38 @@ class Setting:
     def seeds(self) -> list[int]:
         return sorted({record.seed for record in self.records if record.seed is not None})
 
-    def figure(self, key: str) -> Spread | None:
-        return spread([getattr(record, key) for record in self.records])
+    def figure(self, read: Callable[[Record], float | None]) -> Spread | None:
+        """Over the seeds; None where a run does not know it."""
+        return spread([read(record) for record in self.records])
 
     @property
     def accuracy(self) -> Spread | None:
         """On the test images; None where a run did not read them."""
-        return self.figure("accuracy")
+        return self.figure(lambda record: record.accuracy)
+
+    @property
+    def val_accuracy(self) -> Spread | None:
+        return self.figure(lambda record: record.val_accuracy)
+
+    @property
+    def drop(self) -> Spread | None:
+        return self.figure(lambda record: record.metrics.accuracy_drop)
+
+    @property
+    def fewer_flops_pct(self) -> Spread | None:
+        return self.figure(lambda record: record.metrics.flops_reduction_pct)
+
+    @property
+    def zeros_pct(self) -> Spread | None:
+        return self.figure(lambda r: None if r.metrics.sparsity is None else 100 * r.metrics.sparsity)
+
+    @property
+    def flops_g(self) -> Spread | None:
+        return self.figure(lambda record: record.metrics.flops_g)
+
+    @property
+    def kept_params_m(self) -> Spread | None:
+        return self.figure(lambda record: record.kept_params_m)
 
     @property
     def n_said(self) -> str:
@@ -84,7 +109,7 @@ def groups(records: Iterable[Record]) -> list[Group]:
             dense = {known[record.name] for record in family}
             mine = [record for record in trained if not pruned or known[record.name] in dense]
             claimed |= {record.name for record in mine}
-            accuracy = _rounded(family[0].dense.get("accuracy")) if len(dense) == 1 else None
+            accuracy = _rounded(family[0].dense.accuracy) if len(dense) == 1 else None
             found.append(Group(dataset, model, accuracy, settings([*mine, *family]), mine))
         if alone := [record for record in trained if record.name not in claimed]:
             found.append(Group(dataset, model, None, settings(alone), alone))
@@ -96,13 +121,13 @@ def _named_apart(found: Sequence[Group]) -> list[Group]:
 
     def dense(group: Group) -> str:
         if group.dense_accuracy is None:
-            validation = {record.dense.get("val_accuracy") for record in group.records if record.command != "train"}
+            validation = {record.dense.val_accuracy for record in group.records if record.command != "train"}
             known = next(iter(validation)) if len(validation) == 1 else None
             return f"from the dense network with {known:.2f}% on validation" if known else "other dense networks"
         return f"from the dense network with {group.dense_accuracy:.2f}%"
 
     def weights(group: Group) -> str:
-        pruned = [record.dense_weights for record in group.records if record.command != "train"]
+        pruned = [record.dense.weights for record in group.records if record.command != "train"]
         return f"{group.apart}, weights {next((w for w in pruned if w), 'not recorded')[:8]}"
 
     for tell in (dense, weights):
@@ -118,19 +143,18 @@ def _identities(records: Sequence[Record]) -> dict[str, str]:
     """
 
     def accuracy(record: Record) -> float | str | None:
-        dense = vars(record) if record.command == "train" else record.dense
-        test, validation = _rounded(dense.get("accuracy")), _rounded(dense.get("val_accuracy"))
+        test, validation = _rounded(record.dense.accuracy), _rounded(record.dense.val_accuracy)
         return test if test is not None or validation is None else f"{validation} on validation, "
 
     by_accuracy: dict[float | str | None, set[str]] = defaultdict(set)
     for record in records:
-        if record.dense_weights:
-            by_accuracy[accuracy(record)].add(record.dense_weights)
+        if record.dense.weights:
+            by_accuracy[accuracy(record)].add(record.dense.weights)
     found = {}
     for record in records:
         same = by_accuracy[accuracy(record)]
         guess = next(iter(same)) if len(same) == 1 else f"with {accuracy(record)}%"
-        found[record.name] = record.dense_weights or guess
+        found[record.name] = record.dense.weights or guess
     return found
 
 
@@ -143,7 +167,7 @@ def _families(pruned: Sequence[Record], known: Mapping[str, str]) -> list[list[R
         by_seed[record.seed].add(known[record.name])
     if len(by_dense) > 1 and len(by_seed) > 1 and all(len(found) == 1 for found in by_seed.values()):
         return [list(pruned)]
-    return sorted(by_dense.values(), key=lambda family: _in_order(str(family[0].dense.get("accuracy"))))
+    return sorted(by_dense.values(), key=lambda family: _in_order(str(family[0].dense.accuracy)))
 
 
 def _rounded(value: float | None) -> float | None:

@@ -2,47 +2,47 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Literal
 
-from pruning_bootcamp.reporting.advice import Advice
 from pruning_bootcamp.reporting.collect import Found
 from pruning_bootcamp.reporting.judgement import DELIVERED_SHARE, FAILURE_RULES, Failure
-from pruning_bootcamp.reporting.values import number, rows, table
+from pruning_bootcamp.reporting.picking import Advice
+from pruning_bootcamp.results import Environment, LatencyPair, Profile, Scan, ScanRow
 
 FRAGILE_POINTS = 1.0
 TOUGH_POINTS = 0.25
 _MOST_NAMED = 5
 
 
-def slow_savings(profiles: Sequence[Found]) -> list[Failure]:
+def slow_savings(profiles: Sequence[Found[Profile]]) -> list[Failure]:
     """Networks whose FLOPs fell and whose time did not."""
     found = []
     for profile in profiles:
-        comparison = table(profile.content.get("comparison"))
-        fewer, quicker = number(comparison.get("flops_reduction_pct")), number(comparison.get("latency_reduction_pct"))
+        comparison = profile.content.comparison
+        fewer, quicker = comparison.flops_reduction_pct, comparison.latency_reduction_pct
         if fewer and quicker is not None and fewer >= 5 and quicker < DELIVERED_SHARE * fewer:
             figures = f"{fewer:.1f}% fewer FLOPs, {quicker:.1f}% less latency ({_measured(profile)})"
             found.append(Failure(profile.name, FAILURE_RULES[6], figures))
     return found
 
 
-def quickest(profiles: Sequence[Found]) -> list[Advice]:
+def quickest(profiles: Sequence[Found[Profile]]) -> list[Advice]:
     """How to run the pruned networks on the machines where they were timed, and what keeps time from falling."""
     best: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)  # way, machine -> profile -> figures
     behind: dict[tuple[str, str], list[str]] = defaultdict(list)  # the profiles whose dense network is quicker
     for profile in profiles:
-        places = table(profile.content.get("checkpoints"))
-        if places and places.get("baseline") == places.get("pruned"):
+        networks = profile.content.checkpoints
+        if networks.baseline is not None and networks.baseline == networks.pruned:
             continue  # a network against itself: the noise of the machine
-        every = table(profile.content.get("alternatives"))
+        every = profile.content.alternatives or {}
         ways = _times(every, "pruned")
         if len(ways) > 1:
-            device = str(table(profile.content.get("environment")).get("device", "an unnamed machine"))
+            device = _environment(profile).device or "an unnamed machine"
             by_time = sorted(ways.items(), key=lambda way: way[1])
             times = ", ".join(f"{name} {time:.4f}" for name, (time, _) in by_time)
             least = min(n for _, n in ways.values())
             place = by_time[0][0], device
-            best[place][profile.name] = f"{times} (n at least {least:.0f})"
+            best[place][profile.name] = f"{times} (n at least {least})"
             dense = min(_times(every, "baseline").items(), key=lambda way: way[1], default=None)
             noise = dense is not None and dense[0] == by_time[0][0] and _may_be_noise(every, dense[0])
             if dense is not None and dense[1][0] < by_time[0][1][0] and not noise:
@@ -60,18 +60,16 @@ def quickest(profiles: Sequence[Found]) -> list[Advice]:
     return found + [advice for profile in profiles for advice in _slow(profile)]
 
 
-def _times(ways: Mapping[str, Any], which: str) -> dict[str, tuple[float, float]]:
+def _times(ways: Mapping[str, LatencyPair], which: Literal["baseline", "pruned"]) -> dict[str, tuple[float, int]]:
     """Way to run it -> ms an image and n, of the baseline or the pruned network."""
-    return {
-        name: (time / (number(stats.get("batch_size")) or 1), number(stats.get("n")) or 0)
-        for name, pair in ways.items()
-        if (stats := table(table(pair).get(which))) and (time := number(stats.get("median_ms"))) is not None
-    }
+    timed = {name: pair.baseline if which == "baseline" else pair.pruned for name, pair in ways.items()}
+    return {name: (s.median_ms / (s.batch_size or 1), s.n) for name, s in timed.items() if s is not None}
 
 
-def _may_be_noise(ways: Mapping[str, Any], way: str) -> bool:
+def _may_be_noise(ways: Mapping[str, LatencyPair], way: str) -> bool:
     """Whether the two networks can't be told apart in this way; False where the profile does not say."""
-    return table(table(ways.get(way)).get("paired")).get("verdict") == "may be noise"
+    paired = ways[way].paired
+    return paired is not None and paired.verdict == "may be noise"
 
 
 def _slower(behind: Sequence[str], of: int) -> str:
@@ -81,16 +79,12 @@ def _slower(behind: Sequence[str], of: int) -> str:
     return f" The dense network at its quickest is quicker still{which}: pruning saved no time there."
 
 
-def _slow(profile: Found) -> list[Advice]:
+def _slow(profile: Found[Profile]) -> list[Advice]:
     """The largest measured cause, where less of the FLOPs saved arrived than the rule asks."""
-    causes = [
-        (points, str(cause.get("text")))
-        for cause in rows(table(profile.content.get("analysis")).get("causes"))
-        if (points := number(cause.get("points"))) is not None
-    ]
-    if not causes or not slow_savings([profile]):
+    analysis = profile.content.analysis
+    if analysis is None or not analysis.causes or not slow_savings([profile]):
         return []
-    points, cause = max(causes)
+    points, cause = max((cause.points, cause.text) for cause in analysis.causes)
     return [
         Advice(
             f"Look at what keeps {profile.name} slow before cutting more{_widths(profile)}.",
@@ -100,65 +94,50 @@ def _slow(profile: Found) -> list[Advice]:
     ]
 
 
-def _widths(profile: Found) -> str:
+def _widths(profile: Found[Profile]) -> str:
     """What rounding could do for the network's widths; nothing where all that were cut are multiples of 8 already."""
-    widths = table(profile.content.get("cut_widths"))
-    cut, uneven = number(widths.get("cut")), number(widths.get("uneven"))
-    if not cut or not uneven:
+    widths = profile.content.cut_widths
+    if widths is None or not widths.uneven:
         return ""
-    return (
-        f"; {uneven:.0f} of its {cut:.0f} cut widths are no multiple of 8, and multiples (--round-to 8) are worth a try"
-    )
+    uneven = f"{widths.uneven} of its {widths.cut} cut widths are no multiple of 8"
+    return f"; {uneven}, and multiples (--round-to 8) are worth a try"
 
 
-def from_scan(scan: Found) -> list[Advice]:
+def from_scan(scan: Found[Scan]) -> list[Advice]:
     """Layers to spare and layers that can lose more, of a sensitivity scan."""
-    dense, images = number(table(scan.content.get("dense")).get("accuracy")), number(scan.content.get("images"))
-    if dense is None or images is None or images <= 0:
+    dense, images = scan.content.dense.accuracy, scan.content.images
+    if images <= 0:
         return []
     fragile, tough = [], []
-    for row in rows(scan.content.get("rows")):
-        points = sorted(
-            (sparsity, accuracy)
-            for point in rows(row.get("points"))
-            if (sparsity := number(point.get("sparsity"))) is not None
-            and (accuracy := number(point.get("accuracy"))) is not None
-        )
+    for row in scan.content.rows:
+        points = sorted((point.sparsity, point.accuracy) for point in row.points)
         if not points:
             continue
         (low, at_low), (high, at_high) = points[0], points[-1]
         if dense - at_low > max(FRAGILE_POINTS, 2 * standard_error(at_low, images)):
-            fragile.append(
-                (
-                    dense - at_low,
-                    str(row.get("name")),
-                    f"{row.get('name')} loses {dense - at_low:.2f} points at {100 * low:g}%",
-                )
-            )
+            fragile.append(_lost(row, dense - at_low, low))
         if dense - at_high <= TOUGH_POINTS:
-            tough.append(
-                (
-                    dense - at_high,
-                    str(row.get("name")),
-                    f"{row.get('name')} loses {dense - at_high:.2f} points at {100 * high:g}%",
-                )
-            )
-    source = f"{images:g} validation images, one scan, one seed"
+            tough.append(_lost(row, dense - at_high, high))
+    source = f"{images} validation images, one scan, one seed"
     found = []
     if fragile:
         rule = (
-            f"a {_by(scan)} that alone costs more than {FRAGILE_POINTS:g} point, and than two standard errors of an "
-            "accuracy on so many images, at the least sparsity scanned"
+            f"a {scan.content.by} that alone costs more than {FRAGILE_POINTS:g} point, and than two standard errors of "
+            "an accuracy on so many images, at the least sparsity scanned"
         )
         names, said = _named(sorted(fragile, reverse=True))
         found.append(
             Advice(f"Prune these less, or leave them out (prune.exclude): {names}.", rule, f"{said} ({source})")
         )
     if tough:
-        rule = f"a {_by(scan)} that alone costs at most {TOUGH_POINTS:g} points at the greatest sparsity scanned"
+        rule = f"a {scan.content.by} that alone costs at most {TOUGH_POINTS:g} points at the greatest sparsity scanned"
         names, said = _named(sorted(tough))
         found.append(Advice(f"These can lose more than the rest: {names}.", rule, f"{said} ({source})"))
     return found
+
+
+def _lost(row: ScanRow, points: float, sparsity: float) -> tuple[float, str, str]:
+    return points, row.name, f"{row.name} loses {points:.2f} points at {100 * sparsity:g}%"
 
 
 def _named(layers: Sequence[tuple[float, str, str]]) -> tuple[str, str]:
@@ -174,12 +153,11 @@ def standard_error(accuracy: float, images: float) -> float:
     return 100 * float((share * (1 - share) / images) ** 0.5)
 
 
-def _by(scan: Found) -> str:
-    return str(scan.content.get("by", "layer"))
+def _measured(profile: Found[Profile]) -> str:
+    stats = profile.content.pruned_latency
+    n, backend, batch = ("?", "?", "?") if stats is None else (stats.n, stats.backend, stats.batch_size)
+    return f"median of n {n}, {backend}, batch {batch}, {_environment(profile).device or 'machine not recorded'}"
 
 
-def _measured(profile: Found) -> str:
-    stats = table(table(profile.content.get("latency")).get("pruned"))
-    machine = table(profile.content.get("environment")).get("device", "machine not recorded")
-    n, backend, batch = (stats.get(key, "?") for key in ("n", "backend", "batch_size"))
-    return f"median of n {n}, {backend}, batch {batch}, {machine}"
+def _environment(profile: Found[Profile]) -> Environment:
+    return profile.content.environment or Environment()

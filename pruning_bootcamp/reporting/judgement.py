@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pruning_bootcamp.reporting.advice import Advice, said
 from pruning_bootcamp.reporting.fairness import ENOUGH_SEEDS, again
-from pruning_bootcamp.reporting.goals import misses, worst
 from pruning_bootcamp.reporting.groups import Group, Setting, same_budget
-from pruning_bootcamp.reporting.picking import pick
+from pruning_bootcamp.reporting.picking import Advice, misses, pick, said, worst
 from pruning_bootcamp.reporting.records import PRUNING
 
 BIG_DROP_POINTS = 5.0
@@ -43,12 +41,13 @@ def failures(group: Group) -> list[Failure]:
         if missed := misses(setting):
             share = f"{len(missed)} of {setting.n_said}" if len(setting.records) > 1 else "one seed"
             short = "; ".join(one.text for one in worst(setting)[1])
-            figures = f"goal: {missed[0].goal or 'not stated'}; missed by {share} ({short}); {_outcome(setting)}"
+            goal = missed[0].metrics.goal or "not stated"
+            figures = f"goal: {goal}; missed by {share} ({short}); {_outcome(setting)}"
             found.append(Failure(setting.label, FAILURE_RULES[0], figures))
     found += [
         Failure(setting.label, FAILURE_RULES[1], _outcome(setting))
         for setting in methods
-        if (drop := setting.figure("drop")) is not None and drop.mean > BIG_DROP_POINTS
+        if (drop := setting.drop) is not None and drop.mean > BIG_DROP_POINTS
     ]
     found += [
         Failure(setting.label, FAILURE_RULES[2], compared)
@@ -59,13 +58,13 @@ def failures(group: Group) -> list[Failure]:
         if setting.accuracy is not None and (setting.accuracy.std or 0.0) > WIDE_SPREAD_POINTS:
             found.append(Failure(setting.label, FAILURE_RULES[3], f"test {said(setting.accuracy, setting)}"))
     for setting in group.settings:
-        val, test = setting.figure("val_accuracy"), setting.accuracy
+        val, test = setting.val_accuracy, setting.accuracy
         if val is not None and test is not None and val.mean - test.mean > FLATTERING_POINTS:
             figures = f"validation {said(val, setting)}, test {said(test, setting)}"
             found.append(Failure(setting.label, FAILURE_RULES[4], figures))
     for record in group.records:
-        if isinstance(falls := record.metrics.get("fall_backs"), list) and falls:
-            found.append(Failure(record.name, FAILURE_RULES[5], "; ".join(str(fall) for fall in falls[:5])))
+        if falls := record.metrics.fall_backs:
+            found.append(Failure(record.name, FAILURE_RULES[5], "; ".join(falls[:5])))
     return found
 
 
@@ -89,7 +88,7 @@ def _close(group: Group) -> list[Advice]:
             for setting in group.pruned
             if (setting.first.command, setting.first.amount, _trained(setting)) == (command, amount, trained)
             and not setting.first.random
-            if (val := setting.figure("val_accuracy")) is not None and setting.first.config
+            if (val := setting.val_accuracy) is not None and setting.first.config
         ]
         if len(rivals) < 2:
             continue
@@ -117,20 +116,20 @@ def _trained(setting: Setting) -> bool:
 
 
 def _no_better_than_random(setting: Setting, pruned: Sequence[Setting]) -> str | None:
-    mine = setting.figure("val_accuracy")
+    mine = setting.val_accuracy
     if setting.first.random or setting.first.method.startswith("dense") or mine is None:
         return None
     for other in pruned:
-        theirs = other.figure("val_accuracy")
+        theirs = other.val_accuracy
         if other.first.random and same_budget(setting, other) and theirs is not None and mine.mean <= theirs.mean:
             return f"validation {said(mine, setting)}; random {said(theirs, other)}"
     return None
 
 
 def _outcome(setting: Setting) -> str:
-    drop, fewer, zeros = (setting.figure(key) for key in ("drop", "flops_reduction_pct", "sparsity"))
+    drop, fewer, zeros = setting.drop, setting.fewer_flops_pct, setting.zeros_pct
     parts = [f"test {said(setting.accuracy, setting)}"]
     parts += [f"{drop.shown()} points below dense"] if drop is not None else []
     parts += [f"{fewer.shown('{:.1f}')}% fewer FLOPs"] if fewer is not None and fewer.mean else []
-    parts += [f"{100 * zeros.mean:.2f}% zeros"] if zeros is not None and zeros.mean else []
+    parts += [f"{zeros.mean:.2f}% zeros"] if zeros is not None and zeros.mean else []
     return ", ".join(parts)

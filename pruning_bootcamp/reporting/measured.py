@@ -1,13 +1,26 @@
-"""Sections on what was measured beside accuracy: layers' sparsities, latency, sensitivity scans."""
+"""Sections on what was measured beside accuracy: layers' sparsities, latency, sensitivity scans, sweeps."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from pruning_bootcamp.reporting.collect import Found
 from pruning_bootcamp.reporting.document import Block, Bullets, Cell, Column, Heading, Plot, Row, Section, Table, Text
-from pruning_bootcamp.reporting.figures import flops_against_latency, heatmap, lines
-from pruning_bootcamp.reporting.shown import rate, threads_said
+from pruning_bootcamp.reporting.figures import flops_against_latency, heatmap, lines, trade_off, unbeaten
 from pruning_bootcamp.reporting.sparsities import LayerSparsities
-from pruning_bootcamp.reporting.values import counted, number, rows, table
+from pruning_bootcamp.reporting.values import UNKNOWN, counted, link, number, rate, threads_said
+from pruning_bootcamp.results import (
+    Analysis,
+    Comparison,
+    Environment,
+    Latency,
+    LatencyPair,
+    Metrics,
+    Profile,
+    Scan,
+    Study,
+)
+
+ACCURACY = "accuracy"
 
 
 def layers(found: Sequence[tuple[str, LayerSparsities]]) -> Section | None:
@@ -45,16 +58,15 @@ def _percent(share: float | None) -> float | None:
     return None if share is None else round(100 * share, 2)
 
 
-def latency(profiles: Sequence[Found], evaluations: Sequence[Found]) -> Section | None:
+def latency(profiles: Sequence[Found[Profile]], evaluations: Sequence[Found[Metrics]]) -> Section | None:
     """FLOPs saved against time saved, each time with its n, spread and machine."""
     points, lines_ = [], []
     for profile in profiles:
-        comparison, stats = table(profile.content.get("comparison")), table(profile.content.get("latency"))
-        fewer, quicker = (number(comparison.get(f"{key}_reduction_pct")) for key in ("flops", "latency"))
-        dense, pruned = table(stats.get("baseline")), table(stats.get("pruned"))
-        if fewer is None or quicker is None or not pruned:
+        comparison, stats = profile.content.comparison, profile.content.latency or LatencyPair()
+        fewer, quicker = comparison.flops_reduction_pct, comparison.latency_reduction_pct
+        dense, pruned = stats.baseline, stats.pruned
+        if fewer is None or quicker is None or pruned is None:
             continue
-        certain = table(profile.content.get("analysis")).get("certain")
         points.append((fewer, quicker, f"{profile.name}: {fewer:.1f}% fewer FLOPs, {quicker:.1f}% less latency"))
         lines_.append(
             Row(
@@ -65,8 +77,8 @@ def latency(profiles: Sequence[Found], evaluations: Sequence[Found]) -> Section 
                     rate(fewer - quicker, "{:.1f}"),
                     _time(dense),
                     _time(pruned),
-                    _difference(comparison, certain),
-                    _machine(profile, pruned),
+                    _difference(comparison, profile.content.analysis),
+                    _machine(profile.content.environment, pruned),
                 ]
             )
         )
@@ -93,9 +105,9 @@ def latency(profiles: Sequence[Found], evaluations: Sequence[Found]) -> Section 
             )
         )
     timed = [
-        Row([found.name, rate(number(found.content.get("accuracy"))), _time(stats), _machine(found, stats)])
+        Row([found.name, rate(m.accuracy), rate(m.latency_ms, "{:.3f} (n ?)"), _machine(m.environment)])
         for found in evaluations
-        if (stats := table(found.content.get("latency"))) or number(found.content.get("accuracy")) is not None
+        if (m := found.content).latency_ms is not None or m.accuracy is not None
     ]
     if timed:
         columns = [
@@ -108,70 +120,138 @@ def latency(profiles: Sequence[Found], evaluations: Sequence[Found]) -> Section 
     return Section("latency", "FLOPs against latency", blocks) if blocks else None
 
 
-def _difference(comparison: dict[str, object], certain: object) -> str:
+def _difference(comparison: Comparison, analysis: Analysis | None) -> str:
     """Whether the two can be told apart: by the interval of the paired ratios, in older files by p5 and p95."""
-    low, high = (number(comparison.get(f"latency_reduction_{end}_pct")) for end in ("low", "high"))
+    low, high = comparison.latency_reduction_low_pct, comparison.latency_reduction_high_pct
     if low is not None and high is not None:
         said = "– may be noise" if low <= 0 <= high else f"✓ {'faster' if low > 0 else 'slower'}"
-        return f"{said} (95%: {low:.1f} to {high:.1f}, n {number(comparison.get('latency_pairs')) or 0:.0f})"
-    if not isinstance(certain, bool):
+        return f"{said} (95%: {low:.1f} to {high:.1f}, n {comparison.latency_pairs or 0})"
+    if analysis is None or analysis.certain is None:
         return "– not judged"
-    return "✓ beyond the spread" if certain else "– within the spread"
+    return "✓ beyond the spread" if analysis.certain else "– within the spread"
 
 
-def _time(stats: dict[str, object]) -> Cell:
-    median, low, high, n = (number(stats.get(key)) for key in ("median_ms", "p5_ms", "p95_ms", "n"))
-    if median is None:
-        return Cell("–")
-    spread = (
-        f" ({low:.3f} to {high:.3f}, {n:.0f})" if low is not None and high is not None and n is not None else " (n ?)"
-    )
-    return Cell(f"{median:.3f}{spread}", median)
+def _time(stats: Latency | None) -> Cell:
+    if stats is None:
+        return UNKNOWN
+    return Cell(f"{stats.median_ms:.3f} ({stats.p5_ms:.3f} to {stats.p95_ms:.3f}, {stats.n})", stats.median_ms)
 
 
-def _machine(found: Found, stats: dict[str, object]) -> str:
-    device = table(found.content.get("environment")).get("device", "machine not recorded")
-    if not stats:
-        return str(device)
-    threads, batch = stats.get("threads", "?"), stats.get("batch_size", "?")
-    return f"{device}, {threads_said(threads)}, {stats.get('backend', '?')}, batch {batch}"
+def _machine(environment: Environment | None, stats: Latency | None = None) -> str:
+    device = (environment and environment.device) or "machine not recorded"
+    if stats is None:
+        return device
+    return f"{device}, {threads_said(stats.threads)}, {stats.backend}, batch {stats.batch_size}"
 
 
-def scans(found: Sequence[Found]) -> Section | None:
+def scans(found: Sequence[Found[Scan]]) -> Section | None:
     """One layer pruned at a time: accuracy by layer and sparsity."""
     blocks: list[Block] = []
     for place, scan in enumerate(found):
         c = scan.content
-        series: dict[str, list[tuple[float, float]]] = {}
-        for row in rows(c.get("rows")):
-            series[str(row.get("name"))] = sorted(
-                (sparsity, accuracy)
-                for point in rows(row.get("points"))
-                if (sparsity := number(point.get("sparsity"))) is not None
-                and (accuracy := number(point.get("accuracy"))) is not None
-            )
+        series = {row.name: sorted((point.sparsity, point.accuracy) for point in row.points) for row in c.rows}
         grid = sorted({sparsity for points in series.values() for sparsity, _ in points})
         if not grid:
             blocks.append(Text(f"{scan.name}: its sensitivity.yaml holds no points."))
             continue
-        columns = [
-            Column(str(c.get("by", "layer"))),
-            *(Column(f"at {100 * sparsity:g}% (%)", True) for sparsity in grid),
-        ]
+        columns = [Column(c.by), *(Column(f"at {100 * sparsity:g}% (%)", True) for sparsity in grid)]
         cells = [
             Row([name, *(rate(dict(points).get(sparsity)) for sparsity in grid)]) for name, points in series.items()
         ]
-        dense = number(table(c.get("dense")).get("accuracy"))
-        said = f", dense {dense:.2f}%" if dense is not None else ""
         blocks += [
-            Heading(f"{scan.name}: {c.get('score')} by {c.get('by')}"),
+            Heading(f"{scan.name}: {c.score} by {c.by}"),
             Plot(
                 f"sensitivity-{place}",
-                f"Validation accuracy with one {c.get('by', 'layer')} pruned at a time",
-                f"{len(series)} of them, {c.get('images')} validation images{said}, nothing trained after (one seed).",
+                f"Validation accuracy with one {c.by} pruned at a time",
+                f"{len(series)} of them, {c.images} validation images, dense {c.dense.accuracy:.2f}%, nothing trained "
+                "after (one seed).",
                 lines(series, "Sparsity", "Validation accuracy (%)"),
                 Table(f"sensitivity-{place}-table", f"{scan.name}: validation accuracy, percent", columns, cells),
                 height_px=520,
             ),
         ]
     return Section("sensitivity", "Sensitivity", blocks) if blocks else None
+
+
+def sweeps(found: Sequence[Found[Study]], target: Path) -> Section | None:
+    """A table and a plot of each sweep's trials."""
+    blocks: list[Block] = []
+    for place, sweep in enumerate(found):
+        blocks += _sweep(sweep, f"sweep-{place}", target)
+    return Section("sweeps", "Sweeps", blocks) if blocks else None
+
+
+def _sweep(sweep: Found[Study], identifier: str, target: Path) -> list[Block]:
+    study = sweep.content
+    keys = list(dict.fromkeys(key for trial in study.trials for key in trial.params))
+    goals = [objective.name for objective in study.objectives]
+    cost = next((goal for goal in goals if goal != ACCURACY), None)
+    on_front = _front(study, cost)
+    cells = []
+    for place, trial in enumerate(study.trials):
+        folder = sweep.folder / trial.folder
+        own = link(folder, target) if folder.resolve().is_relative_to(sweep.folder.resolve()) else None
+        cells.append(
+            Row(
+                [
+                    Cell(str(trial.number), trial.number, own),
+                    trial.state,
+                    *(Cell(str(trial.params.get(key, "–")), number(trial.params.get(key))) for key in keys),
+                    *(rate(trial.values.get(goal), "{:.4g}") for goal in goals),
+                    "✓ on the front" if place in on_front else "–",
+                ]
+            )
+        )
+    shown = [f"{goal} (validation, %)" if goal == ACCURACY else goal for goal in goals]
+    columns = [
+        *(Column("Trial"), Column("State"), *(Column(key) for key in keys)),
+        *(*(Column(goal, True) for goal in shown), Column("Pareto")),
+    ]
+    own_table = Table(f"{identifier}-table", f"{sweep.name}: its trials", columns, cells, search=len(cells) > 8)
+    heading = Heading(f"{sweep.name}: {study.command}, {study.sampler}")
+    blocks: list[Block] = [heading, Text(_summary(study, len(on_front)))]
+    points = _points(study, cost)
+    if not points["trials"] or cost is None:
+        return [*blocks, own_table]
+    description = (
+        f"Validation accuracy (%) against {cost}; up and left is better. Filled points are beaten by none (the dotted "
+        "line), hollow ones are."
+    )
+    figure = trade_off(points, cost, "Validation accuracy (%)")
+    return [*blocks, Plot(identifier, f"Trials of {sweep.name}", description, figure, own_table)]
+
+
+def _summary(study: Study, on_front: int) -> str:
+    complete = sum(trial.state == "complete" for trial in study.trials)
+    return (
+        f"{complete} of {len(study.trials)} trials complete, {on_front} on the front"
+        + (f", hypervolume {study.hypervolume:.4g}" if study.hypervolume is not None else "")
+        + (f"; the dense network has {study.dense.accuracy:.2f}%" if study.dense is not None else "")
+        + ". One seed a trial; its values are on validation images."
+    )
+
+
+def _front(study: Study, cost: str | None) -> set[int]:
+    """Places of the trials that no trial and no dense network beats; by their figures, whatever the file says."""
+    points = [(place, _point(trial.values, cost)) for place, trial in enumerate(study.trials)]
+    known = [(place, point) for place, point in points if point is not None]
+    dense = None if study.dense is None else _point(study.dense.values, cost)
+    return {known[number][0] for number in unbeaten([point for _, point in known], dense)}
+
+
+def _point(values: Mapping[str, float], cost: str | None) -> tuple[float, float] | None:
+    """(accuracy, cost), where both are known."""
+    accuracy, price = values.get(ACCURACY), values.get(cost or "")
+    return None if accuracy is None or price is None else (accuracy, price)
+
+
+def _points(study: Study, cost: str | None) -> dict[str, list[tuple[float, float, str]]]:
+    """By series: (cost, accuracy, what it is)."""
+    series: dict[str, list[tuple[float, float, str]]] = {"trials": []}
+    for trial in study.trials:
+        if (point := _point(trial.values, cost)) is not None:
+            said = ", ".join(f"{key}={value}" for key, value in trial.params.items())
+            series["trials"].append((point[1], point[0], f"trial {trial.number}: {said}"))
+    if study.dense is not None and (dense := _point(study.dense.values, cost)) is not None:
+        series["dense"] = [(dense[1], dense[0], "the dense network")]
+    return series

@@ -1,13 +1,88 @@
 """Which setting to take: chosen on validation images, among those whose goal is not missed; or what came nearest."""
 
+import math
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from pruning_bootcamp.reporting.advice import Advice, said
 from pruning_bootcamp.reporting.fairness import quoted
-from pruning_bootcamp.reporting.goals import misses, worst
 from pruning_bootcamp.reporting.groups import Group, Setting
 from pruning_bootcamp.reporting.records import Record
 from pruning_bootcamp.reporting.values import Spread, counted, number, spread, table
+from pruning_bootcamp.results import Gate
+
+
+@dataclass(frozen=True)
+class Advice:
+    what: str
+    rule: str
+    figures: str
+    command: str | None = None
+
+
+def said(figure: Spread | None, setting: Setting) -> str:
+    """`92.20 ± 0.20% (3 seeds)`, for a sentence."""
+    return "not read" if figure is None else f"{figure.shown()}% ({setting.n_said})"
+
+
+_FLOPS = re.compile(r">= ([\d.]+)% fewer FLOPs")
+_DROP = re.compile(r"<= (-?[\d.]+) points of accuracy lost")
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+
+
+@dataclass(frozen=True)
+class Shortfall:
+    """A figure that is not what was asked for."""
+
+    text: str
+    share: float
+    """of what was asked for (of at least 1): how far it is off; infinite where that can't be told"""
+
+
+def misses(setting: Setting) -> list[Record]:
+    """The runs of a setting that were judged, and missed their goal or were stopped by a gate."""
+    return [record for record in setting.records if _missed(record)]
+
+
+def shortfalls(record: Record) -> list[Shortfall]:
+    """Of a run that missed its goal, each figure that did; empty for any other."""
+    if not _missed(record):
+        return []
+    found, goal, metrics = [], record.metrics.goal or "", record.metrics
+    if (asked := _FLOPS.search(goal)) and (fewer := metrics.flops_reduction_pct) is not None:
+        limit = float(asked[1])
+        if fewer < limit:
+            found.append(_shortfall(f"{fewer:.2f}% fewer FLOPs, {{}} points short of {limit:g}%", limit - fewer, limit))
+    if (asked := _DROP.search(goal)) and (drop := metrics.accuracy_drop) is not None:
+        limit = float(asked[1])
+        if drop > limit:
+            found.append(_shortfall(f"{drop:.2f} points lost, {{}} more than {limit:g}", drop - limit, limit))
+    found += [_gate(gate) for gate in metrics.gates or () if not gate.met]
+    return found or [Shortfall(f"by which figure is not recorded (goal: {goal or 'not stated'})", math.inf)]
+
+
+def worst(setting: Setting) -> tuple[float, list[Shortfall]]:
+    """Of the runs of a setting, what the one that misses by most falls short of; and the largest share of it."""
+    by_run = [shortfalls(record) for record in misses(setting)]
+    return max(((max(one.share for one in run), run) for run in by_run), key=lambda pair: pair[0])
+
+
+def _missed(record: Record) -> bool:
+    return record.metrics.goal_met is False or record.metrics.status == "failed"
+
+
+def _shortfall(text: str, gap: float, limit: float) -> Shortfall:
+    shown = f"{gap:.2f}" if gap >= 0.005 else f"{gap:.2g}"  # a gap of 0.00 is none
+    return Shortfall(text.format(shown), gap / max(abs(limit), 1.0))
+
+
+def _gate(gate: Gate) -> Shortfall:
+    limit, value = _NUMBER.search(gate.asked), _NUMBER.search(gate.found)
+    share = math.inf
+    if limit and value:
+        share = abs(float(value[0]) - float(limit[0])) / max(abs(float(limit[0])), 1.0)
+    return Shortfall(f"gate {gate.gate}: {gate.found}, asked for {gate.asked}", share)
+
 
 _UNITS = {
     "prune-structured": "% fewer FLOPs",
@@ -24,7 +99,7 @@ def pick(group: Group, command: str) -> Advice | None:
         (setting, val, saved)
         for setting in group.pruned
         if setting.first.command == command and not setting.first.method.startswith("dense")
-        if (val := setting.figure("val_accuracy")) is not None and (saved := _saved(setting)) is not None
+        if (val := setting.val_accuracy) is not None and (saved := _saved(setting)) is not None
     ]
     if not known:
         return None
@@ -42,7 +117,7 @@ def pick(group: Group, command: str) -> Advice | None:
     figures = f"validation {said(val, setting)}, {saved.shown('{:.1f}')}{unit}"
     if setting.accuracy is not None:
         figures += f"; then, on the test images, {said(setting.accuracy, setting)}"
-    if (drop := setting.figure("drop")) is not None:
+    if (drop := setting.drop) is not None:
         figures += f", {drop.shown()} points below the dense network"
     return Advice(f"Take {setting.label} ({command}).{_unjudged(setting)}", rule, figures, _next(setting, command))
 
@@ -50,7 +125,7 @@ def pick(group: Group, command: str) -> Advice | None:
 def _reference(group: Group, known: Sequence[Known]) -> tuple[float, str]:
     """Validation accuracy of the dense network, by its own run or the pruned ones; without either the best there is."""
     dense = spread([record.val_accuracy for record in group.baselines])
-    dense = dense or spread([record.dense.get("val_accuracy") for setting, _, _ in known for record in setting.records])
+    dense = dense or spread([record.dense.val_accuracy for setting, _, _ in known for record in setting.records])
     if dense is not None:
         return dense.mean, "of the dense network"
     best = max(val.mean for _, val, _ in known)
@@ -79,14 +154,13 @@ def _none(known: Sequence[Known], kept: Sequence[Known], command: str, rule: str
     return Advice(
         f"Take none of {command} yet. {why}. Nearest is {nearest.label}: missed{by} ({short}).",
         rule + "; nearest is whose largest miss is the smallest share of what was asked",
-        f"validation {said(nearest.figure('val_accuracy'), nearest)}; on the test images "
-        f"{said(nearest.accuracy, nearest)}",
+        f"validation {said(nearest.val_accuracy, nearest)}; on the test images {said(nearest.accuracy, nearest)}",
     )
 
 
 def _unjudged(setting: Setting) -> str:
     """Said of a network that no goal speaks for."""
-    judged = sum(record.goal_met is not None for record in setting.records)
+    judged = sum(record.metrics.goal_met is not None for record in setting.records)
     if setting.accuracy is None:
         return " No goal was judged: the test images were not read."
     if judged == 0:
@@ -111,14 +185,12 @@ def _next(setting: Setting, command: str) -> str | None:
 def _saved(setting: Setting) -> Spread | None:
     """Percent that is gone, of what _UNITS says."""
     if setting.first.command == "prune-structured":
-        return setting.figure("flops_reduction_pct")
-    if setting.first.command == "prune-unstructured":
-        return spread([None if one.sparsity is None else 100 * one.sparsity for one in setting.records])
-    return spread([_fewer_params(record) for record in setting.records])
+        return setting.fewer_flops_pct
+    return setting.zeros_pct if setting.first.command == "prune-unstructured" else setting.figure(_fewer_params)
 
 
 def _fewer_params(record: Record) -> float | None:
-    dense, kept = record.dense.get("params_m"), record.kept_params_m
+    dense, kept = record.dense.params_m, record.kept_params_m
     return None if not dense or kept is None else 100 * (1 - kept / dense)
 
 

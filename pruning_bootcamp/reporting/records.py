@@ -1,12 +1,12 @@
 """A run's files -> one record with the figures in their places: what was done, at which budget, and what came out."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from pruning_bootcamp.reporting.collect import Found
-from pruning_bootcamp.reporting.values import number, rows, table, text
+from pruning_bootcamp.reporting.collect import Run
+from pruning_bootcamp.reporting.values import number, table, text
+from pruning_bootcamp.results import Benchmark, Environment, Metrics, Network, Plain
 
 # What changes neither the network nor its figures, and the sections that a command does not read.
 _NEVER = ("name", "seed", "device", "threads", "save_dir", "checkpoint", "export", "profile", "card", "goal", "gates")
@@ -17,7 +17,6 @@ _UNREAD = {
     "prune-unstructured": ("structured", "pipeline", "quantize"),
     "prune-structured": ("prune", "pipeline", "quantize"),
 }
-_DENSE = ("accuracy", "val_accuracy", "flops_g", "params_m")
 PRUNING = ("prune-unstructured", "prune-structured", "pipeline run", "benchmark")
 
 
@@ -36,51 +35,59 @@ class Record:
     amount: str
     """the budget asked for: `95% zeros`, `50% fewer FLOPs`"""
     random: bool
-    accuracy: float | None
-    """percent, on the test split; None where it was not read (goal.evaluate_test=false, as in a sweep's trials)"""
-    test_images: int | None
-    val_accuracy: float | None
-    val_pruned: float | None
-    """validation accuracy right after pruning, before any training"""
-    drop: float | None
-    flops_g: float | None
-    params_m: float | None
-    sparsity: float | None
-    flops_reduction_pct: float | None
-    dense: Mapping[str, float | None]
-    """figures of the dense network that it was made from: accuracy (test), val_accuracy, flops_g, params_m"""
-    dense_weights: str | None
-    """the hash of that network's weights, or of its own where it is the dense network"""
-    goal: str | None
-    goal_met: bool | None
-    environment: Mapping[str, Any]
+    metrics: Metrics
     beside: Path | None = None
     """where a run that differs a little goes, a suffix added; None: beside its own folder"""
     setting: Mapping[str, str] = field(default_factory=dict)
     """every config key that shapes the network, but the seed"""
-    config: Mapping[str, Any] = field(default_factory=dict)
-    metrics: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Plain] = field(default_factory=dict)
+
+    @property
+    def accuracy(self) -> float | None:
+        """Percent, on the test split; None where it was not read (goal.evaluate_test=false, as in a sweep's trials)."""
+        return self.metrics.accuracy
+
+    @property
+    def val_accuracy(self) -> float | None:
+        m = self.metrics
+        return m.cycles[-1].val_accuracy if m.val_accuracy is None and m.cycles else m.val_accuracy
+
+    @property
+    def val_pruned(self) -> float | None:
+        """Validation accuracy right after pruning, before any training."""
+        m = self.metrics
+        return m.cycles[-1].val_accuracy_pruned if m.val_accuracy_pruned is None and m.cycles else m.val_accuracy_pruned
 
     @property
     def kept_params_m(self) -> float | None:
         """Parameters that are not zero, in millions (of runs that say only a share of the prunable weights, about)."""
-        of_all = number(self.metrics.get("sparsity_of_all"))
-        zeros = self.sparsity if of_all is None else of_all
-        return None if self.params_m is None or zeros is None else self.params_m * (1 - zeros)
+        m = self.metrics
+        zeros = m.sparsity if m.sparsity_of_all is None else m.sparsity_of_all
+        return None if m.params_m is None or zeros is None else m.params_m * (1 - zeros)
+
+    @property
+    def dense(self) -> Network:
+        """The dense network that it was made from, or that it is."""
+        return self.metrics if self.command == "train" else self.metrics.baseline or Network()
 
 
-def records(runs: list[Found]) -> list[Record]:
-    return [record for run in runs for record in ([_one(run)] if not rows(run.content.get("rows")) else _many(run))]
+def records(runs: Sequence[Run]) -> list[Record]:
+    """A record for every run, and for every row of a benchmark."""
+    return [record for run in runs for record in _of(run)]
 
 
-def _one(run: Found) -> Record:
-    m, config = run.content, run.config
-    command = run.command or ("pipeline run" if "gates" in m and "files" in m else "unknown")
-    dense = table(m.get("baseline"))
-    cycles = rows(m.get("cycles"))
-    last = cycles[-1] if cycles else {}
+def _of(run: Run) -> Iterator[Record]:
+    if isinstance(run.content, Benchmark):
+        yield from _rows(run, run.content)
+    else:
+        yield _one(run, run.content)
+
+
+def _one(run: Run, m: Metrics) -> Record:
+    config = run.config
+    command = run.command or ("pipeline run" if m.gates is not None and m.files is not None else "unknown")
     method, amount = describe(command, config, m)
-    seed = m.get("seed", config.get("seed"))
+    seed = config.get("seed") if m.seed is None else m.seed
     return Record(
         name=run.name,
         folder=run.folder,
@@ -91,79 +98,49 @@ def _one(run: Found) -> Record:
         method=method,
         amount=amount,
         random=command in PRUNING and method.split(",")[0] == "random",
-        accuracy=number(m.get("accuracy")),
-        test_images=_count(m.get("test_images")),
-        val_accuracy=number(m.get("val_accuracy", last.get("val_accuracy"))),
-        val_pruned=number(m.get("val_accuracy_pruned", last.get("val_accuracy_pruned"))),
-        drop=number(m.get("accuracy_drop")),
-        flops_g=number(m.get("flops_g")),
-        params_m=number(m.get("params_m")),
-        sparsity=number(m.get("sparsity")),
-        flops_reduction_pct=number(m.get("flops_reduction_pct")),
-        dense={key: number(dense.get(key)) for key in _DENSE} if dense else {},
-        dense_weights=text(dense.get("weights") if command != "train" else m.get("weights")),
-        goal=text(m.get("goal")),
-        goal_met=m["goal_met"] if isinstance(m.get("goal_met"), bool) else None,
-        environment=table(m.get("environment")),
+        metrics=m,
         # not among the trials, which are the sweep's
         beside=None if run.sweep is None else run.sweep.with_name(f"{run.sweep.name}_{run.folder.name}"),
         setting=_setting(command, config) if config else {"run": run.name},
         config=config,
-        metrics=m,
     )
 
 
-def _many(run: Found) -> list[Record]:
-    """A benchmark's metrics.yaml: the dense accuracy, and a row a network."""
-    found = []
-    dense = number(run.content.get("dense"))
-    for row in rows(run.content.get("rows")):
-        accuracy, method = number(row.get("accuracy")), text(row.get("method"))
-        if accuracy is None or method is None:
-            continue
-        at, seed = str(row.get("at", "")), row.get("seed")
-        found.append(
-            Record(
-                name=f"{run.name}: {method}, {at}, seed {seed}",
-                folder=run.folder,
-                command="benchmark",
-                dataset=f"of the benchmark {run.name}",
-                model="as its report.md says",
-                seed=seed if isinstance(seed, int) else None,
-                method=method,
-                amount=f"{100 * float(at):g}% zeros" if at.replace(".", "", 1).isdigit() else at,
-                random=method == "random",
-                accuracy=accuracy,
-                test_images=None,
-                val_accuracy=None,
-                val_pruned=None,
-                drop=None if dense is None else dense - accuracy,
-                flops_g=None,
-                params_m=None,
-                sparsity=number(row.get("sparsity")),
-                flops_reduction_pct=None,
-                dense={"accuracy": dense},
-                dense_weights=None,
-                goal=None,
-                goal_met=None,
-                environment=table(run.content.get("environment")),
-                setting={"method": method, "at": at},
-            )
+def _rows(run: Run, benchmark: Benchmark) -> Iterator[Record]:
+    for row in benchmark.rows:
+        at = str(row.at)
+        yield Record(
+            name=f"{run.name}: {row.method}, {at}, seed {row.seed}",
+            folder=run.folder,
+            command="benchmark",
+            dataset=f"of the benchmark {run.name}",
+            model="as its report.md says",
+            seed=row.seed,
+            method=row.method,
+            amount=f"{100 * float(at):g}% zeros" if at.replace(".", "", 1).isdigit() else at,
+            random=row.method == "random",
+            metrics=Metrics(
+                accuracy=row.accuracy,
+                sparsity=row.sparsity,
+                accuracy_drop=benchmark.dense - row.accuracy,
+                baseline=Network(accuracy=benchmark.dense),
+                environment=benchmark.environment or Environment(),
+            ),
+            setting={"method": row.method, "at": at},
         )
-    return found
 
 
-def describe(command: str, config: Mapping[str, Any], metrics: Mapping[str, Any]) -> tuple[str, str]:
+def describe(command: str, config: Mapping[str, Plain], metrics: Metrics) -> tuple[str, str]:
     """(method, amount) in words: ("magnitude, global", "95% zeros")."""
     if command == "train":
         return "dense", ""
-    sparsity = number(metrics.get("sparsity")) or 0.0
-    fewer = number(metrics.get("flops_reduction_pct")) or 0.0
+    sparsity, fewer = metrics.sparsity or 0.0, metrics.flops_reduction_pct or 0.0
     measured = f"{fewer:.0f}% fewer FLOPs" if fewer >= 0.5 else f"{100 * sparsity:.4g}% zeros"
     if command == "prune-structured" and config:
         s = table(config.get("structured"))
         words = [_named(s.get("score")) or "?", str(s.get("allocation", ""))]
-        multiple = metrics.get("round_to", s.get("round_to"))  # what auto came to; older runs have the config's only
+        # what auto came to; older runs have the config's only
+        multiple = metrics.round_to or s.get("round_to")
         words += [f"widths in {multiple}s"] if isinstance(multiple, int) and multiple > 1 else []
         kinds = {
             "target_flops_reduction": "fewer FLOPs",
@@ -187,13 +164,13 @@ def describe(command: str, config: Mapping[str, Any], metrics: Mapping[str, Any]
         amount = f"{100 * asked_sparsity:g}% zeros" if asked_sparsity is not None else measured
         return ", ".join([*words, *_after(config)]), amount
     if command == "pipeline run":
-        steps = table(config.get("pipeline")).get("steps")
-        steps = [str(step) for step in steps] if isinstance(steps, list) else []
+        named = table(config.get("pipeline")).get("steps")
+        steps = [str(step) for step in named] if isinstance(named, list) else []
         return "pipeline" + (f" ({', '.join(steps)})" if steps else ""), measured
     return command, measured
 
 
-def _after(config: Mapping[str, Any]) -> list[str]:
+def _after(config: Mapping[str, Plain]) -> list[str]:
     recover, tune = table(config.get("recover")), table(config.get("fine_tune"))
     words = ["distilled"] if recover.get("method") == "distill" else []
     return words + (["no fine-tuning"] if tune.get("enabled") is False else [])
@@ -206,7 +183,7 @@ def trains_after(record: Record) -> bool:
     )
 
 
-def _named(value: Any) -> str | None:
+def _named(value: object) -> str | None:
     """`magnitude (p=2)` of {name: magnitude, args: {p: 2}}; l1's p=1 goes without saying."""
     if isinstance(value, str):
         return value
@@ -219,12 +196,12 @@ def _named(value: Any) -> str | None:
     return name + (f" ({', '.join(f'{key}={inner}' for key, inner in sorted(said.items()))})" if said else "")
 
 
-def _setting(command: str, config: Mapping[str, Any]) -> dict[str, str]:
+def _setting(command: str, config: Mapping[str, Plain]) -> dict[str, str]:
     flat = flatten({key: value for key, value in config.items() if key not in (*_NEVER, *_UNREAD.get(command, ()))})
     return {"command": command} | {key: value for key, value in flat.items() if key not in _QUIET}
 
 
-def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def flatten(content: Mapping[str, Plain], prefix: str = "") -> dict[str, str]:
     """Dotted key -> value as text; a choice with its settings is one value: another choice is one difference."""
     flat: dict[str, str] = {}
     for key, value in content.items():
@@ -235,7 +212,3 @@ def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         else:
             flat[f"{prefix}{key}"] = str(value)
     return flat
-
-
-def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None

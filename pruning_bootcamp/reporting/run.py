@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from pruning_bootcamp.memorised import caveat
+from pruning_bootcamp.results import Comparison, Metrics, Network, to_plain
 
 if TYPE_CHECKING:  # a table of a finished run needs no torch
     from pruning_bootcamp.pruning.structured import StructuredPlan
     from pruning_bootcamp.tools.latency import Analysis, LatencyStats, LayerLatency
+    from pruning_bootcamp.training.records import Epoch
 
-_ROWS = (
-    ("accuracy", "Accuracy (%)", "{:.2f}"),
-    ("val_accuracy", "Validation accuracy (%)", "{:.2f}"),
-    ("flops_g", "FLOPs (G multiply-accumulates)", "{:.4g}"),
-    ("params_m", "Params (M)", "{:.4g}"),
-    ("sparsity", "Sparsity (zeros, share of the prunable weights)", "{:.4f}"),
-    ("sparsity_of_all", "Sparsity (zeros, share of all parameters)", "{:.4f}"),
-    ("latency_ms", "Latency (ms)", "{:.3f}"),
-    ("throughput_fps", "Throughput (images/s)", "{:.1f}"),
+_ROWS: tuple[tuple[str, str, Callable[[Network], float | None]], ...] = (
+    ("Accuracy (%)", "{:.2f}", lambda network: network.accuracy),
+    ("Validation accuracy (%)", "{:.2f}", lambda network: network.val_accuracy),
+    ("FLOPs (G multiply-accumulates)", "{:.4g}", lambda network: network.flops_g),
+    ("Params (M)", "{:.4g}", lambda network: network.params_m),
+    ("Sparsity (zeros, share of the prunable weights)", "{:.4f}", lambda network: network.sparsity),
+    ("Sparsity (zeros, share of all parameters)", "{:.4f}", lambda network: network.sparsity_of_all),
+    ("Latency (ms)", "{:.3f}", lambda network: network.latency_ms),
+    ("Throughput (images/s)", "{:.1f}", lambda network: network.throughput_fps),
 )
-_LATENCY = "latency_reduction_pct"
-_CHANGES = (
-    ("accuracy_drop", "accuracy drop (points)", "{:.2f}"),
-    ("val_accuracy_drop", "accuracy drop on validation images (points)", "{:.2f}"),
-    ("flops_reduction_pct", "fewer FLOPs (%)", "{:.1f}"),
-    ("params_reduction_pct", "fewer params (%)", "{:.1f}"),
-    (_LATENCY, "less latency (%)", "{:.1f}"),
+_CHANGES: tuple[tuple[str, str, Callable[[Metrics], float | None]], ...] = (
+    ("accuracy drop (points)", "{:.2f}", lambda metrics: metrics.accuracy_drop),
+    ("accuracy drop on validation images (points)", "{:.2f}", lambda metrics: metrics.val_accuracy_drop),
+    ("fewer FLOPs (%)", "{:.1f}", lambda metrics: metrics.flops_reduction_pct),
+    ("fewer params (%)", "{:.1f}", lambda metrics: metrics.params_reduction_pct),
+    ("less latency (%)", "{:.1f}", lambda metrics: metrics.latency_reduction_pct),
 )
 
 
@@ -44,94 +45,93 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> s
 _GOAL = "**Goal "
 
 
-def comparison_rows(baseline: Mapping[str, Any], pruned: Mapping[str, Any]) -> list[list[str]]:
+def comparison_rows(baseline: Network, pruned: Network) -> list[list[str]]:
     """[figure, dense, pruned] for every figure that both know."""
     return [
-        [label, form.format(baseline[key]), form.format(pruned[key])]
-        for key, label, form in _ROWS
-        if baseline.get(key) is not None and pruned.get(key) is not None
+        [label, form.format(before), form.format(after)]
+        for label, form, read in _ROWS
+        if (before := read(baseline)) is not None and (after := read(pruned)) is not None
     ]
 
 
-def run_report(title: str, metrics: Mapping[str, Any], history: Sequence[Mapping[str, Any]] = ()) -> str:
+def run_report(title: str, metrics: Metrics, history: Sequence[Epoch] = ()) -> str:
     """report.md of one run: figures, goal, what was cut, the training, the machine."""
-    parts = [f"# {title}"]
-    if "baseline" in metrics:
+    parts = [f"# {title}", "## Result"]
+    if metrics.baseline is not None:
+        changes = [(label, form, value) for label, form, read in _CHANGES if (value := read(metrics)) is not None]
         parts += [
-            "## Result",
-            markdown_table(["figure", "dense", "pruned"], comparison_rows(metrics["baseline"], metrics)),
+            markdown_table(["figure", "dense", "pruned"], comparison_rows(metrics.baseline, metrics)),
             "\n".join(
-                f"- {label}: {form.format(metrics[key])}{_interval(metrics) if key == _LATENCY else ''}"
-                for key, label, form in _CHANGES
-                if key in metrics
+                f"- {label}: {form.format(value)}{_interval(metrics) if 'latency' in label else ''}"
+                for label, form, value in changes
             ),
         ]
     else:
-        rows = [[label, form.format(metrics[key])] for key, label, form in _ROWS if metrics.get(key) is not None]
-        parts += ["## Result", markdown_table(["figure", "measured"], rows)]
-    if "goal_met" in metrics:
-        parts.append(goal_line(metrics))
-    parts.append(f"{_judged_on(metrics)} One seed ({metrics['seed']}): no spread is claimed.")
-    if "widths" in metrics:
-        rows = [[name, before, after] for name, (before, after) in metrics["widths"].items()]
-        parts += ["## Channels", markdown_table(["group", "before", "after"], rows)]
-        difference = metrics["slice_proof"]["max_difference"]
+        rows = [[label, form.format(value)] for label, form, read in _ROWS if (value := read(metrics)) is not None]
+        parts.append(markdown_table(["figure", "measured"], rows))
+    if metrics.goal is not None and metrics.goal_met is not None:
+        parts.append(goal_line(metrics.goal, metrics.goal_met))
+    parts.append(f"{_judged_on(metrics)} One seed ({metrics.seed}): no spread is claimed.")
+    if metrics.widths is not None and metrics.slice_proof is not None:
+        widths = [[name, before, after] for name, (before, after) in metrics.widths.items()]
+        parts += ["## Channels", markdown_table(["group", "before", "after"], widths)]
         parts.append(
             f"Slice proof: the cut network and the dense one with those channels zeroed differ by at most "
-            f"{difference:.1e}."
+            f"{metrics.slice_proof.max_difference:.1e}."
         )
-    if "cycles" in metrics:
-        rows = [
-            [cycle["cycle"], f"{100 * cycle['sparsity']:.2f}", cycle["val_accuracy_pruned"], cycle["val_accuracy"]]
-            for cycle in metrics["cycles"]
+    if metrics.cycles is not None:
+        cycles = [
+            [cycle.cycle, f"{100 * cycle.sparsity:.2f}", cycle.val_accuracy_pruned, cycle.val_accuracy]
+            for cycle in metrics.cycles
         ]
         header = ["cycle", "sparsity (%)", "validation after pruning (%)", "validation after fine-tuning (%)"]
-        parts += ["## Cycles", markdown_table(header, rows)]
+        parts += ["## Cycles", markdown_table(header, cycles)]
     if history:
         parts += ["## Training", _history_table(history)]
-    environment = metrics["environment"]
-    parts += ["## Machine", "\n".join(f"- {key}: {value}" for key, value in environment.items())]
+    if metrics.environment is not None:
+        facts = to_plain(metrics.environment).items()
+        parts += ["## Machine", "\n".join(f"- {key}: {value}" for key, value in facts)]
     return "\n\n".join(parts) + "\n"
 
 
-def goal_line(metrics: Mapping[str, Any]) -> str:
+def goal_line(goal: str, met: bool) -> str:
     """The verdict, a line of a run's report."""
-    return f"{_GOAL}{'MET' if metrics['goal_met'] else 'NOT met'}** ({metrics['goal']})."
+    return f"{_GOAL}{'MET' if met else 'NOT met'}** ({goal})."
 
 
-def with_verdict(report: str, metrics: Mapping[str, Any]) -> str:
-    """A run's report with the verdict of `metrics` in the place of the one that it holds."""
+def with_verdict(report: str, goal: str, met: bool) -> str:
+    """A run's report with this verdict in the place of the one that it holds."""
     lines = report.split("\n")
-    return "\n".join(goal_line(metrics) if line.startswith(_GOAL) else line for line in lines)
+    return "\n".join(goal_line(goal, met) if line.startswith(_GOAL) else line for line in lines)
 
 
-def _interval(metrics: Mapping[str, Any]) -> str:
+def _interval(metrics: Comparison) -> str:
     """The interval of the latency that was saved, as ` (95% interval 6.9 to 10.1, n 317 pairs)`; nothing if unknown."""
-    low, high = (metrics.get(f"latency_reduction_{end}_pct") for end in ("low", "high"))
+    low, high = metrics.latency_reduction_low_pct, metrics.latency_reduction_high_pct
     if low is None or high is None:
         return ""
     noise = "; may be noise" if low <= 0 <= high else ""
-    return f" (95% interval {low:.1f} to {high:.1f}, n {metrics['latency_pairs']} pairs{noise})"
+    return f" (95% interval {low:.1f} to {high:.1f}, n {metrics.latency_pairs} pairs{noise})"
 
 
-def _judged_on(metrics: Mapping[str, Any]) -> str:
+def _judged_on(metrics: Metrics) -> str:
     """Which images the accuracy is about."""
-    if "test_images" not in metrics:
-        images = f"{metrics['val_images']} validation images{caveat(metrics)}"
-        return f"Accuracy is over {images}; the test images were not read."
+    doubt = caveat(metrics.validation_was_trained_on)
+    if metrics.test_images is None:
+        return f"Accuracy is over {metrics.val_images} validation images{doubt}; the test images were not read."
     return (
-        f"Accuracy is over all {metrics['test_images']} test images, read once, after every choice was made on the "
-        f"validation split{caveat(metrics)}."
+        f"Accuracy is over all {metrics.test_images} test images, read once, after every choice was made on the "
+        f"validation split{doubt}."
     )
 
 
-def _history_table(history: Sequence[Mapping[str, Any]], most: int = 12) -> str:
+def _history_table(history: Sequence[Epoch], most: int = 12) -> str:
     """At most `most` epochs, evenly spread, the last one always among them."""
     stride = -(-len(history) // most)
     shown = [entry for number, entry in enumerate(history, start=1) if number % stride == 0 or number == len(history)]
-    columns = ("epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr")
-    rows = [[f"{entry[column]:.4g}" for column in columns] for entry in shown]
-    return markdown_table([column.replace("_", " ") for column in columns], rows)
+    header = ["epoch", "train loss", "train accuracy", "val loss", "val accuracy", "lr"]
+    figures = [(e.epoch, e.train_loss, e.train_accuracy, e.val_loss, e.val_accuracy, e.lr) for e in shown]
+    return markdown_table(header, [[f"{figure:.4g}" for figure in line] for line in figures])
 
 
 def structured_table(plan: StructuredPlan) -> str:
@@ -158,20 +158,14 @@ def structured_table(plan: StructuredPlan) -> str:
     return "\n".join(lines)
 
 
-def profile_text(baseline: Mapping[str, Any], pruned: Mapping[str, Any], comparison: Mapping[str, float]) -> str:
+def profile_text(baseline: Network, pruned: Network, comparison: Comparison) -> str:
     """BASELINE vs PRUNED: every figure that both have, with its change."""
-    changes = {
-        "flops_g": f"{-comparison['flops_reduction_pct']:+.1f}%",
-        "params_m": f"{-comparison['params_reduction_pct']:+.1f}%",
-    }
-    if "latency_reduction_pct" in comparison:
-        changes["latency_ms"] = f"{-comparison['latency_reduction_pct']:+.1f}%"
-        changes["throughput_fps"] = f"{comparison['speedup']:.2f}x"
-    rows = [
-        [label, form.format(baseline[key]), form.format(pruned[key]), changes.get(key, "")]
-        for key, label, form in _ROWS
-        if baseline.get(key) is not None and pruned.get(key) is not None
-    ]
+    said = {"FLOPs": comparison.flops_reduction_pct, "Params": comparison.params_reduction_pct}
+    said |= {"Latency": comparison.latency_reduction_pct}
+    changes = {name: f"{-saved:+.1f}%" for name, saved in said.items() if saved is not None}
+    if comparison.latency_reduction_pct is not None and comparison.speedup is not None:
+        changes["Throughput"] = f"{comparison.speedup:.2f}x"
+    rows = [[*row, changes.get(row[0].partition(" ")[0], "")] for row in comparison_rows(baseline, pruned)]
     return "\n=== Baseline vs Pruned ===\n" + markdown_table(["figure", "baseline", "pruned", "change"], rows)
 
 

@@ -5,15 +5,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from pruning_bootcamp.reporting.advice import Advice
 from pruning_bootcamp.reporting.collect import Collected
-from pruning_bootcamp.reporting.comparison import comparison, trade_offs
 from pruning_bootcamp.reporting.document import (
     Block,
     Bullets,
     Cell,
     Column,
-    Command,
     Document,
     Filter,
     Heading,
@@ -26,15 +23,14 @@ from pruning_bootcamp.reporting.document import (
 )
 from pruning_bootcamp.reporting.findings import Findings, GroupFindings
 from pruning_bootcamp.reporting.judgement import FAILURE_RULES
-from pruning_bootcamp.reporting.measured import latency, layers, scans
+from pruning_bootcamp.reporting.measured import latency, layers, scans, sweeps
+from pruning_bootcamp.reporting.methods import ablations, comparison, fairness, trade_offs
+from pruning_bootcamp.reporting.picking import Advice
 from pruning_bootcamp.reporting.records import Record
-from pruning_bootcamp.reporting.searches import sweeps
-from pruning_bootcamp.reporting.shown import amount, link, rate
 from pruning_bootcamp.reporting.sparsities import LayerSparsities
-from pruning_bootcamp.reporting.values import counted, number, spread
+from pruning_bootcamp.reporting.values import amount, counted, link, rate
 
 Maker = Callable[[GroupFindings, str], list[Block]]
-MARKS = {True: "✓ yes", False: "✗ no", None: "– n/a"}
 
 
 def document(
@@ -48,13 +44,13 @@ def document(
         _runs(findings, target),
         _per_group("methods", "Methods compared", findings, comparison),
         _per_group("trade-offs", "What is given for what", findings, trade_offs),
-        _per_group("ablations", "Ablations", findings, _ablations),
+        _per_group("ablations", "Ablations", findings, ablations),
         layers(sparsities),
         latency(found.profiles, found.evaluations),
         scans(found.scans),
         sweeps(found.sweeps, target),
         _failures(findings),
-        _per_group("fairness", "Fairness card", findings, _fairness),
+        _per_group("fairness", "Fairness card", findings, fairness),
         _not_shown(findings),
         _machines(findings),
     ]
@@ -108,28 +104,13 @@ def _baselines(findings: Findings) -> Section:
         group = found.group
         trained = [setting for setting in group.settings if setting.first.command == "train"]
         for setting in trained:
-            val = setting.figure("val_accuracy")
-            first = setting.first
-            cells: list[Cell | str] = [
-                group.title,
-                setting.label,
-                setting.n_said,
-                amount(val),
-                amount(setting.accuracy),
-            ]
-            rows.append(Row([*cells, _images(first), rate(first.flops_g, "{:.4g}"), rate(first.params_m, "{:.4g}")]))
+            figures = amount(setting.val_accuracy), amount(setting.accuracy)
+            rows.append(Row([group.title, setting.label, setting.n_said, *figures, *_size(setting.first, dense=False)]))
         if not trained and group.pruned:
-            dense = group.pruned[0].first.dense
-            test = spread([dense.get("accuracy")])
-            cells = [
-                group.title,
-                "as the pruned runs measured it",
-                "one seed",
-                rate(dense.get("val_accuracy")),
-                amount(test),
-            ]
-            flops, params = rate(dense.get("flops_g"), "{:.4g}"), rate(dense.get("params_m"), "{:.4g}")
-            rows.append(Row([*cells, _images(group.pruned[0].first), flops, params]))
+            first = group.pruned[0].first
+            figures = rate(first.dense.val_accuracy), rate(first.dense.accuracy)
+            what = "as the pruned runs measured it"
+            rows.append(Row([group.title, what, "one seed", *figures, *_size(first, dense=True)]))
     columns = [
         Column("Network"),
         Column("What"),
@@ -143,9 +124,10 @@ def _baselines(findings: Findings) -> Section:
     return Section("baselines", "Baselines", [Table("baselines-table", "The dense networks", columns, rows)])
 
 
-def _images(record: Record) -> Cell:
-    count = record.test_images
-    return Cell("–") if count is None else Cell(str(count), count)
+def _size(record: Record, dense: bool) -> tuple[Cell, Cell, Cell]:
+    """Test images, FLOPs and parameters of a record, or of its dense network."""
+    network = record.dense if dense else record.metrics
+    return rate(record.metrics.test_images, "{:.0f}"), rate(network.flops_g, "{:.4g}"), rate(network.params_m, "{:.4g}")
 
 
 def _runs(findings: Findings, target: Path) -> Section:
@@ -166,21 +148,22 @@ def _runs(findings: Findings, target: Path) -> Section:
     ]
     rows = []
     for record in findings.records:
-        goal = "✓ met" if record.goal_met else "✗ not met" if record.goal_met is False else "– none"
-        zeros = None if record.sparsity is None else 100 * record.sparsity
+        m = record.metrics
+        goal = "✓ met" if m.goal_met else "✗ not met" if m.goal_met is False else "– none"
+        zeros = None if m.sparsity is None else 100 * m.sparsity
         rows.append(
             Row(
                 [
                     Cell(record.name, href=link(record.folder, target)),
                     record.method,
                     record.amount or "–",
-                    "–" if record.seed is None else Cell(str(record.seed), record.seed),
+                    rate(record.seed, "{:.0f}"),
                     rate(record.val_accuracy),
                     rate(record.accuracy),
-                    rate(record.drop),
-                    rate(record.flops_reduction_pct, "{:.1f}"),
+                    rate(m.accuracy_drop),
+                    rate(m.flops_reduction_pct, "{:.1f}"),
                     rate(zeros),
-                    rate(record.params_m, "{:.4g}"),
+                    rate(m.params_m, "{:.4g}"),
                     goal,
                     record.command,
                     record.dataset,
@@ -208,51 +191,6 @@ def _per_group(identifier: str, title: str, findings: Findings, make: Maker) -> 
         if made:
             blocks += [Heading(found.group.title), *made]
     return Section(identifier, title, blocks) if blocks else None
-
-
-def _ablations(found: GroupFindings, identifier: str) -> list[Block]:
-    blocks: list[Block] = []
-    for place, ablation in enumerate(found.ablations):
-        rows = [
-            Row(
-                [
-                    value,
-                    setting.label,
-                    setting.n_said,
-                    amount(setting.figure("val_accuracy")),
-                    amount(setting.accuracy),
-                    amount(setting.figure("flops_reduction_pct"), "{:.1f}"),
-                ]
-            )
-            for value, setting in ablation.values
-        ]
-        columns = [
-            Column(ablation.key),
-            Column("Setting"),
-            Column("Seeds"),
-            Column("Validation accuracy (%)", True),
-            Column("Test accuracy (%)", True),
-            Column("Fewer FLOPs (%)", True),
-        ]
-        caption = f"Only {ablation.key} differs between these rows, by their config.yaml"
-        blocks.append(Table(f"{identifier}-{place}", caption, columns, rows))
-    return blocks
-
-
-def _fairness(found: GroupFindings, identifier: str) -> list[Block]:
-    if not found.group.pruned:
-        return []
-    rows = [Row([check.question, MARKS[check.met], check.found]) for check in found.fairness]
-    columns = [Column("What a fair comparison needs"), Column("There?"), Column("Found")]
-    blocks: list[Block] = [Table(identifier, f"Fairness of the comparison: {found.group.title}", columns, rows)]
-    for check in found.fairness:
-        if check.met is not True and check.mend:
-            commands = [line for line in check.mend if line.startswith("pruning-bootcamp")]
-            words = [line for line in check.mend if line not in commands]
-            blocks.append(Text(f"To mend “{check.question}”:{' ' + ' '.join(words) if words else ''}"))
-            if commands:
-                blocks.append(Command(commands))
-    return blocks
 
 
 def _failures(findings: Findings) -> Section:
@@ -284,14 +222,12 @@ def _not_shown(findings: Findings) -> Section | None:
 
 
 def _machines(findings: Findings) -> Section | None:
-    keys = ("device", "threads", "platform", "python", "torch", "pruning_bootcamp", "commit")
-    counts: dict[tuple[str, ...], int] = {}
-    for record in findings.records:
-        if record.environment:
-            seen = tuple(str(record.environment.get(key, "–")) for key in keys)
-            counts[seen] = counts.get(seen, 0) + 1
+    titles = ("Device", "Threads", "Platform", "Python", "Torch", "Pruning bootcamp", "Commit")
+    machines = [e for record in findings.records if (e := record.metrics.environment) is not None]
+    facts = [(e.device, e.threads, e.platform, e.python, e.torch, e.pruning_bootcamp, e.commit) for e in machines]
+    counts = Counter(tuple("–" if fact is None else str(fact) for fact in line) for line in facts)
     if not counts:
         return None
-    rows = [Row([*seen, Cell(str(count), number(count))]) for seen, count in counts.items()]
-    columns = [*(Column(key.replace("_", " ").capitalize()) for key in keys), Column("Networks", True)]
+    rows = [Row([*seen, rate(count, "{:.0f}")]) for seen, count in counts.items()]
+    columns = [*map(Column, titles), Column("Networks", True)]
     return Section("machines", "Machines and versions", [Table("machines-table", "Where it ran", columns, rows)])

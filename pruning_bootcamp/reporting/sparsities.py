@@ -1,6 +1,6 @@
 """How sparse each layer of a run's network is: from its masks, from its channels' widths, or why it can't be told."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pruning_bootcamp.checkpoints.files import read_file
@@ -8,7 +8,6 @@ from pruning_bootcamp.checkpoints.masks import unpack
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.reporting.groups import Setting
 from pruning_bootcamp.reporting.records import Record
-from pruning_bootcamp.reporting.values import number, table
 
 CHECKPOINT = "pruned_model.pth"
 
@@ -32,7 +31,7 @@ def layer_sparsities(settings: Sequence[Setting]) -> list[LayerSparsities]:
         record = setting.first
         if cut := _widths(record):
             channels[setting.label] = cut
-        elif record.command in ("prune-unstructured", "pipeline run") and record.sparsity:
+        elif record.command in ("prune-unstructured", "pipeline run") and record.metrics.sparsity:
             try:
                 weights[setting.label] = _masks(record)
             except BootcampError as error:
@@ -47,16 +46,12 @@ def _masks(record: Record) -> dict[str, float]:
     if not path.is_file():
         raise BootcampError(f"{record.name} has no {CHECKPOINT}, whose masks would tell")
     content = read_file(path)
-    masks = unpack(table(content.get("masks")))
+    packed = content.get("masks")
+    masks = unpack(packed if isinstance(packed, Mapping) else {})
     if not masks:
         raise BootcampError(f"{record.name}/{CHECKPOINT} holds no masks")
     return {name.removesuffix(".weight"): 1 - mask.float().mean().item() for name, mask in masks.items()}
 
 
 def _widths(record: Record) -> dict[str, float]:
-    shares = {}
-    for name, pair in table(record.metrics.get("widths")).items():
-        before, after = (number(side) for side in pair) if isinstance(pair, list) and len(pair) == 2 else (None, None)
-        if before and after is not None:
-            shares[str(name)] = 1 - after / before
-    return shares
+    return {name: 1 - after / before for name, (before, after) in (record.metrics.widths or {}).items() if before}

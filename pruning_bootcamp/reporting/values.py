@@ -1,13 +1,20 @@
-"""Values from files that anybody may have written: numbers that are numbers, tables that are tables, text from them."""
+"""Numbers that are numbers, tables that are tables; means with their spread; figures as cells, and links to folders."""
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from urllib.parse import quote
+
+from pruning_bootcamp.pages import Cell
+from pruning_bootcamp.results import Plain
+
+UNKNOWN = Cell("–")
 
 
-def number(value: Any) -> float | None:
+def number(value: object) -> float | None:
     """A finite number, or None for everything else (true is not 1)."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
@@ -18,17 +25,12 @@ def number(value: Any) -> float | None:
     return as_float if math.isfinite(as_float) else None
 
 
-def table(value: Any) -> dict[str, Any]:
+def table(value: object) -> dict[str, Plain]:
     """The table, or an empty one."""
     return dict(value) if isinstance(value, Mapping) else {}
 
 
-def rows(value: Any) -> list[dict[str, Any]]:
-    """The tables in a list; what is no table is left out."""
-    return [dict(entry) for entry in value if isinstance(entry, Mapping)] if isinstance(value, list) else []
-
-
-def text(value: Any) -> str | None:
+def text(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
@@ -49,20 +51,6 @@ class Spread:
         """`98.44 ± 0.12`, or only the mean of one."""
         return unsigned(form.format(self.mean)) + (f" ± {form.format(self.std)}" if self.std is not None else "")
 
-    def said(self, form: str = "{:.2f}", unit: str = "") -> str:
-        """With its n, for a sentence: `98.44% ± 0.12 (3 seeds)`, `98.44% (one seed)`."""
-        spread = f" ± {form.format(self.std)}" if self.std is not None else ""
-        return f"{unsigned(form.format(self.mean))}{unit}{spread} ({seeds_said(self.n)})"
-
-
-def counted(n: int, what: str) -> str:
-    """`1 sweep`, `2 sweeps`, `no sweeps`."""
-    return f"{n or 'no'} {what}{'' if n == 1 else 's'}"
-
-
-def seeds_said(n: int) -> str:
-    return "one seed" if n == 1 else f"{n} seeds"
-
 
 def spread(values: Sequence[float | None]) -> Spread | None:
     """None unless every value is known: a mean over some of the seeds would be another figure."""
@@ -71,3 +59,31 @@ def spread(values: Sequence[float | None]) -> Spread | None:
         return None
     # exact: the mean of equal figures is that figure, so that it ties with the same figure of one run
     return Spread(float(mean(known)), stdev(known) if len(known) > 1 else None, len(known))
+
+
+def counted(n: int, what: str) -> str:
+    """`1 sweep`, `2 sweeps`, `no sweeps`."""
+    return f"{n or 'no'} {what}{'' if n == 1 else 's'}"
+
+
+def rate(value: float | None, form: str = "{:.2f}") -> Cell:
+    """A figure of one run."""
+    return UNKNOWN if value is None else Cell(unsigned(form.format(value)), value)
+
+
+def amount(figure: Spread | None, form: str = "{:.2f}") -> Cell:
+    """Mean ± standard deviation; sorts by the mean."""
+    return UNKNOWN if figure is None else Cell(figure.shown(form), figure.mean)
+
+
+def link(folder: Path, target: Path) -> str:
+    """From the folder that the report is written to; every letter that means something in an address is quoted."""
+    return quote(Path(os.path.relpath(folder.resolve(), target.resolve())).as_posix()) + "/"
+
+
+def beaten_by_none(n: int) -> str:
+    return "One of them is beaten by none" if n == 1 else f"{n} of them are beaten by none (the dotted line)"
+
+
+def threads_said(threads: int | None) -> str:
+    return "1 thread" if threads == 1 else f"{'?' if threads is None else threads} threads"

@@ -119,7 +119,7 @@ def _head(
         checkpoint = open_network(network, cfg, splits)
         task = Task(0, "train", as_dict(trial.config_for(cfg, {}, folder, network)), "", "", cost)
         found = evaluate_on(checkpoint.model, splits.val, splits, device=device, batch_size=cfg.data.batch_size)
-        dense = trial.dense_costs(network, task) | {"accuracy": round(found["accuracy"], 4)}
+        dense = trial.dense_costs(network, task) | {"accuracy": round(found.accuracy, 4)}
         dense |= memorised.look(checkpoint, cfg, splits, device, testing=False)
     return {
         "name": cfg.name,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pruning_bootcamp.reporting.front import Point, pareto_front
+from pruning_bootcamp.reporting.figures import Point, pareto_front
 
 
 def hypervolume(points: Sequence[Point], reference: Point, best: float = 100.0) -> float:

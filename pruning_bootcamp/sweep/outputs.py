@@ -8,8 +8,7 @@ from typing import Any
 
 from pruning_bootcamp import pages
 from pruning_bootcamp.reporting import markdown_table
-from pruning_bootcamp.reporting.figures import trade_off
-from pruning_bootcamp.reporting.front import unbeaten
+from pruning_bootcamp.reporting.figures import trade_off, unbeaten
 from pruning_bootcamp.runs import write_text, write_yaml
 from pruning_bootcamp.sweep.front import hypervolume
 from pruning_bootcamp.sweep.space import shown_setting, text_of

@@ -20,6 +20,7 @@ from pruning_bootcamp.flow.run import Watch
 from pruning_bootcamp.flow.start import open_data
 from pruning_bootcamp.locks import owner_of
 from pruning_bootcamp.logs import LOGGER
+from pruning_bootcamp.results import Cost, Metrics, from_plain
 from pruning_bootcamp.runs import read_yaml, scratch_folder, write_yaml
 from pruning_bootcamp.runtime import choose_device, preserved_rng
 from pruning_bootcamp.sweep.hopeless import Finished, is_hopeless
@@ -80,7 +81,8 @@ class Look(Hook):
     def on_epoch_end(self, state: StepState) -> None:
         epochs = -(-state.total_steps // state.steps_per_epoch)
         epoch = (self._cycle - 1) * epochs + state.epoch
-        self._curve[epoch] = float(state.metrics["val_accuracy"])
+        assert state.metrics is not None
+        self._curve[epoch] = state.metrics.val_accuracy
         self._report(f"epoch {epoch}: {self._curve[epoch]:.2f}%")
         if self._judges and state.step < state.total_steps and self._is_hopeless(state):
             raise Stopped(f"at epoch {epoch}, {self._curve[epoch]:.2f}%: below the median of those that cost no more")
@@ -120,7 +122,8 @@ def run_trial(task: Task, report: Report) -> Result:
 
     try:
         metrics = _run(task.command, cfg, watch)
-        result.values, result.weight = _figures(metrics, folder / NETWORKS[task.command], task)
+        network = folder / NETWORKS[task.command]
+        result.values, result.weight = _figures(metrics, metrics.val_accuracy, network, task)
     except Stopped as stopped:
         result.state, result.reason = "pruned", str(stopped)
         result.values = {"accuracy": max(result.curve.values())}
@@ -135,12 +138,12 @@ def run_trial(task: Task, report: Report) -> Result:
     return result
 
 
-def _run(command: str, cfg: Config, watch: Watch) -> Mapping[str, Any]:
+def _run(command: str, cfg: Config, watch: Watch) -> Metrics:
     if command == "train":
-        return train(cfg, watch=watch)
+        return from_plain(Metrics, train(cfg, watch=watch))
     if command == "prune-structured":
-        return prune_structured(cfg, watch=watch)
-    return prune_unstructured(cfg, watch=watch)
+        return from_plain(Metrics, prune_structured(cfg, watch=watch))
+    return from_plain(Metrics, prune_unstructured(cfg, watch=watch))
 
 
 def finished_trial(folder: Path, fingerprint: str) -> Result | None:
@@ -174,7 +177,7 @@ def weight_of(model: torch.nn.Module, shape: Sequence[int], masks: Mapping[str, 
         stored = sum(parameter.numel() for parameter in model.parameters())
         return float(stored - sum(int((~mask).sum()) for mask in masks.values()))
     example = torch.zeros(1, *shape)
-    return float(cost_of(model, example)[0]["flops_g"]) if task.cost == "flops_g" else latency_of(model, shape, task)
+    return cost_of(model, example)[1].macs / 1e9 if task.cost == "flops_g" else latency_of(model, shape, task)
 
 
 def latency_of(model: torch.nn.Module, shape: Sequence[int], task: Task) -> float:
@@ -185,8 +188,10 @@ def latency_of(model: torch.nn.Module, shape: Sequence[int], task: Task) -> floa
     return round(stats.median_ms, 4)
 
 
-def _figures(metrics: Mapping[str, Any], network: Path, task: Task) -> tuple[dict[str, float], float]:
+def _figures(cost: Cost, accuracy: float | None, network: Path, task: Task) -> tuple[dict[str, float], float]:
     """The trial's figures, every cost among them (size_mb: of the sparse file), and what later trials compare with."""
+    known = {"accuracy": accuracy, "flops_g": cost.flops_g, "params_m": cost.params_m, "sparsity": cost.sparsity}
+    figures = {name: value for name, value in known.items() if value is not None}
     device, _ = choose_device(config_of(task).device)
     checkpoint = load_checkpoint(network, trust_code=True)  # the code that this very run built it with
     with scratch_folder() as scratch:
@@ -196,12 +201,12 @@ def _figures(metrics: Mapping[str, Any], network: Path, task: Task) -> tuple[dic
     shape = checkpoint.recipe.input_shape
     model = checkpoint.model.to(device)
     values = {
-        "accuracy": float(metrics["val_accuracy"]),
-        "flops_g": float(metrics["flops_g"]),
+        "accuracy": figures["accuracy"],
+        "flops_g": figures["flops_g"],
         "latency_ms": latency_of(model, shape, task),
         "size_mb": size_mb,
-        "params_m": float(metrics["params_m"]),
-        "sparsity": float(metrics["sparsity"]),
+        "params_m": figures["params_m"],
+        "sparsity": figures["sparsity"],
     }
     return values, values["latency_ms"] if task.cost == "latency_ms" else weight_of(
         model, shape, checkpoint.masks, task
@@ -212,7 +217,7 @@ def dense_costs(network: Path, task: Task) -> dict[str, float]:
     """The same figures of the dense network: the corner from which the hypervolume is measured."""
     checkpoint = load_checkpoint(network, trust_code=True)
     cost, _ = cost_of(checkpoint.model, torch.zeros(1, *checkpoint.recipe.input_shape), checkpoint.masks)
-    return _figures(cost | {"val_accuracy": 0.0}, network, task)[0]
+    return _figures(cost, 0.0, network, task)[0]
 
 
 def _wait_for(folder: Path) -> None:

@@ -12,13 +12,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.tools.datasets import Splits, TrainBatches, eval_batches
-from pruning_bootcamp.tools.metrics import classification_metrics
+from pruning_bootcamp.tools.metrics import Accuracy, classification_metrics
 from pruning_bootcamp.training.distributed import World, seed_step
 from pruning_bootcamp.training.ema import MovingAverage
 from pruning_bootcamp.training.hooks import Hook, MaskHook, ScaleSparsity, StepState, apply_masks_exactly, same_masks
 from pruning_bootcamp.training.losses import Objective
 from pruning_bootcamp.training.optim import OPTIMIZERS, learning_rate
-from pruning_bootcamp.training.records import Best, Report, Sums
+from pruning_bootcamp.training.records import Best, Epoch, Report, Sums
 from pruning_bootcamp.training.settings import TrainSettings
 
 _AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -81,7 +81,7 @@ class Training:
         self._warmup = settings.warmup_length.steps(per_epoch)
         self.at = StepState(model, self.optimizer, total, per_epoch, self._replace_masks)
         self.at.masks = self._mask_hook.masks
-        self.history: list[dict[str, Any]] = []
+        self.history: list[Epoch] = []
         self.best = Best()
         self.sums = Sums()
         self.interrupted = False
@@ -199,21 +199,21 @@ class Training:
         self._seconds += seconds
         self.sums.seconds += seconds
 
-    def end_epoch(self) -> dict[str, Any]:
+    def end_epoch(self) -> Epoch:
         """Evaluate, remember the best weights, tell the hooks; the entry that the history gained."""
         begun = time.perf_counter()
         self.at.epoch += 1
         val = self._judge()
-        entry = {
-            "epoch": self.at.epoch,
-            "steps": self.at.step,
-            "train_loss": self.sums.mean_loss,
-            "train_accuracy": self.sums.accuracy,
-            "val_loss": val["loss"],
-            "val_accuracy": val["accuracy"],
-            "lr": self.optimizer.param_groups[0]["lr"],
-            "seconds": self.sums.seconds + time.perf_counter() - begun,
-        }
+        entry = Epoch(
+            epoch=self.at.epoch,
+            steps=self.at.step,
+            train_loss=self.sums.mean_loss,
+            train_accuracy=self.sums.accuracy,
+            val_loss=val.loss,
+            val_accuracy=val.accuracy,
+            lr=self.optimizer.param_groups[0]["lr"],
+            seconds=self.sums.seconds + time.perf_counter() - begun,
+        )
         self.history.append(entry)
         self.at.metrics = entry
         self.sums = Sums()
@@ -221,17 +221,17 @@ class Training:
             hook.on_epoch_end(self.at)
         return entry
 
-    def _judge(self) -> dict[str, float]:
+    def _judge(self) -> Accuracy:
         """Loss and accuracy on the validation split; the weights are kept when they are the best so far."""
         network = self._average.model if self._average is not None else self.model
         val = self._evaluate(network)
-        better = (val["accuracy"], -val["loss"]) > (self.best.accuracy, -self.best.loss)
+        better = (val.accuracy, -val.loss) > (self.best.accuracy, -self.best.loss)
         if better or not self.keep_best:
             weights = {name: value.detach().clone() for name, value in network.state_dict().items()}
-            self.best = Best(self.at.epoch, val["accuracy"], val["loss"], weights)
+            self.best = Best(self.at.epoch, val.accuracy, val.loss, weights)
         return val
 
-    def _evaluate(self, network: nn.Module) -> dict[str, float]:
+    def _evaluate(self, network: nn.Module) -> Accuracy:
         """Loss and accuracy over the whole validation split, each process its share of the images."""
         self.world.share_buffers(network)
         # no gradients are kept, so twice the batch fits
@@ -242,9 +242,9 @@ class Training:
             found = classification_metrics(network, batches, amp=self.settings.amp)
             if self.world.size == 1:
                 return found
-            loss, right = found["loss"] * count, round(found["accuracy"] * count / 100)
+            loss, right = found.loss * count, round(found.accuracy * count / 100)
         loss, right, everyone = self.world.sums([loss, right, count])
-        return {"loss": loss / everyone, "accuracy": 100 * right / everyone}
+        return Accuracy(100 * right / everyone, loss / everyone, int(everyone))
 
     def _replace_masks(self, masks: Mapping[str, Tensor]) -> None:
         if same_masks(masks, self.at.masks):
@@ -265,7 +265,7 @@ class Training:
             "scaler": self._scaler.state_dict(),
             "average": self._average.model.state_dict() if self._average is not None else {},
             "hooks": [hook.state_dict() for hook in self.hooks],
-            "history": self.history,
+            "history": [vars(entry) for entry in self.history],
             "best": vars(self.best),
             "sums": asdict(self.sums),
         }
@@ -285,8 +285,8 @@ class Training:
         for hook, state in zip(self.hooks, saved["hooks"], strict=True):
             hook.load_state_dict(state)
         self.at.masks = self._mask_hook.masks
-        self.history = saved["history"]
-        self.at.metrics = self.history[-1] if self.history else {}
+        self.history = [Epoch(**entry) for entry in saved["history"]]
+        self.at.metrics = self.history[-1] if self.history else None
         self.best = Best(**saved["best"])
         self.sums = Sums(**saved["sums"])
 

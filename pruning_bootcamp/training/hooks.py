@@ -11,6 +11,7 @@ from torch.optim.optimizer import Optimizer
 
 from pruning_bootcamp.errors import BootcampError, unknown
 from pruning_bootcamp.pruning.masks import zero_pruned
+from pruning_bootcamp.training.records import Epoch
 
 
 @dataclass
@@ -25,7 +26,7 @@ class StepState:
     step: int = 0  # optimiser steps done
     epoch: int = 0  # epochs done
     masks: dict[str, Tensor] = field(default_factory=dict)  # True where a weight stays; change them by `set_masks`
-    metrics: dict[str, Any] = field(default_factory=dict)  # the last epoch's entry of the history
+    metrics: Epoch | None = None  # the last epoch's entry of the history
 
     def set_masks(self, masks: Mapping[str, Tensor]) -> None:
         """From here on these weights stay and all others of the named tensors are zero.

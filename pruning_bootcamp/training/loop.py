@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +20,7 @@ from pruning_bootcamp.training.hooks import Hook
 from pruning_bootcamp.training.interrupts import Interrupts
 from pruning_bootcamp.training.losses import Objective
 from pruning_bootcamp.training.progress import Progress
-from pruning_bootcamp.training.records import check_loss
+from pruning_bootcamp.training.records import Epoch, check_loss
 from pruning_bootcamp.training.settings import TrainSettings
 from pruning_bootcamp.training.state import read_state, remove_state, write_state
 
@@ -34,7 +33,7 @@ FitSettings = TrainSettings
 class FitResult:
     """What a training did. The model itself holds the weights of `best_epoch`."""
 
-    history: list[dict[str, Any]]  # per epoch: epoch, steps, train_loss, train_accuracy, val_loss, val_accuracy, lr, s
+    history: list[Epoch]
     best_epoch: int
     best_accuracy: float  # percent of the validation images
     steps: int
@@ -141,7 +140,7 @@ def fit(
         best_epoch=training.best.epoch,
         best_accuracy=training.best.accuracy,
         steps=training.at.step,
-        seconds=sum(entry["seconds"] for entry in training.history),
+        seconds=sum(entry.seconds for entry in training.history),
         resumed_from_step=first_step,
         images_per_second=training.images_per_second,
         masks=training.at.masks,

@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.runs import disk_error
+from pruning_bootcamp.training.records import Epoch
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -65,24 +66,24 @@ class Progress:
             text = f"epoch {epoch}/{self.epochs}, loss {loss:.3f}, acc {accuracy:.2f}%"
             self._bar.set_postfix_str(text, refresh=False)
 
-    def epoch(self, entry: dict[str, Any], images_per_second: float) -> None:
+    def epoch(self, entry: Epoch, images_per_second: float) -> None:
         """One line and one point of each curve, from an entry of the history."""
         self.say(
             "Epoch %d/%d: train loss %.3f, train acc %.2f%%, val loss %.3f, val acc %.2f%% (%.1f s, %.0f images/s)",
-            entry["epoch"],
+            entry.epoch,
             self.epochs,
-            entry["train_loss"],
-            entry["train_accuracy"],
-            entry["val_loss"],
-            entry["val_accuracy"],
-            entry["seconds"],
+            entry.train_loss,
+            entry.train_accuracy,
+            entry.val_loss,
+            entry.val_accuracy,
+            entry.seconds,
             images_per_second,
         )
         if self._writer is not None:
             # against steps, as all curves are: what a killed run wrote too much is then purged from all of them
-            self._writer.add_scalar("train/accuracy", entry["train_accuracy"], entry["steps"])
-            self._writer.add_scalar("val/loss", entry["val_loss"], entry["steps"])
-            self._writer.add_scalar("val/accuracy", entry["val_accuracy"], entry["steps"])
+            self._writer.add_scalar("train/accuracy", entry.train_accuracy, entry.steps)
+            self._writer.add_scalar("val/loss", entry.val_loss, entry.steps)
+            self._writer.add_scalar("val/accuracy", entry.val_accuracy, entry.steps)
 
     def flush(self) -> None:
         """All points reach the disk: before a training state that builds on them."""

@@ -8,6 +8,21 @@ from torch import Tensor
 from pruning_bootcamp.errors import BootcampError
 
 
+@dataclass(frozen=True)
+class Epoch:
+    """What an epoch came to: means over its images, percent right, and the learning rate of its last step."""
+
+    epoch: int
+    steps: int
+    """since the beginning"""
+    train_loss: float
+    train_accuracy: float
+    val_loss: float
+    val_accuracy: float
+    lr: float
+    seconds: float
+
+
 @dataclass
 class Best:
     """The epoch with the best validation accuracy since the masks last changed; ties go to the lower loss."""

@@ -80,8 +80,8 @@ def test_a_point_is_what_pruning_that_layer_alone_gives(scanned: Path, trained: 
     found = classification_metrics(model, batches)
     result = yaml.safe_load((scanned / "sensitivity.yaml").read_text())
     row = next(row for row in result["rows"] if row["name"] == "layer2.0.conv1")
-    assert row["points"][2]["accuracy"] == pytest.approx(found["accuracy"], abs=1e-3)
-    assert row["points"][2]["loss"] == pytest.approx(found["loss"], abs=1e-4)
+    assert row["points"][2]["accuracy"] == pytest.approx(found.accuracy, abs=1e-3)
+    assert row["points"][2]["loss"] == pytest.approx(found.loss, abs=1e-4)
 
 
 def test_a_scan_that_was_killed_goes_on_to_the_same_files(

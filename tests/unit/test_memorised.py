@@ -2,7 +2,7 @@
 
 import pytest
 
-from pruning_bootcamp.memorised import KEY, LIKELY, NO, NO_SIGN, POSSIBLE, Fit, caveat, judge, odds, standard_errors
+from pruning_bootcamp.memorised import LIKELY, NO, NO_SIGN, POSSIBLE, Fit, caveat, judge, odds, standard_errors
 
 
 def test_standard_errors_by_hand() -> None:
@@ -43,6 +43,6 @@ def test_as_good_as_on_training_images_and_better_than_on_test_images(
 
 
 def test_what_is_doubtful_is_said_with_every_figure_on_validation_images() -> None:
-    assert caveat({KEY: LIKELY}) == ", which the dense network was probably trained on"
-    assert caveat({KEY: POSSIBLE}) == ", which the dense network may have been trained on"
-    assert caveat({KEY: NO_SIGN}) == caveat({KEY: NO}) == caveat({}) == ""
+    assert caveat(LIKELY) == ", which the dense network was probably trained on"
+    assert caveat(POSSIBLE) == ", which the dense network may have been trained on"
+    assert caveat(NO_SIGN) == caveat(NO) == caveat(None) == ""

@@ -19,6 +19,7 @@ from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.models import make_prunable
 from pruning_bootcamp.pruning.structured import StructuredPlan, cut_channels, plan_structured, score_channels
 from pruning_bootcamp.reporting import structured_table
+from pruning_bootcamp.tools.metrics import compute_params
 from pruning_bootcamp.tools.modes import evaluation_mode
 
 
@@ -84,14 +85,14 @@ def plan_cut(
     """What to cut for running on `device`; a GoalNotMet where the budget can't be met."""
     ready, recipe = ready_to_cut(model, recipe)
     example = example_input(recipe)
-    baseline, _ = cost_of(model, example)
+    _, flops = cost_of(model, example)
     plan = plan_structured(
         ready,
         example,
         cfg.structured,
         seed=cfg.seed,
-        baseline_macs=baseline["flops_g"] * 1e9,
-        baseline_params=round(baseline["params_m"] * 1e6),
+        baseline_macs=flops.macs,
+        baseline_params=compute_params(model),
         scores=scores,
         device=device,
     )

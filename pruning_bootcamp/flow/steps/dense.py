@@ -1,5 +1,6 @@
 """The network that everything is compared with: trained here, or opened."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 from pruning_bootcamp.checkpoints import Checkpoint, example_input
@@ -21,7 +22,7 @@ def train(context: StepContext) -> DenseNetwork:
     recipe = recipe_for(cfg, splits)
     model = new_network(recipe)
     cost, flops = cost_of(model, example_input(recipe))
-    LOGGER.info("FLOPs: %.4g G (multiply-accumulates)\nParams: %.4g M\n", cost["flops_g"], cost["params_m"])
+    LOGGER.info("FLOPs: %.4g G (multiply-accumulates)\nParams: %.4g M\n", cost.flops_g, cost.params_m)
     say_disagreement(flops)
     model.to(context.device)
     steps = [parse_duration(text, "train.save_steps") for text in cfg.train.save_steps]
@@ -46,7 +47,7 @@ def train(context: StepContext) -> DenseNetwork:
         epochs=len(result.history),
         best_epoch=result.best_epoch,
         steps=result.steps,
-        history=result.history,
+        history=[asdict(epoch) for epoch in result.history],
         train_seconds=round(result.seconds, 2),
         summary=f"validation {accuracy:.2f}%, best of {len(result.history)} epochs",
     )

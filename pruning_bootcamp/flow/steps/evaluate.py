@@ -1,6 +1,5 @@
 """What both networks do and cost: on the validation images, then on the test images, once."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -13,14 +12,16 @@ from pruning_bootcamp.flow.step import Network, StepContext
 from pruning_bootcamp.flow.steps.profile import pair_latency
 from pruning_bootcamp.flow.steps.training import as_shipped
 from pruning_bootcamp.logs import LOGGER
-from pruning_bootcamp.tools.metrics import compare_metrics
+from pruning_bootcamp.results import to_plain
+from pruning_bootcamp.tools.metrics import Accuracy, compare_metrics
 
 
 def costs(context: StepContext) -> Costs:
     """FLOPs, parameters and zeros of both networks; their latency where a gate asks for it."""
     cfg, dense, final = context.cfg, context.network("dense"), context.network()
-    baseline, _ = cost_of(dense.model.cpu(), example_input(dense.recipe))
-    cost, flops = cost_of(final.model.cpu(), example_input(final.recipe), final.masks)
+    baseline: dict[str, Any] = {**to_plain(cost_of(dense.model.cpu(), example_input(dense.recipe))[0])}
+    counted, flops = cost_of(final.model.cpu(), example_input(final.recipe), final.masks)
+    cost: dict[str, Any] = {**to_plain(counted)}
     say_disagreement(flops)
     baseline["weights"] = weights_hash(dense.model)
     paired: dict[str, Any] = {}
@@ -56,17 +57,17 @@ def judge_on(context: StepContext, split: str) -> Judged:
     with as_shipped(shipped) as model:
         after = evaluate_on(model, images, context.splits, **look)
     text = "Dense: %.2f%%, pruned: %.2f%% (%d %s images)"
-    LOGGER.info(text, before["accuracy"], after["accuracy"], after["n"], split)
+    LOGGER.info(text, before.accuracy, after.accuracy, after.n, split)
     return _judged(split, before, after)
 
 
-def _judged(split: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Judged:
+def _judged(split: str, before: Accuracy, after: Accuracy) -> Judged:
     return Judged(
         split=split,
-        accuracy=round(after["accuracy"], 4),
-        loss=round(after["loss"], 6),
-        images=after["n"],
-        baseline_accuracy=round(before["accuracy"], 4),
-        baseline_loss=round(before["loss"], 6),
-        summary=f"{split} {after['accuracy']:.2f}%, dense {before['accuracy']:.2f}%",
+        accuracy=round(after.accuracy, 4),
+        loss=round(after.loss, 6),
+        images=after.n,
+        baseline_accuracy=round(before.accuracy, 4),
+        baseline_loss=round(before.loss, 6),
+        summary=f"{split} {after.accuracy:.2f}%, dense {before.accuracy:.2f}%",
     )

@@ -43,7 +43,7 @@ def _lost(context: StepContext, dense: nn.Module, file: Mapping[str, Any]) -> di
     splits = context.splits
     look: dict[str, Any] = {"mean": splits.mean, "std": splits.std, "limit": file["agreement_images"]}
     batches = eval_batches(splits.val, batch_size=context.cfg.data.batch_size, device="cpu", **look)
-    before = round(classification_metrics(dense, batches)["accuracy"], 4)
+    before = round(classification_metrics(dense, batches).accuracy, 4)
     return {"dense_accuracy": before, **compare_metrics({"accuracy": before}, file)}
 
 

@@ -5,7 +5,6 @@ for this: their accuracy is used once it is known.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -14,7 +13,8 @@ from pruning_bootcamp.checkpoints import Checkpoint
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.evaluation import evaluate_on
 from pruning_bootcamp.logs import LOGGER
-from pruning_bootcamp.memorised import FIT, HASH, KEY, LIKELY, NO, POSSIBLE, Fit, judge
+from pruning_bootcamp.memorised import FIT, HASH, KEY, LIKELY, NO, POSSIBLE, judge
+from pruning_bootcamp.results import Fit, from_plain, to_plain
 from pruning_bootcamp.runtime import preserved_rng
 from pruning_bootcamp.tools.datasets import Splits
 from pruning_bootcamp.tools.datasets.selection import take
@@ -34,7 +34,7 @@ def look(
     if dense.metrics.get(HASH) == name:
         return {KEY: NO, HASH: name}
     fit = _measure(dense, cfg, splits, device)
-    found = {KEY: judge(fit), FIT: asdict(fit)}
+    found = {KEY: judge(fit), FIT: to_plain(fit)}
     if found[KEY] == POSSIBLE:
         LOGGER.info("%s", _warning(fit, splits, cfg.goal.evaluate_test if testing is None else testing))
     return found
@@ -47,7 +47,7 @@ def _measure(dense: Checkpoint, cfg: Config, splits: Splits, device: torch.devic
         for split in (splits.val, splits.train):
             part = split.subset(take(split.labels, count, seed=0))
             how: dict[str, Any] = {"device": device, "batch_size": cfg.data.batch_size, "progress": False}
-            accuracies.append(round(evaluate_on(dense.model, part, splits, **how)["accuracy"], 4))
+            accuracies.append(round(evaluate_on(dense.model, part, splits, **how).accuracy, 4))
     dense.model.cpu()
     return Fit(accuracies[0], accuracies[1], count)
 
@@ -70,7 +70,7 @@ def settle(figures: Mapping[str, Any], test_accuracy: float, test_images: int) -
     """The last word, now that the dense network's test accuracy is known; a warning where it is "likely"."""
     if FIT not in figures:
         return {}
-    fit = Fit(**figures[FIT])
+    fit = from_plain(Fit, figures[FIT])
     found = judge(fit, test_accuracy, test_images)
     if found == LIKELY:
         LOGGER.info(

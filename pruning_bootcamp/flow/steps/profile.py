@@ -16,6 +16,7 @@ from pruning_bootcamp.exporters.onnx import open_onnx
 from pruning_bootcamp.flow.steps import ways
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.reporting import alternatives_text, analysis_text, layers_text, profile_text
+from pruning_bootcamp.results import Comparison, Network, from_plain, to_plain
 from pruning_bootcamp.runs import scratch_folder
 from pruning_bootcamp.tools.latency import (
     LatencyStats,
@@ -42,7 +43,8 @@ def compare(
         )
     figures: dict[str, dict[str, Any]] = {}
     for name, network in networks.items():
-        figures[name], flops = cost_of(network.model, example_input(network.recipe), network.masks)
+        cost, flops = cost_of(network.model, example_input(network.recipe), network.masks)
+        figures[name] = {**to_plain(cost)}
         say_disagreement(flops)
     results: dict[str, Any] = {}
     if cfg.profile.measure_latency:
@@ -52,7 +54,8 @@ def compare(
             models["pruned"] = models["baseline"]
         results = _measure(cfg, networks, models, figures, device)
     comparison = compare_metrics(figures["baseline"], figures["pruned"]) | results.pop("paired", {})
-    LOGGER.info("%s", profile_text(figures["baseline"], figures["pruned"], comparison))
+    dense, pruned = (from_plain(Network, figures[name]) for name in ("baseline", "pruned"))
+    LOGGER.info("%s", profile_text(dense, pruned, from_plain(Comparison, comparison)))
     for key in ("layers_text", "analysis_text", "alternatives_text"):
         if key in results:
             LOGGER.info("%s", results.pop(key))

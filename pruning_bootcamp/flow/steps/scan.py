@@ -25,6 +25,7 @@ from pruning_bootcamp.pruning.unstructured import UnstructuredResult, check_unst
 from pruning_bootcamp.runs import Run, write_text, write_yaml
 from pruning_bootcamp.sensitivity import Place, Points, Quality, places, pruner, put_back, ranking, result_table, scan
 from pruning_bootcamp.tools.datasets import Split, Splits
+from pruning_bootcamp.tools.metrics import Accuracy
 from pruning_bootcamp.training.batch_norm import has_batch_norm
 from pruning_bootcamp.training.gradual import say_left_out
 from pruning_bootcamp.training.recovery import first_images
@@ -182,8 +183,8 @@ def _evaluation(
     return evaluate
 
 
-def _quality(found: dict[str, Any]) -> Quality:
-    return Quality(round(found["accuracy"], 4), round(found["loss"], 6))
+def _quality(found: Accuracy) -> Quality:
+    return Quality(round(found.accuracy, 4), round(found.loss, 6))
 
 
 def _known_points(context: StepContext) -> Points:

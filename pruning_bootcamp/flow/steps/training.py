@@ -156,5 +156,5 @@ def judged(context: StepContext, network: Network) -> float:
         batch_size = context.cfg.data.batch_size
         val = evaluate_on(model, splits.val, splits, device=context.device, batch_size=batch_size, progress=False)
     context.keep_network(network)
-    LOGGER.info("Validation accuracy: %.2f%%", val["accuracy"])
-    return round(val["accuracy"], 4)
+    LOGGER.info("Validation accuracy: %.2f%%", val.accuracy)
+    return round(val.accuracy, 4)

@@ -3,6 +3,7 @@
 import contextlib
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -15,10 +16,19 @@ from pruning_bootcamp.tools.modes import evaluation_mode
 _AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+@dataclass(frozen=True)
+class Accuracy:
+    """Percent right and mean cross-entropy, over `n` images."""
+
+    accuracy: float
+    loss: float
+    n: int
+
+
 def classification_metrics(
     model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, amp: Literal["bf16", "fp16"] | None = None
-) -> dict[str, Any]:
-    """{"loss" (mean cross-entropy), "accuracy" (percent), "n"} over every image of `batches`.
+) -> Accuracy:
+    """How often the model is right, and its loss, over every image of `batches`.
 
     The model runs in eval mode without gradients, and has its modes back afterwards. Sums are kept in float64, so the
     figures do not depend on the batch size. Raises BootcampError when there is no image, or when the outputs are NaN.
@@ -44,7 +54,7 @@ def classification_metrics(
             "Its weights are broken, the training diverged (lower the learning rate), or fp16 overflowed (use bf16)."
         )
     right = sum(int(value.item()) for value in rights)
-    return {"loss": loss, "accuracy": 100.0 * right / count, "n": count}
+    return Accuracy(100.0 * right / count, loss, count)
 
 
 def _sum(values: Tensor) -> Tensor:

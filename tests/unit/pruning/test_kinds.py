@@ -108,20 +108,20 @@ def test_the_zeros_are_there(network: nn.Module, sparsity: float, allocation: st
     result = prune_unstructured(network, sparsity=sparsity, allocation=allocation)
     parameters = dict(network.named_parameters())
     counted = sum(int((parameters[name] == 0).sum()) for name in result.masks)
-    figures, _ = cost_of(network, IMAGES[:1], result.masks)
+    cost, _ = cost_of(network, IMAGES[:1], result.masks)
     assert counted == sum(layer.zeros for layer in result.layers)
     assert result.sparsity == pytest.approx(sparsity, abs=5e-3)
-    assert figures["sparsity"] * figures["prunable_params"] == pytest.approx(counted, abs=0.01)
-    assert figures["prunable_params"] == prunable
-    assert figures["sparsity_of_all"] == round(counted / sum(p.numel() for p in network.parameters()), 6)
+    assert cost.sparsity * cost.prunable_params == pytest.approx(counted, abs=0.01)
+    assert cost.prunable_params == prunable
+    assert cost.sparsity_of_all == round(counted / sum(p.numel() for p in network.parameters()), 6)
 
 
 def test_the_figure_says_of_what_it_is_a_share() -> None:
     torch.manual_seed(0)
     network = Encoder()
     result = prune_unstructured(network, sparsity=0.5)
-    figures, _ = cost_of(network, IMAGES[:1], result.masks)
-    assert sparsity_text(figures) == (
+    cost, _ = cost_of(network, IMAGES[:1], result.masks)
+    assert sparsity_text(cost) == (
         "50.00% of 448 prunable weights (29.02% of all 772 parameters; left out: "
         "positions 64 (a bare parameter, and no layer says whether it is multiplied or added); "
         "out 40 (a bare parameter, and no layer says whether it is multiplied or added); "

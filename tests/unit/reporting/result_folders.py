@@ -104,7 +104,16 @@ def write_comparison(root: Path) -> None:
 
 
 def write_profile(folder: Path, *, fewer: float = 50.0, quicker: float = 10.0, threads: int = 1) -> None:
-    stats = {"median_ms": 1.0, "p5_ms": 0.9, "p95_ms": 1.2, "n": 100, "batch_size": 1, "threads": threads}
+    stats = {
+        "median_ms": 1.0,
+        "mean_ms": 1.0,
+        "std_ms": 0.1,
+        "p5_ms": 0.9,
+        "p95_ms": 1.2,
+        "n": 100,
+        "batch_size": 1,
+        "threads": threads,
+    }
     stats |= {"backend": "torch", "device": "cpu"}
     content = {
         "comparison": {"flops_reduction_pct": fewer, "latency_reduction_pct": quicker},
@@ -130,9 +139,11 @@ def write_scan(root: Path) -> None:
     content = {
         "by": "layer",
         "score": "magnitude",
+        "pattern": "unstructured",
         "split": "validation",
         "images": 135,
         "dense": {"accuracy": 93.0, "loss": 0.1},
+        "sparsities": [0.5, 0.9],
         "rows": [
             {"name": "conv1", "weights": ["conv1.weight"], "size": 144, "points": points(85.0, 40.0)},
             {"name": "layer2.0.conv1", "weights": [], "size": 500, "points": points(90.0, 60.0)},
@@ -161,12 +172,17 @@ def write_sweep(root: Path, status: str = "complete") -> None:
     dense = write_run(folder, "dense", "train")
     (dense / "metrics.yaml").write_text("val_accuracy: 93.0\nstatus: complete\n")  # its test images are not read
     content = {
+        "name": "half",
         "command": "prune-structured",
         "sampler": "grid",
+        "space": {"structured.score": ["l1", "l2"]},
         "objectives": [
             {"name": "accuracy", "direction": "maximize"},
             {"name": "flops_g", "direction": "minimize"},
         ],
+        "split": "validation",
+        "max_drop": 1.5,
+        "seed": 0,
         "trials": trials,
         "pareto": [0],
         "hypervolume": 0.5,

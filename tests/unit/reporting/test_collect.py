@@ -28,7 +28,7 @@ def test_every_kind_of_result_is_found_once(tmp_path: Path) -> None:
     ("content", "said"),
     [
         ("accuracy: [1", "not valid YAML"),
-        ("accuracy: many", "'many', not a number"),
+        ("accuracy: many", "accuracy: 'many' is not a number"),
         ("accuracy: 912", "not in [0, 100]"),
         ("accuracy: .nan", "not a number"),
         ("flops_g: 1", "holds no accuracy"),

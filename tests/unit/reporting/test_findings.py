@@ -12,6 +12,7 @@ from result_folders import write_comparison, write_profile, write_run, write_sca
 from pruning_bootcamp.reporting.collect import collect
 from pruning_bootcamp.reporting.findings import Findings, GroupFindings, find
 from pruning_bootcamp.reporting.groups import pareto
+from pruning_bootcamp.reporting.picking import said
 from pruning_bootcamp.reporting.values import spread
 
 
@@ -41,8 +42,8 @@ def test_seeds_are_one_row_with_mean_spread_and_n(tmp_path: Path) -> None:
     l1 = rows["l1, global: 50% fewer FLOPs"]
     assert l1.accuracy.mean == pytest.approx(91.2)
     assert l1.accuracy.std == pytest.approx(stdev([91.0, 91.2, 91.4]))
-    assert l1.accuracy.said(unit="%") == "91.20% ± 0.20 (3 seeds)"
-    assert rows["dense"].accuracy.said() == "92.00 (one seed)"
+    assert said(l1.accuracy, l1) == "91.20 ± 0.20% (3 seeds)"
+    assert said(rows["dense"].accuracy, rows["dense"]) == "92.00% (one seed)"
 
 
 def test_a_seed_run_twice_is_not_two_seeds(tmp_path: Path) -> None:
@@ -296,8 +297,8 @@ def test_a_dense_network_within_the_noise_is_not_called_quicker(tmp_path: Path) 
     content = yaml.safe_load(path.read_text())
     pair = content["alternatives"]["onnxruntime on cpu, batch 16"]
     pair["baseline"] = pair["baseline"] | {"median_ms": 3.1, "batch_size": 16}
-    for verdict, said in (("may be noise", False), ("slower", True)):
+    for verdict, is_said in (("may be noise", False), ("slower", True)):
         pair["paired"] = {"verdict": verdict}
         path.write_text(yaml.safe_dump(content))
         (run_with,) = findings(tmp_path).advice
-        assert ("quicker still" in run_with.what) == said
+        assert ("quicker still" in run_with.what) == is_said

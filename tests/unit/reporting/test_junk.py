@@ -11,8 +11,8 @@ from result_folders import write_comparison, write_profile, write_scan, write_sw
 
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.reporting.collect import collect
+from pruning_bootcamp.reporting.document import markdown
 from pruning_bootcamp.reporting.findings import find
-from pruning_bootcamp.reporting.markdown import markdown
 from pruning_bootcamp.reporting.sections import document
 from pruning_bootcamp.reporting.sparsities import layer_sparsities
 

@@ -14,7 +14,7 @@ from pruning_bootcamp.cli import app
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.models import build_model
 from pruning_bootcamp.reporting.command import report
-from pruning_bootcamp.reporting.markdown import plain
+from pruning_bootcamp.reporting.document import plain
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from result_folders import write_profile, write_run
 
-from pruning_bootcamp.reporting.advice import Advice
 from pruning_bootcamp.reporting.collect import collect
 from pruning_bootcamp.reporting.command import report
 from pruning_bootcamp.reporting.findings import find
+from pruning_bootcamp.reporting.picking import Advice
 
 GOAL = ">= 40% fewer FLOPs, <= 1.5 points of accuracy lost"
 

@@ -1,8 +1,13 @@
 """Reports show the figures that were measured, and say what was not met."""
 
+from typing import Any
+
 from pruning_bootcamp.reporting import alternatives_text, analysis_text, comparison_rows, markdown_table, run_report
 from pruning_bootcamp.reporting.measured import _difference
-from pruning_bootcamp.tools.latency import Analysis, LatencyStats, Measured, flops_latency_analysis
+from pruning_bootcamp.results import Analysis, Comparison, Metrics, Network, from_plain
+from pruning_bootcamp.tools import latency
+from pruning_bootcamp.tools.latency import LatencyStats, Measured, flops_latency_analysis
+from pruning_bootcamp.training.records import Epoch
 
 ENVIRONMENT = {"torch": "2.15.0", "device": "cpu (a CPU)"}
 BASELINE = {"accuracy": 91.73, "flops_g": 0.0405, "params_m": 0.27, "sparsity": 0.0}
@@ -23,6 +28,10 @@ PRUNED = {
 }
 
 
+def report(**changes: Any) -> str:
+    return run_report("A run", from_plain(Metrics, PRUNED | changes))
+
+
 def test_a_table_has_a_row_a_line_and_equal_widths() -> None:
     lines = markdown_table(["a", "long name"], [[1, 2], ["three", 4]]).splitlines()
     assert len(lines) == 4
@@ -31,23 +40,23 @@ def test_a_table_has_a_row_a_line_and_equal_widths() -> None:
 
 
 def test_only_figures_that_both_know_are_compared() -> None:
-    rows = comparison_rows({"accuracy": 91.0, "latency_ms": 2.0}, {"accuracy": 90.0, "latency_ms": None})
+    rows = comparison_rows(Network(accuracy=91.0, latency_ms=2.0), Network(accuracy=90.0))
     assert rows == [["Accuracy (%)", "91.00", "90.00"]]
 
 
 def test_the_report_says_goal_drop_images_seed_and_machine() -> None:
-    text = run_report("A run", PRUNED)
+    text = report()
     assert text.startswith("# A run\n")
     for words in ("| 91.73  | 90.50  |", "accuracy drop (points): 1.23", "Goal MET", "10000 test images", "a CPU"):
         assert words in text, words
     assert "no spread is claimed" in text
-    assert "**Goal NOT met**" in run_report("A run", PRUNED | {"goal_met": False})
+    assert "**Goal NOT met**" in report(goal_met=False)
 
 
 def test_a_long_history_is_thinned_and_keeps_the_last_epoch() -> None:
     entry = {"train_loss": 1.0, "train_accuracy": 50.0, "val_loss": 1.0, "val_accuracy": 50.0, "lr": 0.1}
-    history = [{"epoch": number, **entry} for number in range(1, 101)]
-    text = run_report("A run", PRUNED, history=history)
+    history = [Epoch(epoch=number, steps=number, seconds=1.0, **entry) for number in range(1, 101)]
+    text = run_report("A run", from_plain(Metrics, PRUNED), history)
     rows = [line for line in text.splitlines() if line.startswith("| ") and "| 0.1" in line]
     assert 2 <= len(rows) <= 13
     assert rows[-1].startswith("| 100")
@@ -106,7 +115,7 @@ def test_widths_are_advised_where_some_are_uneven_and_the_dense_network_is_quick
     assert "multiple of 8" not in alternatives_text({"torch, batch 1": pair(0.8)}, widths=advice)
 
 
-def analysis(factor: float) -> Analysis:
+def analysis(factor: float) -> latency.Analysis:
     both = pair(factor)
     return flops_latency_analysis(Measured(100.0, both["baseline"]), Measured(50.0, both["pruned"]))
 
@@ -129,17 +138,17 @@ def test_the_analysis_says_interval_and_direction_as_the_figure_has_it() -> None
 
 def test_the_report_of_a_run_gives_the_latency_its_interval() -> None:
     saved = {"latency_reduction_pct": 8.6, "latency_reduction_low_pct": 6.9, "latency_reduction_high_pct": 10.1}
-    text = run_report("A run", PRUNED | saved | {"latency_pairs": 317})
+    text = report(**saved, latency_pairs=317)
     assert "- less latency (%): 8.6 (95% interval 6.9 to 10.1, n 317 pairs)\n" in text
-    noise = run_report("A run", PRUNED | saved | {"latency_pairs": 317, "latency_reduction_low_pct": -0.2})
+    noise = report(**saved | {"latency_pairs": 317, "latency_reduction_low_pct": -0.2})
     assert "n 317 pairs; may be noise)" in noise
-    assert "- less latency (%): 8.6\n" in run_report("A run", PRUNED | {"latency_reduction_pct": 8.6}), "an older file"
+    assert "- less latency (%): 8.6\n" in report(latency_reduction_pct=8.6), "an older file"
 
 
 def test_the_report_of_profiles_says_faster_slower_or_noise_by_the_interval() -> None:
-    def said(low: float | None, high: float | None, certain: object = None) -> str:
+    def said(low: float | None, high: float | None, certain: bool | None = None) -> str:
         ends = {"latency_reduction_low_pct": low, "latency_reduction_high_pct": high, "latency_pairs": 317}
-        return _difference(dict(ends), certain)
+        return _difference(from_plain(Comparison, ends), Analysis(certain=certain))
 
     assert said(6.9, 10.1) == "✓ faster (95%: 6.9 to 10.1, n 317)"
     assert said(-28.0, -24.0, certain=False) == "✓ slower (95%: -28.0 to -24.0, n 317)"

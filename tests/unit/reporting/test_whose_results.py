@@ -80,7 +80,7 @@ def as_the_sweep_writes_them(root: Path) -> Path:
     for name, state in (("trials/0002", "pruned"), ("trials/0003", "failed")):
         folder = write_run(sweep, name, "prune-structured")
         (folder / "metrics.yaml").unlink()
-        (folder / "trial.yaml").write_text(f"state: {state}\nreason: because\n")
+        (folder / "trial.yaml").write_text(f"number: 2\nstate: {state}\nreason: because\n")
     return sweep
 
 

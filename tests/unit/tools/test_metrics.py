@@ -249,9 +249,9 @@ def test_accuracy_and_loss_by_hand_whatever_the_batches() -> None:
     accuracy = 100 * float((exact.argmax(1) == labels.numpy()).mean())
     for size in (1, 8, 37):
         found = classification_metrics(nn.Identity(), zip(logits.split(size), labels.split(size), strict=True))
-        assert found["loss"] == pytest.approx(loss, rel=1e-6)
-        assert found["accuracy"] == accuracy
-        assert found["n"] == 37
+        assert found.loss == pytest.approx(loss, rel=1e-6)
+        assert found.accuracy == accuracy
+        assert found.n == 37
 
 
 def test_evaluation_uses_running_statistics_and_gives_every_mode_back() -> None:

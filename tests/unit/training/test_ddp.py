@@ -27,7 +27,7 @@ def alone(small: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any
         masks=masks,
         hooks=[watch],
     )
-    return {"sums": watch.sums, "history": result.history, "weights": net.state_dict()}
+    return {"sums": watch.sums, "history": [vars(entry) for entry in result.history], "weights": net.state_dict()}
 
 
 def test_two_processes_give_the_curve_of_one(tmp_path: Path, start_training: Any, alone: dict[str, Any]) -> None:

@@ -110,7 +110,7 @@ def test_the_best_epoch_is_one_of_the_final_sparsity(end: str, small: Any) -> No
     net, result = train(small, hook)
     first = math.ceil(hook.points[-1]["step"] / 5)
     assert result.best_epoch >= first
-    assert result.best_accuracy == max(entry["val_accuracy"] for entry in result.history[first - 1 :])
+    assert result.best_accuracy == max(entry.val_accuracy for entry in result.history[first - 1 :])
     assert compute_sparsity(net, result.masks).total == pytest.approx(0.95, abs=1e-3)
 
 
@@ -160,7 +160,7 @@ def test_stopped_in_the_middle_it_ends_bit_for_bit_the_same(stop: int, small: An
     assert again.points == whole.points
     assert again.masks.keys() == whole.masks.keys()
     assert all(torch.equal(net.state_dict()[name], value) for name, value in other.state_dict().items())
-    assert [entry["val_loss"] for entry in result.history] == [entry["val_loss"] for entry in resumed.history]
+    assert [entry.val_loss for entry in result.history] == [entry.val_loss for entry in resumed.history]
 
 
 @pytest.mark.parametrize(

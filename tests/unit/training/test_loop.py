@@ -13,7 +13,7 @@ from torch import nn
 
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.tools.datasets import ImageSplit, Split, TrainBatches, eval_batches
-from pruning_bootcamp.tools.metrics import classification_metrics
+from pruning_bootcamp.tools.metrics import Accuracy, classification_metrics
 from pruning_bootcamp.training.hooks import Hook, StepState
 from pruning_bootcamp.training.loop import fit
 from pruning_bootcamp.training.losses import Objective, distillation, mixup_share
@@ -22,7 +22,7 @@ from pruning_bootcamp.training.optim import learning_rate
 CPU = torch.device("cpu")
 
 
-def val_accuracy(net: nn.Module, splits: Any) -> dict[str, Any]:
+def val_accuracy(net: nn.Module, splits: Any) -> Accuracy:
     batches = eval_batches(splits.val, batch_size=100, mean=splits.mean, std=splits.std, device=CPU)
     return classification_metrics(net, batches)
 
@@ -32,10 +32,10 @@ def test_it_learns_real_digits_and_keeps_the_best_epoch(small: Any) -> None:
     net = small.small_net()
     result = fit(net, splits, small.settings(epochs=6, lr=0.1), device=CPU)
     assert result.best_accuracy >= 93
-    assert result.best_accuracy == max(entry["val_accuracy"] for entry in result.history)
+    assert result.best_accuracy == max(entry.val_accuracy for entry in result.history)
     found = val_accuracy(net, splits)
-    assert found["accuracy"] == result.best_accuracy
-    assert found["loss"] == pytest.approx(result.history[result.best_epoch - 1]["val_loss"], rel=1e-6)
+    assert found.accuracy == result.best_accuracy
+    assert found.loss == pytest.approx(result.history[result.best_epoch - 1].val_loss, rel=1e-6)
 
 
 def test_the_steps_are_those_of_a_plain_loop(small: Any) -> None:
@@ -130,7 +130,7 @@ def test_masks_set_on_the_way_hold_and_older_bests_do_not_count(ema: float | Non
     net = small.small_net()
     worse_and_worse = small.settings(epochs=4, ema=ema, schedule="onecycle", schedule_args={"peak": 0.99}, lr=1.0)
     result = fit(net, small.small_splits(), worse_and_worse, device=CPU, hooks=[PruneAt(12)])
-    accuracies = [entry["val_accuracy"] for entry in result.history]
+    accuracies = [entry.val_accuracy for entry in result.history]
     assert result.best_accuracy == max(accuracies[2:])  # epochs 1 and 2 were of the dense network
     assert result.best_epoch == 3 + accuracies[2:].index(max(accuracies[2:]))
     assert net.get_parameter("3.weight").eq(0).float().mean() == pytest.approx(0.5, abs=0.01)
@@ -157,7 +157,7 @@ def test_random_state_before_does_not_matter_but_the_seed_does(small: Any) -> No
     def losses(seed: int) -> list[float]:
         torch.rand(torch.randint(1, 9, ()).item())
         result = fit(small.small_net(dropout=0.5), small.small_splits(), small.settings(), device=CPU, seed=seed)
-        return [entry["train_loss"] for entry in result.history]
+        return [entry.train_loss for entry in result.history]
 
     assert losses(0) == losses(0)
     assert losses(0) != losses(1)
@@ -181,17 +181,15 @@ def test_the_test_split_is_never_read(small: Any) -> None:
 def test_each_epoch_leaves_one_entry_and_one_line(small: Any, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="pruning_bootcamp"):
         result = fit(small.small_net(), small.small_splits(), small.settings(epochs="12it"), device=CPU)
-    assert [(entry["epoch"], entry["steps"]) for entry in result.history] == [(1, 5), (2, 10), (3, 12)]
-    wanted = {"epoch", "steps", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "seconds"}
-    assert all(set(entry) == wanted for entry in result.history)
+    assert [(entry.epoch, entry.steps) for entry in result.history] == [(1, 5), (2, 10), (3, 12)]
     expected = learning_rate(11, 12, lr=0.05, schedule="cosine", schedule_args={})
-    assert result.history[-1]["lr"] == pytest.approx(expected)
+    assert result.history[-1].lr == pytest.approx(expected)
     lines = [record.getMessage() for record in caplog.records if record.getMessage().startswith("Epoch ")]
     assert len(lines) == 3
     first = result.history[0]
     assert lines[0].startswith(
-        f"Epoch 1/3: train loss {first['train_loss']:.3f}, train acc {first['train_accuracy']:.2f}%, "
-        f"val loss {first['val_loss']:.3f}, val acc {first['val_accuracy']:.2f}% ("
+        f"Epoch 1/3: train loss {first.train_loss:.3f}, train acc {first.train_accuracy:.2f}%, "
+        f"val loss {first.val_loss:.3f}, val acc {first.val_accuracy:.2f}% ("
     )
 
 
@@ -290,7 +288,7 @@ def test_the_moving_average_is_what_is_evaluated_and_kept(small: Any) -> None:
     result = fit(net, splits, small.settings(epochs="5it", ema=0.7), device=CPU, hooks=[ByHand()])
     for name, value in net.state_dict().items():
         torch.testing.assert_close(value, averages[name], rtol=1e-5, atol=1e-6)
-    assert val_accuracy(net, splits)["accuracy"] == result.best_accuracy
+    assert val_accuracy(net, splits).accuracy == result.best_accuracy
 
 
 def test_a_teacher_is_followed_where_labels_lie(small: Any) -> None:
@@ -302,10 +300,10 @@ def test_a_teacher_is_followed_where_labels_lie(small: Any) -> None:
     told = replace(splits, train=lies)
     student = small.small_net()
     fit(student, told, small.settings(epochs=4), device=CPU, teacher=teacher, distill_weight=1.0)
-    assert val_accuracy(student, splits)["accuracy"] > 80
+    assert val_accuracy(student, splits).accuracy > 80
     misled = small.small_net()
     fit(misled, told, small.settings(epochs=4), device=CPU)
-    assert val_accuracy(misled, splits)["accuracy"] < 20
+    assert val_accuracy(misled, splits).accuracy < 20
 
 
 def test_distillation_is_hintons_formula() -> None:
@@ -369,4 +367,4 @@ def test_compiled_training_keeps_plain_names_and_learns(small: Any, tmp_path: An
     state = torch.load(tmp_path / "training_state.pth", weights_only=True)
     assert list(state["model"]) == list(small.small_net().state_dict())
     # dropout is drawn otherwise in compiled code, so alike, not equal
-    assert result.history[-1]["train_loss"] == pytest.approx(plain.history[-1]["train_loss"], rel=0.2)
+    assert result.history[-1].train_loss == pytest.approx(plain.history[-1].train_loss, rel=0.2)

@@ -531,7 +531,7 @@ def accuracy(small: Any, net: nn.Module) -> tuple[float, float]:
     splits = small.small_splits()
     batches = eval_batches(splits.val, batch_size=64, mean=splits.mean, std=splits.std, device=CPU)
     figures = classification_metrics(net, batches)
-    return figures["accuracy"], figures["loss"]
+    return figures.accuracy, figures.loss
 
 
 def test_validation_inside_the_loop_is_of_the_quantised_network(small: Any) -> None:
@@ -541,9 +541,9 @@ def test_validation_inside_the_loop_is_of_the_quantised_network(small: Any) -> N
     with quantized_evaluation(net, quantized.ranges):
         percent, loss = accuracy(small, net)
     best = result.history[result.best_epoch - 1]
-    assert percent == pytest.approx(best["val_accuracy"])
-    assert loss == pytest.approx(best["val_loss"], rel=1e-5)
-    assert accuracy(small, net.eval())[1] != pytest.approx(best["val_loss"], rel=1e-5)
+    assert percent == pytest.approx(best.val_accuracy)
+    assert loss == pytest.approx(best.val_loss, rel=1e-5)
+    assert accuracy(small, net.eval())[1] != pytest.approx(best.val_loss, rel=1e-5)
     with pytest.raises(BootcampError, match="unknown epoch '9'"):
         quantized.use_epoch(9)
 
@@ -564,7 +564,7 @@ def test_stopped_in_the_middle_it_ends_bit_for_bit_the_same(
     other, resumed, again = train(small, **more, hooks=[Stop(99)], folder=tmp_path)
     assert resumed.resumed_from_step == max(stop - 1, 0)
     assert all(torch.equal(net.state_dict()[name], value) for name, value in other.state_dict().items())
-    assert [entry["val_loss"] for entry in result.history] == [entry["val_loss"] for entry in resumed.history]
+    assert [entry.val_loss for entry in result.history] == [entry.val_loss for entry in resumed.history]
     assert again.ranges.keys() == whole.ranges.keys() == {"0", "3", "8"}
     assert all(torch.equal(values, again.ranges[path]) for path, values in whole.ranges.items())
     whole.use_epoch(1)
@@ -586,7 +586,7 @@ spec.loader.exec_module(small)
 net = small.small_net(norm=False, dropout=0.0)
 with quantization_aware(net) as quantized:
     result = fit(net, small.small_splits(), small.settings(), device=torch.device("cpu"), seed=3, hooks=[quantized])
-content = {"ranges": quantized.ranges, "weights": net.state_dict(), "losses": [e["val_loss"] for e in result.history]}
+content = {"ranges": quantized.ranges, "weights": net.state_dict(), "losses": [e.val_loss for e in result.history]}
 torch.save(content, f"{sys.argv[2]}/{os.environ['RANK']}.pth")
 end_process(0)
 """
@@ -621,10 +621,10 @@ def test_a_training_without_quantisation_is_not_gone_on_with(small: Any, tmp_pat
 
 def test_the_moving_average_is_judged_with_the_ranges_of_now(small: Any) -> None:
     net, result, quantized = train(small, epochs=2, ema=0.9)
-    assert all(math.isfinite(entry["val_loss"]) for entry in result.history)
+    assert all(math.isfinite(entry.val_loss) for entry in result.history)
     quantized.use_epoch(result.best_epoch)
     with quantized_evaluation(net, quantized.ranges):
-        assert accuracy(small, net)[1] == pytest.approx(result.history[result.best_epoch - 1]["val_loss"], rel=1e-5)
+        assert accuracy(small, net)[1] == pytest.approx(result.history[result.best_epoch - 1].val_loss, rel=1e-5)
 
 
 def test_masks_hold_and_pruning_may_grow(small: Any) -> None:
@@ -648,7 +648,7 @@ def test_the_teacher_is_not_quantised_and_its_blocks_are_followed(small: Any) ->
     assert not any(seen)
     assert torch.equal(teacher(images()), expected)
     assert not torch.equal(net.state_dict()["0.weight"], teacher.state_dict()["0.weight"])
-    assert math.isfinite(result.history[-1]["train_loss"])
+    assert math.isfinite(result.history[-1].train_loss)
 
 
 def test_the_hook_of_another_network_or_after_the_end_is_refused(small: Any) -> None:

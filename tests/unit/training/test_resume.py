@@ -54,7 +54,7 @@ def whole(small: Any, folder: Path, **changes: Any) -> dict[str, Any]:
     torch.set_num_threads(threads)
     return {
         "sums": watch.sums,
-        "history": result.history,
+        "history": [vars(entry) for entry in result.history],
         "weights": net.state_dict(),
         "resumed": result.resumed_from_step,
     }
@@ -140,8 +140,8 @@ def test_ctrl_c_keeps_the_state_of_that_very_step(
         train(tmp_path / "b", StopAt(step))
     resumed, result = train(tmp_path / "b", Nothing(step))
     assert result.resumed_from_step == step
-    assert [e["train_loss"] for e in result.history] == [e["train_loss"] for e in whole_result.history]
-    assert [e["val_loss"] for e in result.history] == [e["val_loss"] for e in whole_result.history]
+    assert [e.train_loss for e in result.history] == [e.train_loss for e in whole_result.history]
+    assert [e.val_loss for e in result.history] == [e.val_loss for e in whole_result.history]
     for (name, mine), theirs in zip(resumed.state_dict().items(), straight.state_dict().values(), strict=True):
         assert torch.equal(mine, theirs), name
 

@@ -124,7 +124,7 @@ def main() -> None:
     )
     content = {
         "sums": watch.sums,
-        "history": result.history,
+        "history": [vars(entry) for entry in result.history],
         "weights": net.state_dict(),
         "resumed": result.resumed_from_step,
         "best": result.best_epoch,

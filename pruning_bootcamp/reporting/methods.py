@@ -1,14 +1,15 @@
-"""The settings of a group side by side, and what each gives for what it takes: tables and plots."""
+"""The settings of a group side by side: tables, plots of what each gives for what it takes, ablations, fairness."""
 
 from collections.abc import Callable, Mapping, Sequence
 
-from pruning_bootcamp.reporting.document import Block, Cell, Column, Plot, Row, Table, Text
+from pruning_bootcamp.reporting.document import Block, Cell, Column, Command, Plot, Row, Table, Text
 from pruning_bootcamp.reporting.figures import trade_off
 from pruning_bootcamp.reporting.findings import GroupFindings, validation_of
 from pruning_bootcamp.reporting.groups import Setting
-from pruning_bootcamp.reporting.shown import amount, beaten_by_none
-from pruning_bootcamp.reporting.values import Spread
+from pruning_bootcamp.reporting.values import Spread, amount, beaten_by_none
 
+CostOf = Callable[[Setting], Spread | None]
+MARKS = {True: "✓ yes", False: "✗ no", None: "– n/a"}
 _SHOWN_POINTS = 15.0  # below that far from the best, points would press the others together
 
 
@@ -20,19 +21,18 @@ def comparison(found: GroupFindings, identifier: str) -> list[Block]:
     fronts = {"FLOPs": found.front_flops, "parameters": found.front_params}
     rows = []
     for setting in settings:
-        zeros = setting.figure("sparsity")
-        met = [record.goal_met for record in setting.records if record.goal_met is not None]
+        met = [goal for record in setting.records if (goal := record.metrics.goal_met) is not None]
         rows.append(
             Row(
                 [
                     setting.label,
                     setting.n_said,
-                    amount(setting.figure("val_pruned")),
-                    amount(setting.figure("val_accuracy")),
+                    amount(setting.figure(lambda record: record.val_pruned)),
+                    amount(setting.val_accuracy),
                     amount(setting.accuracy),
-                    amount(setting.figure("drop")),
-                    amount(setting.figure("flops_reduction_pct"), "{:.1f}"),
-                    amount(None if zeros is None else _times_100(zeros)),
+                    amount(setting.drop),
+                    amount(setting.fewer_flops_pct, "{:.1f}"),
+                    amount(setting.zeros_pct),
                     Cell(f"{sum(met)} of {len(met)}", sum(met) / len(met)) if met else "–",
                     _fronts_said(setting, fronts),
                 ]
@@ -57,12 +57,17 @@ def trade_offs(found: GroupFindings, identifier: str) -> list[Block]:
     """Validation accuracy against FLOPs and against parameters that are not zero, each with its Pareto front."""
     without = [setting for setting in found.group.settings if validation_of(setting) is None]
     blocks: list[Block] = []
-    asked = (
-        ("flops_g", "FLOPs (G multiply-accumulates)", found.front_flops),
-        ("kept_params_m", "Parameters that are not zero (M)", found.front_params),
+    asked: tuple[tuple[str, CostOf, str, Sequence[Setting]], ...] = (
+        ("flops-g", lambda one: one.flops_g, "FLOPs (G multiply-accumulates)", found.front_flops),
+        (
+            "kept-params-m",
+            lambda one: one.kept_params_m,
+            "Parameters that are not zero (M)",
+            found.front_params,
+        ),
     )
-    for key, title, front in asked:
-        plot = _trade_off(found, f"{identifier}-{key.replace('_', '-')}", key, title, front)
+    for name, cost, title, front in asked:
+        plot = _trade_off(found, f"{identifier}-{name}", cost, title, front)
         if plot is not None:
             blocks.append(plot)
     if blocks and without:
@@ -71,13 +76,14 @@ def trade_offs(found: GroupFindings, identifier: str) -> list[Block]:
     return blocks
 
 
-def _trade_off(found: GroupFindings, identifier: str, key: str, title: str, front: Sequence[Setting]) -> Plot | None:
-    cost: Callable[[Setting], Spread | None] = lambda setting: setting.figure(key)  # noqa: E731
+def _trade_off(
+    found: GroupFindings, identifier: str, cost: CostOf, title: str, front: Sequence[Setting]
+) -> Plot | None:
     series: dict[str, list[tuple[float, float, str]]] = {}
     rows = []
     on_front = {id(setting) for setting in front}
     for setting in found.group.settings:
-        val, price = setting.figure("val_accuracy"), cost(setting)
+        val, price = setting.val_accuracy, cost(setting)
         if val is None or price is None:
             continue
         said = f"{setting.label}: {val.shown()}% on validation ({setting.n_said}), {price.shown('{:.4g}')}"
@@ -121,5 +127,46 @@ def _fronts_said(setting: Setting, fronts: Mapping[str, Sequence[Setting]]) -> s
     return f"✓ {' and '.join(mine)}" if mine else "–"
 
 
-def _times_100(share: Spread) -> Spread:
-    return Spread(100 * share.mean, None if share.std is None else 100 * share.std, share.n)
+def ablations(found: GroupFindings, identifier: str) -> list[Block]:
+    blocks: list[Block] = []
+    for place, ablation in enumerate(found.ablations):
+        rows = [
+            Row(
+                [
+                    value,
+                    setting.label,
+                    setting.n_said,
+                    amount(setting.val_accuracy),
+                    amount(setting.accuracy),
+                    amount(setting.fewer_flops_pct, "{:.1f}"),
+                ]
+            )
+            for value, setting in ablation.values
+        ]
+        columns = [
+            Column(ablation.key),
+            Column("Setting"),
+            Column("Seeds"),
+            Column("Validation accuracy (%)", True),
+            Column("Test accuracy (%)", True),
+            Column("Fewer FLOPs (%)", True),
+        ]
+        caption = f"Only {ablation.key} differs between these rows, by their config.yaml"
+        blocks.append(Table(f"{identifier}-{place}", caption, columns, rows))
+    return blocks
+
+
+def fairness(found: GroupFindings, identifier: str) -> list[Block]:
+    if not found.group.pruned:
+        return []
+    rows = [Row([check.question, MARKS[check.met], check.found]) for check in found.fairness]
+    columns = [Column("What a fair comparison needs"), Column("There?"), Column("Found")]
+    blocks: list[Block] = [Table(identifier, f"Fairness of the comparison: {found.group.title}", columns, rows)]
+    for check in found.fairness:
+        if check.met is not True and check.mend:
+            commands = [line for line in check.mend if line.startswith("pruning-bootcamp")]
+            words = [line for line in check.mend if line not in commands]
+            blocks.append(Text(f"To mend “{check.question}”:{' ' + ' '.join(words) if words else ''}"))
+            if commands:
+                blocks.append(Command(commands))
+    return blocks
