@@ -227,6 +227,9 @@ class Gate(Part):
     where: str
     met: bool
 
+    def __str__(self) -> str:
+        return f"{'✓' if self.met else '✗'} gates.{self.gate}: {self.found} ({self.where}), asked for {self.asked}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExportedFile(Part):

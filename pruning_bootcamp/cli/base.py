@@ -79,7 +79,7 @@ def common_options(save_dir: str | None, device: str | None, seed: int | None, *
     return {key: value for key, value in options.items() if value is not None}
 
 
-def exit_by_goal(metrics: dict[str, Any]) -> None:
+def exit_by_goal(goal_met: bool | None) -> None:
     """The stage has said whether the goal is met; a script reads it from the exit code."""
-    if metrics.get("goal_met") is False:
+    if goal_met is False:
         raise typer.Exit(3)

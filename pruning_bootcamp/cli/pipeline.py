@@ -40,7 +40,7 @@ def pipeline_run(
     cfg = load_checked("pipeline run", config, overrides, common_options(save_dir, device, seed, checkpoint=checkpoint))
     from pruning_bootcamp.flow.commands import pipeline as run
 
-    exit_by_goal(run(cfg, resume=resume))
+    exit_by_goal(run(cfg, resume=resume).goal_met)
 
 
 @pipeline.command("resume", epilog=examples("pipeline resume --save-dir results/pipeline/digits"))
@@ -52,7 +52,7 @@ def pipeline_resume(save_dir: PipelineDir, device: Device = None, debug: Debug =
         save_dir,
         lambda path, options: load_checked("pipeline run", path, [], common_options(None, device, None) | options),
     )
-    exit_by_goal(metrics)
+    exit_by_goal(metrics.goal_met)
 
 
 @pipeline.command(

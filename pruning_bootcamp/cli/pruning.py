@@ -75,7 +75,7 @@ def prune_unstructured(
     cfg = load_checked("prune-unstructured", config, overrides, options, iterative=iterative)
     from pruning_bootcamp.flow.commands import prune_unstructured as run
 
-    exit_by_goal(run(cfg, method=method, resume=resume))
+    exit_by_goal(run(cfg, method=method, resume=resume).goal_met)
 
 
 @app.command(
@@ -121,7 +121,7 @@ def prune_structured(
     cfg = load_checked("prune-structured", config, overrides, options)
     from pruning_bootcamp.flow.commands import prune_structured as run
 
-    exit_by_goal(run(cfg, dry_run=dry_run, resume=resume))
+    exit_by_goal(run(cfg, dry_run=dry_run, resume=resume).goal_met)
 
 
 def _number_or_word(text: str | None) -> int | str | None:

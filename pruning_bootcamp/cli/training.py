@@ -29,7 +29,7 @@ def quickstart(
     cfg = load_checked("quickstart", config, overrides, options)
     from pruning_bootcamp.flow.commands import quickstart as run
 
-    exit_by_goal(run(cfg))
+    exit_by_goal(run(cfg).goal_met)
 
 
 @app.command(
@@ -80,4 +80,4 @@ def evaluate(
     cfg = load_checked("eval", config, overrides, common_options(save_dir, device, seed, checkpoint=checkpoint))
     from pruning_bootcamp.flow.commands import evaluate as run
 
-    exit_by_goal(run(cfg, measure_latency=measure_latency, baseline_metrics=baseline_metrics))
+    exit_by_goal(run(cfg, measure_latency=measure_latency, baseline_metrics=baseline_metrics).goal_met)

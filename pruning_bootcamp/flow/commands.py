@@ -20,7 +20,7 @@ from pruning_bootcamp.evaluation import cost_of, evaluate_on, say_disagreement, 
 from pruning_bootcamp.exporters import EXPORTERS
 from pruning_bootcamp.flow import plan as plans
 from pruning_bootcamp.flow import settings, verdict, view
-from pruning_bootcamp.flow.metrics import collect, of_training
+from pruning_bootcamp.flow.metrics import about, collect, compared, of_training, overlaid
 from pruning_bootcamp.flow.outcomes import Cut, DenseNetwork, Scanned
 from pruning_bootcamp.flow.plan import DENSE, EXPORT, SCAN, TEST, Plan
 from pruning_bootcamp.flow.report import model_card, pipeline_report, say_goal, say_results, size_table
@@ -31,6 +31,7 @@ from pruning_bootcamp.flow.run import (
     Watch,
     carry_out,
     check_gates,
+    finish,
     identify,
     is_kept,
     publish_network,
@@ -39,7 +40,6 @@ from pruning_bootcamp.flow.run import (
 from pruning_bootcamp.flow.start import (
     RESULTS,
     checkpoint_path,
-    judged_on,
     new_network,
     one_process,
     open_alone,
@@ -59,7 +59,7 @@ from pruning_bootcamp.locks import owner_of
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.pruning.targets import check_layers, choose_targets
 from pruning_bootcamp.reporting import comparison_rows, markdown_table, run_report, structured_table
-from pruning_bootcamp.results import Metrics, Network, from_plain, to_plain
+from pruning_bootcamp.results import Environment, Exports, Metrics, ModelInput, Profile, from_plain, to_plain
 from pruning_bootcamp.runs import (
     CONFIG,
     METRICS,
@@ -74,9 +74,7 @@ from pruning_bootcamp.runs import (
 from pruning_bootcamp.runtime import environment
 from pruning_bootcamp.tools.datasets import Splits
 from pruning_bootcamp.tools.latency import measure_latency_with_stats
-from pruning_bootcamp.tools.metrics import compare_metrics
 from pruning_bootcamp.training.quantize import choose_layers
-from pruning_bootcamp.training.records import Epoch
 
 PIPELINE = "pipeline run"
 EXPORTS, CARD = "export", "model_card.md"
@@ -86,7 +84,7 @@ _NOTE = "flops_g: multiply-accumulates in 10^9, as pruning papers print FLOPs; a
 # --- train -----------------------------------------------------------------------------------------------------------
 
 
-def train(cfg: Config, resume: bool | None = None, watch: Watch = unwatched, dry_run: bool = False) -> dict[str, Any]:
+def train(cfg: Config, resume: bool | None = None, watch: Watch = unwatched, dry_run: bool = False) -> Metrics:
     """Train, keep the epoch with the best validation accuracy, read the test split once; metrics.yaml's content."""
     return carry_out(*training_plan(cfg), resume, watch, dry_run)
 
@@ -101,7 +99,7 @@ def training_plan(cfg: Config) -> tuple[Command, Plan]:
     return Command("train", RESULTS / "baseline", _finish_training, tuple(outputs)), plan
 
 
-def _finish_training(carried: Carried) -> dict[str, Any]:
+def _finish_training(carried: Carried) -> Metrics:
     cfg, run = carried.cfg, carried.run
     dense: DenseNetwork = carried.done[DENSE].outcome
     publish_network(carried, DENSE, "best_model.pth")
@@ -112,15 +110,13 @@ def _finish_training(carried: Carried) -> dict[str, Any]:
     LOGGER.info("=== Training Complete ===")
     LOGGER.info("Best validation accuracy: %.2f%%", dense.val_accuracy)
     if TEST in carried.done:
-        LOGGER.info("Test accuracy: %.2f%% (%d images, read once)", metrics["accuracy"], metrics["test_images"])
+        LOGGER.info("Test accuracy: %.2f%% (%d images, read once)", metrics.accuracy, metrics.test_images)
     else:
         LOGGER.info("The test images were not read (goal.evaluate_test is false)")
     title = f"Baseline: {cfg.model.name} on {cfg.data.name}"
-    write_text(
-        run.path(REPORT), run_report(title, from_plain(Metrics, metrics), [Epoch(**entry) for entry in dense.history])
-    )
+    write_text(run.path(REPORT), run_report(title, metrics, dense.history))
     carried.progress.complete()
-    return run.finish(metrics)
+    return finish(run, metrics)
 
 
 # --- prune -----------------------------------------------------------------------------------------------------------
@@ -132,7 +128,7 @@ def prune_unstructured(
     resume: bool | None = None,
     watch: Watch = unwatched,
     dry_run: bool = False,
-) -> dict[str, Any]:
+) -> Metrics:
     """Zero weights in one shot, in cycles or while fine-tuning, then compare with the dense network."""
     pruning = pruning_plan(cfg, "prune-unstructured", checkpoint_path(cfg.checkpoint), method)
     return carry_out(*pruning, resume, watch, dry_run)
@@ -140,7 +136,7 @@ def prune_unstructured(
 
 def prune_structured(
     cfg: Config, dry_run: bool = False, resume: bool | None = None, watch: Watch = unwatched
-) -> dict[str, Any]:
+) -> Metrics:
     """Cut channels to a budget, prove the cut, fine-tune, and judge the goal."""
     return carry_out(*pruning_plan(cfg, "prune-structured", checkpoint_path(cfg.checkpoint)), resume, watch, dry_run)
 
@@ -167,21 +163,19 @@ def fingerprint_of(command: str, cfg: Config) -> str:
     return identify(*pruning_plan(cfg, command, checkpoint_path(cfg.checkpoint))).fingerprint
 
 
-def _finish_pruning(carried: Carried) -> dict[str, Any]:
+def _finish_pruning(carried: Carried) -> Metrics:
     cfg, run, plan = carried.cfg, carried.run, carried.plan
     metrics = collect(plan.steps, carried.done, cfg, carried.splits, carried.device)
     lines: list[str] = []
     if cfg.goal.evaluate_test:
-        judged, lines = verdict.verdict_on(cfg, goal_of(cfg, cut=run.command == "prune-structured"), metrics)
-        metrics |= judged
+        goal = goal_of(cfg, cut=run.command == "prune-structured")
+        metrics, lines = verdict.verdict_on(cfg, goal, metrics)
     publish_network(carried, plan.last, "pruned_model.pth")
     recipe = recipe_for(cfg, carried.splits)
-    write_text(
-        run.path(REPORT), run_report(f"{run.command}: {recipe.model} on {cfg.data.name}", from_plain(Metrics, metrics))
-    )
+    write_text(run.path(REPORT), run_report(f"{run.command}: {recipe.model} on {cfg.data.name}", metrics))
     carried.progress.complete()
     say_results(metrics, run.folder, lines)
-    return run.finish(metrics)
+    return finish(run, metrics)
 
 
 def _look_ahead(plan: Plan, run: Run, splits: Splits, device: torch.device) -> None:
@@ -248,7 +242,7 @@ def default_folder(cfg: Config, name: str, method: str | None = None) -> Path:
 # --- pipeline --------------------------------------------------------------------------------------------------------
 
 
-def pipeline(cfg: Config, resume: bool | None = None, dry_run: bool = False) -> dict[str, Any]:
+def pipeline(cfg: Config, resume: bool | None = None, dry_run: bool = False) -> Metrics:
     """Run the pipeline, or what is left of it; the metrics, with the verdict (`goal_met`).
 
     A failed gate is a GoalNotMet, and nothing is exported. A missed goal keeps what was made, as in every command.
@@ -301,20 +295,21 @@ def _check_exports(run: Run) -> None:
         )
 
 
-def _so_far(carried: Carried) -> dict[str, Any]:
+def _so_far(carried: Carried) -> Metrics:
     return collect(carried.plan.steps, carried.done, carried.cfg, carried.splits, carried.device)
 
 
-def _finish_pipeline(carried: Carried) -> dict[str, Any]:
+def _finish_pipeline(carried: Carried) -> Metrics:
     """Networks and files in their place, the card beside them, the report, the verdict."""
     cfg, run, splits, plan = carried.cfg, carried.run, carried.splits, carried.plan
     publish_network(carried, plan.last, "pruned_model.pth")
     metrics = _so_far(carried)
     shape = "x".join(str(side) for side in splits.shape)
-    metrics["input"] = {"shape": shape, "mean": list(splits.mean), "std": list(splits.std)}
-    judged, lines = verdict.verdict_on(cfg, _pipelines_goal(cfg), metrics)
-    metrics |= judged if cfg.goal.evaluate_test else {}
-    files = {name: run.folder / EXPORTS / file["file"] for name, file in metrics["files"].items()}
+    metrics = replace(metrics, input=ModelInput(shape=shape, mean=splits.mean, std=splits.std))
+    lines: list[str] = []
+    if cfg.goal.evaluate_test:
+        metrics, lines = verdict.verdict_on(cfg, _pipelines_goal(cfg), metrics)
+    files = {name: run.folder / EXPORTS / file.file for name, file in (metrics.files or {}).items()}
     for path in files.values():
         publish(carried.done[EXPORT].folder / path.name, path)
     card = model_card(cfg, metrics, carried.progress.status, files, splits.class_names)
@@ -329,7 +324,7 @@ def _finish_pipeline(carried: Carried) -> dict[str, Any]:
     LOGGER.info("%s", size_table(metrics))
     LOGGER.info("What ships is in %s", run.folder / EXPORTS)
     say_results(metrics, run.folder, lines)
-    return run.finish(metrics)
+    return finish(run, metrics)
 
 
 def _write_stopped(carried: Carried, failure: GoalNotMet) -> None:
@@ -337,14 +332,15 @@ def _write_stopped(carried: Carried, failure: GoalNotMet) -> None:
     cfg, run = carried.cfg, carried.run
     metrics = _so_far(carried)
     gates, _ = verdict.judge_gates(cfg.gates, metrics)
-    metrics |= {"gates": []} | verdict.judge(_pipelines_goal(cfg), metrics, gates)
-    metrics |= {"goal_met": False, "stopped": [str(problem) for problem in failure.problems]}
+    stopped = tuple(str(problem) for problem in failure.problems)
+    metrics = replace(verdict.judge(_pipelines_goal(cfg), metrics, gates), goal_met=False, stopped=stopped)
     write_text(run.path(REPORT), pipeline_report(cfg, metrics, gates, carried.progress))
-    write_yaml(run.path(METRICS), {**metrics, "fingerprint": run.fingerprint, "status": "failed"}, _NOTE)
+    failed = replace(metrics, fingerprint=run.fingerprint, status="failed")
+    write_yaml(run.path(METRICS), to_plain(failed), _NOTE)
     LOGGER.info("\nStopped before exporting anything. Report: %s", run.path(REPORT))
 
 
-def resume_pipeline(folder: Path, load: Callable[[Path, dict[str, Any]], Config]) -> dict[str, Any]:
+def resume_pipeline(folder: Path, load: Callable[[Path, dict[str, Any]], Config]) -> Metrics:
     """Go on with what `pipeline` began in the folder; `load(path, options)` gives the checked config."""
     if not (folder / CONFIG).exists():
         raise BootcampError(f"--save-dir: {folder} holds no pipeline to go on with. {siblings(folder / CONFIG)}")
@@ -365,8 +361,7 @@ def show_status(folder: Path, watch: bool = False) -> None:
     found = read_status(folder)
     view.show(found)
     if found.state == "complete" and (folder / METRICS).exists():
-        with verdict.reading(folder / METRICS):
-            say_goal(read_yaml(folder / METRICS))
+        say_goal(verdict.read_metrics(folder / METRICS))
     if watch:
         LOGGER.info("--watch: shown once, since this is no terminal")
     if found.state == "interrupted":
@@ -378,7 +373,7 @@ def show_status(folder: Path, watch: bool = False) -> None:
 # --- sensitivity -----------------------------------------------------------------------------------------------------
 
 
-def sensitivity(cfg: Config, resume: bool | None = None, dry_run: bool = False) -> dict[str, Any]:
+def sensitivity(cfg: Config, resume: bool | None = None, dry_run: bool = False) -> Metrics:
     """Prune one layer or block at a time, measure, put it back; then the heat map. A killed scan goes on."""
     one_process("sensitivity")
     plan = plans.begin(cfg, checkpoint_path(cfg.checkpoint))
@@ -395,27 +390,20 @@ def sensitivity(cfg: Config, resume: bool | None = None, dry_run: bool = False) 
     return carry_out(command, plan, resume, dry_run=dry_run)
 
 
-def _show_scan(run: Run, metrics: dict[str, Any]) -> dict[str, Any]:
+def _show_scan(run: Run, metrics: Metrics) -> Metrics:
     show_heat_map(read_yaml(run.path(scan.RESULT)))
     return metrics
 
 
-def _finish_scan(carried: Carried) -> dict[str, Any]:
+def _finish_scan(carried: Carried) -> Metrics:
     cfg, run = carried.cfg, carried.run
     found: Scanned = carried.done[SCAN].outcome
-    scan.write_scan(run, found.table, f"Sensitivity of {cfg.model.name} on {cfg.data.name}")
+    scan.write_scan(run, to_plain(found.table), f"Sensitivity of {cfg.model.name} on {cfg.data.name}")
     carried.progress.complete()
-    finished = run.finish(
-        {
-            **scan.scan_metrics(found.table),
-            **carried.done[DENSE].outcome.known,
-            **judged_on(carried.splits, testing=False),
-            "seconds": carried.done[SCAN].seconds,
-            "seed": cfg.seed,
-            "environment": environment(carried.device),
-        }
-    )
-    show_heat_map(found.table)
+    known = overlaid(scan.scan_metrics(found.table), carried.done[DENSE].outcome.known)
+    metrics = replace(known, judged_on="validation", seconds=carried.done[SCAN].seconds)
+    finished = finish(run, about(metrics, cfg, carried.splits, carried.device))
+    show_heat_map(to_plain(found.table))
     LOGGER.info("\nResults saved to %s", run.folder)
     LOGGER.info(
         "Prune by it: pruning-bootcamp prune-unstructured --mode sensitivity prune.allocation.args.file=%s",
@@ -427,14 +415,14 @@ def _finish_scan(carried: Carried) -> dict[str, Any]:
 # --- look: eval, export, profile -------------------------------------------------------------------------------------
 
 
-def evaluate(cfg: Config, measure_latency: bool = False, baseline_metrics: Path | None = None) -> dict[str, Any]:
+def evaluate(cfg: Config, measure_latency: bool = False, baseline_metrics: Path | None = None) -> Metrics:
     """Accuracy on the test split, FLOPs, parameters, sparsity, latency; written to eval_metrics.yaml.
 
     Against the accuracy of `baseline_metrics` the goal is judged too.
     """
     one_process("eval")
     path = checkpoint_path(cfg.checkpoint)
-    baseline = read_yaml(baseline_metrics) if baseline_metrics is not None else None
+    baseline = verdict.read_metrics(baseline_metrics) if baseline_metrics is not None else None
     device = start(cfg)
     splits = open_data(cfg, testing=True)
     checkpoint = open_network(path, cfg, splits)
@@ -447,52 +435,54 @@ def evaluate(cfg: Config, measure_latency: bool = False, baseline_metrics: Path 
     LOGGER.info("Params: %.4g M", cost.params_m)
     LOGGER.info("Sparsity: %s", sparsity_text(cost))
     say_disagreement(flops)
-    metrics: dict[str, Any] = {
-        "accuracy": round(test.accuracy, 4),
-        "loss": round(test.loss, 6),
-        "test_images": test.n,
-        "judged_on": "test",
-        "test_split": splits.test_from,
-        **to_plain(cost),
-    }
+    metrics = overlaid(Metrics(), cost)
+    metrics = replace(
+        metrics,
+        accuracy=round(test.accuracy, 4),
+        loss=round(test.loss, 6),
+        test_images=test.n,
+        judged_on="test",
+        test_split=splits.test_from,
+        checkpoint=str(path),
+    )
     if measure_latency:
         LOGGER.info("\n=== Measuring Latency ===")
         images = example_input(checkpoint.recipe, cfg.profile.batch_size).to(device)
         stats = measure_latency_with_stats(checkpoint.model, images)
         LOGGER.info("Latency: %s", stats)
-        metrics |= {
-            "latency_ms": stats.median_ms,
-            "throughput_fps": stats.throughput_fps,
-            "latency_batch_size": stats.batch_size,
-        }
+        metrics = replace(
+            metrics,
+            latency_ms=stats.median_ms,
+            throughput_fps=stats.throughput_fps,
+            latency_batch_size=stats.batch_size,
+        )
+    metrics = about(metrics, cfg, None, device)
     if baseline is not None:
-        comparison = compare_metrics(_comparable(baseline, metrics, environment(device)), metrics)
+        comparison = compared(_comparable(baseline, metrics), metrics)
         LOGGER.info("\n=== Against %s ===", baseline_metrics)
-        for name, value in comparison.items():
+        for name, value in to_plain(comparison).items():
             LOGGER.info("%s: %.4g", name, value)
-        metrics |= comparison
-        if "accuracy_drop" in metrics:
+        metrics = overlaid(metrics, comparison)
+        if metrics.accuracy_drop is not None:
             # a network that costs what its baseline costs had nothing cut out of it
-            goal = goal_of(cfg, cut=metrics.get("flops_reduction_pct", 0) != 0)
-            judged, lines = verdict.verdict_on(cfg, goal, metrics)
-            say_goal(judged, lines)
-            metrics |= judged
-    metrics |= {"checkpoint": str(path), "seed": cfg.seed, "environment": environment(device)}
+            goal = goal_of(cfg, cut=metrics.flops_reduction_pct not in (None, 0))
+            metrics, lines = verdict.verdict_on(cfg, goal, metrics)
+            say_goal(metrics, lines)
     target = _beside(path, cfg) / "eval_metrics.yaml"
-    write_yaml(target, metrics, "flops_g: multiply-accumulates in 10^9")
+    write_yaml(target, to_plain(metrics), "flops_g: multiply-accumulates in 10^9")
     LOGGER.info("\nMetrics saved to %s", target)
     return metrics
 
 
-def _comparable(baseline: dict[str, Any], metrics: dict[str, Any], here: dict[str, Any]) -> dict[str, Any]:
+def _comparable(baseline: Metrics, metrics: Metrics) -> Metrics:
     """The baseline without its latency, unless that was measured in the same way: device, threads, batch, torch."""
-    there = baseline.get("environment") or {}
-    same = all(there.get(key) == here[key] for key in ("device", "threads", "torch"))
-    same &= baseline.get("latency_batch_size") == metrics.get("latency_batch_size")
-    if same or "latency_ms" not in baseline or "latency_ms" not in metrics:
+    there, here = baseline.environment or Environment(), metrics.environment or Environment()
+    same = (there.device, there.threads, there.torch) == (here.device, here.threads, here.torch)
+    same &= baseline.latency_batch_size == metrics.latency_batch_size
+    if same or baseline.latency_ms is None or metrics.latency_ms is None:
         return baseline
     LOGGER.info("Latency is not compared: the baseline's was measured differently. `profile` measures both, in turn.")
-    return {key: value for key, value in baseline.items() if key not in ("latency_ms", "throughput_fps")}
+    return replace(baseline, latency_ms=None, throughput_fps=None)
 
 
 def _beside(checkpoint: Path, cfg: Config) -> Path:
@@ -504,7 +494,7 @@ def _beside(checkpoint: Path, cfg: Config) -> Path:
     return RESULTS / "eval" / cfg.name
 
 
-def export(cfg: Config) -> dict[str, Any]:
+def export(cfg: Config) -> Exports:
     """One file a format in the checkpoint's folder; an unverified file is removed and GoalNotMet raised.
 
     The data is opened only for a format that is calibrated or judged on real images.
@@ -517,13 +507,14 @@ def export(cfg: Config) -> dict[str, Any]:
     folder = Path(cfg.save_dir) if cfg.save_dir else path.parent
     LOGGER.info("\n=== Exporting Model ===")
     reports = export_network(cfg, checkpoint.model, checkpoint.recipe, checkpoint.masks, folder, splits)
-    metrics = {"checkpoint": str(path), "formats": reports, "environment": environment(device)}
-    write_yaml(folder / "export_metrics.yaml", metrics)
+    found = {"checkpoint": str(path), "formats": reports, "environment": environment(device)}
+    exports = from_plain(Exports, found)
+    write_yaml(folder / "export_metrics.yaml", to_plain(exports))
     LOGGER.info("\nExport complete. Files saved to %s", folder)
-    return metrics
+    return exports
 
 
-def profile(cfg: Config, baseline: str | None = None, save_results: Path | None = None) -> dict[str, Any]:
+def profile(cfg: Config, baseline: str | None = None, save_results: Path | None = None) -> Profile:
     """Dense and pruned side by side: cost, interleaved latency, layers, and why the two reductions differ."""
     one_process("profile")
     paths = {
@@ -533,11 +524,14 @@ def profile(cfg: Config, baseline: str | None = None, save_results: Path | None 
     device = start(cfg)
     networks = {name: open_alone(path, cfg) for name, path in paths.items()}
     found = profiling.compare(cfg, networks, device, paths["baseline"].samefile(paths["pruned"]))
-    about = {"environment": environment(device), "checkpoints": {name: str(path) for name, path in paths.items()}}
+    where = {"environment": environment(device), "checkpoints": {name: str(path) for name, path in paths.items()}}
+    profile = from_plain(Profile, found | where)
     target = save_results or (Path(cfg.save_dir) if cfg.save_dir else paths["pruned"].parent) / "profile.yaml"
-    write_yaml(target, found | about, "flops_g: multiply-accumulates in 10^9; latency: medians of interleaved passes")
+    write_yaml(
+        target, to_plain(profile), "flops_g: multiply-accumulates in 10^9; latency: medians of interleaved passes"
+    )
     LOGGER.info("\nProfile saved to %s", target)
-    return found | about
+    return profile
 
 
 # --- quickstart ------------------------------------------------------------------------------------------------------
@@ -550,7 +544,7 @@ _QUICKSTART = (
 )
 
 
-def quickstart(cfg: Config) -> dict[str, Any]:
+def quickstart(cfg: Config) -> Metrics:
     """Every step into its own folder under `results/quickstart`; a finished training or pruning is not done again.
 
     The metrics of the pruned network, with latency and `goal_met`.
@@ -569,18 +563,19 @@ def quickstart(cfg: Config) -> dict[str, Any]:
     _announce(4)
     profiled = profile(_with(cfg, root / "structured", checkpoints["pruned"]), baseline=str(checkpoints["dense"]))
 
-    dense = pruned["baseline"] | profiled["baseline"]
-    figures = pruned | profiled["pruned"] | profiled["comparison"]
-    metrics = figures | {"baseline": dense, "export": exported["formats"]}
-    write_yaml(root / "metrics.yaml", metrics)
-    report = from_plain(Metrics, metrics)
-    write_text(root / REPORT, run_report(f"Quickstart: {cfg.model.name} on {cfg.data.name}", report))
+    assert pruned.baseline is not None
+    assert profiled.baseline is not None
+    assert profiled.pruned is not None
+    dense = overlaid(pruned.baseline, profiled.baseline)
+    metrics = overlaid(pruned, profiled.pruned, profiled.comparison)
+    metrics = replace(metrics, baseline=dense, export=exported.formats)
+    write_yaml(root / METRICS, to_plain(metrics))
+    write_text(root / REPORT, run_report(f"Quickstart: {cfg.model.name} on {cfg.data.name}", metrics))
 
-    rows = comparison_rows(from_plain(Network, dense), report)
-    LOGGER.info("\n%s", markdown_table(["figure", "dense", "pruned"], rows))
-    for name, file in exported["formats"].items():
-        proof = f"verified, largest difference {file['max_difference']:.1e}" if file["verified"] else "not verified"
-        LOGGER.info("%s: %s, %s", name, file["file"], proof)
+    LOGGER.info("\n%s", markdown_table(["figure", "dense", "pruned"], comparison_rows(dense, metrics)))
+    for name, file in exported.formats.items():
+        proof = f"verified, largest difference {file.max_difference:.1e}" if file.verified else "not verified"
+        LOGGER.info("%s: %s, %s", name, file.file, proof)
     LOGGER.info("Report: %s", root / REPORT)
     LOGGER.info("Took %.0f s", time.perf_counter() - began)
     say_goal(metrics, verdict.verdict_on(cfg, goal_of(cfg, cut=True), metrics)[1])

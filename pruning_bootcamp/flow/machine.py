@@ -9,10 +9,11 @@ from typing import Any
 
 from pruning_bootcamp.config import fingerprint
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.flow.outcomes import Outcome, as_plain, from_plain
+from pruning_bootcamp.flow.outcomes import Outcome
 from pruning_bootcamp.flow.status import Progress
 from pruning_bootcamp.flow.step import NETWORK, Done, Network, Step, StepContext
 from pruning_bootcamp.logs import LOGGER
+from pruning_bootcamp.results import from_plain, to_plain
 from pruning_bootcamp.runs import content_hash, read_yaml, remove_leftovers, write_yaml
 from pruning_bootcamp.runtime import device_memory_mb, peak_memory_mb, restart_peak_memory, seed_everything
 from pruning_bootcamp.training.distributed import World
@@ -123,7 +124,7 @@ class Machine:
         if (on_device := device_memory_mb()) is not None:
             LOGGER.info("%s: peak memory of the device %.0f MiB", step.title, on_device)
         (folder / TRAINING_STATE).unlink(missing_ok=True)
-        content = {"key": key, "step": step.name, "outcome": plain(as_plain(outcome)), "files": hashes_in(folder)}
+        content = {"key": key, "step": step.name, "outcome": plain(to_plain(outcome)), "files": hashes_in(folder)}
         first = self.progress.line(step).first if self.progress is not None else 0
         write_yaml(folder / RESULT, content | {"seconds": seconds, "peak_memory_mb": memory, "first": first})
 

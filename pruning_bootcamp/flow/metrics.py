@@ -1,38 +1,39 @@
 """Outcomes of steps -> the metrics of a run, the same whichever command ran them."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import fields, replace
+from typing import Any, TypeVar
 
 import torch
 
 from pruning_bootcamp.config import Config
-from pruning_bootcamp.flow.outcomes import (
-    Costs,
-    Cut,
-    DenseNetwork,
-    Exported,
-    Judged,
-    Outcome,
-    Pruned,
-    Recovered,
-    Trained,
-)
+from pruning_bootcamp.flow.outcomes import Cut, Judged, Outcome, Pruned, Recovered, Trained
 from pruning_bootcamp.flow.plan import COSTS, DENSE, EXPORT, TEST, VALIDATION
-from pruning_bootcamp.flow.start import judged_on
 from pruning_bootcamp.flow.step import Done, Step
 from pruning_bootcamp.flow.steps import memorised
-from pruning_bootcamp.memorised import HASH
+from pruning_bootcamp.results import (
+    Comparison,
+    Cycle,
+    Environment,
+    Metrics,
+    Network,
+    Part,
+    SliceProof,
+    Validation,
+    from_plain,
+    to_plain,
+)
 from pruning_bootcamp.runtime import environment
 from pruning_bootcamp.tools.datasets import Splits
 from pruning_bootcamp.tools.metrics import compare_metrics
 
+Made = TypeVar("Made", Cycle, Metrics)
+Whole = TypeVar("Whole", bound=Part)
 Dones = Mapping[str, Done[Any]]
 """step -> what it came to, of those that are over"""
 
 
-def collect(
-    steps: Sequence[Step[Any]], done: Dones, cfg: Config, splits: Splits, device: torch.device
-) -> dict[str, Any]:
+def collect(steps: Sequence[Step[Any]], done: Dones, cfg: Config, splits: Splits, device: torch.device) -> Metrics:
     """What is known so far: of a run that goes through, and of one that a gate stops.
 
     The figures in front are the test split's; with goal.evaluate_test off they are the validation split's, under names
@@ -40,129 +41,161 @@ def collect(
     """
     testing = cfg.goal.evaluate_test
     validation, test = _judged(done, VALIDATION), _judged(done, TEST)
-    metrics: dict[str, Any] = {}
-    baseline: dict[str, Any] = {}
+    metrics = _made(steps, done)
+    baseline = Network()
     if COSTS in done:
-        costs: Costs = done[COSTS].outcome
-        baseline, metrics = dict(costs.baseline), dict(costs.pruned)
-    kind = "" if testing else "val_"
-    final = test if testing else validation
-    found: dict[str, Any] = {}
-    if final is not None:
-        found = {
-            f"{kind}accuracy": final.accuracy,
-            f"{kind}loss": final.loss,
-            f"{kind or 'test_'}images": final.images,
-        }
-        baseline[f"{kind}accuracy"] = final.baseline_accuracy
-        metrics = found | metrics
-    if COSTS in done:
-        metrics |= compare_metrics(baseline, metrics) | done[COSTS].outcome.paired
-    if testing and validation is not None:
-        found["val_accuracy"] = validation.accuracy
-        metrics["validation"] = _validation(validation)
-    if not testing and final is not None:
-        metrics["val_accuracy_drop"] = round(baseline["val_accuracy"] - metrics["val_accuracy"], 4)
-    made = _made(steps, done)
-    metrics |= {"baseline": baseline} if baseline else {}
-    metrics |= made | found
-    metrics |= judged_on(splits, (testing and test is not None) or (testing and validation is None))
-    metrics |= {"seed": cfg.seed, "environment": environment(device)}
+        costs = done[COSTS].outcome
+        baseline = costs.baseline
+        metrics = overlaid(metrics, costs.pruned, costs.saved)
+        metrics = replace(metrics, latency_measured=costs.latency_measured)
     if test is not None:
-        metrics |= memorised.settle(made, test.baseline_accuracy, test.images)
+        baseline = replace(baseline, accuracy=test.baseline_accuracy)
+        metrics = replace(metrics, accuracy=test.accuracy, loss=test.loss, test_images=test.images)
+        metrics = overlaid(metrics, compared(Network(accuracy=test.baseline_accuracy), Network(accuracy=test.accuracy)))
+    if validation is not None:
+        metrics = replace(metrics, val_accuracy=validation.accuracy)
+        lost = compared(Network(accuracy=validation.baseline_accuracy), Network(accuracy=validation.accuracy))
+        if testing:
+            found = Validation(
+                accuracy=validation.accuracy,
+                baseline_accuracy=validation.baseline_accuracy,
+                accuracy_drop=lost.accuracy_drop or 0.0,
+                images=validation.images,
+            )
+            metrics = replace(metrics, validation=found)
+        else:
+            baseline = replace(baseline, val_accuracy=validation.baseline_accuracy)
+            drop = round(validation.baseline_accuracy - validation.accuracy, 4)
+            metrics = replace(metrics, val_loss=validation.loss, val_images=validation.images, val_accuracy_drop=drop)
+    if test is not None and metrics.dense_fit is not None:
+        word = memorised.settle(metrics.dense_fit, test.baseline_accuracy, test.images)
+        metrics = replace(metrics, validation_was_trained_on=word)
     if EXPORT in done:
-        exported: Exported = done[EXPORT].outcome
-        metrics |= {"files": exported.files, "dense_size_mb": exported.dense_size_mb}
-    return metrics
+        exported = done[EXPORT].outcome
+        metrics = replace(metrics, files=exported.files, dense_size_mb=exported.dense_size_mb)
+    judged_on = "test" if test is not None else "validation"
+    metrics = replace(metrics, baseline=baseline if COSTS in done else None, judged_on=judged_on)
+    return about(metrics, cfg, splits, device)
 
 
-def of_training(done: Dones, cfg: Config, splits: Splits, device: torch.device) -> dict[str, Any]:
+def of_training(done: Dones, cfg: Config, splits: Splits, device: torch.device) -> Metrics:
     """What the training of a dense network came to."""
-    outcome: DenseNetwork = done[DENSE].outcome
-    test = _judged(done, TEST)
-    metrics: dict[str, Any] = {"val_accuracy": outcome.val_accuracy, "val_images": len(splits.val)}
+    outcome, test = done[DENSE].outcome, _judged(done, TEST)
+    metrics = overlaid(Metrics(), done[COSTS].outcome.pruned)
+    metrics = replace(
+        metrics,
+        val_accuracy=outcome.val_accuracy,
+        val_images=len(splits.val),
+        held_out=outcome.known.held_out,
+        epochs=outcome.epochs,
+        best_epoch=outcome.best_epoch,
+        steps=outcome.steps,
+        train_seconds=outcome.train_seconds,
+        weights=done[COSTS].outcome.baseline.weights,
+        judged_on="validation",
+    )
     if test is not None:
-        metrics = {"accuracy": test.accuracy, **metrics, "loss": test.loss, "test_images": test.images}
-    cost = dict(done[COSTS].outcome.pruned)
-    return {
-        **metrics,
-        **cost,
-        **judged_on(splits, test is not None),
-        HASH: outcome.known[HASH],
-        "epochs": outcome.epochs,
-        "best_epoch": outcome.best_epoch,
-        "steps": outcome.steps,
-        "train_seconds": outcome.train_seconds,
-        "seed": cfg.seed,
-        "weights": done[COSTS].outcome.baseline["weights"],
-        "environment": environment(device),
-    }
+        metrics = replace(metrics, judged_on="test", accuracy=test.accuracy, loss=test.loss, test_images=test.images)
+    return about(metrics, cfg, splits, device)
+
+
+def about(metrics: Metrics, cfg: Config, splits: Splits | None, device: torch.device) -> Metrics:
+    """With the seed, the machine, and whose images its splits are."""
+    if splits is not None:
+        metrics = replace(metrics, val_split=splits.val_from, test_split=splits.test_from)
+    return replace(metrics, seed=cfg.seed, environment=from_plain(Environment, environment(device)))
+
+
+def compared(baseline: Network, pruned: Network) -> Comparison:
+    """What the pruned network saves and loses."""
+    return from_plain(Comparison, compare_metrics(to_plain(baseline), to_plain(pruned)))
+
+
+def overlaid(whole: Whole, *parts: Part) -> Whole:
+    """The same with every figure that the parts know."""
+    for part in parts:
+        known = {one.name: getattr(part, one.name) for one in fields(part) if one.name != "more"}
+        whole = replace(whole, **{name: value for name, value in known.items() if value is not None})
+    return whole
 
 
 def _judged(done: Dones, name: str) -> Judged | None:
     return done[name].outcome if name in done else None
 
 
-def _validation(found: Judged) -> dict[str, Any]:
-    """What the gates judge before the test images are looked at: both networks on the validation images."""
-    compared = compare_metrics({"accuracy": found.baseline_accuracy}, {"accuracy": found.accuracy})
-    return {
-        "accuracy": found.accuracy,
-        "baseline_accuracy": found.baseline_accuracy,
-        **compared,
-        "images": found.images,
-    }
-
-
-def _made(steps: Sequence[Step[Any]], done: Dones) -> dict[str, Any]:
+def _made(steps: Sequence[Step[Any]], done: Dones) -> Metrics:
     """What was done to the network, and what was otherwise than asked."""
-    metrics: dict[str, Any] = {}
-    cycles: dict[int, dict[str, Any]] = {}
+    metrics = overlaid(Metrics(), done[DENSE].outcome.known) if DENSE in done else Metrics()
+    cycles: dict[int, Cycle] = {}
     fall_backs: list[str] = []
     for step in steps:
         if step.name not in done or done[step.name].step != step.name:  # not done, or passed through
             continue
         outcome = done[step.name].outcome
-        into = metrics
-        if step.cycle:
-            into = cycles.setdefault(step.cycle, {"cycle": step.cycle})
-            into["fall_backs"] = [*into.get("fall_backs", []), *outcome.fall_backs]
-        into |= _figures(outcome, "best_epoch" in into)
         fall_backs += outcome.fall_backs
-    for cycle in cycles.values():
-        cycle.setdefault("val_accuracy", cycle.get("val_accuracy_pruned"))
-    if cycles:
-        metrics["cycles"] = list(cycles.values())
-    elif "val_accuracy_pruned" in metrics:
-        metrics.setdefault("val_accuracy", metrics["val_accuracy_pruned"])
-    if cycles or metrics:
-        metrics["fall_backs"] = list(dict.fromkeys(fall_backs))  # each cycle says it again
-    return metrics | (dict(done[DENSE].outcome.known) if DENSE in done else {})
+        if step.cycle and isinstance(outcome, Pruned):
+            cycles[step.cycle] = _cycle(step.cycle, outcome)
+        elif step.cycle in cycles:
+            cycle = _followed(cycles[step.cycle], outcome)
+            grown = getattr(outcome, "sparsity", None)
+            cycles[step.cycle] = replace(
+                cycle,
+                fall_backs=(*cycle.fall_backs, *outcome.fall_backs),
+                sparsity=cycle.sparsity if grown is None else grown,
+            )
+        elif isinstance(outcome, Cut):
+            metrics = _cut(metrics, outcome)
+        else:
+            metrics = _followed(metrics, outcome)
+            metrics = replace(metrics, updates=getattr(outcome, "updates", None) or metrics.updates)
+    found = tuple(
+        cycle if cycle.val_accuracy is not None else replace(cycle, val_accuracy=cycle.val_accuracy_pruned)
+        for cycle in cycles.values()
+    )
+    if not found and metrics.val_accuracy is None:
+        metrics = replace(metrics, val_accuracy=metrics.val_accuracy_pruned)
+    if found or metrics.val_accuracy is not None:
+        metrics = replace(metrics, fall_backs=tuple(dict.fromkeys(fall_backs)))  # each cycle says it again
+    return replace(metrics, cycles=found or None)
 
 
-def _figures(outcome: Outcome, trained: bool) -> dict[str, Any]:
-    """A step's part of the metrics; `trained`: the network was trained with labels since it was pruned."""
+def _cycle(number: int, outcome: Pruned) -> Cycle:
+    return Cycle(
+        cycle=number,
+        sparsity=outcome.sparsity or 0.0,
+        val_accuracy_pruned=outcome.val_accuracy,
+        fall_backs=outcome.fall_backs,
+        pruning_seconds=outcome.pruning_seconds,
+        batch_norm_reestimated=outcome.batch_norm_reestimated,
+        batch_norm=outcome.batch_norm,
+    )
+
+
+def _cut(metrics: Metrics, outcome: Cut) -> Metrics:
+    return replace(
+        metrics,
+        val_accuracy_pruned=outcome.val_accuracy,
+        batch_norm_reestimated=outcome.batch_norm_reestimated,
+        batch_norm=outcome.batch_norm,
+        slice_proof=SliceProof(max_difference=outcome.proof_difference, passed=True),
+        widths=outcome.widths,
+        round_to=outcome.round_to,
+        round_to_narrow=outcome.round_to_narrow,
+    )
+
+
+def _followed(made: Made, outcome: Outcome) -> Made:
+    """With what a training after the pruning came to."""
     if isinstance(outcome, Trained):
-        found: dict[str, Any] = {
-            "val_accuracy": outcome.val_accuracy,
-            "best_epoch": outcome.best_epoch,
-            "fine_tune_seconds": outcome.seconds,
-        }
-        return found | ({"updates": outcome.updates} if outcome.updates else {})
+        return replace(
+            made,
+            val_accuracy=outcome.val_accuracy,
+            best_epoch=outcome.best_epoch,
+            fine_tune_seconds=outcome.fine_tune_seconds,
+        )
     if not isinstance(outcome, Recovered):
-        return {}
-    found = {"val_accuracy" if trained else "val_accuracy_pruned": outcome.val_accuracy}
-    if outcome.sparsity is not None:
-        found["sparsity"] = outcome.sparsity
-    if isinstance(outcome, Pruned):
-        found["pruning_seconds"] = outcome.pruning_seconds
-    if isinstance(outcome, Cut):
-        found |= {
-            "slice_proof": {"max_difference": outcome.proof_difference, "passed": True},
-            "widths": outcome.widths,
-            "round_to": outcome.round_to,
-        }
-        found |= {"round_to_narrow": outcome.round_to_narrow} if outcome.round_to_narrow else {}
-    if outcome.batch_norm_reestimated is not None:
-        found |= {"batch_norm_reestimated": outcome.batch_norm_reestimated, "batch_norm": outcome.batch_norm}
-    return found | ({"distillation": outcome.distillation} if outcome.distillation else {})
+        return made
+    made = replace(made, distillation=outcome.distillation)
+    if made.best_epoch is not None:
+        return replace(made, val_accuracy=outcome.val_accuracy)
+    return replace(made, val_accuracy_pruned=outcome.val_accuracy)

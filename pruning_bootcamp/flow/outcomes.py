@@ -1,20 +1,28 @@
 """What steps come to: one dataclass a kind of step, written to its result.yaml and read back as it was."""
 
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from typing import Any, TypeVar, get_type_hints
+from dataclasses import dataclass
 
-from pruning_bootcamp.schema import coerce
-
-Kind = TypeVar("Kind", bound="Outcome")
+from pruning_bootcamp.results import (
+    BatchNorm,
+    Comparison,
+    Distillation,
+    ExportedFile,
+    Known,
+    Network,
+    Part,
+    Scan,
+    Update,
+)
+from pruning_bootcamp.training.records import Epoch
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class Outcome(Part):
     """What every step says."""
 
     summary: str = ""
     """in a few words, for the status"""
-    fall_backs: list[str] = field(default_factory=list)
+    fall_backs: tuple[str, ...] = ()
     """what was done otherwise than asked"""
 
 
@@ -22,23 +30,32 @@ class Outcome:
 class DenseNetwork(Outcome):
     """The network that everything is compared with: trained here, or opened."""
 
-    known: dict[str, Any]
-    """whether it knows the validation images (`memorised`)"""
+    known: Known
     val_accuracy: float | None = None
     epochs: int = 0
     best_epoch: int = 0
     steps: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
-    """of its training, an entry an epoch"""
+    history: tuple[Epoch, ...] = ()
+    """of its training"""
     train_seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread(Part):
+    """Of many numbers."""
+
+    min: float
+    max: float
+    mean: float
+    std: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured(Outcome):
     """Statistics or scores that were kept in a file."""
 
-    of: dict[str, dict[str, float]] = field(default_factory=dict)
-    """name -> min, max, mean, std"""
+    scores: dict[str, Spread] | None = None
+    """of each layer or group"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +63,9 @@ class Recovered(Outcome):
     """A network and how good it is on the validation images; how it was recovered, if it was."""
 
     val_accuracy: float
-    batch_norm: dict[str, Any] = field(default_factory=dict)
-    """what re-estimating batch norm did; empty where it was not tried"""
     batch_norm_reestimated: bool | None = None
-    distillation: dict[str, Any] = field(default_factory=dict)
+    batch_norm: BatchNorm | None = None
+    distillation: Distillation | None = None
     sparsity: float | None = None
     """where zeros were made, or made more"""
 
@@ -58,20 +74,21 @@ class Recovered(Outcome):
 class Pruned(Recovered):
     """Weights were set to zero."""
 
-    layers: dict[str, float] = field(default_factory=dict)
+    layers: dict[str, float]
     """name -> sparsity"""
-    pruning_seconds: float = 0.0
+    pruning_seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cut(Recovered):
     """Channels were cut out."""
 
-    widths: dict[str, list[int]] = field(default_factory=dict)
+    widths: dict[str, tuple[int, int]]
     """group -> channels before and after"""
-    round_to: int | None = None
-    round_to_narrow: dict[str, Any] = field(default_factory=dict)
-    proof_difference: float = 0.0
+    round_to: int | None
+    round_to_narrow: dict[str, int] | None = None
+    proof_difference: float
+    """between the cut network and the dense one with those channels zeroed"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +97,9 @@ class Trained(Outcome):
 
     val_accuracy: float
     best_epoch: int
-    seconds: float
+    fine_tune_seconds: float
     sparsity: float | None = None
-    updates: list[dict[str, Any]] = field(default_factory=list)
+    updates: tuple[Update, ...] | None = None
     """of the masks, where the sparsity grew"""
 
 
@@ -90,30 +107,28 @@ class Trained(Outcome):
 class Judged(Outcome):
     """Both networks on the images of one split."""
 
-    split: str
     accuracy: float
     loss: float
     images: int
     baseline_accuracy: float
-    baseline_loss: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Costs(Outcome):
     """What both networks cost, and their latency where a gate asks for it."""
 
-    baseline: dict[str, Any]
-    pruned: dict[str, Any]
-    paired: dict[str, Any] = field(default_factory=dict)
-    """the latency's paired ratio"""
-    disagreement: list[str] = field(default_factory=list)
+    baseline: Network
+    pruned: Network
+    saved: Comparison
+    latency_measured: str | None = None
+    """how, for the gate's words"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exported(Outcome):
     """Files that ship."""
 
-    files: dict[str, dict[str, Any]]
+    files: dict[str, ExportedFile]
     dense_size_mb: float
 
 
@@ -121,18 +136,4 @@ class Exported(Outcome):
 class Scanned(Outcome):
     """A sensitivity scan."""
 
-    table: dict[str, Any]
-
-
-def as_plain(outcome: Outcome) -> dict[str, Any]:
-    """As result.yaml keeps it: what is as it is by default is left out."""
-    return asdict(outcome)
-
-
-def from_plain(kind: type[Kind], content: dict[str, Any]) -> Kind:
-    """An outcome as it was; a ValueError or TypeError when the content is another's."""
-    assert is_dataclass(kind)
-    hints, known = get_type_hints(kind), {part.name for part in fields(kind)}
-    if beyond := content.keys() - known:
-        raise ValueError(f"{sorted(beyond)[0]} is not of {kind.__name__}")
-    return kind(**{name: coerce(value, hints[name]) for name, value in content.items()})
+    table: Scan

@@ -10,44 +10,41 @@ import yaml
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.evaluation import sparsity_text
 from pruning_bootcamp.flow.status import Progress, Status
-from pruning_bootcamp.flow.verdict import Verdict
 from pruning_bootcamp.logs import LOGGER
-from pruning_bootcamp.memorised import KEY, caveat
+from pruning_bootcamp.memorised import caveat
 from pruning_bootcamp.reporting import comparison_rows, goal_line, markdown_table
-from pruning_bootcamp.results import Metrics, Network, from_plain
+from pruning_bootcamp.results import ExportedFile, Gate, Metrics
 from pruning_bootcamp.runs import CONFIG
 
 
-def pipeline_report(cfg: Config, metrics: Mapping[str, Any], verdicts: Sequence[Verdict], progress: Progress) -> str:
+def pipeline_report(cfg: Config, metrics: Metrics, gates: Sequence[Gate], progress: Progress) -> str:
     """Figures, verdict, gates, sizes, the stages with their time and memory; of a stopped pipeline what there is."""
     status = progress.status
     parts = [f"# Pipeline {cfg.name}: {cfg.model.name} on {cfg.data.name}"]
     if status.state == "failed":
         parts.append(f"**Stopped: {status.reason}** Nothing was exported.")
-    parts.append(goal_line(metrics["goal"], metrics["goal_met"]))
-    if validation := metrics.get("validation"):
+    if metrics.goal is not None:
+        parts.append(goal_line(metrics.goal, bool(metrics.goal_met)))
+    if (v := metrics.validation) is not None:
         parts += [
-            f"## On {validation['images']} validation images (chosen on)",
-            f"- accuracy: dense {validation['baseline_accuracy']:.2f}%, compressed {validation['accuracy']:.2f}%",
-            f"- accuracy drop: {validation['accuracy_drop']:.2f} points",
+            f"## On {v.images} validation images (chosen on)",
+            f"- accuracy: dense {v.baseline_accuracy:.2f}%, compressed {v.accuracy:.2f}%",
+            f"- accuracy drop: {v.accuracy_drop:.2f} points",
         ]
-    if "accuracy" in metrics:
+    if metrics.accuracy is not None and metrics.baseline is not None:
         parts += [
-            f"## On {metrics['test_images']} test images (read once)",
-            markdown_table(["figure", "dense", "compressed"], _rows(metrics)),
-            f"- accuracy drop: {metrics['accuracy_drop']:.2f} points",
+            f"## On {metrics.test_images} test images (read once)",
+            markdown_table(["figure", "dense", "compressed"], comparison_rows(metrics.baseline, metrics)),
+            f"- accuracy drop: {metrics.accuracy_drop:.2f} points",
             f"One seed ({cfg.seed}): no spread is claimed.",
         ]
-    if verdicts:
-        rows = [
-            [verdict.gate, verdict.asked, verdict.found, verdict.where, "met" if verdict.met else "**failed**"]
-            for verdict in verdicts
-        ]
+    if gates:
+        rows = [[gate.gate, gate.asked, gate.found, gate.where, "met" if gate.met else "**failed**"] for gate in gates]
         parts += ["## Gates", markdown_table(["gate", "asked", "found", "where", ""], rows)]
-    if metrics.get("files"):
+    if metrics.files:
         parts += ["## Files", size_table(metrics)]
-    if fall_backs := metrics.get("fall_backs"):
-        parts += ["## Done otherwise than asked", "\n".join(f"- {text}" for text in fall_backs)]
+    if metrics.fall_backs:
+        parts += ["## Done otherwise than asked", "\n".join(f"- {text}" for text in metrics.fall_backs)]
     rows = [
         [
             line.stage or "Dense network",
@@ -66,60 +63,61 @@ def pipeline_report(cfg: Config, metrics: Mapping[str, Any], verdicts: Sequence[
     return "\n\n".join(parts) + "\n"
 
 
-def _rows(figures: Mapping[str, Any]) -> list[list[str]]:
-    """[figure, dense, compressed]."""
-    return comparison_rows(from_plain(Network, figures["baseline"]), from_plain(Network, figures))
-
-
-def size_table(metrics: Mapping[str, Any]) -> str:
+def size_table(metrics: Metrics) -> str:
     """Every exported file on disk against the dense network's float32 weights on disk."""
-    dense = metrics["dense_size_mb"]
+    dense = metrics.dense_size_mb or 0.0
     rows = [["dense weights (float32)", f"{dense:.4f}", "1.00", ""]]
-    for name, file in metrics["files"].items():
-        rows.append([name, f"{file['size_mb']:.4f}", f"{dense / file['size_mb']:.2f}", _proof(file)])
+    for name, file in (metrics.files or {}).items():
+        rows.append([name, f"{file.size_mb:.4f}", f"{dense / file.size_mb:.2f}", _proof(file)])
     return markdown_table(["file", "MB on disk", "times smaller", "proof"], rows)
 
 
-def _proof(file: Mapping[str, Any]) -> str:
-    if not file["verified"]:
+def _proof(file: ExportedFile) -> str:
+    if not file.verified:
         return "not verified"
-    if file.get("agreement") is not None:
-        same = f"same class on {100 * file['agreement']:.2f}% of {file['agreement_images']} validation images"
-        return f"{same}, {file['accuracy']:.2f}% of them right (dense: {file['dense_accuracy']:.2f}%)"
-    return f"largest difference {file['max_difference']:.1e}"
+    if file.agreement is not None:
+        same = f"same class on {100 * file.agreement:.2f}% of {file.agreement_images} validation images"
+        return f"{same}, {file.accuracy:.2f}% of them right (dense: {file.dense_accuracy:.2f}%)"
+    return f"largest difference {file.max_difference:.1e}"
 
 
-def say_goal(metrics: Mapping[str, Any], missed: Sequence[str] = ()) -> None:
+def say_goal(metrics: Metrics, missed: Sequence[str] = ()) -> None:
     """How a command ends; `missed`: each figure that falls short of the goal, and what to do about it."""
-    LOGGER.info("\nGoal %s (%s)", "MET" if metrics["goal_met"] else "NOT met", metrics["goal"])
+    LOGGER.info("\nGoal %s (%s)", "MET" if metrics.goal_met else "NOT met", metrics.goal)
     for line in missed:
         LOGGER.info("  %s", line)
 
 
-def say_results(metrics: Mapping[str, Any], folder: Path, lines: Sequence[str]) -> None:
+def say_results(metrics: Metrics, folder: Path, lines: Sequence[str]) -> None:
     """The figures of a pruning, its verdict with the `lines` that explain it, and where everything is."""
-    kind = "" if "accuracy" in metrics else "val_"
-    split = "validation images; the test images were not read" if kind else "test images"
-    LOGGER.info("\n=== Final Results (%d %s) ===", metrics[f"{kind or 'test_'}images"], split)
-    LOGGER.info("Baseline accuracy: %.2f%%", metrics["baseline"][f"{kind}accuracy"])
-    LOGGER.info("Pruned accuracy: %.2f%%", metrics[f"{kind}accuracy"])
-    doubt = caveat(metrics.get(KEY))
-    known = f" (on validation images{doubt})" if kind and doubt else ""
-    LOGGER.info("Accuracy drop: %.2f points%s", metrics[f"{kind}accuracy_drop"], known)
-    LOGGER.info("Sparsity: %s", sparsity_text(from_plain(Metrics, metrics)))
-    LOGGER.info("FLOPs reduction: %.1f%%", metrics["flops_reduction_pct"])
-    LOGGER.info("Params reduction: %.1f%%", metrics["params_reduction_pct"])
-    if "goal" in metrics:
+    assert metrics.baseline is not None
+    doubt = caveat(metrics.validation_was_trained_on)
+    judged, images, on = "test images", metrics.test_images, ""
+    before, after, drop = metrics.baseline.accuracy, metrics.accuracy, metrics.accuracy_drop
+    if metrics.accuracy is None:
+        judged, images = "validation images; the test images were not read", metrics.val_images
+        before, after, drop = metrics.baseline.val_accuracy, metrics.val_accuracy, metrics.val_accuracy_drop
+        on = f" (on validation images{doubt})" if doubt else ""
+    LOGGER.info("\n=== Final Results (%d %s) ===", images, judged)
+    LOGGER.info("Baseline accuracy: %.2f%%\nPruned accuracy: %.2f%%", before, after)
+    LOGGER.info("Accuracy drop: %.2f points%s", drop, on)
+    LOGGER.info("Sparsity: %s", sparsity_text(metrics))
+    LOGGER.info("FLOPs reduction: %.1f%%", metrics.flops_reduction_pct)
+    LOGGER.info("Params reduction: %.1f%%", metrics.params_reduction_pct)
+    if metrics.goal is not None:
         say_goal(metrics, lines)
-    if metrics["flops_reduction_pct"] == 0 and metrics["sparsity"] > 0:
+    if metrics.flops_reduction_pct == 0 and metrics.sparsity:
         LOGGER.info("Zeros alone save no FLOPs without sparse kernels: prune-structured cuts channels out.")
     LOGGER.info("\nResults saved to %s", folder)
 
 
-def model_card(
-    cfg: Config, metrics: Mapping[str, Any], status: Status, files: Mapping[str, Path], classes: Sequence[str]
-) -> str:
+def model_card(cfg: Config, metrics: Metrics, status: Status, files: Mapping[str, Path], classes: Sequence[str]) -> str:
     """What the network is, how it was made, what it does and does not; licences and hashes. With a YAML head."""
+    assert metrics.input is not None and metrics.baseline is not None  # noqa: PT018
+    judged = "test" if metrics.accuracy is not None else "validation"
+    accuracy = metrics.accuracy if metrics.accuracy is not None else metrics.val_accuracy
+    images = metrics.test_images if metrics.accuracy is not None else metrics.val_images
+    drop = metrics.accuracy_drop if metrics.accuracy is not None else metrics.val_accuracy_drop
     card = cfg.card
     head = {
         "license": card.license or "unknown",
@@ -132,19 +130,19 @@ def model_card(
                 "results": [
                     {
                         "task": {"type": "image-classification"},
-                        "dataset": {"name": cfg.data.name, "type": cfg.data.name, "split": "test"},
-                        "metrics": [{"type": "accuracy", "value": metrics["accuracy"]}],
+                        "dataset": {"name": cfg.data.name, "type": cfg.data.name, "split": judged},
+                        "metrics": [{"type": "accuracy", "value": accuracy}],
                     }
                 ],
             }
         ],
     }
-    recipe = metrics["input"]
+    recipe = metrics.input
     steps = [f"{n}. {line.title}. {line.text}".rstrip() for n, line in enumerate(_worked(status), start=1)]
     eight_bits = ", its weights and activations in 8 bits" if "quantize" in cfg.pipeline.steps else ""
     limits = [
         f"It knows {len(classes)} classes and nothing else. Any other image gets one of them too.",
-        f"Accuracy was measured on {metrics['test_images']} test images of {cfg.data.name}, once, with one seed; other "
+        f"Accuracy was measured on {images} {judged} images of {cfg.data.name}, once, with one seed; other "
         "images, cameras or groups of people were not measured.",
         "What pruning and quantisation take away is not spread evenly: rare classes can lose more than the average.",
         *card.limits,
@@ -153,18 +151,18 @@ def model_card(
     parts = [
         f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---",
         f"# {cfg.name}",
-        f"{cfg.model.name}, compressed by pruning_bootcamp; it puts {recipe['shape']} images of {cfg.data.name} into "
+        f"{cfg.model.name}, compressed by pruning_bootcamp; it puts {recipe.shape} images of {cfg.data.name} into "
         f"one of {len(classes)} classes.",
         "## Use",
         card.intended_use or "The makers have not said what it is for.",
-        f"Input: float32 [batch, {', '.join(recipe['shape'].split('x'))}], values in [0, 1] minus mean {recipe['mean']}"
-        f" over std {recipe['std']}. Output: one score a class, in this order: {', '.join(classes)}.",
+        f"Input: float32 [batch, {', '.join(recipe.shape.split('x'))}], values in [0, 1] minus mean {list(recipe.mean)}"
+        f" over std {list(recipe.std)}. Output: one score a class, in this order: {', '.join(classes)}.",
         "## How it was made",
         "\n".join(steps),
         "## What it does",
-        markdown_table(["figure", "dense", "compressed"], _rows(metrics)),
-        f"Test images: {metrics['test_images']}, read once, after every choice was made on validation images. "
-        f"Accuracy drop: {metrics['accuracy_drop']:.2f} points. That is the network in PyTorch{eight_bits}; files that "
+        markdown_table(["figure", "dense", "compressed"], comparison_rows(metrics.baseline, metrics)),
+        f"{judged.capitalize()} images: {images}, read once, after every choice was made on validation images. "
+        f"Accuracy drop: {drop:.2f} points. That is the network in PyTorch{eight_bits}; files that "
         "round numbers were counted on validation images:",
         size_table(metrics),
         "## Limits",

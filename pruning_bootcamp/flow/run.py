@@ -24,6 +24,7 @@ from pruning_bootcamp.flow.verdict import Goal
 from pruning_bootcamp.locks import command_line, locked
 from pruning_bootcamp.logs import LOGGER, also_to_file
 from pruning_bootcamp.reporting import with_verdict
+from pruning_bootcamp.results import Metrics, from_plain, to_plain
 from pruning_bootcamp.runs import CONFIG, METRICS, Run, open_run, publish, write_text
 from pruning_bootcamp.tools.datasets import Splits
 from pruning_bootcamp.training.distributed import World, join_world
@@ -63,7 +64,7 @@ class Command:
     name: str
     folder: Path
     """where its results go when --save-dir names no other"""
-    finish: Callable[[Carried], dict[str, Any]]
+    finish: Callable[[Carried], Metrics]
     """writes what stays, the metrics last"""
     outputs: tuple[str, ...] = ()
     """files without which it is not finished"""
@@ -78,7 +79,7 @@ class Command:
     """looks ahead: what can't be done is said before anything is written"""
     begins: Callable[[Run], None] = lambda run: None
     """once the folder is locked, before anything in it is touched"""
-    again: Callable[[Run, dict[str, Any]], dict[str, Any]] | None = None
+    again: Callable[[Run, Metrics], Metrics] | None = None
     """what a finished run says when it is asked for again; None: its verdict"""
     replaces: tuple[str, ...] = (METRICS,)
     """what a run that did not get through may have left, and this one writes anew"""
@@ -92,7 +93,7 @@ class Command:
 
 def carry_out(
     command: Command, plan: Plan, resume: bool | None = None, watch: Watch = unwatched, dry_run: bool = False
-) -> dict[str, Any]:
+) -> Metrics:
     """The metrics of the finished run, made now or before. Killed anywhere, the same call goes on."""
     check_unique(plan.steps)
     cfg = plan.cfg
@@ -105,7 +106,7 @@ def carry_out(
     command.prepare(plan, run, splits, device)
     if dry_run:
         _show_plan(plan, run)
-        return {}
+        return Metrics()
     with _working(run, plan, resume, command) as new:
         progress = _progress(run, plan, command) if is_leader() else None
         done: dict[str, Done[Any]] = {}
@@ -146,13 +147,13 @@ def _check_folder(folder: Path, checkpoint: Path | None) -> None:
         raise BootcampError(f"--save-dir: {folder} holds the checkpoint to start from. Choose another folder.")
 
 
-def _finished(run: Run, resume: bool | None, command: Command) -> dict[str, Any] | None:
+def _finished(run: Run, resume: bool | None, command: Command) -> Metrics | None:
     """The metrics of a finished run, said on the screen: doing it again would give the same."""
-    metrics = None if resume is False else run.finished()
-    if metrics is not None:
-        _tidy(run, command)  # a kill just after the finish mark may have left something
-        LOGGER.info("%s is already finished (same config, same inputs); --no-resume does it again", run.folder)
-    return metrics
+    if resume is False or run.finished() is None:
+        return None
+    _tidy(run, command)  # a kill just after the finish mark may have left something
+    LOGGER.info("%s is already finished (same config, same inputs); --no-resume does it again", run.folder)
+    return verdict.read_metrics(run.path(METRICS))
 
 
 def _tidy(run: Run, command: Command) -> None:
@@ -160,19 +161,26 @@ def _tidy(run: Run, command: Command) -> None:
         shutil.rmtree(run.folder / STAGES, ignore_errors=True)
 
 
-def judge_again(run: Run, metrics: dict[str, Any], cfg: Config, goal: Goal | None) -> dict[str, Any]:
+def judge_again(run: Run, metrics: Metrics, cfg: Config, goal: Goal | None) -> Metrics:
     """A finished run under the goal and the gates of today: its figures stay, the judgement may not."""
-    if goal is None or "accuracy_drop" not in metrics:  # goal.evaluate_test is false: there is nothing to judge by
+    if goal is None or metrics.judged_on != "test":  # goal.evaluate_test is false: there is nothing to judge by
         return metrics
-    with verdict.reading(run.path(METRICS)):
+    try:
         judged, lines = verdict.verdict_on(cfg, goal, metrics)
+    except BootcampError as error:
+        raise BootcampError(*error.problems, where=str(run.path(METRICS))) from error
     say_goal(judged, lines)
-    found = {name: value for name, value in metrics.items() if name != "gates"} | judged
-    if found == metrics or not is_leader():
-        return found
+    if judged == metrics or not is_leader():
+        return judged
     if (report := run.path(REPORT)).exists():
-        write_text(report, with_verdict(report.read_text(encoding="utf-8"), found["goal"], found["goal_met"]))
-    return run.finish(found)
+        text = report.read_text(encoding="utf-8")
+        write_text(report, with_verdict(text, judged.goal or "", bool(judged.goal_met)))
+    return finish(run, judged)
+
+
+def finish(run: Run, metrics: Metrics) -> Metrics:
+    """metrics.yaml is written, the last file of a run."""
+    return from_plain(Metrics, run.finish(to_plain(metrics)))
 
 
 def _work(
@@ -184,7 +192,7 @@ def _work(
     progress: Progress | None,
     watch: Watch,
     done: dict[str, Done[Any]],
-) -> dict[str, Any]:
+) -> Metrics:
     """Every step, then the command's own end; `done` fills on the way."""
     cfg, opened = plan.cfg, dict[Path, Network]()
     world = join_world(device)
@@ -203,7 +211,7 @@ def _work(
         for number, step in enumerate(plan.steps):
             if number == last + 1:
                 if progress is None:
-                    return {}
+                    return Metrics()
                 machine.world = World(device=device)  # the others are done
             made = machine.run(step)
             if progress is not None:
@@ -211,7 +219,7 @@ def _work(
                 if made is not None:
                     command.stops(Carried(plan, run, device, splits, progress, done))
     if progress is None:
-        return {}
+        return Metrics()
     metrics = command.finish(Carried(plan, run, device, splits, progress, done))
     _tidy(run, command)
     return metrics
@@ -318,7 +326,7 @@ def drop_result(carried: Carried, step: str) -> None:
     shutil.rmtree(carried.done[step].folder, ignore_errors=True)
 
 
-def check_gates(carried: Carried, metrics: Mapping[str, Any]) -> None:
+def check_gates(carried: Carried, metrics: Metrics) -> None:
     """GoalNotMet when a gate fails by what is known; a latency is then measured anew next time, no file stays."""
     gates, _ = verdict.judge_gates(carried.cfg.gates, metrics)
     bad = list(verdict.failed(gates))

@@ -15,6 +15,7 @@ from pruning_bootcamp.flow.outcomes import Outcome
 from pruning_bootcamp.flow.start import recipe_for
 from pruning_bootcamp.pruning.masks import detached_copy
 from pruning_bootcamp.pruning.pipeline_stages import PruningStage
+from pruning_bootcamp.results import to_plain
 from pruning_bootcamp.runs import atomic_path
 from pruning_bootcamp.tools.datasets import Splits
 from pruning_bootcamp.tools.metrics import compute_sparsity
@@ -126,7 +127,7 @@ class StepContext:
         """
         if not self.leads:
             return
-        known = self.inputs["dense"].outcome.known if "dense" in self.inputs else {}
+        known = to_plain(self.inputs["dense"].outcome.known) if "dense" in self.inputs else {}
         save_checkpoint(
             self.folder / NETWORK,
             network.model.cpu(),

@@ -1,32 +1,18 @@
 """The verdict on a compressed network: goal and gates, one rule for every command. Pure: figures in, verdicts out."""
 
-import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.config.fields import GatesConfig
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.memorised import KEY, caveat
+from pruning_bootcamp.memorised import caveat
+from pruning_bootcamp.results import Comparison, ExportedFile, Gate, Metrics, from_plain
+from pruning_bootcamp.runs import read_yaml
 
 LATENCY = "min_latency_reduction_pct"
 _MOST_DIGITS = 9
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """One gate: what was asked, what was found, where, and whether it is enough."""
-
-    gate: str
-    asked: str
-    found: str
-    where: str
-    met: bool
-
-    def __str__(self) -> str:
-        return f"{'✓' if self.met else '✗'} gates.{self.gate}: {self.found} ({self.where}), asked for {self.asked}"
 
 
 @dataclass(frozen=True)
@@ -43,16 +29,19 @@ class Goal:
         drop = f"<= {self.accuracy_drop:g} points of accuracy lost"
         return [drop] if self.flops_reduction_pct is None else [f">= {self.flops_reduction_pct:g}% fewer FLOPs", drop]
 
-    def missed(self, metrics: Mapping[str, Any]) -> list[str]:
+    def missed(self, found: Comparison) -> list[str]:
         """Each figure that is not what the goal asks for, and what to do about it."""
-        found = []
-        if self.flops_reduction_pct is not None and not metrics["flops_reduction_pct"] >= self.flops_reduction_pct:
-            saved = f"{_figure(metrics['flops_reduction_pct'], self.flops_reduction_pct, 2)}% fewer FLOPs"
-            found.append(f"missed: {saved}. Cut more, or set goal.flops_reduction_pct to what you need.")
-        if not metrics["accuracy_drop"] <= self.accuracy_drop:
-            lost = f"{_figure(metrics['accuracy_drop'], self.accuracy_drop, 2)} points of accuracy lost"
-            found.append(f"missed: {lost}. Prune less, or train longer afterwards (fine_tune.epochs=N).")
-        return found
+        lines = []
+        if self.flops_reduction_pct is not None:
+            saved = _known(found.flops_reduction_pct, "flops_reduction_pct")
+            if not saved >= self.flops_reduction_pct:
+                text = f"{_figure(saved, self.flops_reduction_pct, 2)}% fewer FLOPs"
+                lines.append(f"missed: {text}. Cut more, or set goal.flops_reduction_pct to what you need.")
+        drop = _known(found.accuracy_drop, "accuracy_drop")
+        if not drop <= self.accuracy_drop:
+            text = f"{_figure(drop, self.accuracy_drop, 2)} points of accuracy lost"
+            lines.append(f"missed: {text}. Prune less, or train longer afterwards (fine_tune.epochs=N).")
+        return lines
 
 
 def goal_of(cfg: Config, cut: bool) -> Goal:
@@ -60,68 +49,76 @@ def goal_of(cfg: Config, cut: bool) -> Goal:
     return Goal(cfg.goal.accuracy_drop, cfg.goal.flops_reduction_pct if cut else None)
 
 
-def judge(goal: Goal, metrics: Mapping[str, Any], gates: Sequence[Verdict] = ()) -> dict[str, Any]:
-    """{"goal", "goal_met"} of the test figures in `metrics`, with "gates" where there are any: all must hold."""
-    asked = dict.fromkeys(f"{verdict.gate} {verdict.asked}" for verdict in gates)
-    measured = "accuracy_drop" in metrics  # not where a gate stopped the work before the test images
-    met = measured and not goal.missed(metrics) and all(verdict.met for verdict in gates)
-    found: dict[str, Any] = {"goal": ", ".join([*goal.texts(), *asked]), "goal_met": met}
-    return found | {"gates": [asdict(verdict) for verdict in gates]} if gates else found
+def judge(goal: Goal, metrics: Metrics, gates: Sequence[Gate] = ()) -> Metrics:
+    """The metrics with "goal", "goal_met" and, where there are any, "gates": all must hold."""
+    asked = dict.fromkeys(f"{gate.gate} {gate.asked}" for gate in gates)
+    measured = metrics.accuracy_drop is not None  # not where a gate stopped the work before the test images
+    met = measured and not goal.missed(metrics) and all(gate.met for gate in gates)
+    text = ", ".join([*goal.texts(), *asked])
+    return replace(metrics, goal=text, goal_met=met, gates=tuple(gates) or None)
 
 
-def judge_gates(gates: GatesConfig, metrics: Mapping[str, Any]) -> tuple[list[Verdict], list[str]]:
+def judge_gates(gates: GatesConfig, metrics: Metrics) -> tuple[list[Gate], list[str]]:
     """The gates that these figures decide; and the names of the set ones they don't.
 
-    `metrics` holds what is known so far: "validation", costs, test figures, "files".
+    `metrics` holds what is known so far: validation, costs, test figures, files.
     """
-    found: list[Verdict] = []
+    found: list[Gate] = []
     undecided = []
-    if validation := metrics.get("validation"):
-        found += judge_accuracy(
-            gates, validation, f"{validation['images']} validation images{caveat(metrics.get(KEY))}"
-        )
+    doubt = caveat(metrics.validation_was_trained_on)
+    if (v := metrics.validation) is not None:
+        found += judge_accuracy(gates, v.accuracy, v.accuracy_drop, f"{v.images} validation images{doubt}")
     else:
         undecided += [f"{name} on validation images" for name in asked_of_accuracy(gates)]
     known = replace(
         gates,
-        min_flops_reduction_pct=gates.min_flops_reduction_pct if "flops_reduction_pct" in metrics else None,
-        min_latency_reduction_pct=gates.min_latency_reduction_pct if "latency_measured" in metrics else None,
-        no_fall_back=gates.no_fall_back and "fall_backs" in metrics,
+        min_flops_reduction_pct=None if metrics.flops_reduction_pct is None else gates.min_flops_reduction_pct,
+        min_latency_reduction_pct=None if metrics.latency_measured is None else gates.min_latency_reduction_pct,
+        no_fall_back=gates.no_fall_back and metrics.fall_backs is not None,
     )
     if gates.min_latency_reduction_pct is not None and known.min_latency_reduction_pct is None:
         undecided.append(LATENCY)
     if gates.no_fall_back and not known.no_fall_back:
         undecided.append("no_fall_back")
-    found += judge_cost(known, metrics, metrics.get("fall_backs", ()))
-    if "accuracy_drop" in metrics:
-        found += judge_accuracy(gates, metrics, f"{metrics['test_images']} test images")
-    if "files" in metrics:
-        found += judge_files(gates, metrics["files"], caveat(metrics.get(KEY)))
+    found += judge_cost(known, metrics)
+    if metrics.accuracy_drop is not None:
+        where = f"{_known(metrics.test_images, 'test_images')} test images"
+        found += judge_accuracy(gates, _known(metrics.accuracy, "accuracy"), metrics.accuracy_drop, where)
+    if metrics.files is not None:
+        found += judge_files(gates, metrics.files, doubt)
     elif gates.max_size_mb is not None:
         undecided.append("max_size_mb")
     return found, undecided
 
 
-def verdict_on(cfg: Config, goal: Goal, metrics: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The verdict on a run's figures as its metrics hold them, and what to say of it beside met or not."""
+def verdict_on(cfg: Config, goal: Goal, metrics: Metrics) -> tuple[Metrics, list[str]]:
+    """The metrics with their verdict, and what to say of it beside met or not."""
     gates, undecided = judge_gates(cfg.gates, metrics)
-    lines = goal.missed(metrics) + [f"{verdict}." for verdict in failed(gates)]
+    lines = goal.missed(metrics) + [f"{gate}." for gate in failed(gates)]
     if undecided:
         names = ", ".join(f"gates.{name}" for name in undecided)
         lines.append(f"not judged here: {names}. `pipeline run` measures what they need.")
     return judge(goal, metrics, gates), lines
 
 
-@contextlib.contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Inside, figures are judged that a finished run wrote to `path`: what somebody changed there is a message."""
+def read_metrics(path: Path) -> Metrics:
+    """The figures that a finished run wrote; a BootcampError where somebody changed them."""
     try:
-        yield
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        what = f"{type(error).__name__}: {error}"
-        raise BootcampError(
-            f"its figures are not as the run left them ({what}). --no-resume does the run again.", where=str(path)
-        ) from error
+        return from_plain(Metrics, read_yaml(path))
+    except BootcampError as error:
+        what = "; ".join(str(problem) for problem in error.problems)
+        raise BootcampError(_changed(what), where=str(path)) from error
+
+
+def _changed(what: str) -> str:
+    return f"its figures are not as the run left them ({what}). --no-resume does the run again."
+
+
+def _known(value: float | None, name: str) -> float:
+    """A figure without which there is no verdict: a run that wrote it was finished."""
+    if value is None:
+        raise BootcampError(_changed(f"{name} is missing"))
+    return value
 
 
 def asked_of_accuracy(gates: GatesConfig) -> list[str]:
@@ -129,64 +126,63 @@ def asked_of_accuracy(gates: GatesConfig) -> list[str]:
     return [name for name in ("min_accuracy", "max_accuracy_drop") if getattr(gates, name) is not None]
 
 
-def judge_accuracy(gates: GatesConfig, figures: Mapping[str, Any], where: str) -> list[Verdict]:
+def judge_accuracy(gates: GatesConfig, accuracy: float, drop: float, where: str) -> list[Gate]:
     """Accuracy and what was lost of it, on the images that `where` names."""
     found = []
     if gates.min_accuracy is not None:
-        found.append(_at_least("min_accuracy", gates.min_accuracy, figures["accuracy"], "% accuracy", where))
+        found.append(_at_least("min_accuracy", gates.min_accuracy, accuracy, "% accuracy", where))
     if gates.max_accuracy_drop is not None:
-        found.append(
-            _at_most("max_accuracy_drop", gates.max_accuracy_drop, figures["accuracy_drop"], " points lost", where)
-        )
+        found.append(_at_most("max_accuracy_drop", gates.max_accuracy_drop, drop, " points lost", where))
     return found
 
 
-def judge_cost(gates: GatesConfig, figures: Mapping[str, Any], fall_backs: Sequence[str]) -> list[Verdict]:
+def judge_cost(gates: GatesConfig, metrics: Metrics) -> list[Gate]:
     """What was saved, and whether everything was done as asked."""
     found = []
-    if gates.min_flops_reduction_pct is not None:
-        value = figures["flops_reduction_pct"]
-        found.append(
-            _at_least("min_flops_reduction_pct", gates.min_flops_reduction_pct, value, "% fewer FLOPs", "counted")
-        )
-    if gates.min_latency_reduction_pct is not None:
-        value, limit = figures["latency_reduction_pct"], gates.min_latency_reduction_pct
-        found.append(_at_least(LATENCY, limit, value, "% less latency", figures["latency_measured"]))
+    if (limit := gates.min_flops_reduction_pct) is not None:
+        value = _known(metrics.flops_reduction_pct, "flops_reduction_pct")
+        found.append(_at_least("min_flops_reduction_pct", limit, value, "% fewer FLOPs", "counted"))
+    if (limit := gates.min_latency_reduction_pct) is not None:
+        value = _known(metrics.latency_reduction_pct, "latency_reduction_pct")
+        found.append(_at_least(LATENCY, limit, value, "% less latency", metrics.latency_measured or ""))
     if gates.no_fall_back:
-        some = f"{len(fall_backs)} fall-backs, the first: {fall_backs[0]}" if fall_backs else "none"
-        found.append(Verdict("no_fall_back", "none", some, "while pruning", not fall_backs))
+        done = metrics.fall_backs or ()
+        some = f"{len(done)} fall-backs, the first: {done[0]}" if done else "none"
+        found.append(Gate(gate="no_fall_back", asked="none", found=some, where="while pruning", met=not done))
     return found
 
 
-def judge_files(gates: GatesConfig, files: Mapping[str, Mapping[str, Any]], doubt: str = "") -> list[Verdict]:
+def judge_files(gates: GatesConfig, files: Mapping[str, ExportedFile], doubt: str = "") -> list[Gate]:
     """Size on disk and proof of every exported file; accuracy of one that rounds: it is not quite the network.
 
     `doubt`: what speaks against the validation images, to be said with every figure on them.
     """
     found = []
     for name, file in files.items():
-        if "accuracy" in file:
-            where = f"the {name} file on {file['agreement_images']} validation images{doubt}"
-            found += judge_accuracy(gates, file, where)
+        if file.accuracy is not None:
+            where = f"the {name} file on {file.agreement_images} validation images{doubt}"
+            found += judge_accuracy(gates, file.accuracy, _known(file.accuracy_drop, "accuracy_drop"), where)
         if gates.max_size_mb is not None:
-            size = file["size_mb"]
-            found.append(_at_most("max_size_mb", gates.max_size_mb, size, " MB", f"{name} on disk", digits=4))
+            where = f"{name} on disk"
+            found.append(_at_most("max_size_mb", gates.max_size_mb, file.size_mb, " MB", where, digits=4))
         if gates.export_verified:
-            text = "verified" if file["verified"] else "not verified"
-            found.append(Verdict("export_verified", "verified", text, name, bool(file["verified"])))
+            text = "verified" if file.verified else "not verified"
+            found.append(Gate(gate="export_verified", asked="verified", found=text, where=name, met=file.verified))
     return found
 
 
-def failed(verdicts: Sequence[Verdict]) -> Iterator[Verdict]:
-    return (verdict for verdict in verdicts if not verdict.met)
+def failed(gates: Sequence[Gate]) -> Iterator[Gate]:
+    return (gate for gate in gates if not gate.met)
 
 
-def _at_least(gate: str, limit: float, value: float, unit: str, where: str) -> Verdict:
-    return Verdict(gate, f">= {limit:g}", f"{_figure(value, limit, 2)}{unit}", where, value >= limit)
+def _at_least(gate: str, limit: float, value: float, unit: str, where: str) -> Gate:
+    found = f"{_figure(value, limit, 2)}{unit}"
+    return Gate(gate=gate, asked=f">= {limit:g}", found=found, where=where, met=value >= limit)
 
 
-def _at_most(gate: str, limit: float, value: float, unit: str, where: str, digits: int = 2) -> Verdict:
-    return Verdict(gate, f"<= {limit:g}", f"{_figure(value, limit, digits)}{unit}", where, value <= limit)
+def _at_most(gate: str, limit: float, value: float, unit: str, where: str, digits: int = 2) -> Gate:
+    found = f"{_figure(value, limit, digits)}{unit}"
+    return Gate(gate=gate, asked=f"<= {limit:g}", found=found, where=where, met=value <= limit)
 
 
 def _figure(value: float, limit: float, digits: int) -> str:

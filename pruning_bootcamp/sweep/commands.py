@@ -11,6 +11,7 @@ from pruning_bootcamp.flow.start import checkpoint_path, one_process, open_data,
 from pruning_bootcamp.flow.steps import memorised
 from pruning_bootcamp.locks import command_line, locked
 from pruning_bootcamp.logs import LOGGER, also_to_file
+from pruning_bootcamp.results import to_plain
 from pruning_bootcamp.runs import CONFIG, open_run, read_yaml, write_yaml
 from pruning_bootcamp.runtime import choose_device, environment
 from pruning_bootcamp.sweep import outputs, trial, view
@@ -120,7 +121,8 @@ def _head(
         task = Task(0, "train", as_dict(trial.config_for(cfg, {}, folder, network)), "", "", cost)
         found = evaluate_on(checkpoint.model, splits.val, splits, device=device, batch_size=cfg.data.batch_size)
         dense = trial.dense_costs(network, task) | {"accuracy": round(found.accuracy, 4)}
-        dense |= memorised.look(checkpoint, cfg, splits, device, testing=False)
+        known = to_plain(memorised.look(checkpoint, cfg, splits, device, testing=False))
+        dense = {**dense, **known}
     return {
         "name": cfg.name,
         "command": cfg.sweep.command,

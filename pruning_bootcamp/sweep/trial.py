@@ -20,7 +20,7 @@ from pruning_bootcamp.flow.run import Watch
 from pruning_bootcamp.flow.start import open_data
 from pruning_bootcamp.locks import owner_of
 from pruning_bootcamp.logs import LOGGER
-from pruning_bootcamp.results import Cost, Metrics, from_plain
+from pruning_bootcamp.results import Cost, Metrics
 from pruning_bootcamp.runs import read_yaml, scratch_folder, write_yaml
 from pruning_bootcamp.runtime import choose_device, preserved_rng
 from pruning_bootcamp.sweep.hopeless import Finished, is_hopeless
@@ -140,10 +140,10 @@ def run_trial(task: Task, report: Report) -> Result:
 
 def _run(command: str, cfg: Config, watch: Watch) -> Metrics:
     if command == "train":
-        return from_plain(Metrics, train(cfg, watch=watch))
+        return train(cfg, watch=watch)
     if command == "prune-structured":
-        return from_plain(Metrics, prune_structured(cfg, watch=watch))
-    return from_plain(Metrics, prune_unstructured(cfg, watch=watch))
+        return prune_structured(cfg, watch=watch)
+    return prune_unstructured(cfg, watch=watch)
 
 
 def finished_trial(folder: Path, fingerprint: str) -> Result | None:

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.results import Part
 
 
-@dataclass(frozen=True)
-class Epoch:
+@dataclass(frozen=True, kw_only=True)
+class Epoch(Part):
     """What an epoch came to: means over its images, percent right, and the learning rate of its last step."""
 
     epoch: int

@@ -8,6 +8,7 @@ from torch import nn
 
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.logs import LOGGER
+from pruning_bootcamp.results import BatchNorm, Recovery
 from pruning_bootcamp.runtime import preserved_rng
 from pruning_bootcamp.tools.datasets import Splits, calibration_batches, eval_batches
 from pruning_bootcamp.training.batch_norm import DenseJudge, Reestimated, apart, has_batch_norm, improve_batch_norm
@@ -51,18 +52,18 @@ def improver(
 
 def recover_batch_norm(
     model: nn.Module, dense: nn.Module, cfg: Config, splits: Splits, device: torch.device
-) -> dict[str, Any]:
+) -> Recovery:
     """Batch norm re-estimated as `recover` of the config says, where the network then decides more as the dense one.
 
-    Figures for the metrics; none where the config asks for nothing or the network has no batch norm.
+    Nothing known where the config asks for nothing or the network has no batch norm.
     """
     r = cfg.recover
     if r.method == "none" or r.bn_images == 0 or not has_batch_norm(model):
-        return {}
+        return Recovery()
     improve, images = improver(dense.to(device), cfg, splits, device, r.bn_images)
     found = improve(model.to(device))
     if found is None:
-        return {}
+        return Recovery()
     LOGGER.info(
         "Batch-norm statistics %s on %d training images: %.2f%% of %d others in the dense network's class before, "
         "%.2f%% after; divergence from its outputs %.4f before, %.4f after",
@@ -74,11 +75,12 @@ def recover_batch_norm(
         found.before.divergence,
         found.after.divergence,
     )
-    figures = {
-        **images,
-        "agreement_pct_before": round(found.before.agreement_pct, 4),
-        "agreement_pct_after": round(found.after.agreement_pct, 4),
-        "divergence_before": round(found.before.divergence, 6),
-        "divergence_after": round(found.after.divergence, 6),
-    }
-    return {"batch_norm_reestimated": found.kept, "batch_norm": figures}
+    figures = BatchNorm(
+        estimated_on=images["estimated_on"],
+        judged_on=images["judged_on"],
+        agreement_pct_before=round(found.before.agreement_pct, 4),
+        agreement_pct_after=round(found.after.agreement_pct, 4),
+        divergence_before=round(found.before.divergence, 6),
+        divergence_after=round(found.after.divergence, 6),
+    )
+    return Recovery(batch_norm_reestimated=found.kept, batch_norm=figures)

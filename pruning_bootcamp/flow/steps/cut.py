@@ -13,7 +13,7 @@ from pruning_bootcamp.evaluation import cost_of
 from pruning_bootcamp.flow.outcomes import Cut, Measured
 from pruning_bootcamp.flow.step import Network, StepContext
 from pruning_bootcamp.flow.steps.batch_norm import recover_batch_norm
-from pruning_bootcamp.flow.steps.prune import SCORED
+from pruning_bootcamp.flow.steps.prune import SCORED, spread_of
 from pruning_bootcamp.flow.steps.training import judged
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.models import make_prunable
@@ -38,11 +38,8 @@ def score(context: StepContext) -> Measured:
     ready, recipe = ready_to_cut(network.model, network.recipe)
     scores = score_channels(ready, example_input(recipe), s, seed=context.cfg.seed)
     context.keep_tensors(SCORED, {"scores": scores})
-    stats = {
-        name: {"min": float(v.min()), "max": float(v.max()), "mean": float(v.mean()), "std": float(v.std(correction=0))}
-        for name, v in scores.items()
-    }
-    return Measured(of=stats, summary=f"{len(stats)} groups of channels")
+    stats = {name: spread_of(values, name) for name, values in scores.items()}
+    return Measured(scores=stats, summary=f"{len(stats)} groups of channels")
 
 
 def cut(context: StepContext, foreseen: Foreseen | None = None) -> Cut:
@@ -65,13 +62,14 @@ def cut(context: StepContext, foreseen: Foreseen | None = None) -> Cut:
     accuracy = judged(context, network)
     return Cut(
         val_accuracy=accuracy,
-        widths={group.name: [group.width, len(group.keep)] for group in plan.groups},
+        widths={group.name: (group.width, len(group.keep)) for group in plan.groups},
         round_to=plan.round_to,
-        round_to_narrow=dict(plan.narrow),
+        round_to_narrow=dict(plan.narrow) or None,
         proof_difference=float(found.proof.max_difference),
-        fall_backs=plan.fall_backs,
+        fall_backs=tuple(plan.fall_backs),
         summary=f"{100 * plan.macs_reduction:.1f}% fewer multiply-accumulates, validation {accuracy:.2f}%",
-        **recovered,
+        batch_norm_reestimated=recovered.batch_norm_reestimated,
+        batch_norm=recovered.batch_norm,
     )
 
 

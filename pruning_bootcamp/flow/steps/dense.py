@@ -1,6 +1,5 @@
 """The network that everything is compared with: trained here, or opened."""
 
-from dataclasses import asdict
 from pathlib import Path
 
 from pruning_bootcamp.checkpoints import Checkpoint, example_input
@@ -11,7 +10,8 @@ from pruning_bootcamp.flow.start import new_network, open_network, recipe_for
 from pruning_bootcamp.flow.step import Network, StepContext
 from pruning_bootcamp.flow.steps import memorised
 from pruning_bootcamp.logs import LOGGER
-from pruning_bootcamp.memorised import HASH, KEY, NO
+from pruning_bootcamp.memorised import NO
+from pruning_bootcamp.results import Known, to_plain
 from pruning_bootcamp.training.loop import fit
 from pruning_bootcamp.training.rewinding import StepCheckpoints
 
@@ -39,15 +39,15 @@ def train(context: StepContext) -> DenseNetwork:
         fingerprint=context.key,
     )
     accuracy = round(result.best_accuracy, 4)
-    known = {KEY: NO, HASH: splits.val.content_hash()}
-    context.keep_network(Network(model, recipe), {"val_accuracy": accuracy, **known})
+    known = Known(validation_was_trained_on=NO, held_out=splits.val.content_hash())
+    context.keep_network(Network(model, recipe), {"val_accuracy": accuracy, **to_plain(known)})
     return DenseNetwork(
         known=known,
         val_accuracy=accuracy,
         epochs=len(result.history),
         best_epoch=result.best_epoch,
         steps=result.steps,
-        history=[asdict(epoch) for epoch in result.history],
+        history=tuple(result.history),
         train_seconds=round(result.seconds, 2),
         summary=f"validation {accuracy:.2f}%, best of {len(result.history)} epochs",
     )

@@ -15,6 +15,7 @@ from pruning_bootcamp.exporters import EXPORTERS, ExportReport, export_model, pr
 from pruning_bootcamp.flow.outcomes import Exported
 from pruning_bootcamp.flow.step import StepContext
 from pruning_bootcamp.logs import LOGGER
+from pruning_bootcamp.results import ExportedFile, from_plain
 from pruning_bootcamp.tools.datasets import Split, Splits, eval_batches
 from pruning_bootcamp.tools.metrics import classification_metrics, compare_metrics
 
@@ -29,11 +30,12 @@ def files_that_ship(context: StepContext) -> Exported:
     except GoalNotMet:
         shutil.rmtree(context.folder)  # the files that did pass
         raise
-    files = {
-        name: {**file, "file": Path(file["file"]).name, **_lost(context, dense, file)} for name, file in files.items()
+    shipped = {
+        name: from_plain(ExportedFile, {**file, "file": Path(file["file"]).name, **_lost(context, dense, file)})
+        for name, file in files.items()
     }
-    sizes = ", ".join(f"{name} {file['size_mb']:.3f} MB" for name, file in files.items())
-    return Exported(files=files, dense_size_mb=dense_file_bytes(dense) / 1e6, summary=sizes)
+    sizes = ", ".join(f"{name} {file.size_mb:.3f} MB" for name, file in shipped.items())
+    return Exported(files=shipped, dense_size_mb=dense_file_bytes(dense) / 1e6, summary=sizes)
 
 
 def _lost(context: StepContext, dense: nn.Module, file: Mapping[str, Any]) -> dict[str, Any]:

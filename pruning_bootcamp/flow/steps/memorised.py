@@ -4,7 +4,6 @@ Networks of ours bring a hash of the images that were held out; any other is mea
 for this: their accuracy is used once it is known.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,8 +12,8 @@ from pruning_bootcamp.checkpoints import Checkpoint
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.evaluation import evaluate_on
 from pruning_bootcamp.logs import LOGGER
-from pruning_bootcamp.memorised import FIT, HASH, KEY, LIKELY, NO, POSSIBLE, judge
-from pruning_bootcamp.results import Fit, from_plain, to_plain
+from pruning_bootcamp.memorised import HASH, LIKELY, NO, POSSIBLE, judge
+from pruning_bootcamp.results import Fit, Known
 from pruning_bootcamp.runtime import preserved_rng
 from pruning_bootcamp.tools.datasets import Splits
 from pruning_bootcamp.tools.datasets.selection import take
@@ -23,21 +22,16 @@ from pruning_bootcamp.tools.datasets.splits import HELD_OUT
 MOST_IMAGES = 1000
 
 
-def look(
-    dense: Checkpoint, cfg: Config, splits: Splits, device: torch.device, testing: bool | None = None
-) -> dict[str, Any]:
-    """Figures for the metrics on whether the dense network knows its validation images; a warning where it may.
-
-    `testing` as for `common.open_data`.
-    """
+def look(dense: Checkpoint, cfg: Config, splits: Splits, device: torch.device, testing: bool | None = None) -> Known:
+    """Whether the dense network knows its validation images; a warning where it may. `testing` as for `open_data`."""
     name = splits.val.content_hash()
     if dense.metrics.get(HASH) == name:
-        return {KEY: NO, HASH: name}
+        return Known(validation_was_trained_on=NO, held_out=name)
     fit = _measure(dense, cfg, splits, device)
-    found = {KEY: judge(fit), FIT: to_plain(fit)}
-    if found[KEY] == POSSIBLE:
+    word = judge(fit)
+    if word == POSSIBLE:
         LOGGER.info("%s", _warning(fit, splits, cfg.goal.evaluate_test if testing is None else testing))
-    return found
+    return Known(validation_was_trained_on=word, dense_fit=fit)
 
 
 def _measure(dense: Checkpoint, cfg: Config, splits: Splits, device: torch.device) -> Fit:
@@ -66,11 +60,8 @@ def _warning(fit: Fit, splits: Splits, testing: bool) -> str:
     )
 
 
-def settle(figures: Mapping[str, Any], test_accuracy: float, test_images: int) -> dict[str, Any]:
+def settle(fit: Fit, test_accuracy: float, test_images: int) -> str:
     """The last word, now that the dense network's test accuracy is known; a warning where it is "likely"."""
-    if FIT not in figures:
-        return {}
-    fit = from_plain(Fit, figures[FIT])
     found = judge(fit, test_accuracy, test_images)
     if found == LIKELY:
         LOGGER.info(
@@ -81,4 +72,4 @@ def settle(figures: Mapping[str, Any], test_accuracy: float, test_images: int) -
             fit.train_accuracy,
             test_accuracy,
         )
-    return {KEY: found}
+    return found

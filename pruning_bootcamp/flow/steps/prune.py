@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.flow import settings
-from pruning_bootcamp.flow.outcomes import Measured, Pruned, Trained
+from pruning_bootcamp.flow.outcomes import Measured, Pruned, Spread, Trained
 from pruning_bootcamp.flow.step import Network, StepContext
 from pruning_bootcamp.flow.steps.batch_norm import recover_batch_norm
 from pruning_bootcamp.flow.steps.training import fine_tuned, judged, trained
@@ -18,6 +18,7 @@ from pruning_bootcamp.pruning.allocation import ALLOCATIONS
 from pruning_bootcamp.pruning.scores import needs_labels, needs_of, score_stats
 from pruning_bootcamp.pruning.solvers import SOLVERS
 from pruning_bootcamp.pruning.unstructured import UnstructuredPruning, UnstructuredResult
+from pruning_bootcamp.results import Recovery, Update, from_plain
 from pruning_bootcamp.tools.datasets import Splits, eval_batches
 from pruning_bootcamp.training.gradual import GradualPruning, say_left_out
 from pruning_bootcamp.training.recovery import first_images
@@ -41,8 +42,8 @@ def score(context: StepContext) -> Measured:
     engine = _engine(context, context.network(), settings.target_sparsity(context.cfg))
     scored = engine.score(context.tensors("statistics", STATISTICS))
     context.keep_tensors(SCORED, scored)
-    stats = {name: vars(score_stats(values, name)) for name, values in scored["scores"].items()}
-    return Measured(of=stats, summary=f"{len(stats)} layers")
+    stats = {name: spread_of(values, name) for name, values in scored["scores"].items()}
+    return Measured(scores=stats, summary=f"{len(stats)} layers")
 
 
 def prune(context: StepContext, sparsity: float | None, cycle: int, cycles: int) -> Pruned:
@@ -58,7 +59,7 @@ def prune(context: StepContext, sparsity: float | None, cycle: int, cycles: int)
     seconds = round(time.perf_counter() - begun, 2)
     _say_pruned(result, cycle, cycles)
     network.masks = result.masks
-    recovered = {}
+    recovered = Recovery()
     if cfg.prune.rewind is not None:
         # nothing is re-estimated or recovered now: it is the ticket as it was at that step that trains, and batch-norm
         # statistics of other weights, or weights fitted to the dense network's outputs, would make it another one
@@ -74,9 +75,10 @@ def prune(context: StepContext, sparsity: float | None, cycle: int, cycles: int)
         sparsity=round(result.sparsity, 6),
         layers={layer.name: round(layer.sparsity, 6) for layer in result.layers},
         pruning_seconds=seconds,
-        fall_backs=result.fall_backs,
+        fall_backs=tuple(result.fall_backs),
         summary=f"{100 * result.sparsity:.2f}% zeros, validation {accuracy:.2f}%",
-        **recovered,
+        batch_norm_reestimated=recovered.batch_norm_reestimated,
+        batch_norm=recovered.batch_norm,
     )
 
 
@@ -96,10 +98,10 @@ def prune_gradually(context: StepContext) -> Trained:
     return Trained(
         val_accuracy=accuracy,
         best_epoch=result.best_epoch,
-        seconds=round(result.seconds, 2),
+        fine_tune_seconds=round(result.seconds, 2),
         sparsity=round(reached, 6),
-        updates=growing.points,
-        fall_backs=[*growing.fall_backs, *fall_backs],
+        updates=tuple(from_plain(Update, point) for point in growing.points),
+        fall_backs=(*growing.fall_backs, *fall_backs),
         summary=f"{100 * reached:.2f}% zeros, validation {accuracy:.2f}%",
     )
 
@@ -116,6 +118,12 @@ def calibration(cfg: Config, splits: Splits, device: torch.device) -> list[tuple
     if needs_labels(p.score.name):
         return list(batches)
     return [shown for shown, _ in batches]
+
+
+def spread_of(values: Tensor, name: str) -> Spread:
+    """Least, most, mean and spread of scores; a BootcampError names a layer whose scores are no numbers."""
+    stats = score_stats(values, name)
+    return Spread(min=stats.min, max=stats.max, mean=stats.mean, std=stats.std)
 
 
 def _engine(context: StepContext, network: Network, sparsity: float | None) -> UnstructuredPruning:

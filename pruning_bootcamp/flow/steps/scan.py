@@ -22,6 +22,7 @@ from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.pages import has_plotly
 from pruning_bootcamp.pruning.patterns import PATTERNS
 from pruning_bootcamp.pruning.unstructured import UnstructuredResult, check_unstructured
+from pruning_bootcamp.results import Metrics, Scan, from_plain, to_plain
 from pruning_bootcamp.runs import Run, write_text, write_yaml
 from pruning_bootcamp.sensitivity import Place, Points, Quality, places, pruner, put_back, ranking, result_table, scan
 from pruning_bootcamp.tools.datasets import Split, Splits
@@ -139,7 +140,7 @@ def measure(context: StepContext) -> Scanned:
         "images": len(images),
     }
     (context.folder / POINTS).unlink(missing_ok=True)
-    return Scanned(table=head | result_table(where, sparsities, points, whole))
+    return Scanned(table=from_plain(Scan, head | result_table(where, sparsities, points, whole)))
 
 
 def _pruner(
@@ -227,14 +228,14 @@ def write_scan(run: Run, table: dict[str, Any], title: str) -> None:
         LOGGER.info("No %s: plotly is not installed (the extra `report`)", PAGE)
 
 
-def scan_metrics(table: dict[str, Any]) -> dict[str, Any]:
+def scan_metrics(table: Scan) -> Metrics:
     """The scan in a few figures, for metrics.yaml."""
-    order = ranking(table)
-    return {
-        "val_accuracy": table["dense"]["accuracy"],
-        "val_loss": table["dense"]["loss"],
-        "val_images": table["images"],
-        "points": len(table["rows"]) * len(table["sparsities"]),
-        "most_sensitive": order[0],
-        "least_sensitive": order[-1],
-    }
+    order = ranking(to_plain(table))
+    return Metrics(
+        val_accuracy=table.dense.accuracy,
+        val_loss=table.dense.loss,
+        val_images=table.images,
+        points=len(table.rows) * len(table.sparsities),
+        most_sensitive=order[0],
+        least_sensitive=order[-1],
+    )

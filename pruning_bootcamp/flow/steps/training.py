@@ -11,6 +11,7 @@ from pruning_bootcamp.flow import settings
 from pruning_bootcamp.flow.outcomes import Recovered, Trained
 from pruning_bootcamp.flow.step import Network, StepContext
 from pruning_bootcamp.logs import LOGGER
+from pruning_bootcamp.results import Distillation, from_plain
 from pruning_bootcamp.training.gradual import GradualPruning
 from pruning_bootcamp.training.hooks import Hook
 from pruning_bootcamp.training.loop import FitResult, fit
@@ -39,8 +40,8 @@ def _with_labels(context: StepContext, network: Network, cfg: Config, how: str =
     return Trained(
         val_accuracy=accuracy,
         best_epoch=result.best_epoch,
-        seconds=round(result.seconds, 2),
-        fall_backs=fall_backs,
+        fine_tune_seconds=round(result.seconds, 2),
+        fall_backs=tuple(fall_backs),
         summary=f"validation {accuracy:.2f}%{how}",
     )
 
@@ -81,9 +82,9 @@ def follow_dense(context: StepContext, sparsity: float | None = None) -> Recover
     accuracy = judged(context, network)
     return Recovered(
         val_accuracy=accuracy,
-        distillation={**plan, "seconds": round(result.seconds, 2)},
+        distillation=from_plain(Distillation, {**plan, "seconds": round(result.seconds, 2)}),
         sparsity=reached,
-        fall_backs=fall_backs,
+        fall_backs=tuple(fall_backs),
         summary=f"{plan['steps']} steps, validation {accuracy:.2f}%",
     )
 
