@@ -82,13 +82,23 @@ def _take(path: Path, folder: Path) -> int:
             if time.monotonic() - begun < _LOOK:  # perhaps somebody only looked whose it is, which takes no time
                 time.sleep(_LOOK / 10)
                 continue
-            raise BootcampError(
-                f"{folder}: is in use by {_read(path) or 'another process'}. Wait until it ends, or choose another "
-                "folder with --save-dir DIR."
-            ) from None
+            raise _in_use(folder, _read(path)) from None
         if _is_still(path, descriptor):
             return descriptor
         os.close(descriptor)  # its owner removed the file between our opening and locking it: try the new one
+
+
+def check_free(folder: Path) -> None:
+    """A BootcampError, which says who it is, when somebody works in the folder."""
+    if (owner := owner_of(folder)) is not None:
+        raise _in_use(folder, owner)
+
+
+def _in_use(folder: Path, owner: Owner | None) -> BootcampError:
+    return BootcampError(
+        f"{folder}: is in use by {owner or 'another process'}. Wait until it ends, or choose another folder with "
+        "--save-dir DIR."
+    )
 
 
 def _is_still(path: Path, descriptor: int) -> bool:

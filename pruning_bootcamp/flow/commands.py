@@ -361,7 +361,9 @@ def show_status(folder: Path, watch: bool = False) -> None:
     found = read_status(folder)
     view.show(found)
     if found.state == "complete" and (folder / METRICS).exists():
-        say_goal(verdict.read_metrics(folder / METRICS))
+        metrics = verdict.read_metrics(folder / METRICS)
+        if metrics.accuracy_drop is not None:  # whatever judges no network against another has no goal
+            say_goal(verdict.known_goal(metrics, folder / METRICS))
     if watch:
         LOGGER.info("--watch: shown once, since this is no terminal")
     if found.state == "interrupted":

@@ -21,7 +21,7 @@ from pruning_bootcamp.flow.start import is_leader, open_data, recipe_for, start
 from pruning_bootcamp.flow.status import STATUS, Progress, WatchTraining
 from pruning_bootcamp.flow.step import Done, Network, Step, StepContext
 from pruning_bootcamp.flow.verdict import Goal
-from pruning_bootcamp.locks import command_line, locked
+from pruning_bootcamp.locks import check_free, command_line, locked
 from pruning_bootcamp.logs import LOGGER, also_to_file
 from pruning_bootcamp.reporting import with_verdict
 from pruning_bootcamp.results import Metrics, from_plain, to_plain
@@ -149,6 +149,8 @@ def _check_folder(folder: Path, checkpoint: Path | None) -> None:
 
 def _finished(run: Run, resume: bool | None, command: Command) -> Metrics | None:
     """The metrics of a finished run, said on the screen: doing it again would give the same."""
+    if is_leader():
+        check_free(run.folder)
     if resume is False or run.finished() is None:
         return None
     _tidy(run, command)  # a kill just after the finish mark may have left something

@@ -110,6 +110,13 @@ def read_metrics(path: Path) -> Metrics:
         raise BootcampError(_changed(what), where=str(path)) from error
 
 
+def known_goal(metrics: Metrics, path: Path) -> Metrics:
+    """The metrics of a run that was judged; a BootcampError where its goal is gone."""
+    if metrics.goal is None or metrics.goal_met is None:
+        raise BootcampError(_changed("goal is missing"), where=str(path))
+    return metrics
+
+
 def _changed(what: str) -> str:
     return f"its figures are not as the run left them ({what}). --no-resume does the run again."
 

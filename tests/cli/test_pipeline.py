@@ -85,10 +85,10 @@ def test_a_later_setting_reuses_the_earlier_steps_and_going_back_reuses_all(fini
     first = content(finished / "run" / "metrics.yaml")
     text = command(finished, *RUN, "quantize.lr=0.001")
     assert text.count("already done, kept in") == 5  # dense, calibrate, score, prune, fine-tune
-    assert done_in(text) == 4  # quantize, two evaluations, export
+    assert done_in(text) == 5  # quantize, costs, two evaluations, export
     text = command(finished, *RUN)
     assert done_in(text) == 0
-    assert text.count("already done, kept in") == 9
+    assert text.count("already done, kept in") == 10
     again = content(finished / "run" / "metrics.yaml")
     first.pop("environment"), again.pop("environment")
     assert again == first

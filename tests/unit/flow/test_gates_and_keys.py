@@ -29,17 +29,23 @@ from pruning_bootcamp.flow.status import Progress, Status, StepStatus, WatchTrai
 from pruning_bootcamp.flow.step import Done, Step
 from pruning_bootcamp.locks import NAME, locked, owner_of
 from pruning_bootcamp.pruning.pipeline_stages import PruningStage
+from pruning_bootcamp.results import ExportedFile, Gate, Metrics, from_plain
 from pruning_bootcamp.runs import write_yaml
 
 MADE = ("dense", "calibrate", "score", "prune", "fine-tune", "train")
 NOTHING = lambda context: Outcome()  # noqa: E731
-FIGURES = {
-    "accuracy": 90.0,
-    "accuracy_drop": 1.5,
-    "flops_reduction_pct": 50.0,
-    "latency_reduction_pct": 20.0,
-    "latency_measured": "medians of 50 passes",
-}
+FIGURES = Metrics(
+    accuracy=90.0,
+    accuracy_drop=1.5,
+    flops_reduction_pct=50.0,
+    latency_reduction_pct=20.0,
+    latency_measured="medians of 50 passes",
+)
+
+
+def file(**figures: Any) -> ExportedFile:
+    content = {"file": "model", "size_mb": 1.0, "verified": True, "batch_sizes": [], "new_process": False}
+    return from_plain(ExportedFile, content | figures)
 
 
 def two_steps() -> list[Step[Any]]:
@@ -47,47 +53,47 @@ def two_steps() -> list[Step[Any]]:
     return [Step(name, name.upper(), NOTHING, Outcome, stage) for name, stage in stages.items()]
 
 
-def met(verdicts: list[gates.Verdict]) -> dict[str, bool]:
+def met(verdicts: list[Gate]) -> dict[str, bool]:
     return {verdict.gate: verdict.met for verdict in verdicts}
 
 
 def test_a_limit_itself_is_enough_and_a_hair_beyond_is_not() -> None:
     exact = GatesConfig(min_accuracy=90.0, max_accuracy_drop=1.5, min_flops_reduction_pct=50.0)
-    assert all(met(gates.judge_accuracy(exact, FIGURES, "here") + gates.judge_cost(exact, FIGURES, [])).values())
+    assert all(met(gates.judge_accuracy(exact, 90.0, 1.5, "here") + gates.judge_cost(exact, FIGURES)).values())
     beyond = GatesConfig(min_accuracy=90.001, max_accuracy_drop=1.499, min_flops_reduction_pct=50.001)
-    found = met(gates.judge_accuracy(beyond, FIGURES, "here") + gates.judge_cost(beyond, FIGURES, []))
+    found = met(gates.judge_accuracy(beyond, 90.0, 1.5, "here") + gates.judge_cost(beyond, FIGURES))
     assert found == {"min_accuracy": False, "max_accuracy_drop": False, "min_flops_reduction_pct": False}
 
 
 def test_a_figure_that_just_misses_does_not_look_like_the_limit() -> None:
     limits = GatesConfig(min_accuracy=90.0, max_accuracy_drop=1.5)
-    near, drop = gates.judge_accuracy(limits, {"accuracy": 89.9967, "accuracy_drop": 1.5}, "here")
+    near, drop = gates.judge_accuracy(limits, 89.9967, 1.5, "here")
     assert (near.met, near.found) == (False, "89.997% accuracy")
     assert (drop.met, drop.found) == (True, "1.50 points lost")
 
 
 def test_gates_that_are_not_set_say_nothing() -> None:
     none = GatesConfig(export_verified=False)
-    assert not gates.judge_accuracy(none, FIGURES, "here")
-    assert not gates.judge_cost(none, FIGURES, ["something"])
-    assert not gates.judge_files(none, {"onnx": {"size_mb": 1, "verified": False}})
+    assert not gates.judge_accuracy(none, 90.0, 1.5, "here")
+    assert not gates.judge_cost(none, replace(FIGURES, fall_backs=("something",)))
+    assert not gates.judge_files(none, {"onnx": file(size_mb=1, verified=False)})
 
 
 def test_a_fall_back_latency_size_and_proof() -> None:
     strict = GatesConfig(no_fall_back=True, min_latency_reduction_pct=21, max_size_mb=1.0)
-    found = gates.judge_cost(strict, FIGURES, ["layer1: damped"])
+    found = gates.judge_cost(strict, replace(FIGURES, fall_backs=("layer1: damped",)))
     assert met(found) == {"min_latency_reduction_pct": False, "no_fall_back": False}
     assert "layer1: damped" in str(found[1])
     assert ">= 21" in str(found[0])
-    files = {"onnx": {"size_mb": 1.01, "verified": True}, "int8": {"size_mb": 0.3, "verified": False}}
+    files = {"onnx": file(size_mb=1.01), "int8": file(size_mb=0.3, verified=False)}
     assert [verdict.met for verdict in gates.judge_files(strict, files)] == [False, True, True, False]
 
 
 def test_a_file_that_rounds_is_judged_by_its_own_accuracy() -> None:
     """Found by reading: an int8 file could lose 3 points more (export.agreement) than the gates allow."""
     limits = GatesConfig(min_accuracy=90.0, max_accuracy_drop=1.5)
-    file = {"size_mb": 1.0, "verified": True, "agreement_images": 500, "accuracy": 89.0, "accuracy_drop": 1.0}
-    found = gates.judge_files(limits, {"int8": file, "onnx": {"size_mb": 1.0, "verified": True}})
+    rounded = file(agreement_images=500, accuracy=89.0, accuracy_drop=1.0)
+    found = gates.judge_files(limits, {"int8": rounded, "onnx": file()})
     verdicts = [(verdict.gate, verdict.met) for verdict in found]
     assert verdicts[:2] == [("min_accuracy", False), ("max_accuracy_drop", True)]
     assert verdicts[2:] == [("export_verified", True)] * 2
