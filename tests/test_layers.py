@@ -54,6 +54,7 @@ LAYERS = {
     "reporting": 7,
     "exporters": 7,
     "flow": 8,
+    "api": 9,
     "sweep": 9,
     "preflight": 9,
     "listing": 9,

@@ -11,7 +11,7 @@ from pruning_bootcamp.config import fingerprint
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.flow.outcomes import Outcome
 from pruning_bootcamp.flow.status import Progress
-from pruning_bootcamp.flow.step import NETWORK, Done, Network, Step, StepContext
+from pruning_bootcamp.flow.step import NETWORK, Done, Network, Step
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.results import from_plain, to_plain
 from pruning_bootcamp.runs import content_hash, read_yaml, remove_leftovers, write_yaml
@@ -36,7 +36,7 @@ class Machine:
     seed: int
     progress: Progress | None
     """None in processes that don't lead"""
-    context: Callable[[Step[Any], Path, str, Mapping[str, Done[Any]]], StepContext]
+    context: Callable[[Step[Any], Path, str, Mapping[str, Done[Any]]], Any]
     """(step, its folder, its key, finished inputs by role) -> what it works with"""
     world: World = field(default_factory=World)
     given: Mapping[str, Path] = field(default_factory=dict)

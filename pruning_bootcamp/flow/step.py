@@ -52,7 +52,8 @@ class Step(Generic[R]):
 
     name: str
     title: str
-    work: Callable[["StepContext"], R] | None
+    work: Callable[[Any], R] | None
+    """what it is given is what the machine makes for it: a StepContext in every command"""
     gives: type[R]
     stage: PruningStage | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)

@@ -12,6 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pruning_bootcamp.api.compression import CompressionPipeline, load_compressed
+from pruning_bootcamp.api.iterative import IterativePruningTrainer
 from pruning_bootcamp.checkpoints import Recipe, load_checkpoint, load_model, save_checkpoint
 from pruning_bootcamp.checkpoints.attributes import unsaved
 from pruning_bootcamp.checkpoints.new_process import check_rebuilds, check_saved
@@ -19,8 +21,6 @@ from pruning_bootcamp.checkpoints.recipe import find_changes
 from pruning_bootcamp.checkpoints.reload import check_builder, difference, make_proof
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.models import build_model
-from pruning_bootcamp.training.compression import CompressionPipeline, load_compressed
-from pruning_bootcamp.training.iterative import IterativePruningTrainer
 
 HEAD = """
 import random

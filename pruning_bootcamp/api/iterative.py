@@ -1,6 +1,5 @@
 """IterativePruningTrainer: prune a little, retrain, and again, on plain DataLoaders of (inputs, targets)."""
 
-import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pruning_bootcamp.checkpoints import weights_hash
 from pruning_bootcamp.checkpoints.attributes import check_unsaved, unsaved
 from pruning_bootcamp.checkpoints.files import plain, read_file, write_file
 from pruning_bootcamp.errors import BootcampError
@@ -18,6 +18,7 @@ from pruning_bootcamp.pruning.magnitude_pruner import IterativeMagnitudePruner
 from pruning_bootcamp.runs import atomic_path
 from pruning_bootcamp.runtime import choose_device, preserved_rng
 from pruning_bootcamp.tools.modes import evaluation_mode
+from pruning_bootcamp.training.losses import distillation
 
 Loader = Iterable[tuple[Tensor, Tensor]]
 
@@ -79,7 +80,7 @@ class IterativePruningTrainer:
             **self._choices,
             "retrain_epochs": retrain_epochs,
             "learning_rate": learning_rate,
-            "dense model": _fingerprint(self.model),
+            "dense model": weights_hash(self.model),
         }
         saved = _last_round(folder, about, self.model, self.pruner.num_iterations)
         if saved is not None:
@@ -165,7 +166,7 @@ class IterativePruningTrainer:
     def _loss(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, int]:
         """Cross-entropy summed over the targets, and how many there are."""
         output = self.model(inputs.to(self.device))
-        logits: Tensor = output[0] if isinstance(output, tuple) else getattr(output, "logits", output)
+        logits = _logits(output)
         targets = targets.to(self.device)
         if logits.shape[:-1] != targets.shape:
             raise BootcampError(
@@ -187,6 +188,44 @@ class IterativePruningTrainer:
         }
         with atomic_path(_round_file(folder, len(self.pruner.history))) as temporary:
             write_file(temporary, plain(content, "iterative pruning"))
+
+
+class DistillationTrainer(IterativePruningTrainer):
+    """The same loops, with accuracy beside perplexity, and a teacher where there is one (Hinton et al., 2015)."""
+
+    teacher: nn.Module | None = None
+    distill_weight = 0.5
+    temperature = 4.0
+    _right, _targets = 0, 0
+
+    def judge(self, loader: Loader) -> dict[str, float]:
+        self._right, self._targets = 0, 0
+        perplexity = self.perplexity(loader)
+        return {"accuracy": 100 * self._right / self._targets, "perplexity": perplexity}
+
+    def learn(self, loader: Loader, epochs: int, learning_rate: float) -> list[float]:
+        """The mean training loss of each epoch; pruned weights stay zero."""
+        with preserved_rng():
+            torch.manual_seed(self.seed)
+            return self._retrain(loader, epochs, learning_rate)
+
+    def _loss(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, int]:
+        seen: list[Tensor] = []
+        handle = self.model.register_forward_hook(lambda module, given, output: seen.append(_logits(output)))
+        try:
+            loss, count = super()._loss(inputs, targets)
+        finally:
+            handle.remove()
+        targets = targets.to(self.device)
+        logits = seen[0][targets != -100]
+        self._right += int((logits.detach().argmax(-1) == targets[targets != -100]).sum())
+        self._targets += count
+        if self.teacher is not None and self.model.training:
+            with torch.no_grad():
+                taught = _logits(self.teacher(inputs.to(self.device)))[targets != -100]
+            distilled = distillation(logits, taught, self.temperature)
+            loss = (1 - self.distill_weight) * loss + self.distill_weight * distilled
+        return loss, count
 
 
 def create_iterative_pruning_trainer(
@@ -227,10 +266,6 @@ def _last_round(folder: Path | None, about: Mapping[str, Any], model: nn.Module,
     return saved
 
 
-def _fingerprint(model: nn.Module) -> str:
-    """16 digits that stand for all of the model's tensors."""
-    digest = hashlib.sha256()
-    for name, value in model.state_dict().items():
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if value.ndim else b"")
-    return digest.hexdigest()[:16]
+def _logits(output: Any) -> Tensor:
+    logits: Tensor = output[0] if isinstance(output, tuple) else getattr(output, "logits", output)
+    return logits

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import pruning_bootcamp
+from pruning_bootcamp.api.compression import CompressionPipeline, check_stages, load_compressed, needed_sparsity
 from pruning_bootcamp.checkpoints.sparse import read_sparse, write_sparse
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.training.compression import CompressionPipeline, check_stages, load_compressed, needed_sparsity
 from pruning_bootcamp.training.quantize import quantized_evaluation, round_weights
 
 CPU: dict[str, Any] = {"device": "cpu"}

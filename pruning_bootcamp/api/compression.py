@@ -3,32 +3,58 @@
 import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pruning_bootcamp.checkpoints import dense_file_bytes
+from pruning_bootcamp.api.iterative import DistillationTrainer, Loader
+from pruning_bootcamp.checkpoints import dense_file_bytes, weights_hash
 from pruning_bootcamp.checkpoints.attributes import check_unsaved, unsaved
+from pruning_bootcamp.checkpoints.files import plain, read_file, write_file
 from pruning_bootcamp.checkpoints.sparse import read_sparse, write_sparse
 from pruning_bootcamp.errors import BootcampError, Problem, unknown
+from pruning_bootcamp.flow.machine import Machine
+from pruning_bootcamp.flow.outcomes import Outcome
+from pruning_bootcamp.flow.step import Step
+from pruning_bootcamp.locks import locked
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.pruning.magnitude_pruner import MagnitudePruner
 from pruning_bootcamp.pruning.targets import find_targets
+from pruning_bootcamp.results import Plain
 from pruning_bootcamp.runs import atomic_path, scratch_folder
-from pruning_bootcamp.runtime import choose_device
+from pruning_bootcamp.runtime import choose_device, seeded_rng
 from pruning_bootcamp.schema import coerce
 from pruning_bootcamp.tools.modes import detached_clone
-from pruning_bootcamp.training.iterative import Loader
 from pruning_bootcamp.training.quantize import QuantizationAware, quantization_aware, round_weights
-from pruning_bootcamp.training.taught import TaughtTrainer
 
 STAGES = ("quantize", "prune", "distill")
+_REST, _STATE = "prune the rest", "state.pth"
+_CHOICES = (
+    *("target_compression", "stages", "max_sparsity", "target_layers"),
+    *("exclude", "distill_weight", "temperature", "seed"),
+)
 _RANGES, _UNSAVED = "activation_ranges", "unsaved"
 # Training after the pruning changes how well the file deflates: this much room is left for it.
 _MARGIN = 0.03
 _PRECISION = 0.001  # of the sparsity that is searched for
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stage(Outcome):
+    """What a stage came to; None: there was nothing to do."""
+
+    stage: str | None
+    figures: dict[str, Plain] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a stage keeps what it makes."""
+
+    folder: Path
 
 
 class CompressionPipeline:
@@ -91,8 +117,12 @@ class CompressionPipeline:
         pruning_epochs: int = 3,
         distillation_epochs: int = 5,
         learning_rate: float = 1e-4,
+        save_dir: Path | str | None = None,
     ) -> dict[str, Any]:
         """All stages; what was reached at which price, and each stage's figures in `stages`.
+
+        With a `save_dir` each finished stage and round is kept there, and the same call after a kill (a fresh pipeline,
+        the dense model, the same data) goes on after the last one and ends with the same bits.
 
         `pruning_epochs` is the number of rounds, each with one epoch of retraining. `compression_ratio` is the dense
         float32 safetensors file over the file of `save`, both measured on disk; where it stays below the target,
@@ -110,33 +140,56 @@ class CompressionPipeline:
         LOGGER.info("Dense file: %s bytes; as it is, compressed: %s; wanted: %s", dense_bytes, first, int(allowed))
         teacher = detached_clone(self.model).eval().requires_grad_(False) if "distill" in self.stages else None
         dense = self._trainer().judge(val_loader)
-        entries: list[dict[str, Any]] = []
         self._begun = True
+        named = (
+            "target_compression",
+            "stages",
+            "max_sparsity",
+            "target_layers",
+            "exclude",
+            "distill_weight",
+            "temperature",
+        )
+        about: dict[str, Any] = {name: getattr(self, name) for name in (*named, "seed")}
+        about |= {**epochs, "learning_rate": learning_rate, "dense model": weights_hash(self.model)}
 
-        def note(stage: str, figures: Mapping[str, Any]) -> None:
-            size = self._bytes(detached_clone(self.model))
-            about = {"sparsity": self.sparsity, "compressed_bytes": size, "compression_ratio": dense_bytes / size}
-            entries.append({"stage": stage, **self._trainer().judge(val_loader), **about, **figures})
-            LOGGER.info(
-                "%s: accuracy %.2f%%, %.2f%% pruned, %.2fx smaller",
-                *(stage, entries[-1]["accuracy"], 100 * self.sparsity, dense_bytes / size),
-            )
-
-        with contextlib.ExitStack() as inside:
-            for number, stage in enumerate(self.stages):
+        def work(stage: str, number: int) -> Callable[[_Place], _Stage]:
+            def on_place(place: _Place) -> _Stage:
                 figures: dict[str, Any] = {}
-                if stage == "quantize":
-                    self._quantized = inside.enter_context(quantization_aware(self.model, exclude=self.exclude))
-                    if epochs[stage] == 0:
-                        self._quantized.calibrate(train_loader)
+                if stage == "quantize" and epochs[stage] == 0:
+                    assert self._quantized is not None
+                    self._quantized.calibrate(train_loader)
                 if stage == "prune":
-                    figures = self._prune(train_loader, val_loader, epochs[stage], learning_rate, allowed, number)
-                else:
+                    loaders = (train_loader, val_loader)
+                    figures = self._prune(*loaders, epochs[stage], learning_rate, allowed, number, place.folder)
+                elif stage != _REST:
                     trainer = self._trainer(seed=number, teacher=teacher if stage == "distill" else None)
                     figures["train_loss"] = trainer.learn(train_loader, epochs[stage], learning_rate)
-                note(stage, figures)
-            if self._prune_the_rest(allowed, entries[-1]["compressed_bytes"]):
-                note("prune the rest", {})
+                elif not self._prune_the_rest(allowed):
+                    return _Stage(stage=None)
+                return self._noted(stage, figures, val_loader, dense_bytes, place.folder)
+
+            return on_place
+
+        with contextlib.ExitStack() as inside:
+            root = Path(save_dir) if save_dir is not None else inside.enter_context(scratch_folder())
+            inside.enter_context(seeded_rng(self.seed))
+            if save_dir is not None:
+                inside.enter_context(locked(root, "CompressionPipeline"))
+            machine = Machine(root, self.seed, None, lambda step, folder, key, inputs: _Place(folder))
+            entries: list[dict[str, Any]] = []
+            before: dict[str, str] = {}
+            for number, stage in enumerate((*self.stages, _REST)):
+                if stage == "quantize":
+                    self._quantized = inside.enter_context(quantization_aware(self.model, exclude=self.exclude))
+                name = f"{number + 1}-{stage.replace(' ', '-')}"
+                settings = {} if before else about
+                done = machine.run(Step(name, stage, work(stage, number), _Stage, None, settings, before))
+                assert done is not None, name
+                before = {"before": name}
+                if done.outcome.stage is not None:
+                    self._take_up(done.folder)
+                    entries.append({"stage": stage, **done.outcome.figures})
             if self._int8:
                 round_weights(self.model, self.masks, self.exclude)
             final = self._trainer().judge(val_loader)
@@ -172,15 +225,50 @@ class CompressionPipeline:
         with atomic_path(path) as temporary:
             self._write(detached_clone(self.model), temporary)
 
-    def _trainer(self, *, seed: int = 0, teacher: nn.Module | None = None, **rounds: Any) -> TaughtTrainer:
+    def _noted(
+        self, stage: str, figures: Mapping[str, Any], val_loader: Loader, dense_bytes: int, folder: Path
+    ) -> "_Stage":
+        """The stage's figures; the network as it is now is kept in the folder."""
+        size = self._bytes(detached_clone(self.model))
+        about = {"sparsity": self.sparsity, "compressed_bytes": size, "compression_ratio": dense_bytes / size}
+        found = {**self._trainer().judge(val_loader), **about, **figures}
+        LOGGER.info(
+            "%s: accuracy %.2f%%, %.2f%% pruned, %.2fx smaller",
+            *(stage, found["accuracy"], 100 * self.sparsity, dense_bytes / size),
+        )
+        content = {
+            "state_dict": self.model.state_dict(),
+            "masks": self.masks,
+            "quantized": self._quantized.state_dict() if self._quantized is not None else {},
+        }
+        with atomic_path(folder / _STATE) as temporary:
+            write_file(temporary, plain(content, "compression"))
+        return _Stage(stage=stage, figures=found)
+
+    def _take_up(self, folder: Path) -> None:
+        """Stand where the stage that was kept in the folder ended."""
+        saved = read_file(folder / _STATE)
+        self.model.load_state_dict(saved["state_dict"])
+        self.masks = {name: keep.to(self.device) for name, keep in saved["masks"].items()}
+        if self._quantized is not None:
+            self._quantized.load_state_dict(saved["quantized"])
+
+    def _trainer(self, *, seed: int = 0, teacher: nn.Module | None = None, **rounds: Any) -> DistillationTrainer:
         same: dict[str, Any] = {"target_layers": self.target_layers, "device": str(self.device)}
-        trainer = TaughtTrainer(self.model, **rounds, **same, seed=self.seed + 1000 * seed)
+        trainer = DistillationTrainer(self.model, **rounds, **same, seed=self.seed + 1000 * seed)
         trainer.pruner.go_on(self.model, [], self.masks)
         trainer.teacher, trainer.distill_weight, trainer.temperature = teacher, self.distill_weight, self.temperature
         return trainer
 
     def _prune(
-        self, train_loader: Loader, val_loader: Loader, epochs: int, learning_rate: float, allowed: float, seed: int
+        self,
+        train_loader: Loader,
+        val_loader: Loader,
+        epochs: int,
+        learning_rate: float,
+        allowed: float,
+        seed: int,
+        folder: Path,
     ) -> dict[str, Any]:
         """Rounds of pruning and retraining to the sparsity that the target needs now, or as far as it may go."""
         needed = needed_sparsity(self._bytes_at, (1 - _MARGIN) * allowed, self.sparsity, self.max_sparsity)
@@ -196,12 +284,13 @@ class CompressionPipeline:
             final_sparsity=final,
             num_iterations=max(epochs, 1),
         )
-        results = trainer.run_iterative_pruning(train_loader, val_loader, min(epochs, 1), learning_rate)
+        results = trainer.run_iterative_pruning(train_loader, val_loader, min(epochs, 1), learning_rate, folder)
         self.masks = trainer.pruner.masks(self.model)
         return {"history": results["history"]}
 
-    def _prune_the_rest(self, allowed: float, size: int) -> bool:
+    def _prune_the_rest(self, allowed: float) -> bool:
         """The few weights more that the training since the search has made necessary; whether there were any."""
+        size = self._bytes(detached_clone(self.model))
         if size <= allowed or self.sparsity >= self.max_sparsity or "prune" not in self.stages:
             return False
         needed = needed_sparsity(self._bytes_at, allowed, self.sparsity, self.max_sparsity)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from pruning_bootcamp.api.iterative import IterativePruningTrainer, create_iterative_pruning_trainer
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.training.iterative import IterativePruningTrainer, create_iterative_pruning_trainer
 
 CPU: dict[str, Any] = {"device": "cpu"}
 

@@ -1,0 +1,1 @@
+"""Python for a notebook: your own modules and loaders on the same machine as the commands."""
