@@ -1,14 +1,14 @@
-"""A whole pipeline, killed again and again: does it always end with the same bits, and nothing left lying about?
+"""A command, killed again and again: does it always end with the same bits, and nothing left lying about?
 
-    .venv/bin/python benchmarks/kills.py --kills 200 --writes 0 --faults 0      200 random moments
+    .venv/bin/python benchmarks/kills.py --kills 200 --writes 0 --faults 0      200 random moments of a pipeline
     .venv/bin/python benchmarks/kills.py --kills 0                              every state that a kill can leave
+    .venv/bin/python benchmarks/kills.py prune-structured --kills 50 --writes 0 --faults 0       another command
 
-A small network is trained on digits, calibrated, scored, pruned, fine-tuned, trained for int8, evaluated and exported.
-One unbroken run is the measure. Then
-  kills   the pipeline runs in a process of its own and gets SIGKILL at a random moment, up to five times in a row in
-          one folder, and is resumed until it is done;
+What is run is small: digits, a ResNet-20, a few steps. One unbroken run is the measure. Then
+  kills   the command runs in a process of its own and gets SIGKILL at a random moment, up to five times in a row in
+          one folder, and is typed again until it is done;
   writes  the folder is copied at every write, rename, removal and fsync of an unbroken run, which is what a kill just
-          then would leave (whole writes and halves of them), and the pipeline is resumed from each copy;
+          then would leave (whole writes and halves of them), and the command is typed again in each copy;
   faults  the disk is full, or read-only, at the n-th write: the run must end with a message and exit 2, and the next
           one must go on.
 Each ends with the same network, files and metrics as the unbroken run, to the bit, and with no other files.
@@ -36,20 +36,32 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch: children are forked, and a 
 import torch
 import yaml
 
-from pruning_bootcamp.config import Config, load
+from pruning_bootcamp.config import load
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.flow.commands import pipeline as run
+from pruning_bootcamp.flow import commands
 from pruning_bootcamp.logs import start_screen
 from pruning_bootcamp.preflight import check
 
 CONFIG = Path(__file__).resolve().parents[1] / "cfgs" / "smoke" / "pipeline.yaml"
+QUICK = ("recover.steps=4", "recover.images=64", "recover.batch_size=32", "sensitivity.images=32")
+# command -> what runs it, and settings that make it do as much as it can
+COMMANDS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
+    "pipeline run": (commands.pipeline, ()),
+    "train": (commands.train, ("train.save_steps=[0it,2it]",)),
+    "prune-unstructured": (commands.prune_unstructured, ("prune.iterations=2", "recover.method=distill")),
+    "prune-structured": (commands.prune_structured, ("recover.method=distill", "structured.score=l1")),
+    "sensitivity": (commands.sensitivity, ("sensitivity.sparsities=[0.5,0.9]", "sensitivity.by=block")),
+    "quickstart": (commands.quickstart, ("profile.measure_latency=false",)),
+}
+PYTHON = ("CompressionPipeline", "IterativePruningTrainer")
 # What differs between any two runs: times and where they begin, TensorBoard's files with the process in their names.
-_TIMES = ("seconds", "peak_memory_mb", "first")
+_TIMES = ("peak_memory_mb", "first", "environment", "save_dir")
 _OWN = {"log.txt", "status.yaml", "report.md"}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("command", nargs="?", default="pipeline run", choices=[*COMMANDS, *PYTHON])
     parser.add_argument("--kills", type=int, default=50, help="SIGKILLs at random moments")
     parser.add_argument("--writes", type=int, default=None, help="at most so many states between writes (all)")
     parser.add_argument("--faults", type=int, default=None, help="at most so many failing writes of each kind (all)")
@@ -57,8 +69,9 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
-        trial = Trial(Path(scratch), random.Random(options.seed))
+        trial = Trial(options.command, Path(scratch), random.Random(options.seed))
         summary = {
+            "command": options.command,
             "unbroken_seconds": round(trial.seconds, 2),
             "kills": trial.kills(options.kills),
             "writes": trial.writes(options.writes),
@@ -72,8 +85,11 @@ def main() -> None:
 class Trial:
     """The unbroken run, and what is compared with it."""
 
-    def __init__(self, root: Path, chance: random.Random) -> None:
-        self.root, self.chance = root, chance
+    def __init__(self, command: str, root: Path, chance: random.Random) -> None:
+        self.command, self.root, self.chance = command, root, chance
+        self.dense = root / "dense" / "best_model.pth"
+        if command.startswith(("prune", "sensitivity")):
+            self._end(self._start(root / "dense", command="train"))
         begun = time.perf_counter()
         self._end(self._start(root / "unbroken"))
         self.seconds = time.perf_counter() - begun
@@ -146,8 +162,14 @@ class Trial:
         shutil.rmtree(folder, ignore_errors=True)
         return wrong
 
-    def _start(self, folder: Path, around: Callable[[], Any] | None = None, count_to: Path | None = None) -> int:
-        """The pipeline in a forked process; its number."""
+    def _start(
+        self,
+        folder: Path,
+        around: Callable[[], Any] | None = None,
+        count_to: Path | None = None,
+        command: str | None = None,
+    ) -> int:
+        """The command in a forked process; its number."""
         sys.stdout.flush()
         child = os.fork()
         if child:
@@ -156,9 +178,9 @@ class Trial:
         try:
             with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):
                 start_screen()
-                cfg = config_for(folder)
+                work = work_for(command or self.command, folder, self.dense)
                 with around() if around is not None else contextlib.nullcontext() as counted:
-                    run(cfg)
+                    work()
                 if count_to is not None:
                     count_to.write_text(str(counted["events"]))
             code = 0
@@ -189,10 +211,34 @@ class Trial:
         return False
 
 
-def config_for(folder: Path) -> Config:
-    cfg = load(CONFIG, (), {"save_dir": str(folder)})
-    check(cfg, "pipeline run", str(CONFIG))
-    return cfg
+def work_for(command: str, folder: Path, dense: Path) -> Callable[[], Any]:
+    """What is run: a command with its checked config, or a trainer of one's own loop."""
+    if command in PYTHON:
+        return lambda: in_python(command, folder)
+    run, overrides = COMMANDS[command]
+    options = {"save_dir": str(folder)} | ({"checkpoint": str(dense)} if command.startswith(("prune", "sens")) else {})
+    cfg = load(CONFIG, (*QUICK, *overrides), options)
+    check(cfg, command, str(CONFIG))
+    return lambda: run(cfg)
+
+
+def in_python(name: str, folder: Path) -> None:
+    """The trainer on random numbers that can be learnt; its last file is in the folder."""
+    from torch.utils.data import DataLoader, TensorDataset
+
+    from pruning_bootcamp import CompressionPipeline, IterativePruningTrainer
+
+    torch.manual_seed(0)
+    inputs = torch.randn(96, 12)
+    data = DataLoader(TensorDataset(inputs, inputs[:, :4].argmax(1)), batch_size=16, shuffle=True)
+    model = torch.nn.Sequential(torch.nn.Linear(12, 64), torch.nn.ReLU(), torch.nn.Linear(64, 4))
+    if name == "IterativePruningTrainer":
+        trainer = IterativePruningTrainer(model, num_iterations=4, device="cpu")
+        trainer.run_iterative_pruning(data, data, 2, 1e-2, save_dir=folder)
+        return
+    pipeline = CompressionPipeline(model, 6.0, device="cpu")
+    pipeline.run_pipeline(data, data, 2, 3, 2, 1e-2, save_dir=folder)
+    pipeline.save(folder / "compressed")
 
 
 def outcome(folder: Path) -> dict[str, str]:
@@ -200,18 +246,23 @@ def outcome(folder: Path) -> dict[str, str]:
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_dir() or "/logs/" in name:
+        if path.is_dir() or "logs" in path.relative_to(folder).parts:
             continue
         if name in _OWN:
             found[name] = "there"
         elif path.suffix == ".yaml":
-            content = yaml.safe_load(path.read_text())
-            for key in ("environment", "save_dir", *_TIMES):
-                content.pop(key, None)
-            found[name] = repr(content).replace(str(folder), "DIR")
+            found[name] = repr(untimed(yaml.safe_load(path.read_text()))).replace(str(folder), "DIR")
         else:
             found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
+
+
+def untimed(content: Any) -> Any:
+    """Without what differs between any two runs."""
+    if isinstance(content, dict):
+        left = {key: value for key, value in content.items() if key not in _TIMES and not str(key).endswith("seconds")}
+        return {key: untimed(value) for key, value in left.items()}
+    return [untimed(value) for value in content] if isinstance(content, list) else content
 
 
 @contextlib.contextmanager

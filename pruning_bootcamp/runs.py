@@ -86,6 +86,7 @@ def atomic_path(path: Path | str, durable: bool = True) -> Iterator[Path]:
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_temporaries(path.parent, path.name)
         with contextlib.suppress(FileNotFoundError):  # an earlier process's with the same number, or planted
             temporary.unlink()
         mode = _create(temporary)
@@ -314,11 +315,16 @@ def _move_aside(folder: Path, patterns: tuple[str, ...]) -> None:
 
 def remove_leftovers(folder: Path) -> None:
     """Temporary files of processes that were killed. Those of living processes stay."""
-    inside = ("", "cycle_*/", "recovery/", "cycle_*/recovery/")
-    for path in [path for part in inside for path in folder.glob(f"{part}{TEMPORARY_PREFIX}*")]:
+    for place in (folder, *folder.glob("cycle_*")):
+        _remove_temporaries(place)
+
+
+def _remove_temporaries(folder: Path, name: str = "") -> None:
+    """Those in the folder whose process is gone; with a `name`, those that were to become it."""
+    for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
         # no process has a number of ten digits, and the system refuses to be asked for one
-        found = re.match(rf"{re.escape(TEMPORARY_PREFIX)}([0-9]{{1,9}})-", path.name)
-        if found and not _alive(int(found[1])):
+        found = re.match(rf"{re.escape(TEMPORARY_PREFIX)}([0-9]{{1,9}})-(.*)", path.name, re.DOTALL)
+        if found and name in ("", found[2]) and not _alive(int(found[1])):
             path.unlink(missing_ok=True)
 
 

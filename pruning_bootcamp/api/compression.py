@@ -257,6 +257,7 @@ class CompressionPipeline:
         same: dict[str, Any] = {"target_layers": self.target_layers, "device": str(self.device)}
         trainer = DistillationTrainer(self.model, **rounds, **same, seed=self.seed + 1000 * seed)
         trainer.pruner.go_on(self.model, [], self.masks)
+        trainer.hook = self._quantized
         trainer.teacher, trainer.distill_weight, trainer.temperature = teacher, self.distill_weight, self.temperature
         return trainer
 
@@ -286,6 +287,8 @@ class CompressionPipeline:
         )
         results = trainer.run_iterative_pruning(train_loader, val_loader, min(epochs, 1), learning_rate, folder)
         self.masks = trainer.pruner.masks(self.model)
+        for path in folder.glob("iteration_*.pth"):
+            path.unlink()  # the stage as a whole is kept next
         return {"history": results["history"]}
 
     def _prune_the_rest(self, allowed: float) -> bool:

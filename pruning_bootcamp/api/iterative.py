@@ -18,6 +18,7 @@ from pruning_bootcamp.pruning.magnitude_pruner import IterativeMagnitudePruner
 from pruning_bootcamp.runs import atomic_path
 from pruning_bootcamp.runtime import choose_device, preserved_rng
 from pruning_bootcamp.tools.modes import evaluation_mode
+from pruning_bootcamp.training.hooks import Hook
 from pruning_bootcamp.training.losses import distillation
 
 Loader = Iterable[tuple[Tensor, Tensor]]
@@ -87,6 +88,7 @@ class IterativePruningTrainer:
             self.model.load_state_dict(saved["state_dict"])
             masks = {name: keep.to(self.device) for name, keep in saved["masks"].items()}
             self.pruner.go_on(self.model, saved["history"], masks)
+            self._take_extra_state(saved.get("extra", {}))
             dense = float(saved["dense_perplexity"])
             LOGGER.info("Iteration %d: already finished, read from %s", len(self.pruner.history), folder)
         else:
@@ -177,6 +179,13 @@ class IterativePruningTrainer:
         loss = F.cross_entropy(logits.reshape(-1, logits.shape[-1]).float(), flat, reduction="sum")
         return loss, int((flat != -100).sum())
 
+    def _extra_state(self) -> dict[str, Any]:
+        """What a subclass keeps beside the weights from round to round."""
+        return {}
+
+    def _take_extra_state(self, saved: Mapping[str, Any]) -> None:
+        """What `_extra_state` gave, of an earlier process."""
+
     def _save(self, folder: Path, about: Mapping[str, Any], dense: float) -> None:
         content = {
             "about": dict(about),
@@ -185,6 +194,7 @@ class IterativePruningTrainer:
             "masks": self.pruner.masks(self.model),
             "unsaved": self._unsaved,
             "history": self.pruner.history,
+            "extra": self._extra_state(),
         }
         with atomic_path(_round_file(folder, len(self.pruner.history))) as temporary:
             write_file(temporary, plain(content, "iterative pruning"))
@@ -194,6 +204,8 @@ class DistillationTrainer(IterativePruningTrainer):
     """The same loops, with accuracy beside perplexity, and a teacher where there is one (Hinton et al., 2015)."""
 
     teacher: nn.Module | None = None
+    hook: Hook | None = None
+    """what watches the layers, and has to stand where it stood when a round is taken up (8-bit ranges)"""
     distill_weight = 0.5
     temperature = 4.0
     _right, _targets = 0, 0
@@ -208,6 +220,13 @@ class DistillationTrainer(IterativePruningTrainer):
         with preserved_rng():
             torch.manual_seed(self.seed)
             return self._retrain(loader, epochs, learning_rate)
+
+    def _extra_state(self) -> dict[str, Any]:
+        return self.hook.state_dict() if self.hook is not None else {}
+
+    def _take_extra_state(self, saved: Mapping[str, Any]) -> None:
+        if self.hook is not None:
+            self.hook.load_state_dict(dict(saved))
 
     def _loss(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, int]:
         seen: list[Tensor] = []
