@@ -9,12 +9,11 @@ reason; what slips through is caught by the slice proof. Only this folder knows 
 import contextlib
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch_pruning
 from torch import Tensor, nn
-from torch_pruning._helpers import _HybridIndex as Pair
 from torch_pruning.ops import OPTYPE
 from torch_pruning.utils import flatten_as_list
 
@@ -35,6 +34,13 @@ _KINDS: dict[OPTYPE, Kind] = {
     OPTYPE.PRELU: "prelu",
     OPTYPE.PARAMETER: "parameter",
 }
+
+
+class Pair(NamedTuple):
+    """A channel's number where the walk stands, and where it began; torch-pruning's maps read and hand on both."""
+
+    idx: int
+    root_idx: int
 
 
 def find_groups(model: nn.Module, example: Tensor) -> list[Group]:
