@@ -1,20 +1,24 @@
-"""Everything that can be named in a config, by kind, with its first docstring line."""
+"""Everything that can be named in a config, by kind, with its first docstring line; users' own functions too."""
+
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pruning_bootcamp.config import Config
 from pruning_bootcamp.errors import BootcampError, unknown
 from pruning_bootcamp.exporters import EXPORTERS
 from pruning_bootcamp.flow.plan import COMPRESSIONS
 from pruning_bootcamp.models import MODELS
+from pruning_bootcamp.plugins import is_plugin, source_of
 from pruning_bootcamp.pruning.allocation import ALLOCATIONS
 from pruning_bootcamp.pruning.channel_scores import CHANNEL_SCORES
 from pruning_bootcamp.pruning.patterns import PATTERNS
 from pruning_bootcamp.pruning.schedules import SCHEDULES
 from pruning_bootcamp.pruning.scores import SCORES
 from pruning_bootcamp.pruning.solvers import SOLVERS
-from pruning_bootcamp.registry import Registry
+from pruning_bootcamp.registry import Entry, Registry
 from pruning_bootcamp.tools.datasets import AUGMENTATIONS, DATASETS
 from pruning_bootcamp.training.optim import LR_SCHEDULES, OPTIMIZERS
 
@@ -35,8 +39,29 @@ KINDS: dict[str, tuple[Registry, str]] = {
 }
 
 
-def show(kind: str | None = None) -> None:
-    """A table a kind: name, settings with their defaults, what it is."""
+def names_in(cfg: Config) -> dict[str, list[str]]:
+    """Kind -> the names that a config asks for."""
+    p, t, f = cfg.prune, cfg.train, cfg.fine_tune
+    return {
+        "datasets": [cfg.data.name],
+        "optimizers": [t.optimizer.name],
+        "lr_schedules": [t.schedule.name, *([f.schedule.name] if f.schedule else [])],
+        "augmentations": [*(t.augment or []), *(f.augment or [])],
+        "scores": [p.score.name],
+        "allocations": [p.allocation.name],
+        "patterns": [p.pattern.name],
+        "solvers": [p.solver.name],
+        "schedules": [p.schedule.name],
+        "channel_scores": [cfg.structured.score.name],
+        "formats": [name.strip() for name in cfg.export.format.split(",")],
+    }
+
+
+def show(kind: str | None = None, cfg: Config | None = None) -> None:
+    """A table a kind: name, settings with their defaults, what it is.
+
+    Ours, then what installed packages bring, then functions of the user's own that the config names.
+    """
     if kind is not None and kind not in KINDS:
         raise BootcampError(unknown("kind", kind, KINDS), where="list")
     console = Console()
@@ -47,9 +72,20 @@ def show(kind: str | None = None) -> None:
         for title in ("name", "settings", "what it is"):
             table.add_column(title, overflow="fold")
         for entry in registry.entries():
-            settings = ", ".join(
-                setting.name if setting.required else f"{setting.name}={setting.default!r}"
-                for setting in entry.settings.values()
-            )
-            table.add_row(Text(entry.name), Text(settings), Text(entry.summary))
+            _add(table, entry)
+        own = [] if cfg is None else filter(is_plugin, names_in(cfg).get(name, []))
+        for brought in dict.fromkeys([*registry.installed(), *own]):
+            try:
+                _add(table, registry[brought])
+            except BootcampError as error:  # the others are still worth showing
+                table.add_row(Text(brought), "", Text(str(error)))
         console.print(table, highlight=False)
+
+
+def _add(table: Table, entry: Entry[Any]) -> None:
+    settings = ", ".join(
+        setting.name if setting.required else f"{setting.name}={setting.default!r}"
+        for setting in entry.settings.values()
+    )
+    origin = "" if entry.brought is None else f" ({source_of(entry.function)})"
+    table.add_row(Text(entry.name), Text(settings), Text((entry.summary + origin).strip()))

@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import functools
 import inspect
 import itertools
 import math
@@ -61,6 +62,7 @@ def check_ranges(section: Any, where: str = "") -> list[Problem]:
     return [Problem(f"{where}.{name}" if where else name, reason) for name, reason in found if reason]
 
 
+@functools.cache
 def field_docs(kind: type) -> dict[str, str]:
     """Field -> the line under it that says what it does, as one line."""
     parsed = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]

@@ -73,12 +73,6 @@ def load_checked(
     return cfg
 
 
-def common_options(save_dir: str | None, device: str | None, seed: int | None, **more: Any) -> dict[str, Any]:
-    """The options that were given, as config keys."""
-    options = {"save_dir": save_dir, "device": device, "seed": seed, **more}
-    return {key: value for key, value in options.items() if value is not None}
-
-
 def exit_by_goal(goal_met: bool | None) -> None:
     """The stage has said whether the goal is met; a script reads it from the exit code."""
     if goal_met is False:

@@ -6,19 +6,24 @@ from typing import Annotated
 import typer
 
 from pruning_bootcamp.cli.base import app, examples, load_checked
-from pruning_bootcamp.cli.options import Debug, Overrides
+from pruning_bootcamp.cli.options import ConfigFile, Debug, Overrides
 from pruning_bootcamp.errors import BootcampError, unknown
 
 
-@app.command("list", epilog=examples("list", "list models"))
+@app.command("list", epilog=examples("list", "list models", "list scores -c cfgs/digits.yaml"))
 def list_names(
     kind: Annotated[str | None, typer.Argument(help="Only this kind: datasets, models, scores, ...")] = None,
+    config: ConfigFile = None,
     debug: Debug = False,
 ) -> None:
-    """Every dataset, model, method, pattern, schedule and format with its first docstring line."""
+    """Every dataset, model, method, pattern, schedule and format with its first docstring line.
+
+    Those of installed packages too, and functions of your own that a config names.
+    """
+    from pruning_bootcamp.config import load
     from pruning_bootcamp.listing import show
 
-    show(kind)
+    show(kind, load(config) if config is not None else None)
 
 
 @app.command(

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from pruning_bootcamp.cli.base import app, common_options, examples, exit_by_goal, load_checked
-from pruning_bootcamp.cli.options import Checkpoint, ConfigFile, Debug, Device, Overrides, Resume, SaveDir, Seed
+from pruning_bootcamp.cli.base import app, examples, exit_by_goal, load_checked
+from pruning_bootcamp.cli.options import Checkpoint, ConfigFile, Debug, Device, Overrides, Resume, SaveDir, Seed, given
 
 pipeline = typer.Typer(
     name="pipeline",
@@ -37,7 +37,7 @@ def pipeline_run(
     debug: Debug = False,
 ) -> None:
     """Train (or take --checkpoint), compress, judge by gates and goal, export, verify; stages are kept and reused."""
-    cfg = load_checked("pipeline run", config, overrides, common_options(save_dir, device, seed, checkpoint=checkpoint))
+    cfg = load_checked("pipeline run", config, overrides, given(pipeline_run, locals()))
     from pruning_bootcamp.flow.commands import pipeline as run
 
     exit_by_goal(run(cfg, resume=resume).goal_met)
@@ -50,7 +50,7 @@ def pipeline_resume(save_dir: PipelineDir, device: Device = None, debug: Debug =
 
     metrics = resume(
         save_dir,
-        lambda path, options: load_checked("pipeline run", path, [], common_options(None, device, None) | options),
+        lambda path, options: load_checked("pipeline run", path, [], ({"device": device} if device else {}) | options),
     )
     exit_by_goal(metrics.goal_met)
 

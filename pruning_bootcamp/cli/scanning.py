@@ -2,10 +2,19 @@
 
 from typing import Annotated
 
-import typer
-
-from pruning_bootcamp.cli.base import app, common_options, examples, load_checked
-from pruning_bootcamp.cli.options import Checkpoint, ConfigFile, Debug, Device, Overrides, Resume, SaveDir, Seed
+from pruning_bootcamp.cli.base import app, examples, load_checked
+from pruning_bootcamp.cli.options import (
+    Checkpoint,
+    ConfigFile,
+    Debug,
+    Device,
+    Overrides,
+    Resume,
+    SaveDir,
+    Seed,
+    given,
+    setting,
+)
 
 
 @app.command(
@@ -19,9 +28,9 @@ def sensitivity(
     config: ConfigFile = None,
     checkpoint: Checkpoint = None,
     sparsities: Annotated[
-        str | None, typer.Option("--sparsities", help="In (0, 1), with commas (0.5,0.7,0.8,0.9,0.95,0.98).")
+        str | None, setting("sensitivity.sparsities", "--sparsities", more="With commas: 0.5,0.7,0.9.")
     ] = None,
-    by: Annotated[str | None, typer.Option("--by", help="What is pruned alone: layer or block.")] = None,
+    by: Annotated[str | None, setting("sensitivity.by", "--by")] = None,
     resume: Resume = None,
     save_dir: SaveDir = None,
     device: Device = None,
@@ -29,11 +38,9 @@ def sensitivity(
     debug: Debug = False,
 ) -> None:
     """Validation accuracy with one layer or block pruned at a time, at each sparsity, as a heat map."""
-    options = {
-        "sensitivity.sparsities": None if sparsities is None else [part.strip() for part in sparsities.split(",")],
-        "sensitivity.by": by,
-    }
-    options = common_options(save_dir, device, seed, checkpoint=checkpoint, **options)
+    options = given(sensitivity, locals())
+    if sparsities is not None:
+        options["sensitivity.sparsities"] = [part.strip() for part in sparsities.split(",")]
     cfg = load_checked("sensitivity", config, overrides, options)
     from pruning_bootcamp.flow.commands import sensitivity as run
 

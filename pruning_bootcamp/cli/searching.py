@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from pruning_bootcamp.cli.base import app, common_options, examples, load_checked
-from pruning_bootcamp.cli.options import Checkpoint, ConfigFile, Debug, Device, Resume, SaveDir, Seed
+from pruning_bootcamp.cli.base import app, examples, load_checked
+from pruning_bootcamp.cli.options import Checkpoint, ConfigFile, Debug, Device, Resume, SaveDir, Seed, given, setting
 
 
 @app.command(
@@ -26,15 +26,11 @@ def sweep(
     ] = None,
     config: ConfigFile = None,
     checkpoint: Checkpoint = None,
-    sampler: Annotated[str | None, typer.Option("--sampler", help="grid, random, tpe (Bayesian) or nsga2.")] = None,
-    trials: Annotated[int | None, typer.Option("--trials", help="How many different settings to run.")] = None,
-    workers: Annotated[int | None, typer.Option("--workers", help="Trials at the same time.")] = None,
-    executor: Annotated[
-        str | None, typer.Option("--executor", help="local (processes) or ray (a cluster, or a local one).")
-    ] = None,
-    storage: Annotated[
-        str | None, typer.Option("--storage", metavar="URL", help="A database that several machines share.")
-    ] = None,
+    sampler: Annotated[str | None, setting("sweep.sampler", "--sampler")] = None,
+    trials: Annotated[int | None, setting("sweep.trials", "--trials")] = None,
+    workers: Annotated[int | None, setting("sweep.workers", "--workers")] = None,
+    executor: Annotated[str | None, setting("sweep.executor", "--executor")] = None,
+    storage: Annotated[str | None, setting("sweep.storage", "--storage", metavar="URL")] = None,
     resume: Resume = None,
     save_dir: SaveDir = None,
     device: Device = None,
@@ -56,14 +52,7 @@ def sweep(
 
         show(Path(save_dir))
         return
-    options = {
-        "sweep.sampler": sampler,
-        "sweep.trials": trials,
-        "sweep.workers": workers,
-        "sweep.executor": executor,
-        "sweep.storage": storage,
-    }
-    options = common_options(save_dir, device, seed, checkpoint=checkpoint, **options)
+    options = given(sweep, locals())
     if resume is not False and _is_finished(config, words, options):
         return
     cfg = load_checked("sweep", config, words, options)

@@ -5,16 +5,25 @@ from typing import Annotated
 
 import typer
 
-from pruning_bootcamp.cli.base import app, common_options, examples, exit_by_goal, load_checked
-from pruning_bootcamp.cli.options import Checkpoint, ConfigFile, Debug, Device, Overrides, Resume, SaveDir, Seed
+from pruning_bootcamp.cli.base import app, examples, exit_by_goal, load_checked
+from pruning_bootcamp.cli.options import (
+    Checkpoint,
+    ConfigFile,
+    Debug,
+    Device,
+    Overrides,
+    Resume,
+    SaveDir,
+    Seed,
+    given,
+    setting,
+)
 
 
 @app.command(epilog=examples("quickstart", "quickstart --save-dir /tmp/quickstart --seed 1"))
 def quickstart(
     overrides: Overrides = None,
-    dataset: Annotated[
-        str | None, typer.Option("--dataset", help="The images to learn from (digits, which needs no download).")
-    ] = None,
+    dataset: Annotated[str | None, setting("data.name", "--dataset")] = None,
     config: ConfigFile = None,
     save_dir: SaveDir = None,
     device: Device = None,
@@ -22,7 +31,7 @@ def quickstart(
     debug: Debug = False,
 ) -> None:
     """The whole way in two minutes: train, prune to half the FLOPs, fine-tune, evaluate, export, profile, report."""
-    options = common_options(save_dir, device, seed, **{"data.name": dataset})
+    options = given(quickstart, locals())
     if config is None:  # 15 epochs on labels alone end within the goal or just outside, by the number of threads
         options |= {"fine_tune.epochs": "30ep", "fine_tune.lr": 0.02, "fine_tune.distill": 0.9}
         options |= {"goal.flops_reduction_pct": 50.0}  # what is cut, and what the page promises
@@ -48,7 +57,7 @@ def train(
     debug: Debug = False,
 ) -> None:
     """Train the dense network that everything is compared with."""
-    cfg = load_checked("train", config, overrides, common_options(save_dir, device, seed))
+    cfg = load_checked("train", config, overrides, given(train, locals()))
     from pruning_bootcamp.flow.commands import train as run
 
     run(cfg, resume=resume)
@@ -77,7 +86,7 @@ def evaluate(
     debug: Debug = False,
 ) -> None:
     """Accuracy on the test split, FLOPs by two counters, parameters, sparsity and, if asked, latency."""
-    cfg = load_checked("eval", config, overrides, common_options(save_dir, device, seed, checkpoint=checkpoint))
+    cfg = load_checked("eval", config, overrides, given(evaluate, locals()))
     from pruning_bootcamp.flow.commands import evaluate as run
 
     exit_by_goal(run(cfg, measure_latency=measure_latency, baseline_metrics=baseline_metrics).goal_met)

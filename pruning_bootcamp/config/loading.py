@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
+from pruning_bootcamp import plugins
 from pruning_bootcamp.config.fields import Config
 from pruning_bootcamp.config.reading import DEEPEST, MOST_BYTES, parse_yaml, resolve_references, text_problem
 from pruning_bootcamp.errors import BootcampError, Problem, unknown
@@ -35,7 +36,7 @@ def load(path: Path | str | None, overrides: Iterable[str] = (), options: Mappin
     """
     where = str(path) if path is not None else "the config"
     problems: list[Problem] = []
-    raw = read_file(Path(path)) if path is not None else {}
+    raw = plugins.beside(Path(path).parent, read_file(Path(path))) if path is not None else {}
     for key, value in (options or {}).items():
         _set(raw, key, value, problems)
     for override in overrides:
@@ -210,6 +211,9 @@ def as_dict(config: Any) -> dict[str, Any]:
 
 
 def fingerprint(command: str, parts: Mapping[str, Any]) -> str:
-    """A short hash of what a result depends on. Equal fingerprints mean the same work."""
-    text = json.dumps({"command": command, **parts}, sort_keys=True, default=str)
+    """A short hash of what a result depends on. Equal fingerprints mean the same work.
+
+    A function of the user's own counts with what is in its file.
+    """
+    text = json.dumps({"command": command, **plugins.with_sources(parts)}, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from pruning_bootcamp.checkpoints import Recipe, dense_file_bytes
-from pruning_bootcamp.errors import BootcampError, GoalNotMet, Problem
+from pruning_bootcamp.errors import BootcampError, GoalNotMet
+from pruning_bootcamp.export_settings import ExportSettings, check_export
 from pruning_bootcamp.exporters import int8, onnx, pt2, sparse, torchscript  # noqa: F401  # each registers its format
 from pruning_bootcamp.exporters.base import EXPORTERS, Runner, deployable_copy, proof_of
 from pruning_bootcamp.exporters.verify import Difference, fresh_inputs, real_inputs, verify_here, verify_in_new_process
 from pruning_bootcamp.runs import atomic_path
+from pruning_bootcamp.schema import named
 
 __all__ = ["EXPORTERS", "ExportReport", "Runner", "deployable_copy", "export_model", "proof_of"]
 
@@ -73,17 +75,15 @@ def export_model(
     model: nn.Module,
     example: Tensor,
     folder: Path | str,
+    settings: ExportSettings | None = None,
     *,
     format: str,  # noqa: A002  # the word users know, from --format
-    verify: bool = True,
-    batch_sizes: Sequence[int] = (1, 2, 7),
-    tolerance: float = 1e-5,
-    agreement: float = 0.97,
     examples: Tensor | None = None,
     calibration: Tensor | None = None,
     recipe: Recipe | None = None,
     masks: Mapping[str, Tensor] | None = None,
     args: Mapping[str, Any] = {},
+    **names: Any,
 ) -> ExportReport:
     """Write folder/model<suffix> and compare it with the network, on fresh inputs and on `examples` when given.
 
@@ -92,18 +92,17 @@ def export_model(
     where numbers were rounded to int8 the top-1 class must be the same for the share `agreement` of `examples`, real
     images; here, and in a new process that has only what the format needs. Else GoalNotMet is raised, and no file of
     that name is left. A network that the format can't hold, or whose output is not one tensor, is a BootcampError.
+    How it is compared is said by `settings`, or by its fields as keywords (verify, batch_sizes, tolerance, agreement).
     `calibration` (real images) is for int8, `recipe` and `masks` are for sparse.
     """
+    settings = settings or named(ExportSettings, **names)
     entry = EXPORTERS.get(format, where="export.format")
     checked, problems = EXPORTERS.check(format, args, "export")
-    if min(batch_sizes, default=0) < 1:
-        problems.append(
-            Problem("export.batch_sizes", f"{list(batch_sizes)} must be one or more whole numbers from 1 up.")
-        )
+    problems += check_export(settings)
     if problems:
         raise BootcampError(*problems)
     proof = proof_of(format, checked)
-    if verify and proof == "agreement" and (examples is None or len(examples) == 0):
+    if settings.verify and proof == "agreement" and (examples is None or len(examples) == 0):
         raise BootcampError(f"export: {entry.facts['title']} is verified on real images. Give some as examples=.")
     shipped = deployable_copy(model)
     sample = _sample(shipped, example)
@@ -114,10 +113,10 @@ def export_model(
     try:
         with atomic_path(path) as temporary:
             runner = entry(shipped, sample, temporary, **checked)
-            if verify:
-                inputs = _inputs(sample, batch_sizes, examples, proof)
-                allowed = 0.0 if proof == "equal" else tolerance
-                least = agreement if proof == "agreement" else None
+            if settings.verify:
+                inputs = _inputs(sample, settings.batch_sizes, examples, proof)
+                allowed = 0.0 if proof == "equal" else settings.tolerance
+                least = settings.agreement if proof == "agreement" else None
                 program, project = entry.facts["program"], bool(entry.facts.get("project"))
                 here = verify_here(shipped, runner, inputs, allowed, least)
                 there = verify_in_new_process(shipped, temporary, program, inputs, allowed, least, project)
@@ -130,12 +129,12 @@ def export_model(
         format=format,
         path=path,
         size_mb=path.stat().st_size / 1e6,
-        verified=verify,
+        verified=settings.verify,
         max_difference=difference.absolute if difference else None,
         relative_difference=difference.relative if difference else None,
-        batch_sizes=tuple(batch_sizes) if verify else (),
-        new_process=verify,
-        warning=_proves_little(difference, tolerance) if difference else None,
+        batch_sizes=tuple(settings.batch_sizes) if settings.verify else (),
+        new_process=settings.verify,
+        warning=_proves_little(difference, settings.tolerance) if difference else None,
         agreement=difference.agreement if difference else None,
         images=difference.images if difference else None,
         dense_mb=dense_file_bytes(shipped) / 1e6 if entry.facts.get("compact") else None,

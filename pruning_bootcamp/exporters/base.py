@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +14,21 @@ from pruning_bootcamp.pruning.masks import detached_copy
 from pruning_bootcamp.registry import Registry
 from pruning_bootcamp.tools.quiet import quiet
 
-EXPORTERS: Registry = Registry("format", given=("calibration", "recipe", "masks"))
+
+def _not_a_runner(runner: Any, model: nn.Module, example: Tensor, path: Path) -> str | None:
+    if not path.is_file():
+        return f"no file, and a format writes {path.name}"
+    return None if callable(runner) else f"{type(runner).__name__}, and a format gives what runs the file"
+
+
+EXPORTERS: Registry = Registry(
+    "format",
+    given=("calibration", "recipe", "masks"),
+    plural="formats",
+    takes=("model", "example", "path"),
+    tell=("suffix", "title", "program"),
+    contract=_not_a_runner,
+)
 """f(model, example, path, *, ...) -> Runner. The model is a deployable_copy, the example a batch of at least two.
 
 Facts: `suffix` of the file, `title` for people, and `program`: Python source which, in a process without this project,

@@ -57,6 +57,7 @@ from pruning_bootcamp.flow.verdict import goal_of
 from pruning_bootcamp.heatmap import show_heat_map
 from pruning_bootcamp.locks import owner_of
 from pruning_bootcamp.logs import LOGGER
+from pruning_bootcamp.plugins import short_name
 from pruning_bootcamp.pruning.targets import check_layers, choose_targets
 from pruning_bootcamp.reporting import comparison_rows, markdown_table, run_report, structured_table
 from pruning_bootcamp.results import Environment, Exports, Metrics, ModelInput, Profile, from_plain, to_plain
@@ -226,17 +227,17 @@ def default_folder(cfg: Config, name: str, method: str | None = None) -> Path:
         s = cfg.structured
         words = {"sparsity": "sp", "flops_reduction": "flops", "params_reduction": "params"}
         budget = "_".join(f"{words[kind]}{value:g}" for kind, value in s.budget().items())
-        return RESULTS / "structured" / f"{s.score.name}_{budget}"
+        return RESULTS / "structured" / f"{short_name(s.score.name)}_{budget}"
     p = cfg.prune
-    mode = {"uniform": "layerwise"}.get(p.allocation.name, p.allocation.name)
+    mode = {"uniform": "layerwise"}.get(p.allocation.name, short_name(p.allocation.name))
     pattern = "" if p.pattern.name == "unstructured" else "_" + settings.pattern_text(cfg).replace(":", "of")
-    solver = "" if p.solver.name == "none" else f"_{p.solver.name}"
+    solver = "" if p.solver.name == "none" else f"_{short_name(p.solver.name)}"
     cycles = "" if p.iterations == 1 else f"_x{p.iterations}"
     cycles += "_gradual" if p.gradual else ""
     cycles += "" if p.rewind is None else f"_rewind_{Path(p.rewind).stem}"
-    target = settings.target_sparsity(cfg)
+    score, target = short_name(method or p.score.name), settings.target_sparsity(cfg)
     sparsity = "" if target is None else f"_sp{target:g}"
-    return RESULTS / "unstructured" / f"{method or p.score.name}_{mode}{sparsity}{pattern}{solver}{cycles}"
+    return RESULTS / "unstructured" / f"{score}_{mode}{sparsity}{pattern}{solver}{cycles}"
 
 
 # --- pipeline --------------------------------------------------------------------------------------------------------
@@ -382,7 +383,7 @@ def sensitivity(cfg: Config, resume: bool | None = None, dry_run: bool = False) 
     plans.scan_layers(plan)
     command = Command(
         "sensitivity",
-        RESULTS / "sensitivity" / f"{cfg.prune.score.name}_{cfg.sensitivity.by}",
+        RESULTS / "sensitivity" / f"{short_name(cfg.prune.score.name)}_{cfg.sensitivity.by}",
         _finish_scan,
         (scan.RESULT, scan.TABLE),
         testing=False,

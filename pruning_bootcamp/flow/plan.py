@@ -25,7 +25,6 @@ from pruning_bootcamp.flow.outcomes import (
 )
 from pruning_bootcamp.flow.step import Step, StepContext
 from pruning_bootcamp.flow.steps import cut, dense, evaluate, export, prune, scan, training
-from pruning_bootcamp.models import factory_file, is_factory
 from pruning_bootcamp.pruning.pipeline_stages import PruningStage
 from pruning_bootcamp.pruning.schedules import iterative_sparsities
 from pruning_bootcamp.registry import Registry
@@ -86,8 +85,6 @@ def begin(cfg: Config, checkpoint: Path | None) -> Plan:
     plan = Plan(cfg, checkpoint)
     base: dict[str, Any] = {"seed": cfg.seed, "data": as_dict(cfg)["data"], "model": as_dict(cfg)["model"]}
     base["data"].pop("batch_size")
-    if is_factory(cfg.model.name):
-        base["factory"] = content_hash(factory_file(cfg.model.name))
     if checkpoint is None:
         given, title, work = section(cfg, "train"), "Training the dense network", dense.train
     else:

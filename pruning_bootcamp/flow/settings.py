@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from pruning_bootcamp.config import Config
+from pruning_bootcamp.plugins import short_name
 from pruning_bootcamp.pruning import choices
 from pruning_bootcamp.pruning.allocation import ALLOCATIONS
 from pruning_bootcamp.pruning.multiples import resolve_round_to
@@ -101,4 +102,4 @@ def mode_text(cfg: Config) -> str:
 def pattern_text(cfg: Config) -> str:
     """The pattern as a user writes it: 2:4, block, unstructured."""
     pattern = cfg.prune.pattern
-    return f"{pattern.args['n']}:{pattern.args['m']}" if pattern.name == "nm" else pattern.name
+    return f"{pattern.args['n']}:{pattern.args['m']}" if pattern.name == "nm" else short_name(pattern.name)

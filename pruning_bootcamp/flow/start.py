@@ -15,7 +15,7 @@ from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.models import build_model
 from pruning_bootcamp.runs import siblings
 from pruning_bootcamp.runtime import choose_device, keep_freed_memory, seed_everything
-from pruning_bootcamp.tools.datasets import Splits, load_dataset
+from pruning_bootcamp.tools.datasets import Splits, open_dataset
 
 RESULTS = Path("results")
 BASELINE_CHECKPOINT = RESULTS / "baseline" / "best_model.pth"
@@ -52,13 +52,7 @@ def open_data(cfg: Config, testing: bool | None = None) -> Splits:
     `testing`: whether this command reads the test images; as goal.evaluate_test says where it is left out.
     """
     data = cfg.data
-    splits = load_dataset(
-        data.name,
-        root=data.root,
-        val_fraction=data.val_fraction,
-        limit=data.limit,
-        args=data.args,
-    )
+    splits = open_dataset(data)
     LOGGER.info(
         "Data: %s, %d train / %d validation / %d test images, %d classes, %s",
         data.name,

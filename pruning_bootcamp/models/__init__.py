@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from pruning_bootcamp import plugins
 from pruning_bootcamp.errors import BootcampError, Problem, listed, nearest
 from pruning_bootcamp.models import cnn as _cnn  # noqa: F401  its import registers the networks
 from pruning_bootcamp.models import external, factory
@@ -23,7 +24,7 @@ __all__ = [
     "structure_args",
 ]
 
-is_factory = factory.is_factory
+is_factory = plugins.is_plugin
 factory_file = factory.factory_file
 
 _NONE: Mapping[str, Any] = MappingProxyType({})
@@ -81,7 +82,7 @@ def same_model(one: str, other: str) -> bool:
 
 def _locate(name: str) -> tuple[str, str]:
     """Where a name is looked up, and its name there; BootcampError with the nearest name of all sources."""
-    if factory.is_factory(name):
+    if is_factory(name):
         return "factory", name
     if name in MODELS:
         return "bootcamp", name

@@ -6,4 +6,6 @@ from torch import nn
 
 from pruning_bootcamp.registry import Registry
 
-MODELS: Registry[Callable[..., nn.Module]] = Registry("model", given=("classes", "in_channels"))
+MODELS: Registry[Callable[..., nn.Module]] = Registry(
+    "model", given=("classes", "in_channels"), plural="models", always=("classes", "in_channels")
+)

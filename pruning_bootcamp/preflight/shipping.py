@@ -1,7 +1,8 @@
 """Settings of pipelines, their gates, and the files that ship."""
 
 from pruning_bootcamp.config import Config
-from pruning_bootcamp.errors import Problem, unknown
+from pruning_bootcamp.errors import Problem
+from pruning_bootcamp.export_settings import check_export
 from pruning_bootcamp.exporters import EXPORTERS
 from pruning_bootcamp.flow.plan import check_order
 from pruning_bootcamp.flow.steps.export import FORMATS, formats_in
@@ -10,18 +11,16 @@ from pruning_bootcamp.preflight.training import duration
 
 
 def export(cfg: Config) -> list[Problem]:
-    problems = []
+    problems = check_export(cfg.export)
     for name in formats_in(cfg.export.format):
         if name not in EXPORTERS:
-            problems.append(Problem("export.format", unknown("format", name, [*EXPORTERS, *FORMATS])))
+            problems += EXPORTERS.missing(name, "export.format", tuple(FORMATS))
             continue
         least = EXPORTERS[name].facts.get("first_opset", 0)
         if cfg.export.opset is not None and cfg.export.opset < least:
             problems.append(
                 Problem("export.opset", f"{cfg.export.opset} is too old for {name}, which needs {least} or up.")
             )
-    if not cfg.export.batch_sizes or min(cfg.export.batch_sizes) < 1:
-        problems.append(Problem("export.batch_sizes", f"{cfg.export.batch_sizes} is not a list of numbers from 1 up."))
     return problems
 
 

@@ -2,7 +2,7 @@
 
 from pruning_bootcamp.config import Choice, Config
 from pruning_bootcamp.duration import parse_duration
-from pruning_bootcamp.errors import BootcampError, Problem, unknown
+from pruning_bootcamp.errors import BootcampError, Problem
 from pruning_bootcamp.registry import Registry
 from pruning_bootcamp.tools.datasets import AUGMENTATIONS
 from pruning_bootcamp.training.checks import check_settings
@@ -76,8 +76,4 @@ def duration(value: int | str, where: str, least: int = 0) -> list[Problem]:
 
 
 def _augmentations(names: list[str] | None, where: str) -> list[Problem]:
-    return [
-        Problem(where, unknown("augmentation", name, AUGMENTATIONS))
-        for name in names or []
-        if name not in AUGMENTATIONS
-    ]
+    return [problem for name in names or [] for problem in AUGMENTATIONS.missing(name, where)]

@@ -7,12 +7,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.errors import BootcampError, listed
 from pruning_bootcamp.pruning.curves import Measure, counts_from_scan, read_rows
 from pruning_bootcamp.pruning.selection import count_below, count_equal, kth_smallest
 from pruning_bootcamp.pruning.sharing import Counts, spread
 from pruning_bootcamp.pruning.targets import matches
 from pruning_bootcamp.registry import Registry
+
+
+def _not_counts(counts: Any, scores: Mapping[str, Tensor], sparsity: float | None) -> str | None:
+    promised = "an allocation is {layer: how many of its weights go} for each of the scores"
+    if not isinstance(counts, Mapping) or counts.keys() != scores.keys():
+        names = listed(map(str, counts), 3) if isinstance(counts, Mapping) else ""
+        return f"{type(counts).__name__} {names}".strip() + f", and {promised}"
+    for name, count in counts.items():
+        if not isinstance(count, int) or not 0 <= count <= scores[name].numel():
+            return f"{count!r} for {name} with its {scores[name].numel()} weights, and {promised}"
+    return None
+
 
 # f(scores, sparsity, *, ...) -> {name: count}. The engine gives scores of what can go apart: weights, or whole blocks.
 # Facts:
@@ -20,7 +32,7 @@ from pruning_bootcamp.registry import Registry
 #   files=("file",)     settings that name a file: it must exist, and the result depends on what is in it
 #   invalid(**args) -> str | None   what is wrong with the settings, once the files are known to exist
 #   by="obs"            it is given that score's values; the chosen score then only says which weights go
-ALLOCATIONS: Registry = Registry("allocation")
+ALLOCATIONS: Registry = Registry("allocation", plural="allocations", takes=("scores", "sparsity"), contract=_not_counts)
 
 
 @ALLOCATIONS.register("uniform")

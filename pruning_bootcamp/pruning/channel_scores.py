@@ -9,11 +9,19 @@ from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.pruning.groups import Group, Member, dimensions
+from pruning_bootcamp.pruning.scores import not_finite
 from pruning_bootcamp.registry import Registry
+
+
+def _not_a_score(values: Any, group: Group) -> str | None:
+    return not_finite(values, (group.width,), f"a channel score of {group.name}")
+
 
 # Facts: needs=("batch_norm",) - a group without a batch norm can't be scored, and is reported, never scored otherwise;
 # needs=("seed",) - the function is given `seed`.
-CHANNEL_SCORES: Registry[Callable[..., Tensor]] = Registry("channel score", given=("seed",))
+CHANNEL_SCORES: Registry[Callable[..., Tensor]] = Registry(
+    "channel score", given=("seed",), plural="channel_scores", takes=("group",), contract=_not_a_score
+)
 
 
 @CHANNEL_SCORES.register("l1")

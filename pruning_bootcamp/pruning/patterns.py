@@ -13,13 +13,23 @@ from torch import Tensor
 from pruning_bootcamp.pruning.selection import count_below, keep_highest
 from pruning_bootcamp.registry import Registry
 
+
+def _not_a_mask(mask: Any, score: Tensor, count: int) -> str | None:
+    promised = f"a pattern gives a torch.bool mask of shape {tuple(score.shape)} with {count} zeros"
+    if not isinstance(mask, Tensor) or mask.dtype is not torch.bool or mask.shape != score.shape:
+        what = f"{mask.dtype} {tuple(mask.shape)}" if isinstance(mask, Tensor) else type(mask).__name__
+        return f"{what}, and {promised}"
+    zeros = mask.numel() - int(torch.count_nonzero(mask))
+    return f"{zeros} zeros, and {promised}" if zeros != count else None
+
+
 # f(score, count, *, ...) -> BoolTensor (True = keep), or None when the pattern does not fit the layer. Facts:
 #   misfit(shape, **args) -> str | None      why the pattern can't fit a layer of that shape
 #   invalid(**args) -> str | None            what is wrong with the settings, whatever the layer
 #   fixed_count(score, **args) -> int        the pattern itself says how many zeros: there is nothing to allocate
 #   fixed_sparsity(**args) -> float | None   the share that makes, where it is known before any score is
 #   pool(score, **args) -> Tensor            scores of the units that go together; `count` is a multiple of their size
-PATTERNS: Registry = Registry("pattern")
+PATTERNS: Registry = Registry("pattern", plural="patterns", takes=("score", "count"), contract=_not_a_mask)
 
 
 @PATTERNS.register("unstructured")

@@ -1,5 +1,6 @@
 """How sparsity grows over time: f(t) is the share of the target that is reached at t in [0, 1]."""
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,9 +9,16 @@ from typing import Any, Protocol
 from pruning_bootcamp.errors import BootcampError, Problem
 from pruning_bootcamp.registry import Registry
 
+
 # f(t, *, ...) -> share of the target sparsity: non-decreasing, in [0, 1], f(1) == 1.
+def _not_a_share(share: Any, t: float) -> str | None:
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
+        return f"{share!r} at {t:g}, and a schedule gives shares of the target, in [0, 1]"
+    return f"{share!r} at 1, and a schedule ends at the whole target, 1" if t == 1 and share != 1 else None
+
+
 # Fact invalid(**args) -> Problem | None: what is wrong with the settings.
-SCHEDULES: Registry = Registry("schedule")
+SCHEDULES: Registry = Registry("schedule", plural="schedules", takes=("t",), contract=_not_a_share)
 
 
 def _at_invalid(*, at: float = 0.0) -> Problem | None:
@@ -56,7 +64,22 @@ def check_schedule(name: str, arguments: Mapping[str, Any], where: str = "schedu
     checked, problems = SCHEDULES.check(name, arguments, where)
     if not problems and (invalid := SCHEDULES[name].facts.get("invalid")) and (reason := invalid(**checked)):
         problems.append(reason.under(f"{where}.args"))
+    if not problems and SCHEDULES[name].brought:
+        problems += _falling(name, checked, where)
     return problems
+
+
+def _falling(name: str, args: Mapping[str, Any], where: str) -> list[Problem]:
+    """A user's schedule, tried out: what was pruned stays pruned, so it must not fall."""
+    times = [step / 100 for step in range(101)]
+    try:
+        shares = [SCHEDULES[name](t, **args) for t in times]
+    except BootcampError as error:
+        return [problem.under(where) for problem in error.problems]
+    for (t, low), (later, high) in itertools.pairwise(zip(times, shares, strict=True)):
+        if high < low:
+            return [Problem(where, f"{name} falls from {low:g} at {t:g} to {high:g} at {later:g}; it may only rise.")]
+    return []
 
 
 def iterative_sparsities(

@@ -18,11 +18,17 @@ def _where_the_weight_is(weight: Tensor, stats: LayerStats) -> tuple[Tensor, Lay
     return weight, stats.on(weight.device)
 
 
+def _not_a_score(values: Any, weight: Tensor, stats: LayerStats) -> str | None:
+    return not_finite(values, tuple(weight.shape), f"a score of {stats.name}")
+
+
 # f(weight, stats, *, ...) -> Tensor of the weight's shape, finite, deterministic for stats.seed; higher = keep.
 # Facts:
 #   needs=("grad",)        statistics of stats.py that the engine gathers first and hands over as stats["grad"]
 #   label(**args) -> str   what ImportanceScores.method says, where the name alone would not tell
-SCORES: Registry = Registry("score", before=_where_the_weight_is)
+SCORES: Registry = Registry(
+    "score", before=_where_the_weight_is, plural="scores", takes=("weight", "stats"), contract=_not_a_score
+)
 
 
 @SCORES.register("magnitude", label=lambda *, p=1: f"magnitude_l{p}")
@@ -129,6 +135,16 @@ def check_finite(tensor: Tensor, what: str) -> tuple[float, float]:
         return low, high
     bad = int((~torch.isfinite(tensor)).sum())
     raise BootcampError(f"{what}: {bad} of {tensor.numel()} are NaN or Inf, so there is no order to prune by.")
+
+
+def not_finite(values: Any, shape: tuple[int, ...], promised: str) -> str | None:
+    """What is wrong with what a user's function gave, where finite numbers of this shape are promised."""
+    if not isinstance(values, Tensor):
+        return f"{type(values).__name__}, and {promised} is a tensor of shape {shape}"
+    if tuple(values.shape) != shape:
+        return f"a tensor of shape {tuple(values.shape)}, and {promised} has shape {shape}"
+    bad = int((~torch.isfinite(values)).sum())
+    return f"{bad} values of {values.numel()} that are NaN or Inf, and {promised} is finite" if bad else None
 
 
 def needs_of(name: str) -> tuple[str, ...]:

@@ -13,9 +13,9 @@ class PruneSettings:
     sparsity: float | None = between(None, 0, 1, "[)")
     """share of the prunable weights that are zero afterwards, in total; left out: what the pattern says, else 0.5"""
     score: Choice = choice("magnitude", p=1)
-    """what a weight is worth; short forms: l1, l2, global (= l1)"""
+    """what a weight is worth: wanda, taylor, obs, ...; short forms: l1, l2, global (= l1)"""
     allocation: Choice = choice("uniform")
-    """how the sparsity is spread over the layers; short form: layerwise (= uniform)"""
+    """how the sparsity is spread over the layers: global (one ranking), erk, ...; short form: layerwise (= uniform)"""
     pattern: Choice = choice("unstructured")
     """which weights may go together; short form "2:4" (in quotes: 2 kept of 4)"""
     solver: Choice = choice("none")
@@ -23,7 +23,7 @@ class PruneSettings:
     iterations: int = between(1, 1)
     """cycles of prune and fine-tune; 1 = one shot"""
     schedule: Choice = choice("cubic")
-    """how the sparsity grows over the cycles, or during fine-tuning"""
+    """how the sparsity grows over the cycles, or during fine-tuning: cubic, linear, ..."""
     gradual: bool = False
     """grow the sparsity during fine-tuning instead of before it"""
     begin: int | str = "0%"
@@ -56,7 +56,7 @@ class StructuredSettings:
     """Structured pruning: whole channels, cut out of the network."""
 
     score: Choice = choice("bn_scale")
-    """what a channel is worth"""
+    """what a channel is worth: l1, l2, bn_scale, random"""
     allocation: Literal["local", "global"] = "global"
     """local: the same share of every group; global: the least channels of the whole network"""
     sparsity: float | None = between(None, 0, 1, "[)")

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -59,11 +60,26 @@ def put_back_on_error(task: Task) -> Iterator[None]:
         raise
 
 
+def _not_masks(masks: Any, task: Task) -> str | None:
+    promised = "a solver gives a torch.bool mask for each of task.masks, with as many zeros"
+    if not isinstance(masks, Mapping) or masks.keys() != task.masks.keys():
+        return f"{type(masks).__name__} of other names, and {promised}"
+    for name, keep in masks.items():
+        asked = task.masks[name]
+        if not isinstance(keep, Tensor) or keep.dtype is not torch.bool or keep.shape != asked.shape:
+            return f"no mask for {name}, and {promised}"
+        if (zeros := keep.numel() - int(keep.sum())) != asked.numel() - int(asked.sum()):
+            return f"{zeros} zeros in {name}, not {asked.numel() - int(asked.sum())}, and {promised}"
+        if not task.model.get_parameter(name).isfinite().all():
+            return f"{name} values that are NaN or Inf"
+    return None
+
+
 # f(task, *, ...) -> masks with as many zeros in each layer as task.masks, in the pattern. The engine writes the zeros.
 # Facts:
 #   images=True    it needs calibration images, and changes weights: on an error the engine puts the model back
 #   chooses=True   which weights go it decides itself; of the scores only each layer's count matters
-SOLVERS: Registry = Registry("solver")
+SOLVERS: Registry = Registry("solver", plural="solvers", takes=("task",), contract=_not_masks)
 
 
 def _invalid(*, damping: float = 0.0, block: int = 1, refit: bool = False) -> str | None:

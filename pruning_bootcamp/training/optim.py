@@ -12,8 +12,22 @@ from torch.optim.optimizer import Optimizer
 from pruning_bootcamp.errors import BootcampError, Problem
 from pruning_bootcamp.registry import Registry
 
-OPTIMIZERS: Registry = Registry("optimizer", given=("lr", "weight_decay"))
-LR_SCHEDULES: Registry = Registry("learning-rate schedule")
+
+def _not_an_optimizer(optimizer: Any, model: nn.Module) -> str | None:
+    right = isinstance(optimizer, torch.optim.Optimizer)
+    return None if right else f"{type(optimizer).__name__}, and a torch.optim.Optimizer is needed"
+
+
+def _not_a_factor(factor: Any, t: float) -> str | None:
+    right = isinstance(factor, int | float) and 0 <= factor < float("inf")
+    return None if right else f"{factor!r} at {t:g}, and a learning-rate schedule gives a factor of the peak, 0 or more"
+
+
+_GIVEN = ("lr", "weight_decay")
+OPTIMIZERS: Registry = Registry(
+    "optimizer", given=_GIVEN, plural="optimizers", takes=("model",), always=_GIVEN, contract=_not_an_optimizer
+)
+LR_SCHEDULES: Registry = Registry("learning-rate schedule", plural="lr_schedules", takes=("t",), contract=_not_a_factor)
 
 # Layers whose parameters are scales and shifts: pulling them to zero is not the same as keeping a function smooth.
 _NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)

@@ -62,7 +62,7 @@ class FineTuneSettings:
     """Training after pruning. What is left out (null) is as in `train`; mixup, bn_l1 and early stopping are off."""
 
     enabled: bool = True
-    """false: prune and measure only"""
+    """train after the pruning; false: prune and measure only"""
     epochs: int | str = "15ep"
     """how long, in each cycle"""
     lr: float | None = between(None, 0, None, "(]")

@@ -16,13 +16,13 @@ import pytest
 import torch
 from torch import nn
 
-from pruning_bootcamp import load_model
+from pruning_bootcamp import load_model, plugins
 from pruning_bootcamp.checkpoints import NeedsRecipeError, Recipe, load_checkpoint, save_checkpoint
 from pruning_bootcamp.checkpoints.files import read_file
 from pruning_bootcamp.checkpoints.sparse import read_sparse
 from pruning_bootcamp.config import load
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.models import build_model, factory
+from pruning_bootcamp.models import build_model
 from pruning_bootcamp.runs import METRICS, Run, read_yaml
 from pruning_bootcamp.tools.datasets import load_dataset
 from pruning_bootcamp.tools.datasets.cache import cache_folder
@@ -319,7 +319,7 @@ def named_in_a_file(tmp_path: Path, marker: Path, monkeypatch: pytest.MonkeyPatc
     recipe = Recipe(**{**DIGITS.as_dict(), "model": "evil_module.py:build"})
     save_checkpoint("m.pth", model, recipe)
     marker.rmdir()  # saving builds the network once: it is one's own there
-    factory._announce.cache_clear()
+    plugins._announce.cache_clear()
     for name in [name for name in sys.modules if name.startswith("evil_module")]:
         del sys.modules[name]
     return tmp_path / "m.pth"

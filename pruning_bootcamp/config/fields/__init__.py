@@ -4,10 +4,12 @@ from dataclasses import dataclass, field
 
 from pruning_bootcamp.config.fields.pruning import GoalConfig
 from pruning_bootcamp.config.fields.searching import SensitivityConfig, SweepConfig
-from pruning_bootcamp.config.fields.shipping import CardConfig, ExportConfig, GatesConfig, PipelineConfig, ProfileConfig
-from pruning_bootcamp.config.fields.training import DataConfig, ModelConfig
+from pruning_bootcamp.config.fields.shipping import CardConfig, GatesConfig, PipelineConfig, ProfileConfig
+from pruning_bootcamp.config.fields.training import ModelConfig
+from pruning_bootcamp.export_settings import ExportSettings
 from pruning_bootcamp.pruning.sections import PruneSettings, StructuredSettings
 from pruning_bootcamp.schema import between
+from pruning_bootcamp.tools.data_settings import DataSettings
 from pruning_bootcamp.training.settings import FineTuneSettings, QuantizeSettings, RecoverSettings, TrainSettings
 
 
@@ -25,7 +27,7 @@ class Config:
     """where the results go; left out: the command's own folder under results/"""
     checkpoint: str | None = None
     """the network to start from"""
-    data: DataConfig = field(default_factory=DataConfig)
+    data: DataSettings = field(default_factory=DataSettings)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainSettings = field(default_factory=TrainSettings)
     prune: PruneSettings = field(default_factory=PruneSettings)
@@ -38,6 +40,6 @@ class Config:
     gates: GatesConfig = field(default_factory=GatesConfig)
     card: CardConfig = field(default_factory=CardConfig)
     sensitivity: SensitivityConfig = field(default_factory=SensitivityConfig)
-    export: ExportConfig = field(default_factory=ExportConfig)
+    export: ExportSettings = field(default_factory=ExportSettings)
     profile: ProfileConfig = field(default_factory=ProfileConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)

@@ -51,35 +51,11 @@ class CardConfig:
 
 
 @dataclass
-class ExportConfig:
-    format: str = "both"
-    """onnx, torchscript, pt2, int8, sparse, both (onnx and torchscript) or all; several with commas: int8,sparse"""
-    verify: bool = True
-    """run the file on fresh inputs, here and in a new process, and compare"""
-    opset: int | None = between(None, 7)
-    """ONNX operator set; left out: the exporter's default"""
-    batch_sizes: list[int] = field(default_factory=lambda: [1, 2, 7])
-    """batch sizes to verify with"""
-    tolerance: float = between(1e-5, 0, None, "(]")
-    """largest difference allowed, relative to the largest output (at least 1)"""
-    calibration_images: int = between(512, 1)
-    """training images, without their labels, on which int8 measures the activations' ranges"""
-    agreement: float = between(0.97, 0, 1, "(]")
-    """share of validation images for which a file with int8 numbers must choose the same class as the network"""
-    agreement_images: int = between(1000, 1)
-    """validation images for that, at most"""
-    sparse_values: Literal["float32", "int8"] = "float32"
-    """what sparse stores: the exact weights, or those of convolutions and linear layers in int8"""
-    int8_reduce_range: bool = False
-    """int8 weights of 7 bits, for x86 processors without VNNI"""
-
-
-@dataclass
 class ProfileConfig:
     measure_latency: bool = True
-    """false: FLOPs and parameters only"""
+    """time both networks, in turn; false: FLOPs and parameters only"""
     backend: Literal["torch", "onnxruntime"] = "torch"
-    """what runs the network"""
+    """what runs the network: torch or onnxruntime"""
     batch_size: int = between(1, 1)
     """images per forward pass"""
     runs: int = between(50, 3)

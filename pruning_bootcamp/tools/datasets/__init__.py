@@ -4,7 +4,7 @@
 from pruning_bootcamp.tools.datasets import cifar, digits, fashion_mnist, image_folders
 from pruning_bootcamp.tools.datasets.augment import AUGMENTATIONS
 from pruning_bootcamp.tools.datasets.batches import Batch, TrainBatches, calibration_batches, eval_batches
-from pruning_bootcamp.tools.datasets.catalog import DATASETS, check_dataset, load_dataset
+from pruning_bootcamp.tools.datasets.catalog import DATASETS, check_dataset, load_dataset, open_dataset
 from pruning_bootcamp.tools.datasets.decoding import FileSplit
 from pruning_bootcamp.tools.datasets.splits import ImageSplit, Split, Splits
 
@@ -25,4 +25,5 @@ __all__ = [
     "fashion_mnist",
     "image_folders",
     "load_dataset",
+    "open_dataset",
 ]

@@ -38,7 +38,7 @@ class Augmentation(Protocol):
         ...
 
 
-AUGMENTATIONS: Registry[type] = Registry("augmentation")
+AUGMENTATIONS: Registry[type] = Registry("augmentation", plural="augmentations")
 
 
 @AUGMENTATIONS.register("crop")

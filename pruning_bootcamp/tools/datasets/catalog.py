@@ -6,12 +6,36 @@ from typing import Any
 
 from pruning_bootcamp.errors import BootcampError, Problem
 from pruning_bootcamp.registry import Registry
+from pruning_bootcamp.schema import check_ranges
+from pruning_bootcamp.tools.data_settings import DataSettings
 from pruning_bootcamp.tools.datasets.selection import hold_out, take
 from pruning_bootcamp.tools.datasets.splits import HELD_OUT, Split, Splits
 
+
+def _not_splits(splits: Any) -> str | None:
+    """What is wrong with what a user's function gave; shapes, classes and labels must fit each other."""
+    if not isinstance(splits, Splits):
+        return f"{type(splits).__name__}, and a dataset is Splits of pruning_bootcamp.tools.datasets"
+    channels, classes = splits.shape[0], len(splits.class_names)
+    if len(splits.mean) != channels or len(splits.std) != channels:
+        return f"mean {splits.mean} and std {splits.std} for {channels} channels"
+    for name, split in (("train", splits.train), ("val", splits.val), ("test", splits.test)):
+        if len(split) == 0:
+            return f"no image in {name}"
+        if split.shape != splits.shape:
+            return f"images of {split.shape} in {name}, and shape {splits.shape}"
+        low, high = int(split.labels.min()), int(split.labels.max())
+        if low < 0 or high >= classes:
+            return f"labels from {low} to {high} in {name}, and {classes} class names"
+    return None
+
+
 # Facts of a data set: channels (unless it has a setting of that name), and look(root, settings), which raises
 # BootcampError when the data is not there, without decoding any of it.
-DATASETS: Registry[Callable[..., Splits]] = Registry("dataset", given=("root", "val_fraction", "limit"))
+_GIVEN = ("root", "val_fraction", "limit")
+DATASETS: Registry[Callable[..., Splits]] = Registry(
+    "dataset", given=_GIVEN, plural="datasets", always=_GIVEN, contract=_not_splits
+)
 
 Statistic = tuple[float, ...]  # one value per channel
 
@@ -33,16 +57,15 @@ def load_dataset(
     `limit` is the number of training images, chosen after the validation split and in the classes' true shares;
     validation is then cut to max(limit, 500) images, and the test split is never cut.
     """
-    args = args or {}
-    problems = check_dataset(name, root=root, args=args)
-    if not 0 < val_fraction < 1:
-        problems.append(Problem("data.val_fraction", f"{val_fraction} is not in (0, 1)."))
-    if limit is not None and limit < 1:
-        problems.append(Problem("data.limit", f"{limit} is not a positive number of images."))
-    if problems:
+    return open_dataset(DataSettings(name, str(root), dict(args or {}), val_fraction, limit))
+
+
+def open_dataset(data: DataSettings) -> Splits:
+    """The data set that the section `data` asks for; see `load_dataset`."""
+    if problems := check_dataset(data.name, root=data.root, args=data.args) + check_ranges(data, "data"):
         raise BootcampError(*problems)
-    settings, _ = DATASETS.check(name, args, "data")
-    return DATASETS[name](root=_folder(root), val_fraction=val_fraction, limit=limit, **settings)
+    settings, _ = DATASETS.check(data.name, data.args, "data")
+    return DATASETS[data.name](root=_folder(data.root), val_fraction=data.val_fraction, limit=data.limit, **settings)
 
 
 def check_dataset(name: str, *, root: str | Path, args: Mapping[str, Any], where: str = "data") -> list[Problem]:
@@ -51,14 +74,14 @@ def check_dataset(name: str, *, root: str | Path, args: Mapping[str, Any], where
     if name not in DATASETS:
         return problems
     facts = DATASETS[name].facts
-    channels = settings.get("channels", facts["channels"])
+    channels = settings.get("channels", facts.get("channels"))
     for statistic in ("mean", "std"):
         values = settings.get(statistic)
-        if values is not None and len(values) != channels:
+        if values is not None and channels is not None and len(values) != channels:
             problems.append(Problem(f"{where}.args.{statistic}", f"{len(values)} values for {channels} channels."))
     if any(value <= 0 for value in settings.get("std") or ()):
         problems.append(Problem(f"{where}.args.std", f"{list(settings['std'])} has a value that is not above 0."))
-    if not problems:
+    if not problems and "look" in facts:
         try:
             facts["look"](_folder(root), settings)
         except BootcampError as error:
