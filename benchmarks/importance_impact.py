@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from pruning_bootcamp.config import load
 from pruning_bootcamp.flow import start
 from pruning_bootcamp.logs import LOGGER, start_screen
+from pruning_bootcamp.plain import to_plain
 from pruning_bootcamp.preflight import check
 from pruning_bootcamp.pruning.scores import SCORES, layer_seed, needs_of
 from pruning_bootcamp.pruning.stats import LayerStats, gather
@@ -82,7 +83,7 @@ def main() -> None:
             for (layer, index), rise in zip(drawn, impact, strict=True)
         ],
         "seed": cfg.seed,
-        "environment": environment(device),
+        "environment": to_plain(environment(device)),
     }
     write_yaml(options.out / "metrics.yaml", content, "loss_rise: of the mean cross-entropy, with one filter zeroed")
     LOGGER.info("\nWritten to %s", options.out)

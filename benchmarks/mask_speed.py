@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from pruning_bootcamp.models import MODELS
+from pruning_bootcamp.plain import to_plain
 from pruning_bootcamp.pruning.masks import Masks
 from pruning_bootcamp.pruning.unstructured import prune_unstructured
 from pruning_bootcamp.runtime import environment, seed_everything
@@ -47,7 +48,7 @@ def main() -> None:
     figures = {
         "masks": time_masks(round(options.millions * 1e6), options.layers, options.sparsity, options.rounds),
         "training": time_training(options.sparsity, options.steps, options.batch_size),
-        "environment": environment(torch.device("cpu")),
+        "environment": to_plain(environment(torch.device("cpu"))),
     }
     show(figures)
     if options.json:

@@ -25,6 +25,7 @@ from pruning_bootcamp.evaluation import evaluate_on
 from pruning_bootcamp.flow import start
 from pruning_bootcamp.flow.steps.batch_norm import recover_batch_norm
 from pruning_bootcamp.logs import LOGGER, start_screen
+from pruning_bootcamp.plain import to_plain
 from pruning_bootcamp.preflight import check
 from pruning_bootcamp.pruning.unstructured import prune_unstructured
 from pruning_bootcamp.runs import read_yaml, write_text, write_yaml
@@ -111,7 +112,7 @@ def main() -> None:
         "bn_images": cfg.recover.bn_images,
         "methods": {name: method.choices for name, method in methods.items()},
     }
-    environment_here = environment(device)
+    environment_here = to_plain(environment(device))
     everything = {"dense": round(accuracy, 4), "settings": settings, "rows": found, "environment": environment_here}
     write_yaml(options.out / "metrics.yaml", everything)
     write_text(options.out / "report.md", _report(accuracy, cfg, methods, found, len(splits.test), environment_here))

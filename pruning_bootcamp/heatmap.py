@@ -2,16 +2,17 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from pruning_bootcamp import pages
+from pruning_bootcamp.plain import Plain
 from pruning_bootcamp.reporting import markdown_table
-from pruning_bootcamp.reporting.figures import axes, plain
+from pruning_bootcamp.reporting.figures import Figure, axes, plain
+from pruning_bootcamp.results import Scan, ScanRow
 from pruning_bootcamp.sensitivity import ranking
 
 # From so many points lost on: a sign that can be told without colour, and the colours behind and of the text.
@@ -25,19 +26,19 @@ _STEPS = (
 )
 _PIPED_WIDTH = 140
 _NAMED = 3  # layers named as the most and the least sensitive
-_SCALE = [[0.0, "#fffdf5"], [0.25, "#ffd166"], [0.5, "#f79d4d"], [0.75, "#dd5b3f"], [1.0, "#6b0f24"]]
+_SCALE: Plain = [[0.0, "#fffdf5"], [0.25, "#ffd166"], [0.5, "#f79d4d"], [0.75, "#dd5b3f"], [1.0, "#6b0f24"]]
 
 
-def points_lost(scan: Mapping[str, Any], row: Mapping[str, Any]) -> list[float]:
+def points_lost(scan: Scan, row: ScanRow) -> list[float]:
     """Points of accuracy that each sparsity of a row costs; below 0 where the pruned network is right more often."""
-    return [scan["dense"]["accuracy"] - point["accuracy"] for point in row["points"]]
+    return [scan.dense.accuracy - point.accuracy for point in row.points]
 
 
-def loss_added(scan: Mapping[str, Any], row: Mapping[str, Any]) -> list[float]:
-    return [point["loss"] - scan["dense"]["loss"] for point in row["points"]]
+def loss_added(scan: Scan, row: ScanRow) -> list[float]:
+    return [point.loss - scan.dense.loss for point in row.points]
 
 
-def show_heat_map(scan: Mapping[str, Any]) -> None:
+def show_heat_map(scan: Scan) -> None:
     """Print the heat map and what it says."""
     console = Console()
     if not console.is_terminal:
@@ -45,16 +46,16 @@ def show_heat_map(scan: Mapping[str, Any]) -> None:
     console.print(render(scan, colour=console.color_system is not None))
 
 
-def render(scan: Mapping[str, Any], colour: bool = False) -> RenderableType:
+def render(scan: Scan, colour: bool = False) -> RenderableType:
     """Rows in the network's order, a column a sparsity, points of accuracy lost in the cells; signs without colour."""
     table = Table(box=None, padding=(0, 0))
-    table.add_column(scan["by"], no_wrap=True)
+    table.add_column(scan.by, no_wrap=True)
     table.add_column("  weights  ", justify="right", no_wrap=True)
-    for sparsity in scan["sparsities"]:
+    for sparsity in scan.sparsities:
         table.add_column(f"{100 * sparsity:g}%".rjust(6), no_wrap=True, min_width=8)
-    for row in scan["rows"]:
+    for row in scan.rows:
         cells = [_cell(lost, colour) for lost in points_lost(scan, row)]
-        table.add_row(Text(row["name"]), Text(f"{row['size']:,}  "), *cells)
+        table.add_row(Text(row.name), Text(f"{row.size:,}  "), *cells)
     legend = Text("points lost: ")
     for (least, sign, back, front), (above, *_) in zip(_STEPS[1:], [*_STEPS[2:], (None,)], strict=True):
         style = f"{front} on {back}" if colour else ""
@@ -76,17 +77,17 @@ def _number(lost: float) -> str:
     return f"{round(lost, 1) + 0.0:.1f}"  # + 0.0: no -0.0
 
 
-def _title(scan: Mapping[str, Any]) -> str:
+def _title(scan: Scan) -> str:
     return (
-        f"One {scan['by']} pruned alone ({scan['score']}, {scan['pattern']}): points of accuracy lost on "
-        f"{scan['images']} validation images (dense: {scan['dense']['accuracy']:.2f}%)"
+        f"One {scan.by} pruned alone ({scan.score}, {scan.pattern}): points of accuracy lost on "
+        f"{scan.images} validation images (dense: {scan.dense.accuracy:.2f}%)"
     )
 
 
-def summary(scan: Mapping[str, Any]) -> str:
+def summary(scan: Scan) -> str:
     """Which places mind most and which least, by mean loss added over the sparsities."""
     order = ranking(scan)
-    added = {row["name"]: loss_added(scan, row) for row in scan["rows"]}
+    added = {row.name: loss_added(scan, row) for row in scan.rows}
     mean = {name: sum(values) / len(values) for name, values in added.items()}
 
     def listed(names: Sequence[str]) -> str:
@@ -99,11 +100,11 @@ def summary(scan: Mapping[str, Any]) -> str:
     )
 
 
-def heat_report(scan: Mapping[str, Any], title: str) -> str:
+def heat_report(scan: Scan, title: str) -> str:
     """report.md: the heat map in figures."""
-    header = [scan["by"], "weights", *(f"{100 * sparsity:g}%" for sparsity in scan["sparsities"])]
-    rows = [[row["name"], row["size"], *map(_number, points_lost(scan, row))] for row in scan["rows"]]
-    losses = [[row["name"], row["size"], *(f"{a:.4f}" for a in loss_added(scan, row))] for row in scan["rows"]]
+    header = [scan.by, "weights", *(f"{100 * sparsity:g}%" for sparsity in scan.sparsities)]
+    rows = [[row.name, row.size, *map(_number, points_lost(scan, row))] for row in scan.rows]
+    losses = [[row.name, row.size, *(f"{a:.4f}" for a in loss_added(scan, row))] for row in scan.rows]
     parts = [
         f"# {title}",
         f"{_title(scan)}. All else is as it was; nothing is trained. One seed: no spread is claimed.",
@@ -116,22 +117,22 @@ def heat_report(scan: Mapping[str, Any], title: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def as_csv(scan: Mapping[str, Any]) -> str:
+def as_csv(scan: Scan) -> str:
     """A line a point."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["name", "weights", "sparsity", "accuracy", "loss", "points_lost", "loss_added"])
-    for row in scan["rows"]:
-        for point, lost, added in zip(row["points"], points_lost(scan, row), loss_added(scan, row), strict=True):
-            figures = [point["sparsity"], point["accuracy"], point["loss"], round(lost, 4), round(added, 6)]
-            writer.writerow([row["name"], row["size"], *figures])
+    for row in scan.rows:
+        for point, lost, added in zip(row.points, points_lost(scan, row), loss_added(scan, row), strict=True):
+            figures = [point.sparsity, point.accuracy, point.loss, round(lost, 4), round(added, 6)]
+            writer.writerow([row.name, row.size, *figures])
     return out.getvalue()
 
 
-def as_page(scan: Mapping[str, Any], title: str) -> str:
+def as_page(scan: Scan, title: str) -> str:
     """sensitivity.html. Needs plotly."""
-    lost = [points_lost(scan, row) for row in scan["rows"]]
-    added = [loss_added(scan, row) for row in scan["rows"]]
+    lost = [points_lost(scan, row) for row in scan.rows]
+    added = [loss_added(scan, row) for row in scan.rows]
     said = "".join(f"<p>{pages.escape(line)}</p>" for line in summary(scan).splitlines())
     body = (
         f"<header><h1>{pages.escape(title)}</h1>\n"
@@ -147,37 +148,32 @@ def as_page(scan: Mapping[str, Any], title: str) -> str:
     return pages.page(title, body, figures)
 
 
-def _place(scan: Mapping[str, Any], name: str, what: str, values: list[list[float]], digits: int) -> str:
+def _place(scan: Scan, name: str, what: str, values: list[list[float]], digits: int) -> str:
     """Where a heat map goes, and its figures as a table."""
-    columns = [pages.Column(scan["by"]), pages.Column("weights", numeric=True)]
-    columns += [pages.Column(f"{100 * sparsity:g}%", numeric=True) for sparsity in scan["sparsities"]]
-    rows = [
-        pages.Row(
-            [row["name"], pages.Cell(f"{row['size']:,}", row["size"])]
-            + [pages.Cell(f"{round(value, digits) + 0.0:.{digits}f}", value) for value in found]
-        )
-        for row, found in zip(scan["rows"], values, strict=True)
-    ]
-    caption = f"{what}, one {scan['by']} pruned alone"
+    columns = [pages.Column(scan.by), pages.Column("weights", numeric=True)]
+    columns += [pages.Column(f"{100 * sparsity:g}%", numeric=True) for sparsity in scan.sparsities]
+    rows = []
+    for row, found in zip(scan.rows, values, strict=True):
+        cells = [pages.Cell(f"{round(value, digits) + 0.0:.{digits}f}", value) for value in found]
+        rows.append(pages.Row([row.name, pages.Cell(f"{row.size:,}", row.size), *cells]))
+    caption = f"{what}, one {scan.by} pruned alone"
     table = pages.table(caption, columns, rows, identifier=f"{name}-table")
-    return pages.plot(name, caption, f"A row a {scan['by']}, a column a sparsity.", table, _height_px(scan))
+    return pages.plot(name, caption, f"A row a {scan.by}, a column a sparsity.", table, _height_px(scan))
 
 
-def _height_px(scan: Mapping[str, Any]) -> int:
-    return max(260, 110 + 24 * len(scan["rows"]))
+def _height_px(scan: Scan) -> int:
+    return max(260, 110 + 24 * len(scan.rows))
 
 
-def _heat(
-    scan: Mapping[str, Any], values: list[list[float]], what: str, digits: int, ticks: Sequence[float], root: int
-) -> dict[str, Any]:
+def _heat(scan: Scan, values: list[list[float]], what: str, digits: int, ticks: Sequence[float], root: int) -> Figure:
     """One heat map. Colours go by a root: a little more counts while little is lost, not when nearly all is."""
-    names = [plain(row["name"]) for row in scan["rows"]]
+    names: list[Plain] = [plain(row.name) for row in scan.rows]
     highest = max((value for row in values for value in row), default=0.0)
     top = max(highest, ticks[0])
     shown_ticks = [0.0, *(tick for tick in ticks if tick <= top)]
-    trace = {
+    trace: Figure = {
         "type": "heatmap",
-        "x": [f"{100 * sparsity:g}%" for sparsity in scan["sparsities"]],
+        "x": [f"{100 * sparsity:g}%" for sparsity in scan.sparsities],
         "y": names,
         "z": [[max(value, 0.0) ** (1 / root) for value in row] for row in values],
         "text": [[f"{round(value, digits) + 0.0:.{digits}f}" for value in row] for row in values],
@@ -195,8 +191,10 @@ def _heat(
             "ticktext": [f"{tick:g}" for tick in shown_ticks],
         },
     }
-    layout = axes(f"sparsity of the one {scan['by']}", "")
-    layout["xaxis"] |= {"type": "category", "side": "top", "showgrid": False}
-    layout["yaxis"] |= {"autorange": "reversed", "type": "category", "showgrid": False}
-    layout["margin"] = {"t": 80, "b": 16}
-    return {"data": [trace], "layout": layout}
+    layout = axes(
+        f"sparsity of the one {scan.by}",
+        "",
+        {"type": "category", "side": "top", "showgrid": False},
+        {"autorange": "reversed", "type": "category", "showgrid": False},
+    )
+    return {"data": [trace], "layout": layout | {"margin": {"t": 80, "b": 16}}}

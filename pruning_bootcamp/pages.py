@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources, util
 from pathlib import Path
-from typing import Any
 
 from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.plain import Plain
 
 _LONG = 48  # letters: a cell with more is given room
 INSTALL = "Install it: pip install 'pruning-bootcamp[report]' (or pip install 'plotly>=6.3')."
@@ -49,7 +49,7 @@ class Row:
     """what filters look at: {"dataset": "digits"}"""
 
 
-def page(title: str, body_html: str, figures: Mapping[str, Mapping[str, Any]] | None = None) -> str:
+def page(title: str, body_html: str, figures: Mapping[str, Mapping[str, Plain]] | None = None) -> str:
     """The whole page. `body_html` has a `plot` for every id of `figures`, each a plotly figure as JSON.
 
     Nothing is fetched, and only the page's own two scripts can run: their hashes are in its security policy, so that

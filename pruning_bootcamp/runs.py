@@ -17,7 +17,7 @@ import yaml
 
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.logs import LOGGER
-from pruning_bootcamp.results import Kind, from_plain
+from pruning_bootcamp.plain import Kind, Plain, from_plain
 
 TEMPORARY_PREFIX = ".tmp-"
 METRICS = "metrics.yaml"
@@ -246,7 +246,7 @@ class Run:
         """Whether the files in the folder are this very run's, finished or not."""
         return _fingerprint_in(self.folder) == self.fingerprint
 
-    def finish(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    def finish(self, metrics: Mapping[str, Plain]) -> dict[str, Any]:
         """Write metrics.yaml, the last file of a run, and give back what it holds."""
         content = {**metrics, "fingerprint": self.fingerprint, "status": "complete"}
         note = (
@@ -259,7 +259,7 @@ class Run:
 def open_run(
     folder: Path,
     command: str,
-    config: Mapping[str, Any],
+    config: Mapping[str, Plain],
     fingerprint: str,
     fresh: bool = False,
     kept_for_others: tuple[str, ...] = (),

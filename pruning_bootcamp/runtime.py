@@ -10,12 +10,12 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.results import Environment
 
 
 def choose_device(name: str = "auto") -> tuple[torch.device, str]:
@@ -127,21 +127,21 @@ def device_memory_mb() -> float | None:
     return torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_initialized() else None
 
 
-def environment(device: torch.device) -> dict[str, Any]:
+def environment(device: torch.device) -> Environment:
     """What a result depends on and can't be seen from its config: versions, device, threads, commit."""
     from pruning_bootcamp import __version__
 
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
-    return {
-        "pruning_bootcamp": __version__,
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),  # a subclass of str, which YAML refuses
-        "platform": f"{platform.system()} {platform.machine()}",
-        "device": f"{device} ({name})",
-        "threads": torch.get_num_threads(),
-        "commit": _commit(),
-        "time": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
-    }
+    return Environment(
+        pruning_bootcamp=__version__,
+        python=platform.python_version(),
+        torch=str(torch.__version__),  # a subclass of str, which YAML refuses
+        platform=f"{platform.system()} {platform.machine()}",
+        device=f"{device} ({name})",
+        threads=torch.get_num_threads(),
+        commit=_commit(),
+        time=time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+    )
 
 
 def _cpu_name() -> str:

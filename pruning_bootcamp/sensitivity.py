@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from pruning_bootcamp.pruning.masks import apply_masks, detached_copy
 from pruning_bootcamp.pruning.sections import PruneSettings
 from pruning_bootcamp.pruning.stats import Batches
 from pruning_bootcamp.pruning.unstructured import UnstructuredPruning, UnstructuredResult
+from pruning_bootcamp.results import Quality, Scan, ScanPoint, ScanRow
 from pruning_bootcamp.training.features import blocks
 
 By = Literal["layer", "block"]
@@ -25,14 +26,6 @@ class Place:
     name: str
     weights: tuple[str, ...]
     size: int
-
-
-@dataclass(frozen=True)
-class Quality:
-    """How good a network is on the validation images: percent right, mean cross-entropy."""
-
-    accuracy: float
-    loss: float
 
 
 Points = dict[tuple[str, float], Quality]
@@ -123,31 +116,48 @@ def put_back(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
                 tensor.copy_(before[name])
 
 
-def result_table(
-    places: Sequence[Place], sparsities: Sequence[float], points: Mapping[tuple[str, float], Quality], dense: Quality
-) -> dict[str, Any]:
-    """What sensitivity.yaml holds of the measurement: {"dense", "sparsities", "rows"}, in the network's order."""
-    return {
-        "dense": _figures(dense),
-        "sparsities": list(sparsities),
-        "rows": [
-            {
-                "name": place.name,
-                "weights": list(place.weights),
-                "size": place.size,
-                "points": [{"sparsity": s, **_figures(points[place.name, s])} for s in sparsities],
-            }
-            for place in places
-        ],
-    }
+def as_scan(
+    places: Sequence[Place],
+    sparsities: Sequence[float],
+    points: Mapping[tuple[str, float], Quality],
+    dense: Quality,
+    *,
+    by: By,
+    score: str,
+    pattern: str,
+    images: int,
+) -> Scan:
+    """What sensitivity.yaml holds, in the network's order."""
+    rows = [
+        ScanRow(
+            name=place.name,
+            weights=place.weights,
+            size=place.size,
+            points=tuple(_point(sparsity, points[place.name, sparsity]) for sparsity in sparsities),
+        )
+        for place in places
+    ]
+    return Scan(
+        by=by,
+        score=score,
+        pattern=pattern,
+        split="validation",
+        images=images,
+        dense=_rounded(dense),
+        sparsities=tuple(sparsities),
+        rows=tuple(rows),
+    )
 
 
-def _figures(quality: Quality) -> dict[str, float]:
-    return {"accuracy": round(quality.accuracy, 4), "loss": round(quality.loss, 6)}
+def _point(sparsity: float, quality: Quality) -> ScanPoint:
+    return ScanPoint(sparsity=sparsity, accuracy=round(quality.accuracy, 4), loss=round(quality.loss, 6))
 
 
-def ranking(table: Mapping[str, Any]) -> list[str]:
+def _rounded(quality: Quality) -> Quality:
+    return Quality(round(quality.accuracy, 4), round(quality.loss, 6))
+
+
+def ranking(scan: Scan) -> list[str]:
     """Names from the most sensitive to the least: mean loss added over the sparsities; ties in the network's order."""
-    dense = table["dense"]["loss"]
-    added = {row["name"]: sum(point["loss"] - dense for point in row["points"]) for row in table["rows"]}
+    added = {row.name: sum(point.loss - scan.dense.loss for point in row.points) for row in scan.rows}
     return sorted(added, key=lambda name: -added[name])

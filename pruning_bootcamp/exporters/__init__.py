@@ -14,6 +14,7 @@ from pruning_bootcamp.export_settings import ExportSettings, check_export
 from pruning_bootcamp.exporters import int8, onnx, pt2, sparse, torchscript  # noqa: F401  # each registers its format
 from pruning_bootcamp.exporters.base import EXPORTERS, Runner, deployable_copy, proof_of
 from pruning_bootcamp.exporters.verify import Difference, fresh_inputs, real_inputs, verify_here, verify_in_new_process
+from pruning_bootcamp.plain import Plain
 from pruning_bootcamp.runs import atomic_path
 from pruning_bootcamp.schema import named
 
@@ -82,7 +83,7 @@ def export_model(
     calibration: Tensor | None = None,
     recipe: Recipe | None = None,
     masks: Mapping[str, Tensor] | None = None,
-    args: Mapping[str, Any] = {},
+    args: Mapping[str, Plain] = {},
     **names: Any,
 ) -> ExportReport:
     """Write folder/model<suffix> and compare it with the network, on fresh inputs and on `examples` when given.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.plain import Plain
 from pruning_bootcamp.pruning.masks import detached_copy
 from pruning_bootcamp.registry import Registry
 from pruning_bootcamp.tools.quiet import quiet
@@ -41,7 +42,7 @@ defines `run(array) -> array` from the file named `path`. Where it applies also
 """
 
 
-def proof_of(format: str, args: Mapping[str, Any]) -> str:  # noqa: A002  # the word users know, from --format
+def proof_of(format: str, args: Mapping[str, Plain]) -> str:  # noqa: A002  # the word users know, from --format
     """close, equal or agreement: how outputs of the format's files, with these settings, relate to the network's."""
     proof = EXPORTERS[format].facts.get("proof")
     return proof(**args) if proof else "close"

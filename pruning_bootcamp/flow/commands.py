@@ -57,17 +57,18 @@ from pruning_bootcamp.flow.verdict import goal_of
 from pruning_bootcamp.heatmap import show_heat_map
 from pruning_bootcamp.locks import owner_of
 from pruning_bootcamp.logs import LOGGER
+from pruning_bootcamp.plain import from_plain, to_plain
 from pruning_bootcamp.plugins import short_name
 from pruning_bootcamp.pruning.targets import check_layers, choose_targets
 from pruning_bootcamp.reporting import comparison_rows, markdown_table, run_report, structured_table
-from pruning_bootcamp.results import Environment, Exports, Metrics, ModelInput, Profile, from_plain, to_plain
+from pruning_bootcamp.results import Environment, Exports, Metrics, ModelInput, Profile, Scan
 from pruning_bootcamp.runs import (
     CONFIG,
     METRICS,
     Run,
     command_in,
     publish,
-    read_yaml,
+    read_results,
     siblings,
     write_text,
     write_yaml,
@@ -394,19 +395,19 @@ def sensitivity(cfg: Config, resume: bool | None = None, dry_run: bool = False) 
 
 
 def _show_scan(run: Run, metrics: Metrics) -> Metrics:
-    show_heat_map(read_yaml(run.path(scan.RESULT)))
+    show_heat_map(read_results(Scan, run.path(scan.RESULT)))
     return metrics
 
 
 def _finish_scan(carried: Carried) -> Metrics:
     cfg, run = carried.cfg, carried.run
     found: Scanned = carried.done[SCAN].outcome
-    scan.write_scan(run, to_plain(found.table), f"Sensitivity of {cfg.model.name} on {cfg.data.name}")
+    scan.write_scan(run, found.table, f"Sensitivity of {cfg.model.name} on {cfg.data.name}")
     carried.progress.complete()
     known = overlaid(scan.scan_metrics(found.table), carried.done[DENSE].outcome.known)
     metrics = replace(known, judged_on="validation", seconds=carried.done[SCAN].seconds)
     finished = finish(run, about(metrics, cfg, carried.splits, carried.device))
-    show_heat_map(to_plain(found.table))
+    show_heat_map(found.table)
     LOGGER.info("\nResults saved to %s", run.folder)
     LOGGER.info(
         "Prune by it: pruning-bootcamp prune-unstructured --mode sensitivity prune.allocation.args.file=%s",
@@ -510,7 +511,7 @@ def export(cfg: Config) -> Exports:
     folder = Path(cfg.save_dir) if cfg.save_dir else path.parent
     LOGGER.info("\n=== Exporting Model ===")
     reports = export_network(cfg, checkpoint.model, checkpoint.recipe, checkpoint.masks, folder, splits)
-    found = {"checkpoint": str(path), "formats": reports, "environment": environment(device)}
+    found = {"checkpoint": str(path), "formats": reports, "environment": to_plain(environment(device))}
     exports = from_plain(Exports, found)
     write_yaml(folder / "export_metrics.yaml", to_plain(exports))
     LOGGER.info("\nExport complete. Files saved to %s", folder)
@@ -527,7 +528,10 @@ def profile(cfg: Config, baseline: str | None = None, save_results: Path | None 
     device = start(cfg)
     networks = {name: open_alone(path, cfg) for name, path in paths.items()}
     found = profiling.compare(cfg, networks, device, paths["baseline"].samefile(paths["pruned"]))
-    where = {"environment": environment(device), "checkpoints": {name: str(path) for name, path in paths.items()}}
+    where = {
+        "environment": to_plain(environment(device)),
+        "checkpoints": {name: str(path) for name, path in paths.items()},
+    }
     profile = from_plain(Profile, found | where)
     target = save_results or (Path(cfg.save_dir) if cfg.save_dir else paths["pruned"].parent) / "profile.yaml"
     write_yaml(

@@ -13,7 +13,7 @@ from pruning_bootcamp.flow.outcomes import Outcome
 from pruning_bootcamp.flow.status import Progress
 from pruning_bootcamp.flow.step import NETWORK, Done, Network, Step
 from pruning_bootcamp.logs import LOGGER
-from pruning_bootcamp.results import from_plain, to_plain
+from pruning_bootcamp.plain import from_plain, to_plain
 from pruning_bootcamp.runs import content_hash, read_yaml, remove_leftovers, write_yaml
 from pruning_bootcamp.runtime import device_memory_mb, peak_memory_mb, restart_peak_memory, seed_everything
 from pruning_bootcamp.training.distributed import World

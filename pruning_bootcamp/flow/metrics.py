@@ -11,18 +11,8 @@ from pruning_bootcamp.flow.outcomes import Cut, Judged, Outcome, Pruned, Recover
 from pruning_bootcamp.flow.plan import COSTS, DENSE, EXPORT, TEST, VALIDATION
 from pruning_bootcamp.flow.step import Done, Step
 from pruning_bootcamp.flow.steps import memorised
-from pruning_bootcamp.results import (
-    Comparison,
-    Cycle,
-    Environment,
-    Metrics,
-    Network,
-    Part,
-    SliceProof,
-    Validation,
-    from_plain,
-    to_plain,
-)
+from pruning_bootcamp.plain import Part, from_plain, to_plain
+from pruning_bootcamp.results import Comparison, Cycle, Metrics, Network, SliceProof, Validation
 from pruning_bootcamp.runtime import environment
 from pruning_bootcamp.tools.datasets import Splits
 from pruning_bootcamp.tools.metrics import compare_metrics
@@ -103,7 +93,7 @@ def about(metrics: Metrics, cfg: Config, splits: Splits | None, device: torch.de
     """With the seed, the machine, and whose images its splits are."""
     if splits is not None:
         metrics = replace(metrics, val_split=splits.val_from, test_split=splits.test_from)
-    return replace(metrics, seed=cfg.seed, environment=from_plain(Environment, environment(device)))
+    return replace(metrics, seed=cfg.seed, environment=environment(device))
 
 
 def compared(baseline: Network, pruned: Network) -> Comparison:

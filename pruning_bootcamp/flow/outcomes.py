@@ -2,17 +2,8 @@
 
 from dataclasses import dataclass
 
-from pruning_bootcamp.results import (
-    BatchNorm,
-    Comparison,
-    Distillation,
-    ExportedFile,
-    Known,
-    Network,
-    Part,
-    Scan,
-    Update,
-)
+from pruning_bootcamp.plain import Part
+from pruning_bootcamp.results import BatchNorm, Comparison, Distillation, ExportedFile, Known, Network, Scan, Update
 from pruning_bootcamp.training.records import Epoch
 
 

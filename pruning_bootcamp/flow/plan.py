@@ -109,8 +109,8 @@ def evaluate_both(plan: Plan, on_validation: bool) -> None:
     latency = {}
     if cfg.gates.min_latency_reduction_pct is not None:
         here = environment(choose_device(cfg.device)[0])  # measured elsewhere, it says nothing about here
-        threads = here["threads"] if cfg.threads is None else cfg.threads
-        latency = {"latency": as_dict(cfg)["profile"] | {"device": here["device"], "threads": threads}}
+        threads = here.threads if cfg.threads is None else cfg.threads
+        latency = {"latency": as_dict(cfg)["profile"] | {"device": here.device, "threads": threads}}
     testing = cfg.goal.evaluate_test
     plan.add(COSTS, "Counting costs", stage, evaluate.costs, Costs, settings=latency)
     if on_validation or not testing:

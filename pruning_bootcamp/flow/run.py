@@ -23,8 +23,9 @@ from pruning_bootcamp.flow.step import Done, Network, Step, StepContext
 from pruning_bootcamp.flow.verdict import Goal
 from pruning_bootcamp.locks import check_free, command_line, locked
 from pruning_bootcamp.logs import LOGGER, also_to_file
+from pruning_bootcamp.plain import from_plain, to_plain
 from pruning_bootcamp.reporting import with_verdict
-from pruning_bootcamp.results import Metrics, from_plain, to_plain
+from pruning_bootcamp.results import Metrics
 from pruning_bootcamp.runs import CONFIG, METRICS, Run, open_run, publish, write_text
 from pruning_bootcamp.tools.datasets import Splits
 from pruning_bootcamp.training.distributed import World, join_world

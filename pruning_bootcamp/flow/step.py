@@ -13,9 +13,9 @@ from pruning_bootcamp.checkpoints.files import read_file, write_file
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.flow.outcomes import Outcome
 from pruning_bootcamp.flow.start import recipe_for
+from pruning_bootcamp.plain import to_plain
 from pruning_bootcamp.pruning.masks import detached_copy
 from pruning_bootcamp.pruning.pipeline_stages import PruningStage
-from pruning_bootcamp.results import to_plain
 from pruning_bootcamp.runs import atomic_path
 from pruning_bootcamp.tools.datasets import Splits
 from pruning_bootcamp.tools.metrics import compute_sparsity

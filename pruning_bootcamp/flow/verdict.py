@@ -8,7 +8,8 @@ from pruning_bootcamp.config import Config
 from pruning_bootcamp.config.fields import GatesConfig
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.memorised import caveat
-from pruning_bootcamp.results import Comparison, ExportedFile, Gate, Metrics, from_plain
+from pruning_bootcamp.plain import from_plain
+from pruning_bootcamp.results import Comparison, ExportedFile, Gate, Metrics
 from pruning_bootcamp.runs import read_yaml
 
 LATENCY = "min_latency_reduction_pct"

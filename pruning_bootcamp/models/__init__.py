@@ -12,6 +12,7 @@ from pruning_bootcamp.models import cnn as _cnn  # noqa: F401  its import regist
 from pruning_bootcamp.models import external, factory
 from pruning_bootcamp.models.catalog import MODELS
 from pruning_bootcamp.models.cnn import make_prunable
+from pruning_bootcamp.plain import Plain
 
 __all__ = [
     "MODELS",
@@ -44,7 +45,7 @@ _BUILDERS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-def build_model(name: str, *, classes: int, in_channels: int = 3, args: Mapping[str, Any] = _NONE) -> nn.Module:
+def build_model(name: str, *, classes: int, in_channels: int = 3, args: Mapping[str, Plain] = _NONE) -> nn.Module:
     """The network `name` for images with `in_channels`, giving logits [n, classes], freshly initialised.
 
     A registered name wins over torchvision's, and that over timm's; `torchvision/NAME` and `timm/NAME` say which.
@@ -61,7 +62,7 @@ def build_model(name: str, *, classes: int, in_channels: int = 3, args: Mapping[
     return _BUILDERS[source](bare, classes=classes, in_channels=in_channels, args=args)
 
 
-def check_model(name: str, args: Mapping[str, Any], where: str = "model") -> list[Problem]:
+def check_model(name: str, args: Mapping[str, Plain], where: str = "model") -> list[Problem]:
     """Every problem with the name and the arguments, before anything is built (a user's own module is imported)."""
     try:
         source, bare = _locate(name)
@@ -70,7 +71,7 @@ def check_model(name: str, args: Mapping[str, Any], where: str = "model") -> lis
     return _CHECKS[source](bare, args, where)
 
 
-def structure_args(name: str, args: Mapping[str, Any]) -> dict[str, Any]:
+def structure_args(name: str, args: Mapping[str, Plain]) -> dict[str, Plain]:
     """The arguments that build the same structure without fetching published weights."""
     return external.without_weights(args) if _locate(name)[0] in ("torchvision", "timm") else dict(args)
 

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pruning_bootcamp.models.catalog import MODELS
 from pruning_bootcamp.models.shortcuts import PadShortcut, fixed_convolution, padded_shortcuts, replace_shortcuts
+from pruning_bootcamp.plain import Plain
 
 
 class BasicBlock(nn.Module):
@@ -85,7 +86,7 @@ _register_cifar_resnet(56, "0.85 M parameters, 0.125 G multiply-accumulates")
 _register_cifar_resnet(110, "1.73 M parameters, 0.253 G multiply-accumulates")
 
 
-def make_prunable(model: nn.Module, args: Mapping[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
+def make_prunable(model: nn.Module, args: Mapping[str, Plain]) -> tuple[nn.Module, dict[str, Plain]]:
     """The same function as a network whose every shortcut can be cut, and the arguments that build it.
 
     A copy with each option A shortcut replaced by its fixed convolution; the model and arguments as they are when there

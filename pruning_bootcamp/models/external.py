@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from pruning_bootcamp.errors import BootcampError, Problem, unknown
+from pruning_bootcamp.plain import Plain
 from pruning_bootcamp.schema import accepts_anything
 
 # torch.load then unpickles nothing but tensors: torchvision itself asks torch.hub for any pickle.
@@ -70,12 +71,12 @@ def is_timm(name: str) -> bool:
     return timm.is_model(name)
 
 
-def without_weights(args: Mapping[str, Any]) -> dict[str, Any]:
+def without_weights(args: Mapping[str, Plain]) -> dict[str, Any]:
     """The arguments that give the same structure, and fetch nothing."""
     return {key: value for key, value in args.items() if key != "weights"}
 
 
-def check_torchvision(name: str, args: Mapping[str, Any], where: str) -> list[Problem]:
+def check_torchvision(name: str, args: Mapping[str, Plain], where: str) -> list[Problem]:
     """Problems with the arguments of torchvision's `name`; nothing is built or fetched."""
     builder = _library().get_model_builder(name)
     network = typing.get_type_hints(builder)["return"]
@@ -90,7 +91,7 @@ def check_torchvision(name: str, args: Mapping[str, Any], where: str) -> list[Pr
     return problems + _check_weights(args, ["DEFAULT", *options], where)
 
 
-def check_timm(name: str, args: Mapping[str, Any], where: str) -> list[Problem]:
+def check_timm(name: str, args: Mapping[str, Plain], where: str) -> list[Problem]:
     """Problems with the arguments of timm's `name`; nothing is built or fetched."""
     import timm
 
@@ -100,7 +101,7 @@ def check_timm(name: str, args: Mapping[str, Any], where: str) -> list[Problem]:
     return problems + _check_weights(args, ["DEFAULT", *tags], where)
 
 
-def _check_weights(args: Mapping[str, Any], options: list[str], where: str) -> list[Problem]:
+def _check_weights(args: Mapping[str, Plain], options: list[str], where: str) -> list[Problem]:
     weights = args.get("weights")
     if weights is None or weights in options:
         return []
@@ -145,7 +146,7 @@ def build_timm(name: str, *, classes: int, in_channels: int, args: Mapping[str, 
     return _fetch(lambda: timm.create_model(tagged, pretrained=True, **settings), name, weights)
 
 
-def _call(builder: Callable[..., nn.Module], name: str, settings: Mapping[str, Any]) -> nn.Module:
+def _call(builder: Callable[..., nn.Module], name: str, settings: Mapping[str, Plain]) -> nn.Module:
     try:
         return builder(**settings)
     except (TypeError, ValueError, AssertionError, KeyError, AttributeError, RuntimeError, ArithmeticError) as error:

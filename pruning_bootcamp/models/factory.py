@@ -9,6 +9,7 @@ from torch import nn
 
 from pruning_bootcamp import plugins
 from pruning_bootcamp.errors import BootcampError, Problem, unknown
+from pruning_bootcamp.plain import Plain
 from pruning_bootcamp.schema import accepts_anything
 
 _GIVEN = ("classes", "in_channels")
@@ -19,7 +20,7 @@ def factory_file(name: str) -> Path:
     return plugins.source_of(_find(name))
 
 
-def check_factory(name: str, args: Mapping[str, Any], where: str) -> list[Problem]:
+def check_factory(name: str, args: Mapping[str, Plain], where: str) -> list[Problem]:
     """Problems with the user's factory or its arguments. Imports the user's module, calls nothing."""
     try:
         factory = _find(name)
@@ -45,7 +46,7 @@ def check_factory(name: str, args: Mapping[str, Any], where: str) -> list[Proble
     return problems
 
 
-def build_factory(name: str, *, classes: int, in_channels: int, args: Mapping[str, Any]) -> nn.Module:
+def build_factory(name: str, *, classes: int, in_channels: int, args: Mapping[str, Plain]) -> nn.Module:
     """What the user's factory returns; `classes` and `in_channels` are passed when its signature takes them."""
     factory = _find(name)
     offered = {"classes": classes, "in_channels": in_channels}

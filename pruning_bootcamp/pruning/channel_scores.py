@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.plain import Plain
 from pruning_bootcamp.pruning.groups import Group, Member, dimensions
 from pruning_bootcamp.pruning.scores import not_finite
 from pruning_bootcamp.registry import Registry
@@ -67,7 +68,7 @@ def why_not_scored(name: str, group: Group) -> str | None:
     return f"the score {name} needs a batch norm with a scale, and not all its channels pass one; l1 or l2 can score it"
 
 
-def score_groups(groups: Iterable[Group], name: str, args: Mapping[str, Any], seed: int) -> dict[str, Tensor]:
+def score_groups(groups: Iterable[Group], name: str, args: Mapping[str, Plain], seed: int) -> dict[str, Tensor]:
     """Group name -> scores, float64 [width] on the CPU. Raises BootcampError that names the layers with NaN or Inf."""
     entry = CHANNEL_SCORES.get(name)
     given = {"seed": seed} if "seed" in entry.facts.get("needs", ()) else {}

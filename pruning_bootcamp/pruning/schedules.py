@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pruning_bootcamp.errors import BootcampError, Problem
+from pruning_bootcamp.plain import Plain
 from pruning_bootcamp.registry import Registry
 
 
@@ -59,7 +60,7 @@ def exponential(t: float, *, initial: float = 0.25) -> float:
     return float(initial ** (1 - t))
 
 
-def check_schedule(name: str, arguments: Mapping[str, Any], where: str = "schedule") -> list[Problem]:
+def check_schedule(name: str, arguments: Mapping[str, Plain], where: str = "schedule") -> list[Problem]:
     """Every problem with a schedule's name and settings."""
     checked, problems = SCHEDULES.check(name, arguments, where)
     if not problems and (invalid := SCHEDULES[name].facts.get("invalid")) and (reason := invalid(**checked)):
@@ -83,7 +84,7 @@ def _falling(name: str, args: Mapping[str, Any], where: str) -> list[Problem]:
 
 
 def iterative_sparsities(
-    target: float, cycles: int, schedule: str = "cubic", schedule_args: Mapping[str, Any] | None = None
+    target: float, cycles: int, schedule: str = "cubic", schedule_args: Mapping[str, Plain] | None = None
 ) -> list[float]:
     """The sparsity after each of `cycles` rounds of prune and fine-tune; the last is the target itself."""
     if cycles < 1:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.plain import Plain
 from pruning_bootcamp.pruning.stats import LayerStats, wants_labels
 from pruning_bootcamp.registry import Registry
 
@@ -110,7 +111,7 @@ class ImportanceScores:
 
 
 def importance(
-    weight: Tensor, method: str = "magnitude", args: Mapping[str, Any] | None = None, stats: LayerStats | None = None
+    weight: Tensor, method: str = "magnitude", args: Mapping[str, Plain] | None = None, stats: LayerStats | None = None
 ) -> ImportanceScores:
     """Scores of one weight by the named method. NaN or Inf, in the weight or the scores, is a BootcampError."""
     stats, score = stats or LayerStats("weight"), SCORES.get(method)

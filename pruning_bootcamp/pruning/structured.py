@@ -1,7 +1,7 @@
 """Structured pruning: groups -> scores -> how many each group loses -> cut -> slice proof."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
 import torch
@@ -17,7 +17,7 @@ from pruning_bootcamp.pruning.multiples import Multiples, check_round_to, resolv
 from pruning_bootcamp.pruning.proof import SliceProof, prove_slice
 from pruning_bootcamp.pruning.sections import BUDGETS, StructuredSettings
 from pruning_bootcamp.pruning.targets import check_patterns, matches
-from pruning_bootcamp.pruning.width_choice import Allocation, Budget, Network, WidthChoice, choose_widths
+from pruning_bootcamp.pruning.width_choice import Allocation, Budget, Limits, Network, WidthChoice, choose_widths
 from pruning_bootcamp.schema import check_ranges, named
 from pruning_bootcamp.tools.metrics import count_products
 from pruning_bootcamp.tools.modes import beside
@@ -145,7 +145,7 @@ def plan_structured(
         problems.append(Problem("min_width", f"{min_width} is not a whole number from 1 up."))
     if problems:
         raise BootcampError(*problems)
-    limits: dict[str, Any] = {"min_width": min_width, "max_sparsity": s.max_sparsity}
+    limits = Limits(min_width, s.max_sparsity)
     ((name, asked),) = s.budget().items()
     budget = Budget(name, asked, s.allocation, {"macs": baseline_macs, "params": baseline_params})
 
@@ -161,12 +161,12 @@ def plan_structured(
 
 
 def _coarsest(
-    network: Network, budget: Budget, multiples: Multiples, limits: Mapping[str, Any]
+    network: Network, budget: Budget, multiples: Multiples, limits: Limits
 ) -> tuple[WidthChoice, int | None, str | None]:
     """The first choice of `multiples` that meets the budget, the multiple, and why it is that one."""
     auto, reasons = multiples.why is not None, []
     for multiple in multiples.choices:
-        choice = choose_widths(network, budget, multiple, limits, falls_back=auto)
+        choice = choose_widths(network, budget, replace(limits, round_to=multiple), falls_back=auto)
         last = multiple == multiples.choices[-1]
         off = abs(choice.achieved - budget.asked) > TOLERANCE + 1e-9
         if choice.problem is None and (last or not off):

@@ -1,8 +1,8 @@
 """How many units each group loses so that a budget is met, judged by the count of a copy that is really cut."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field, replace
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -72,17 +72,27 @@ class WidthChoice:
         return self.ladders[name].gone(self.taken[name])
 
 
-def choose_widths(
-    network: Network, budget: Budget, multiple: int | None, limits: Mapping[str, Any], falls_back: bool
-) -> WidthChoice:
-    """The choice with widths in multiples of `multiple`; with `falls_back`, in smaller ones where a group is narrow."""
-    limits = {"round_to": multiple, **limits}
+@dataclass(frozen=True)
+class Limits:
+    """How far a group may be cut: how narrow, how much of it, and in multiples of what."""
+
+    min_width: int
+    max_sparsity: float
+    round_to: int | None = None
+
+    def __str__(self) -> str:
+        named = {"round_to": self.round_to, "min_width": self.min_width, "max_sparsity": self.max_sparsity}
+        return ", ".join(f"{name}={value}" for name, value in named.items() if value is not None)
+
+
+def choose_widths(network: Network, budget: Budget, limits: Limits, falls_back: bool) -> WidthChoice:
+    """The choice within the limits; with `falls_back`, in multiples of less than `round_to` where a group is narrow."""
+    multiple = limits.round_to
     ladders, narrow = {}, {}
     for group in network.groups:
         for each in narrower(multiple) if falls_back else (multiple,):
-            ladder = make_ladder(
-                group, network.scores[group.name], allocation=budget.allocation, **limits | {"round_to": each}
-            )
+            within = asdict(replace(limits, round_to=each))
+            ladder = make_ladder(group, network.scores[group.name], allocation=budget.allocation, **within)
             if ladder.keys:
                 ladders[group.name] = ladder
                 if each is not None and each != multiple:
@@ -100,7 +110,7 @@ def choose_widths(
     return choice
 
 
-def _settle(network: Network, budget: Budget, limits: Mapping[str, Any], choice: WidthChoice) -> None:
+def _settle(network: Network, budget: Budget, limits: Limits, choice: WidthChoice) -> None:
     """Fill in the choice: plan, cut a copy, count it; where the count is another, learn from it and plan again."""
     model, example, groups = network.model, network.example, choice.groups
     ladders = [choice.ladders[group.name] for group in groups]
@@ -156,26 +166,20 @@ def _take(
     return shrunk.taken, shrunk.search
 
 
-def limits_in_words(limits: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in limits.items() if value is not None)
-
-
-def _too_narrow(group: Group, limits: Mapping[str, Any]) -> str:
+def _too_narrow(group: Group, limits: Limits) -> str:
     parts = "" if group.channels == group.width else f" in {group.width} parts that can be cut"
-    return f"its {group.channels} channels{parts} are too few to cut within {limits_in_words(limits)}"
+    return f"its {group.channels} channels{parts} are too few to cut within {limits}"
 
 
-def _not_met(
-    budget: Budget, choice: WidthChoice, most: float, search: Search | None, limits: Mapping[str, Any]
-) -> GoalNotMet:
-    name, asked, within = budget.name, budget.asked, limits_in_words(limits)
+def _not_met(budget: Budget, choice: WidthChoice, most: float, search: Search | None, limits: Limits) -> GoalNotMet:
+    name, asked, within = budget.name, budget.asked, str(limits)
     if most < asked:
         others = "".join(f"\n  not cut: {group}: {reason}" for group, reason in choice.left_out.items())
         return GoalNotMet(
             f"{name} {asked:g} can't be reached: {most:.4f} is the most within {within}. Ask for less, or raise "
             f"structured.max_sparsity.{others}"
         )
-    rounded = limits["round_to"] is not None and limits["round_to"] > 1
+    rounded = limits.round_to is not None and limits.round_to > 1
     advice = "Leave round_to out or make it smaller, or ask" if rounded else "Ask"
     return GoalNotMet(
         f"{name} {asked:g} can't be met within {TOLERANCE:g}: the nearest {_searched(search)} is "

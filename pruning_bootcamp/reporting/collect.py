@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.results import Benchmark, Ended, Kind, Metrics, Plain, Profile, Scan, Study, from_plain
+from pruning_bootcamp.plain import Kind, Plain, from_plain
+from pruning_bootcamp.results import Benchmark, Metrics, Profile, Scan, Study, TrialResult
 from pruning_bootcamp.runs import CONFIG, METRICS, read_results, read_yaml, siblings
 
 Content = TypeVar("Content", covariant=True)
@@ -186,7 +187,7 @@ def _read_place(found: Collected, walk: Walk, place: Place) -> None:
         if METRICS in names:
             _add_run(found, name, folder, config, command, sweep)
         elif TRIAL in names:
-            found.ended.append(_ended(name, read_results(Ended, folder / TRIAL)))
+            found.ended.append(_ended(name, read_results(TrialResult, folder / TRIAL)))
         elif CONFIG in names and sweep is None:  # of a sweep that is not over, the sweep's own line says so
             found.problems.append(Problem(name, _unfinished(command, folder, config)))
     except BootcampError as error:
@@ -225,7 +226,7 @@ def _open_sweep(sweeps: list[Found[Study]], folder: Path, name: str) -> list[Pro
     return [Problem(name, f"its status is {status!r}; the trials so far are shown: go on with {again}")]
 
 
-def _ended(name: str, trial: Ended) -> tuple[bool, Problem]:
+def _ended(name: str, trial: TrialResult) -> tuple[bool, Problem]:
     """A trial of a sweep that left no network: stopped early, which is on purpose, or failed."""
     stopped = trial.state == "pruned"
     said = "that its sweep stopped early" if stopped else f"that came to nothing ({trial.state})"

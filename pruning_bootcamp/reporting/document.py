@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from pruning_bootcamp.pages import Cell, Column, Filter, Row, escape, page, plot
 from pruning_bootcamp.pages import table as html_table
+from pruning_bootcamp.plain import Plain
 from pruning_bootcamp.reporting.run import markdown_table
-from pruning_bootcamp.results import Plain
 
 __all__ = [
     "Bullets",
@@ -24,6 +24,7 @@ __all__ = [
     "Section",
     "Table",
     "Text",
+    "columns",
     "html",
     "markdown",
 ]
@@ -66,6 +67,11 @@ class Items:
     """A numbered list: what, in which words, why, and the command that does it."""
 
     items: Sequence[Item]
+
+
+def columns(titles: str) -> list[Column]:
+    """Of `Name | # Seconds`; a `#` says that the column holds numbers."""
+    return [Column(title.removeprefix("# "), title.startswith("# ")) for title in titles.split(" | ")]
 
 
 @dataclass(frozen=True)

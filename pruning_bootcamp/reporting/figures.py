@@ -1,7 +1,8 @@
 """Figures of the report as plotly JSON. Colours are names of the page's theme (@series-1); symbols differ as well."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+
+from pruning_bootcamp.plain import Plain
 
 Point = tuple[float, float]  # accuracy, cost
 
@@ -23,31 +24,22 @@ def pareto_front(points: Sequence[Point]) -> list[int]:
     return front
 
 
+Figure = dict[str, Plain]
+Series = Mapping[str, Sequence[tuple[float, float, str]]]
+"""name -> points (x, y, what it is)"""
+
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "hexagon", "cross")
 DASHES = ("solid", "dash", "dot", "dashdot")
 
 
-def trade_off(series: Mapping[str, Sequence[tuple[float, float, str]]], x_title: str, y_title: str) -> dict[str, Any]:
+def trade_off(series: Series, x_title: str, y_title: str, y_range: tuple[float, float] | None = None) -> Figure:
     """Points by series (cost, accuracy, what it is); filled where no point that is drawn beats them, hollow elsewhere.
 
     The line is the border of what they beat: everything that is beaten lies on it, below it or right of it.
     """
     drawn = [(y, x) for points in series.values() for x, y, _ in points]
     front = [(cost, accuracy) for accuracy, cost in (drawn[place] for place in pareto_front(drawn))]
-    unbeaten = set(front)
-    figure = scatter(series, x_title, y_title)
-    for trace in figure["data"]:
-        symbol = trace["marker"]["symbol"]
-        beaten = [(x, y) not in unbeaten for x, y in zip(trace["x"], trace["y"], strict=True)]
-        trace["marker"] |= {"symbol": [f"{symbol}-open" if hollow else symbol for hollow in beaten]}
-        trace["marker"]["line"] |= {"width": [2 if hollow else 1 for hollow in beaten]}
-    if len(front) > 1:
-        figure["data"].insert(0, _front_line(front))
-    return figure
-
-
-def _front_line(front: Sequence[tuple[float, float]]) -> dict[str, Any]:
-    return {
+    line: Figure = {
         "type": "scatter",
         "mode": "lines",
         "name": "front",
@@ -57,34 +49,40 @@ def _front_line(front: Sequence[tuple[float, float]]) -> dict[str, Any]:
         "line": {"color": "@quiet", "dash": "dot", "width": 2, "shape": "hv"},
         "hoverinfo": "skip",
     }
+    y_more: Figure = {} if y_range is None else {"range": list(y_range)}
+    layout = axes(x_title, y_title, y_more=y_more)
+    return {"data": [*([line] if len(front) > 1 else []), *_markers(series, set(front))], "layout": layout}
 
 
-def scatter(series: Mapping[str, Sequence[tuple[float, float, str]]], x_title: str, y_title: str) -> dict[str, Any]:
-    """Points by series (x, y, what it is)."""
-    traces: list[dict[str, Any]] = []
+def _markers(series: Series, filled: Collection[tuple[float, float]] | None = None) -> list[Plain]:
+    """A trace a series; hollow where a point is not among the `filled`, if there are any."""
+    traces: list[Plain] = []
     for place, (name, points) in enumerate(series.items()):
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "name": plain(name),
-                "x": [x for x, _, _ in points],
-                "y": [y for _, y, _ in points],
-                "text": [plain(label) for _, _, label in points],
-                "hovertemplate": "%{text}<extra></extra>",
-                "marker": {
-                    "size": 11,
-                    "symbol": SYMBOLS[place % len(SYMBOLS)],
-                    "color": f"@series-{place % 8 + 1}",
-                    "line": {"width": 1, "color": "@page"},
-                },
-            }
-        )
-    return {"data": traces, "layout": axes(x_title, y_title)}
+        symbol = SYMBOLS[place % len(SYMBOLS)]
+        hollow = None if filled is None else [(x, y) not in filled for x, y, _ in points]
+        symbols: Plain = symbol if hollow is None else [f"{symbol}-open" if one else symbol for one in hollow]
+        widths: Plain = 1 if hollow is None else [2 if one else 1 for one in hollow]
+        trace: Figure = {
+            "type": "scatter",
+            "mode": "markers",
+            "name": plain(name),
+            "x": [x for x, _, _ in points],
+            "y": [y for _, y, _ in points],
+            "text": [plain(label) for _, _, label in points],
+            "hovertemplate": "%{text}<extra></extra>",
+            "marker": {
+                "size": 11,
+                "symbol": symbols,
+                "color": f"@series-{place % 8 + 1}",
+                "line": {"width": widths, "color": "@page"},
+            },
+        }
+        traces.append(trace)
+    return traces
 
 
-def lines(series: Mapping[str, Sequence[tuple[float, float]]], x_title: str, y_title: str) -> dict[str, Any]:
-    traces = [
+def lines(series: Mapping[str, Sequence[tuple[float, float]]], x_title: str, y_title: str) -> Figure:
+    traces: list[Plain] = [
         {
             "type": "scatter",
             "mode": "lines+markers",
@@ -101,48 +99,44 @@ def lines(series: Mapping[str, Sequence[tuple[float, float]]], x_title: str, y_t
 
 def heatmap(
     rows: Sequence[str], columns: Sequence[str], values: Sequence[Sequence[float | None]], title: str
-) -> dict[str, Any]:
+) -> Figure:
     """A row a layer, from the first at the top; columns by number, as a name is too long for a phone."""
-    trace = {
+    trace: Figure = {
         "type": "heatmap",
         "x": [str(number) for number in range(1, len(columns) + 1)],
         "customdata": [[plain(name) for name in columns] for _ in rows],
         "y": [plain(name) for name in rows],
-        "z": values,
+        "z": [list(line) for line in values],
         "colorscale": "Viridis",
         "colorbar": {"title": {"text": title, "side": "right"}, "thickness": 12},
         "hovertemplate": "%{y}, %{customdata}: %{z:.1f}%<extra></extra>",
         "hoverongaps": False,
     }
-    layout = axes("", "")
-    layout["yaxis"] |= {"autorange": "reversed", "type": "category"}
-    layout["xaxis"] |= {"type": "category"}
+    layout = axes("", "", {"type": "category"}, {"autorange": "reversed", "type": "category"})
     return {"data": [trace], "layout": layout}
 
 
-def flops_against_latency(points: Sequence[tuple[float, float, str]]) -> dict[str, Any]:
+def flops_against_latency(points: Sequence[tuple[float, float, str]]) -> Figure:
     """Both reductions in percent; on the dashed line every FLOP saved would be time saved."""
-    figure = scatter({"profiled networks": points}, "FLOPs reduction (%)", "Latency reduction (%)")
     most = max(5.0, *(max(x, y) for x, y, _ in points))
-    figure["data"].insert(
-        0,
-        {
-            "type": "scatter",
-            "mode": "lines",
-            "name": "all of it arrives as time",
-            "x": [0, most],
-            "y": [0, most],
-            "line": {"color": "@quiet", "dash": "dash"},
-            "hoverinfo": "skip",
-        },
-    )
-    return figure
+    line: Figure = {
+        "type": "scatter",
+        "mode": "lines",
+        "name": "all of it arrives as time",
+        "x": [0, most],
+        "y": [0, most],
+        "line": {"color": "@quiet", "dash": "dash"},
+        "hoverinfo": "skip",
+    }
+    layout = axes("FLOPs reduction (%)", "Latency reduction (%)")
+    return {"data": [line, *_markers({"profiled networks": points})], "layout": layout}
 
 
-def axes(x_title: str, y_title: str) -> dict[str, Any]:
+def axes(x_title: str, y_title: str, x_more: Figure | None = None, y_more: Figure | None = None) -> Figure:
+    """A figure's layout; `x_more` and `y_more` are further settings of the axes."""
     return {
-        "xaxis": {"title": {"text": x_title}},
-        "yaxis": {"title": {"text": y_title}},
+        "xaxis": {"title": {"text": x_title}, **(x_more or {})},
+        "yaxis": {"title": {"text": y_title}, **(y_more or {})},
         "hovermode": "closest",
         "showlegend": True,
     }

@@ -4,7 +4,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pruning_bootcamp.reporting.collect import Found
-from pruning_bootcamp.reporting.document import Block, Bullets, Cell, Column, Heading, Plot, Row, Section, Table, Text
+from pruning_bootcamp.reporting.document import (
+    Block,
+    Bullets,
+    Cell,
+    Column,
+    Heading,
+    Plot,
+    Row,
+    Section,
+    Table,
+    Text,
+    columns,
+)
 from pruning_bootcamp.reporting.figures import flops_against_latency, heatmap, lines, trade_off, unbeaten
 from pruning_bootcamp.reporting.sparsities import LayerSparsities
 from pruning_bootcamp.reporting.values import UNKNOWN, counted, link, number, rate, threads_said
@@ -38,14 +50,14 @@ def layers(found: Sequence[tuple[str, LayerSparsities]]) -> Section | None:
                 for name, line in zip(names, values, strict=True)
             ]
             numbered = [f"{number_}. {label}" for number_, label in enumerate(labels, start=1)]
-            columns = [Column("Layer"), *(Column(label, True) for label in numbered)]
+            titles = [Column("Layer"), *(Column(label, True) for label in numbered)]
             blocks.append(
                 Plot(
                     f"layers-{place}",
                     f"Share of {of_what} (%) by layer",
                     f"{len(names)} layers; of each setting its first run (one seed): {'; '.join(numbered)}.",
                     heatmap(names, labels, values, "%"),
-                    Table(f"layers-{place}-table", f"Share of {of_what} in each layer, percent", columns, cells),
+                    Table(f"layers-{place}-table", f"Share of {of_what} in each layer, percent", titles, cells),
                     height_px=max(420, 20 * len(names) + 160),
                 )
             )
@@ -84,16 +96,11 @@ def latency(profiles: Sequence[Found[Profile]], evaluations: Sequence[Found[Metr
         )
     blocks: list[Block] = []
     if points:
-        columns = [
-            Column("Network"),
-            Column("FLOPs reduction (%)", True),
-            Column("Latency reduction (%)", True),
-            Column("Gap (points)", True),
-            Column("Dense: median ms (p5 to p95, n)", True),
-            Column("Pruned: median ms (p5 to p95, n)", True),
-            Column("Difference"),
-            Column("Measured on"),
-        ]
+        titles = columns(
+            "Network | # FLOPs reduction (%) | # Latency reduction (%) | # Gap (points)"
+            " | # Dense: median ms (p5 to p95, n) | # Pruned: median ms (p5 to p95, n) | Difference"
+            " | Measured on"
+        )
         blocks.append(
             Plot(
                 "latency-plot",
@@ -101,7 +108,7 @@ def latency(profiles: Sequence[Found[Profile]], evaluations: Sequence[Found[Metr
                 f"{counted(len(points), 'profiled network')}. On the dashed line every FLOP saved would be time "
                 "saved; below it, less arrives.",
                 flops_against_latency(points),
-                Table("latency-table", "FLOPs against latency, dense and pruned interleaved", columns, lines_),
+                Table("latency-table", "FLOPs against latency, dense and pruned interleaved", titles, lines_),
             )
         )
     timed = [
@@ -110,13 +117,8 @@ def latency(profiles: Sequence[Found[Profile]], evaluations: Sequence[Found[Metr
         if (m := found.content).latency_ms is not None or m.accuracy is not None
     ]
     if timed:
-        columns = [
-            Column("Folder"),
-            Column("Test accuracy (%)", True),
-            Column("Median ms (p5 to p95, n)", True),
-            Column("Measured on"),
-        ]
-        blocks.append(Table("evaluations-table", "Evaluations of a checkpoint (`eval`), one seed each", columns, timed))
+        titles = columns("Folder | # Test accuracy (%) | # Median ms (p5 to p95, n) | Measured on")
+        blocks.append(Table("evaluations-table", "Evaluations of a checkpoint (`eval`), one seed each", titles, timed))
     return Section("latency", "FLOPs against latency", blocks) if blocks else None
 
 
@@ -154,7 +156,7 @@ def scans(found: Sequence[Found[Scan]]) -> Section | None:
         if not grid:
             blocks.append(Text(f"{scan.name}: its sensitivity.yaml holds no points."))
             continue
-        columns = [Column(c.by), *(Column(f"at {100 * sparsity:g}% (%)", True) for sparsity in grid)]
+        titles = [Column(c.by), *(Column(f"at {100 * sparsity:g}% (%)", True) for sparsity in grid)]
         cells = [
             Row([name, *(rate(dict(points).get(sparsity)) for sparsity in grid)]) for name, points in series.items()
         ]
@@ -166,7 +168,7 @@ def scans(found: Sequence[Found[Scan]]) -> Section | None:
                 f"{len(series)} of them, {c.images} validation images, dense {c.dense.accuracy:.2f}%, nothing trained "
                 "after (one seed).",
                 lines(series, "Sparsity", "Validation accuracy (%)"),
-                Table(f"sensitivity-{place}-table", f"{scan.name}: validation accuracy, percent", columns, cells),
+                Table(f"sensitivity-{place}-table", f"{scan.name}: validation accuracy, percent", titles, cells),
                 height_px=520,
             ),
         ]
@@ -203,11 +205,11 @@ def _sweep(sweep: Found[Study], identifier: str, target: Path) -> list[Block]:
             )
         )
     shown = [f"{goal} (validation, %)" if goal == ACCURACY else goal for goal in goals]
-    columns = [
+    titles = [
         *(Column("Trial"), Column("State"), *(Column(key) for key in keys)),
         *(*(Column(goal, True) for goal in shown), Column("Pareto")),
     ]
-    own_table = Table(f"{identifier}-table", f"{sweep.name}: its trials", columns, cells, search=len(cells) > 8)
+    own_table = Table(f"{identifier}-table", f"{sweep.name}: its trials", titles, cells, search=len(cells) > 8)
     heading = Heading(f"{sweep.name}: {study.command}, {study.sampler}")
     blocks: list[Block] = [heading, Text(_summary(study, len(on_front)))]
     points = _points(study, cost)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from pruning_bootcamp.reporting.document import Block, Cell, Column, Command, Plot, Row, Table, Text
+from pruning_bootcamp.reporting.document import Block, Cell, Column, Command, Plot, Row, Table, Text, columns
 from pruning_bootcamp.reporting.figures import trade_off
 from pruning_bootcamp.reporting.findings import GroupFindings, validation_of
 from pruning_bootcamp.reporting.groups import Setting
@@ -38,19 +38,12 @@ def comparison(found: GroupFindings, identifier: str) -> list[Block]:
                 ]
             )
         )
-    columns = [
-        Column("Setting"),
-        Column("Seeds"),
-        Column("Validation, just pruned (%)", True),
-        Column("Validation accuracy (%)", True),
-        Column("Test accuracy (%)", True),
-        Column("Drop on test (points)", True),
-        Column("Fewer FLOPs (%)", True),
-        Column("Zeros (%)", True),
-        Column("Goal met", True),
-        Column("On the front of"),
-    ]
-    return [Table(identifier, f"{found.group.title}: one row a setting, over its seeds", columns, rows)]
+    titles = columns(
+        "Setting | Seeds | # Validation, just pruned (%) | # Validation accuracy (%)"
+        " | # Test accuracy (%) | # Drop on test (points) | # Fewer FLOPs (%) | # Zeros (%) | # Goal met"
+        " | On the front of"
+    )
+    return [Table(identifier, f"{found.group.title}: one row a setting, over its seeds", titles, rows)]
 
 
 def trade_offs(found: GroupFindings, identifier: str) -> list[Block]:
@@ -93,19 +86,18 @@ def _trade_off(
     prices = {x for points in series.values() for x, _, _ in points}
     if len(rows) < 2 or len(prices) < 2:  # nothing is traded for anything
         return None
-    columns = [
+    titles = [
         Column("Setting"),
         Column("Seeds"),
         Column(title, True),
         Column("Validation accuracy (%)", True),
         Column("Pareto"),
     ]
-    figure = trade_off(series, title, "Validation accuracy (%)")
     best, worst = (choose(y for points in series.values() for _, y, _ in points) for choose in (max, min))
     hidden = sum(y < best - _SHOWN_POINTS for points in series.values() for _, y, _ in points)
     low = max(worst, best - _SHOWN_POINTS)
     margin = 0.06 * (best - low) + 0.1
-    figure["layout"]["yaxis"]["range"] = [low - margin, best + margin]
+    figure = trade_off(series, title, "Validation accuracy (%)", (low - margin, best + margin))
     description = (
         f"{len(rows)} settings; up and left is better. {beaten_by_none(len(front))}; hollow points are beaten. "
         "Means over seeds, on the validation images: a choice made here has not seen the test images."
@@ -117,7 +109,7 @@ def _trade_off(
         f"Validation accuracy against {title[0].lower() + title[1:] if not title.startswith('FLOPs') else title}",
         description,
         figure,
-        Table(f"{identifier}-table", f"{found.group.title}: {title} against validation accuracy", columns, rows),
+        Table(f"{identifier}-table", f"{found.group.title}: {title} against validation accuracy", titles, rows),
     )
 
 
@@ -143,7 +135,7 @@ def ablations(found: GroupFindings, identifier: str) -> list[Block]:
             )
             for value, setting in ablation.values
         ]
-        columns = [
+        titles = [
             Column(ablation.key),
             Column("Setting"),
             Column("Seeds"),
@@ -152,7 +144,7 @@ def ablations(found: GroupFindings, identifier: str) -> list[Block]:
             Column("Fewer FLOPs (%)", True),
         ]
         caption = f"Only {ablation.key} differs between these rows, by their config.yaml"
-        blocks.append(Table(f"{identifier}-{place}", caption, columns, rows))
+        blocks.append(Table(f"{identifier}-{place}", caption, titles, rows))
     return blocks
 
 
@@ -160,8 +152,8 @@ def fairness(found: GroupFindings, identifier: str) -> list[Block]:
     if not found.group.pruned:
         return []
     rows = [Row([check.question, MARKS[check.met], check.found]) for check in found.fairness]
-    columns = [Column("What a fair comparison needs"), Column("There?"), Column("Found")]
-    blocks: list[Block] = [Table(identifier, f"Fairness of the comparison: {found.group.title}", columns, rows)]
+    titles = columns("What a fair comparison needs | There? | Found")
+    blocks: list[Block] = [Table(identifier, f"Fairness of the comparison: {found.group.title}", titles, rows)]
     for check in found.fairness:
         if check.met is not True and check.mend:
             commands = [line for line in check.mend if line.startswith("pruning-bootcamp")]

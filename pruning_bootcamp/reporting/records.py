@@ -4,9 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pruning_bootcamp.plain import Plain
 from pruning_bootcamp.reporting.collect import Run
 from pruning_bootcamp.reporting.values import number, table, text
-from pruning_bootcamp.results import Benchmark, Environment, Metrics, Network, Plain
+from pruning_bootcamp.results import Benchmark, Environment, Metrics, Network
 
 # What changes neither the network nor its figures, and the sections that a command does not read.
 _NEVER = ("name", "seed", "device", "threads", "save_dir", "checkpoint", "export", "profile", "card", "goal", "gates")

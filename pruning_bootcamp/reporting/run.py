@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pruning_bootcamp.memorised import caveat
-from pruning_bootcamp.results import Comparison, Metrics, Network, to_plain
+from pruning_bootcamp.plain import to_plain
+from pruning_bootcamp.results import Comparison, Metrics, Network
 
 if TYPE_CHECKING:  # a table of a finished run needs no torch
     from pruning_bootcamp.pruning.structured import StructuredPlan

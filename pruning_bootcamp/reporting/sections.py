@@ -10,7 +10,6 @@ from pruning_bootcamp.reporting.document import (
     Block,
     Bullets,
     Cell,
-    Column,
     Document,
     Filter,
     Heading,
@@ -20,6 +19,7 @@ from pruning_bootcamp.reporting.document import (
     Section,
     Table,
     Text,
+    columns,
 )
 from pruning_bootcamp.reporting.findings import Findings, GroupFindings
 from pruning_bootcamp.reporting.judgement import FAILURE_RULES
@@ -111,17 +111,11 @@ def _baselines(findings: Findings) -> Section:
             figures = rate(first.dense.val_accuracy), rate(first.dense.accuracy)
             what = "as the pruned runs measured it"
             rows.append(Row([group.title, what, "one seed", *figures, *_size(first, dense=True)]))
-    columns = [
-        Column("Network"),
-        Column("What"),
-        Column("Seeds"),
-        Column("Validation accuracy (%)", True),
-        Column("Test accuracy (%)", True),
-        Column("Test images", True),
-        Column("FLOPs (G)", True),
-        Column("Params (M)", True),
-    ]
-    return Section("baselines", "Baselines", [Table("baselines-table", "The dense networks", columns, rows)])
+    titles = columns(
+        "Network | What | Seeds | # Validation accuracy (%) | # Test accuracy (%) | # Test images"
+        " | # FLOPs (G) | # Params (M)"
+    )
+    return Section("baselines", "Baselines", [Table("baselines-table", "The dense networks", titles, rows)])
 
 
 def _size(record: Record, dense: bool) -> tuple[Cell, Cell, Cell]:
@@ -131,21 +125,11 @@ def _size(record: Record, dense: bool) -> tuple[Cell, Cell, Cell]:
 
 
 def _runs(findings: Findings, target: Path) -> Section:
-    columns = [
-        Column("Run"),
-        Column("Method"),
-        Column("Budget"),
-        Column("Seed", True),
-        Column("Validation accuracy (%)", True),
-        Column("Test accuracy (%)", True),
-        Column("Drop on test (points)", True),
-        Column("Fewer FLOPs (%)", True),
-        Column("Zeros (%)", True),
-        Column("Params (M)", True),
-        Column("Goal met"),
-        Column("Command"),
-        Column("Dataset"),
-    ]
+    titles = columns(
+        "Run | Method | Budget | # Seed | # Validation accuracy (%) | # Test accuracy (%)"
+        " | # Drop on test (points) | # Fewer FLOPs (%) | # Zeros (%) | # Params (M) | Goal met"
+        " | Command | Dataset"
+    )
     rows = []
     for record in findings.records:
         m = record.metrics
@@ -177,7 +161,7 @@ def _runs(findings: Findings, target: Path) -> Section:
         Filter("goal", "Goal", _options(row.attributes["goal"] for row in rows)),
     ]
     caption = "Every finished run, one seed a row. Both accuracies are in percent, each on its own images"
-    return Section("runs", "All runs", [Table("runs-table", caption, columns, rows, filters, search=True)])
+    return Section("runs", "All runs", [Table("runs-table", caption, titles, rows, filters, search=True)])
 
 
 def _options(values: Iterable[str]) -> list[str]:
@@ -205,9 +189,9 @@ def _failures(findings: Findings) -> Section:
     rows = [
         Row([case.where, where, case.rule, case.figures], {"rule": case.rule, "about": where}) for where, case in cases
     ]
-    columns = [Column("What"), Column("About"), Column("Rule"), Column("Figures")]
+    titles = columns("What | About | Rule | Figures")
     filters = [Filter("rule", "Rule", _options(row.attributes["rule"] for row in rows))] if len(rows) > 8 else []
-    table = Table("failures-table", "What went wrong, by the rules above", columns, rows, filters)
+    table = Table("failures-table", "What went wrong, by the rules above", titles, rows, filters)
     return Section("failures", "Failure cases", [*rules, table])
 
 
@@ -217,17 +201,16 @@ def _not_shown(findings: Findings) -> Section | None:
         return None
     rows = [Row([problem.name, "✗ could not be used", problem.reason]) for problem in found.problems]
     rows += [Row([problem.name, "– left out", problem.reason]) for problem in found.left_out]
-    columns = [Column("Folder"), Column("What"), Column("Why")]
-    return Section("not-shown", "Not in the tables", [Table("not-shown-table", "Folders without a row", columns, rows)])
+    titles = columns("Folder | What | Why")
+    return Section("not-shown", "Not in the tables", [Table("not-shown-table", "Folders without a row", titles, rows)])
 
 
 def _machines(findings: Findings) -> Section | None:
-    titles = ("Device", "Threads", "Platform", "Python", "Torch", "Pruning bootcamp", "Commit")
     machines = [e for record in findings.records if (e := record.metrics.environment) is not None]
     facts = [(e.device, e.threads, e.platform, e.python, e.torch, e.pruning_bootcamp, e.commit) for e in machines]
     counts = Counter(tuple("–" if fact is None else str(fact) for fact in line) for line in facts)
     if not counts:
         return None
     rows = [Row([*seen, rate(count, "{:.0f}")]) for seen, count in counts.items()]
-    columns = [*map(Column, titles), Column("Networks", True)]
-    return Section("machines", "Machines and versions", [Table("machines-table", "Where it ran", columns, rows)])
+    titles = columns("Device | Threads | Platform | Python | Torch | Pruning bootcamp | Commit | # Networks")
+    return Section("machines", "Machines and versions", [Table("machines-table", "Where it ran", titles, rows)])

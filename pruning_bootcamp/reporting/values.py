@@ -9,7 +9,7 @@ from statistics import mean, stdev
 from urllib.parse import quote
 
 from pruning_bootcamp.pages import Cell
-from pruning_bootcamp.results import Plain
+from pruning_bootcamp.plain import Plain
 
 UNKNOWN = Cell("–")
 

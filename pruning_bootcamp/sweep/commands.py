@@ -1,7 +1,7 @@
 """sweep and sweep show: ask the sampler, run the trials, tell it what they came to; killed anywhere, it goes on."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from pruning_bootcamp.config import Config, as_dict
 from pruning_bootcamp.errors import BootcampError
@@ -11,12 +11,13 @@ from pruning_bootcamp.flow.start import checkpoint_path, one_process, open_data,
 from pruning_bootcamp.flow.steps import memorised
 from pruning_bootcamp.locks import command_line, locked
 from pruning_bootcamp.logs import LOGGER, also_to_file
-from pruning_bootcamp.results import to_plain
-from pruning_bootcamp.runs import CONFIG, open_run, read_yaml, write_yaml
+from pruning_bootcamp.plain import Plain, from_plain, to_plain
+from pruning_bootcamp.results import Dense, Objective, Study
+from pruning_bootcamp.runs import CONFIG, open_run, write_yaml
 from pruning_bootcamp.runtime import choose_device, environment
-from pruning_bootcamp.sweep import outputs, trial, view
+from pruning_bootcamp.sweep import trial, view
 from pruning_bootcamp.sweep.executors import Executor, LocalExecutor, share_of_cores
-from pruning_bootcamp.sweep.known import finished, folder_of, name_of, target
+from pruning_bootcamp.sweep.known import finished, folder_of, name_of, target, written
 from pruning_bootcamp.sweep.loop import Sweep
 from pruning_bootcamp.sweep.showing import NETWORKS, say
 from pruning_bootcamp.sweep.space import Dimension, grid_size, parse_space
@@ -26,7 +27,7 @@ from pruning_bootcamp.sweep.trial import Task
 DENSE = "dense"
 
 
-def run(cfg: Config, resume: bool | None = None) -> dict[str, Any]:
+def run(cfg: Config, resume: bool | None = None) -> Study:
     """Run the sweep, or what is left of it; what sweep.yaml holds."""
     one_process("sweep")
     if resume is False and cfg.sweep.storage is not None:
@@ -49,7 +50,7 @@ def run(cfg: Config, resume: bool | None = None) -> dict[str, Any]:
             return _run(cfg, folder, dimensions, name)
 
 
-def _run(cfg: Config, folder: Path, dimensions: list[Dimension], name: str) -> dict[str, Any]:
+def _run(cfg: Config, folder: Path, dimensions: list[Dimension], name: str) -> Study:
     s = cfg.sweep
     network = _dense_network(cfg, folder)
     cost = next(objective for objective in s.objectives if objective != "accuracy")
@@ -71,7 +72,7 @@ def _run(cfg: Config, folder: Path, dimensions: list[Dimension], name: str) -> d
     try:
         if study.has_work() and s.workers > 1:  # they start while the dense network is judged
             executor = _executor(cfg, folder, threads, total)
-        study.content = _head(cfg, folder, dimensions, name, network, cost)
+        study.head = _head(cfg, folder, dimensions, name, network, cost)
         if study.has_work() and executor is None:  # ... but a single one leaves its latency undisturbed
             executor = _executor(cfg, folder, threads, total)
         size = grid_size(dimensions)
@@ -84,7 +85,7 @@ def _run(cfg: Config, folder: Path, dimensions: list[Dimension], name: str) -> d
     finally:
         if executor is not None:
             executor.close()
-        if study.content:
+        if study.head is not None:
             study.write("interrupted")  # replaced below by a sweep that got through
     return study.finish()
 
@@ -108,35 +109,36 @@ def _dense_network(cfg: Config, folder: Path) -> Path | None:
     return folder / DENSE / NETWORKS["train"]
 
 
-def _head(
-    cfg: Config, folder: Path, dimensions: list[Dimension], name: str, network: Path | None, cost: str
-) -> dict[str, Any]:
-    """sweep.yaml without its trials; the dense network's figures are measured once, before any worker is there."""
-    before = read_yaml(folder / outputs.SWEEP) if (folder / outputs.SWEEP).exists() else {}
-    dense = before.get("dense") if before.get("fingerprint") == name else None
+def _head(cfg: Config, folder: Path, dimensions: list[Dimension], name: str, network: Path | None, cost: str) -> Study:
+    """The sweep without its trials; the dense network's figures are measured once, before any worker is there."""
+    before = written(folder)
+    dense = before.dense if before is not None and before.fingerprint == name else None
     device, _ = choose_device(cfg.device)
     if network is not None and dense is None:
         splits = open_data(cfg, testing=False)
         checkpoint = open_network(network, cfg, splits)
         task = Task(0, "train", as_dict(trial.config_for(cfg, {}, folder, network)), "", "", cost)
         found = evaluate_on(checkpoint.model, splits.val, splits, device=device, batch_size=cfg.data.batch_size)
-        dense = trial.dense_costs(network, task) | {"accuracy": round(found.accuracy, 4)}
+        figures = trial.dense_costs(network, task) | {"accuracy": round(found.accuracy, 4)}
         known = to_plain(memorised.look(checkpoint, cfg, splits, device, testing=False))
-        dense = {**dense, **known}
-    return {
-        "name": cfg.name,
-        "command": cfg.sweep.command,
-        "sampler": cfg.sweep.sampler,
-        "space": {d.key: list(d.values) or _range_of(d) for d in dimensions},
-        "objectives": [{"name": "accuracy", "direction": "maximize"}, {"name": cost, "direction": "minimize"}],
-        "split": "validation",
-        "max_drop": cfg.goal.accuracy_drop,
-        "dense": dense,
-        "seed": cfg.seed,
-        "fingerprint": name,
-        "environment": environment(device) | {"workers": cfg.sweep.workers},
-    }
+        dense = from_plain(Dense, {**figures, **known})
+    return Study(
+        name=cfg.name,
+        command=cfg.sweep.command,
+        sampler=cfg.sweep.sampler,
+        space={d.key: list(d.values) or _range_of(d) for d in dimensions},
+        objectives=(
+            Objective(name="accuracy", direction="maximize"),
+            Objective(name=cost, direction="minimize"),
+        ),
+        split="validation",
+        max_drop=cfg.goal.accuracy_drop,
+        dense=dense,
+        seed=cfg.seed,
+        fingerprint=name,
+        environment=replace(environment(device), workers=cfg.sweep.workers),
+    )
 
 
-def _range_of(dimension: Dimension) -> dict[str, Any]:
+def _range_of(dimension: Dimension) -> dict[str, Plain]:
     return {"low": dimension.low, "high": dimension.high, "step": dimension.step, "log": dimension.log}

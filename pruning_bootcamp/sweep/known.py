@@ -1,10 +1,11 @@
 """Which study a config asks for, and whether it is over: told without torch, so that typing it again is quick."""
 
 from pathlib import Path
-from typing import Any
 
 from pruning_bootcamp.config import Config, as_dict, fingerprint
-from pruning_bootcamp.runs import content_hash, read_yaml
+from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.results import Study
+from pruning_bootcamp.runs import content_hash, read_results
 from pruning_bootcamp.sweep import outputs
 from pruning_bootcamp.sweep.space import Dimension, grid_size, parse_space
 
@@ -17,7 +18,7 @@ SECTIONS = {
 }
 
 
-def already_finished(cfg: Config) -> dict[str, Any] | None:
+def already_finished(cfg: Config) -> Study | None:
     """What sweep.yaml says when this very sweep is over; a look only, nothing is written."""
     if cfg.checkpoint is not None and not Path(cfg.checkpoint).is_file():
         return None
@@ -36,18 +37,24 @@ def target(cfg: Config, dimensions: list[Dimension]) -> int:
     return asked if size is None else min(asked, size)
 
 
-def finished(cfg: Config, name: str, trials: int) -> dict[str, Any] | None:
+def finished(cfg: Config, name: str, trials: int) -> Study | None:
     """What sweep.yaml says, when this very sweep is over and everything it writes is there.
 
     The drop by which its trial to take was chosen is no part of the study: with another, the choice is made anew.
     """
     folder = folder_of(cfg)
-    if not all((folder / file).exists() for file in (outputs.SWEEP, outputs.TABLE)):
+    study = written(folder) if (folder / outputs.TABLE).exists() else None
+    if study is None or study.status != "complete" or study.fingerprint != name:
         return None
-    content = read_yaml(folder / outputs.SWEEP)
-    over = content.get("status") == "complete" and content.get("fingerprint") == name
-    chosen_so = content.get("max_drop") == cfg.goal.accuracy_drop
-    return content if over and chosen_so and len(content["trials"]) >= trials else None
+    return study if study.max_drop == cfg.goal.accuracy_drop and len(study.trials) >= trials else None
+
+
+def written(folder: Path) -> Study | None:
+    """What a sweep wrote there; None where there is nothing, or it is damaged: it is written anew."""
+    try:
+        return read_results(Study, folder / outputs.SWEEP)
+    except BootcampError:
+        return None
 
 
 def name_of(cfg: Config) -> str:

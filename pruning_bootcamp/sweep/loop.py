@@ -5,19 +5,20 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from pruning_bootcamp.config import Config, as_dict, fingerprint
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.flow.commands import fingerprint_of
 from pruning_bootcamp.logs import LOGGER
+from pruning_bootcamp.plain import Plain
+from pruning_bootcamp.results import Repeat, Study, Trial, TrialResult
 from pruning_bootcamp.sweep import outputs, trial, view
 from pruning_bootcamp.sweep.executors import Event, Executor
 from pruning_bootcamp.sweep.hopeless import Finished
 from pruning_bootcamp.sweep.showing import say
 from pruning_bootcamp.sweep.space import shown_setting
 from pruning_bootcamp.sweep.study import Book, Row
-from pruning_bootcamp.sweep.trial import Result, Task
+from pruning_bootcamp.sweep.trial import Task
 
 TRIALS = "trials"
 _MOST_REPEATS = 100  # in a row: the sampler has nothing new to say
@@ -34,8 +35,8 @@ class Sweep:
     network: Path | None
     total: int
     board: view.Board
-    content: dict[str, Any] = field(default_factory=dict)
-    """sweep.yaml without its trials"""
+    head: Study | None = None
+    """the sweep without its trials, once the dense network is judged"""
     waiting: deque[Task] = field(default_factory=deque)
     running: dict[int, Task] = field(default_factory=dict)
     twins: dict[int, list[int]] = field(default_factory=dict)
@@ -74,7 +75,7 @@ class Sweep:
             for event in executor.events(_EVENT_SECONDS):
                 self._happened(event)
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self) -> Study:
         """The last files; the error when no trial got through."""
         for row in self._firsts():  # what another machine has finished since
             if row.state != "running" and row.result is not None:
@@ -99,35 +100,37 @@ class Sweep:
             LOGGER.info("No %s: plotly is not installed (the extra `report`)", outputs.PAGE)
         return content
 
-    def write(self, status: str) -> dict[str, Any]:
+    def write(self, status: str) -> Study:
         """sweep.yaml as things stand."""
-        rows = self.book.rows()
-        content = {key: value for key, value in self.content.items() if key not in ("fingerprint", "environment")}
-        content["trials"] = [self._entry(row) for row in self._firsts()]
-        content["repeats"] = [{"number": row.number, "of": row.repeats} for row in rows if row.repeats is not None]
-        content |= outputs.summary(content)
-        content |= {"fingerprint": self.content["fingerprint"], "status": status}
-        content["environment"] = self.content["environment"]
-        outputs.write_sweep(self.folder, content)
-        by_number = {entry["number"]: entry for entry in content["trials"]}
-        self.board.front = [(number, by_number[number]["values"]) for number in content["pareto"]]
-        return content
+        assert self.head is not None, "the dense network is judged first"
+        repeats = [(row.number, row.repeats) for row in self.book.rows()]
+        study = replace(
+            self.head,
+            trials=tuple(self._entry(row) for row in self._firsts()),
+            repeats=tuple(Repeat(number=number, of=first) for number, first in repeats if first is not None),
+            status=status,
+        )
+        study = outputs.concluded(study)
+        outputs.write_sweep(self.folder, study)
+        by_number = {trial.number: trial for trial in study.trials}
+        self.board.front = [(number, by_number[number].values) for number in study.pareto]
+        return study
 
-    def _entry(self, row: Row) -> dict[str, Any]:
-        result = row.result or Result(row.number, "running")
+    def _entry(self, row: Row) -> Trial:
+        result = row.result or TrialResult(row.number, "running")
         own = self.book.is_mine(row.owner)
         host, _, there = row.owner.partition(":")  # another folder of the study, perhaps of another machine
         folder = f"{TRIALS}/{row.number:04d}"
-        entry = {
-            "number": row.number,
-            "state": row.state,
-            "params": row.settings,
-            "values": result.values,
-            "folder": folder if own else f"{there}/{folder}",
-            "seconds": result.seconds,
-        }
-        entry |= {} if own else {"host": host}
-        return entry | ({"reason": result.reason} if result.reason else {})
+        return Trial(
+            number=row.number,
+            state=row.state,
+            params=row.settings,
+            values=result.values,
+            folder=folder if own else f"{there}/{folder}",
+            seconds=result.seconds,
+            host=None if own else host,
+            reason=result.reason or None,
+        )
 
     def _next(self) -> Task | None:
         """The next trial to run; None when there is none, or none that is new."""
@@ -144,7 +147,7 @@ class Sweep:
                 )
             except BootcampError as error:  # these settings don't go together
                 self.book.begin(number, settings, fingerprint("refused", settings))
-                self._over(Result(number, "failed", reason=str(error)))
+                self._over(TrialResult(number, "failed", reason=str(error)))
                 continue
             first = self._known(print_)
             self.book.begin(number, settings, print_)
@@ -175,17 +178,17 @@ class Sweep:
         rows = [row for row in self.book.rows() if row.fingerprint == print_ and row.repeats is None]
         return next((row for row in rows if before is None or row.number < before), None)
 
-    def _settle(self, first: int, result: Result) -> None:
+    def _settle(self, first: int, result: TrialResult) -> None:
         """The trials with the settings of one that is over have its figures."""
         for twin in self.twins.pop(first, []):
             self._repeat(twin, first, result)
 
-    def _repeat(self, number: int, first: int, result: Result) -> None:
+    def _repeat(self, number: int, first: int, result: TrialResult) -> None:
         self.book.tell(replace(result, number=number), repeats=first)
         LOGGER.info("Trial %d would repeat trial %d: its figures are taken, nothing is run", number, first)
         self._count()
 
-    def _task(self, number: int, settings: Mapping[str, Any], print_: str) -> Task:
+    def _task(self, number: int, settings: Mapping[str, Plain], print_: str) -> Task:
         s, folder = self.cfg.sweep, self._folder(number)
         rows = [row.result for row in self.book.rows() if row.state == "complete" and row.repeats is None]
         others = [Finished(r.weight, r.curve) for r in rows if r is not None and r.weight is not None and r.curve]
@@ -204,7 +207,7 @@ class Sweep:
     def _folder(self, number: int) -> Path:
         return self.folder / TRIALS / f"{number:04d}"
 
-    def _settings(self, number: int) -> dict[str, Any]:
+    def _settings(self, number: int) -> dict[str, Plain]:
         return next(row.settings for row in self.book.rows() if row.number == number)
 
     def _happened(self, event: Event) -> None:
@@ -225,9 +228,9 @@ class Sweep:
             LOGGER.info("Trial %d: %s; it is tried again", event.number, event.content)
             self.waiting.appendleft(task)
         else:
-            self._over(Result(event.number, "failed", reason=str(event.content)))
+            self._over(TrialResult(event.number, "failed", reason=str(event.content)))
 
-    def _over(self, result: Result) -> None:
+    def _over(self, result: TrialResult) -> None:
         self.book.tell(result)
         self._settle(result.number, result)
         self._count()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pruning_bootcamp.errors import Problem, unknown
+from pruning_bootcamp.plain import Plain
 from pruning_bootcamp.schema import shown
 
 RANGE_KEYS = ("low", "high", "step", "log")
@@ -50,7 +51,7 @@ class Dimension:
         return self.values or (self.low, self.high)
 
 
-def parse_space(raw: Mapping[str, Any], where: str = "sweep.space") -> tuple[list[Dimension], list[Problem]]:
+def parse_space(raw: Mapping[str, Plain], where: str = "sweep.space") -> tuple[list[Dimension], list[Problem]]:
     """The dimensions, in the order of their keys' text, and every problem with how they are written."""
     found: list[Dimension] = []
     problems: list[Problem] = []
@@ -68,7 +69,7 @@ def grid_size(dimensions: list[Dimension]) -> int | None:
     return None if any(points is None for points in counts) else math.prod(len(points or ()) for points in counts)
 
 
-def grid(dimensions: list[Dimension]) -> list[dict[str, Any]]:
+def grid(dimensions: list[Dimension]) -> list[dict[str, Plain]]:
     """Every combination of a space that has an end."""
     points = [dimension.points() or () for dimension in dimensions]
     keys = [dimension.key for dimension in dimensions]
@@ -85,7 +86,7 @@ def shown_setting(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else text_of(value)
 
 
-def _parse(raw: Mapping[str, Any], prefix: str, where: str, found: list[Dimension], problems: list[Problem]) -> None:
+def _parse(raw: Mapping[str, Plain], prefix: str, where: str, found: list[Dimension], problems: list[Problem]) -> None:
     for name, entry in raw.items():
         key = f"{prefix}{name}"
         place = f"{where}.{key}"

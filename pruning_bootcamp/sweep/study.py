@@ -3,13 +3,14 @@
 import json
 import socket
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.plain import Plain, from_plain, to_plain
+from pruning_bootcamp.results import TrialResult
 from pruning_bootcamp.sweep.space import Dimension, grid, text_of
-from pruning_bootcamp.sweep.trial import Result
 
 if TYPE_CHECKING:
     import optuna
@@ -24,7 +25,7 @@ class Row:
     """A trial as the database knows it."""
 
     number: int
-    settings: dict[str, Any]
+    settings: dict[str, Plain]
     state: str
     """running, complete, pruned or failed"""
     fingerprint: str
@@ -32,7 +33,7 @@ class Row:
     """the sweep folder that runs it: several machines may share a study"""
     repeats: int | None = None
     """the trial that had the same settings before"""
-    result: Result | None = None
+    result: TrialResult | None = None
 
 
 @dataclass
@@ -59,7 +60,7 @@ class Book:
             facts = trial.user_attrs
             if _FINGERPRINT not in facts:
                 continue  # whoever asked for it was killed before it had settings
-            result = Result(**_integer_keys(json.loads(facts[_RESULT]))) if _RESULT in facts else None
+            result = _result(json.loads(facts[_RESULT])) if _RESULT in facts else None
             state = result.state if result is not None and trial.state.is_finished() else "running"
             row = Row(trial.number, json.loads(facts[_SETTINGS]), state, facts[_FINGERPRINT], facts[_OWNER])
             row.repeats, row.result = facts.get(_REPEATS), result
@@ -71,7 +72,7 @@ class Book:
         """Whether a trial is for this folder to run; in a database of the folder's own all are."""
         return self.private or owner == self.owner
 
-    def ask(self) -> tuple[int, dict[str, Any]]:
+    def ask(self) -> tuple[int, dict[str, Plain]]:
         """Number and settings of the next trial, chosen from what is known; or of one whose asker was killed."""
         import optuna
 
@@ -90,14 +91,14 @@ class Book:
         trial.set_user_attr(_OWNER, self.owner)
         return trial.number, self._settings(trial)
 
-    def begin(self, number: int, settings: Mapping[str, Any], fingerprint: str) -> None:
+    def begin(self, number: int, settings: Mapping[str, Plain], fingerprint: str) -> None:
         """From here on the trial is known by its settings, and goes on after a kill."""
         self._rows = None
         trial = self._trial(number)
         trial.set_user_attr(_SETTINGS, json.dumps(dict(settings)))
         trial.set_user_attr(_FINGERPRINT, fingerprint)
 
-    def tell(self, result: Result, repeats: int | None = None) -> None:
+    def tell(self, result: TrialResult, repeats: int | None = None) -> None:
         """What a trial came to; for one with the settings of another, whose figures these are."""
         import optuna
 
@@ -105,7 +106,7 @@ class Book:
         trial = self._trial(result.number)
         if repeats is not None:
             trial.set_user_attr(_REPEATS, repeats)
-        trial.set_user_attr(_RESULT, json.dumps(asdict(result)))
+        trial.set_user_attr(_RESULT, json.dumps(to_plain(result)))
         values = [result.values["accuracy"], result.values[self.cost]] if result.state == "complete" else None
         self.study.tell(result.number, values, state=optuna.trial.TrialState[_STATES[result.state]])
 
@@ -115,7 +116,7 @@ class Book:
         trial_id = self.study._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
         return optuna.trial.Trial(self.study, trial_id)
 
-    def _settings(self, trial: "optuna.trial.Trial") -> dict[str, Any]:
+    def _settings(self, trial: "optuna.trial.Trial") -> dict[str, Plain]:
         return {dimension.key: self._suggest(trial, dimension) for dimension in self.dimensions}
 
     def _suggest(self, trial: "optuna.trial.Trial", dimension: Dimension) -> Any:
@@ -216,5 +217,8 @@ def open_study(
     return Book(study, dimensions, owner, cost, storage is None, spaces)
 
 
-def _integer_keys(content: dict[str, Any]) -> dict[str, Any]:
-    return content | {"curve": {int(epoch): value for epoch, value in content["curve"].items()}}
+def _result(content: dict[str, Plain]) -> TrialResult:
+    """JSON knows no numbers as names."""
+    curve = content.pop("curve", {})
+    epochs = {int(epoch): value for epoch, value in curve.items()} if isinstance(curve, dict) else {}
+    return from_plain(TrialResult, {**content, "curve": epochs})

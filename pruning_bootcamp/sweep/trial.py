@@ -4,7 +4,7 @@ import copy
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ from pruning_bootcamp.flow.run import Watch
 from pruning_bootcamp.flow.start import open_data
 from pruning_bootcamp.locks import owner_of
 from pruning_bootcamp.logs import LOGGER
-from pruning_bootcamp.results import Cost, Metrics
-from pruning_bootcamp.runs import read_yaml, scratch_folder, write_yaml
+from pruning_bootcamp.plain import Plain, to_plain
+from pruning_bootcamp.results import Cost, Metrics, TrialResult
+from pruning_bootcamp.runs import read_results, scratch_folder, write_yaml
 from pruning_bootcamp.runtime import choose_device, preserved_rng
 from pruning_bootcamp.sweep.hopeless import Finished, is_hopeless
 from pruning_bootcamp.sweep.showing import NETWORKS
@@ -49,21 +50,6 @@ class Task:
     others: tuple[Finished, ...] = ()
     early: dict[str, int] | None = None
     """startup_trials and warmup_epochs; None: never stopped early"""
-
-
-@dataclass
-class Result:
-    """What a trial came to."""
-
-    number: int
-    state: str
-    """complete, pruned (stopped early), failed, or halted (by the machine, not by its settings: to be tried again)"""
-    values: dict[str, float] = field(default_factory=dict)
-    curve: dict[int, float] = field(default_factory=dict)
-    weight: float | None = None
-    """what early stopping compares trials by: `weight_of`"""
-    reason: str = ""
-    seconds: float = 0.0
 
 
 class Stopped(Exception):
@@ -104,37 +90,37 @@ class Look(Hook):
         self._curve.update(saved["curve"])
 
 
-def run_trial(task: Task, report: Report) -> Result:
+def run_trial(task: Task, report: Report) -> TrialResult:
     """Run the trial, or what is left of it. A problem with these settings is a failed trial, not an error."""
     folder = Path(task.folder)
     if (known := finished_trial(folder, task.fingerprint)) is not None:
-        known.number = task.number
-        return known
+        return replace(known, number=task.number, fingerprint=None)
     _wait_for(folder)
     began = time.perf_counter()
-    result = Result(task.number, "complete")
     cfg = config_of(task)
+    curve: dict[int, float] = {}
     gradual_or_later = cfg.prune.gradual and task.cost != "flops_g"  # what it will cost is not known before the end
     last_cycle = cfg.prune.iterations if task.command == "prune-unstructured" else 1
 
     def watch(cycle: int) -> Sequence[Hook]:
-        return [Look(task, cycle, cycle == last_cycle and not gradual_or_later, result.curve, report)]
+        return [Look(task, cycle, cycle == last_cycle and not gradual_or_later, curve, report)]
 
     try:
         metrics = _run(task.command, cfg, watch)
-        network = folder / NETWORKS[task.command]
-        result.values, result.weight = _figures(metrics, metrics.val_accuracy, network, task)
+        values, weight = _figures(metrics, metrics.val_accuracy, folder / NETWORKS[task.command], task)
+        result = TrialResult(task.number, "complete", values, curve, weight)
     except Stopped as stopped:
-        result.state, result.reason = "pruned", str(stopped)
-        result.values = {"accuracy": max(result.curve.values())}
         LOGGER.info("Stopped early: %s", stopped)
         shutil.rmtree(folder / STAGES, ignore_errors=True)
+        best = {"accuracy": max(curve.values())}
+        result = TrialResult(task.number, "pruned", best, curve, reason=str(stopped))
     except BootcampError as error:
-        if isinstance(error.__cause__, OSError) or owner_of(folder) is not None:  # a full disk says nothing about it
-            return Result(task.number, "halted", reason=str(error))
-        result.state, result.reason = "failed", str(error)
-    result.seconds = round(time.perf_counter() - began, 2)
-    write_yaml(folder / TRIAL, asdict(result) | {"fingerprint": task.fingerprint}, "validation figures")
+        halted = isinstance(error.__cause__, OSError) or owner_of(folder) is not None
+        if halted:  # a full disk says nothing about the settings
+            return TrialResult(task.number, "halted", reason=str(error))
+        result = TrialResult(task.number, "failed", {}, curve, reason=str(error))
+    result = replace(result, seconds=round(time.perf_counter() - began, 2))
+    write_yaml(folder / TRIAL, to_plain(replace(result, fingerprint=task.fingerprint)), "validation figures")
     return result
 
 
@@ -146,18 +132,14 @@ def _run(command: str, cfg: Config, watch: Watch) -> Metrics:
     return prune_unstructured(cfg, watch=watch)
 
 
-def finished_trial(folder: Path, fingerprint: str) -> Result | None:
+def finished_trial(folder: Path, fingerprint: str) -> TrialResult | None:
     """What a trial with these very settings came to in this folder, if it is over."""
     path = folder / TRIAL
-    if not path.exists():
-        return None
-    content = read_yaml(path)
-    if content.pop("fingerprint", None) != fingerprint:
-        return None
-    return Result(**content)
+    result = read_results(TrialResult, path) if path.exists() else None
+    return result if result is not None and result.fingerprint == fingerprint else None
 
 
-def config_for(cfg: Config, settings: Mapping[str, Any], folder: Path, checkpoint: Path | None) -> Config:
+def config_for(cfg: Config, settings: Mapping[str, Plain], folder: Path, checkpoint: Path | None) -> Config:
     """The config of a trial: the sweep's with these settings, its own folder, and the test split unread."""
     trial = with_values(cfg, settings)
     trial.save_dir, trial.checkpoint = str(folder), None if checkpoint is None else str(checkpoint)

@@ -12,6 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from pruning_bootcamp.plain import Plain
 from pruning_bootcamp.sweep.outputs import FORMATS, TITLES
 from pruning_bootcamp.sweep.space import shown_setting
 
@@ -22,7 +23,7 @@ _MOST_FRONT = 12
 class Line:
     """A trial that runs now."""
 
-    settings: dict[str, object]
+    settings: dict[str, Plain]
     begun: float
     text: str = ""
 

@@ -10,11 +10,13 @@ import torch.distributed as dist
 from pruning_bootcamp.duration import Duration, parse_duration
 from pruning_bootcamp.errors import BootcampError, Problem
 from pruning_bootcamp.logs import LOGGER
+from pruning_bootcamp.plain import from_plain, to_plain
 from pruning_bootcamp.pruning.masks import Masks, detached_copy
 from pruning_bootcamp.pruning.schedules import SCHEDULES, check_schedule
 from pruning_bootcamp.pruning.sections import PruneSettings
 from pruning_bootcamp.pruning.stats import Batches
 from pruning_bootcamp.pruning.unstructured import UnstructuredResult, prune_unstructured
+from pruning_bootcamp.results import Update
 from pruning_bootcamp.schema import Choice, named
 from pruning_bootcamp.training.hooks import Hook, StepState
 
@@ -46,8 +48,8 @@ class GradualPruning(Hook):
         self.target, self.batches, self.seed = target, batches, seed
         self.masks: Masks = {}
         """True where a weight stays, as far as the training has come"""
-        self.points: list[dict[str, Any]] = []
-        """{"step", "sparsity"} of every update so far"""
+        self.points: list[Update] = []
+        """every update so far"""
         self.fall_backs: list[str] = []
         """what the updates did otherwise than asked, each once"""
         self._plan: dict[int, float] = {}
@@ -81,7 +83,7 @@ class GradualPruning(Hook):
     def _update(self, state: StepState) -> None:
         """Prune when the plan says so, unless that was done before the training was stopped."""
         step = state.step
-        if step not in self._plan or (self.points and self.points[-1]["step"] >= step):
+        if step not in self._plan or (self.points and self.points[-1].step >= step):
             return
         earlier = [sparsity for time, sparsity in self._plan.items() if time < step]
         if self._plan[step] > max([*earlier, self._pruned_before or 0.0]) or step == max(self._plan):
@@ -90,8 +92,8 @@ class GradualPruning(Hook):
             self.masks, sparsity = dict(state.masks), result.sparsity
             self.fall_backs = list(dict.fromkeys([*self.fall_backs, *result.fall_backs]))
         else:
-            sparsity = self.points[-1]["sparsity"] if self.points else self._pruned_before or 0.0
-        self.points.append({"step": step, "sparsity": round(sparsity, 6)})
+            sparsity = self.points[-1].sparsity if self.points else self._pruned_before or 0.0
+        self.points.append(Update(step=step, sparsity=round(sparsity, 6)))
         LOGGER.info("Step %d: %.2f%% pruned", step, 100 * sparsity)
 
     def _prune(self, state: StepState, sparsity: float) -> UnstructuredResult:
@@ -109,10 +111,12 @@ class GradualPruning(Hook):
         return result
 
     def state_dict(self) -> dict[str, Any]:
-        return {"points": self.points, "pruned_before": self._pruned_before, "fall_backs": self.fall_backs}
+        points = [to_plain(point) for point in self.points]
+        return {"points": points, "pruned_before": self._pruned_before, "fall_backs": self.fall_backs}
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
-        self.points, self._pruned_before = list(saved["points"]), saved["pruned_before"]
+        self.points = [from_plain(Update, point) for point in saved["points"]]
+        self._pruned_before = saved["pruned_before"]
         self.fall_backs = list(saved.get("fall_backs", []))
 
 

@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.optimizer import Optimizer
 
 from pruning_bootcamp.errors import BootcampError, Problem
+from pruning_bootcamp.plain import Plain
 from pruning_bootcamp.registry import Registry
 
 
@@ -138,7 +139,7 @@ def _check_share(name: str, value: float) -> None:
 
 
 def learning_rate(
-    step: int, total_steps: int, *, lr: float, schedule: str, schedule_args: Mapping[str, Any], warmup_steps: int = 0
+    step: int, total_steps: int, *, lr: float, schedule: str, schedule_args: Mapping[str, Plain], warmup_steps: int = 0
 ) -> float:
     """The learning rate of optimiser step `step` (from 0).
 

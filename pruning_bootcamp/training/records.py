@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.results import Part
+from pruning_bootcamp.plain import Part
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,16 +1,20 @@
 """Recovery without labels, right after pruning: distillation from the dense network."""
 
+import contextlib
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.logs import LOGGER
+from pruning_bootcamp.plain import from_plain, to_plain
+from pruning_bootcamp.results import Distillation
 from pruning_bootcamp.runs import read_yaml, write_yaml
 from pruning_bootcamp.runtime import preserved_rng
 from pruning_bootcamp.schema import Choice
@@ -46,7 +50,7 @@ def distill(
     hooks: Sequence[Hook] = (),
     augment: list[str] | None = None,
     checkpoint_seconds: float = 30.0,
-) -> tuple[FitResult, dict[str, Any]]:
+) -> tuple[FitResult, Distillation]:
     """Train `model` in place to follow the dense network on training images whose labels are never looked at.
 
     The loss is the divergence from the dense network's softened outputs (Hinton et al., 2015) and the distance of the
@@ -99,68 +103,69 @@ def distill(
     if not world.leaders([plan is not None])[0]:
         plan = _plan(settings, base, lambda chosen: run(detached_clone(model), chosen))
         if folder is not None and world.leads:
-            write_yaml(folder / PLAN, {**plan, "fingerprint": fingerprint})
+            write_yaml(folder / PLAN, to_plain(plan) | {"fingerprint": fingerprint})
     plan = _leaders_plan(world, plan)
-    steps = int(plan["steps"])
     final = replace(
         base,
-        epochs=f"{steps}it",
-        warmup=f"{min(steps // 10, 2 * steps_per_epoch)}it",
-        amp=_AMP[plan["amp"]],
+        epochs=f"{plan.steps}it",
+        warmup=f"{min(plan.steps // 10, 2 * steps_per_epoch)}it",
+        amp=_AMP[plan.amp],
     )
     return run(model, final, folder, hooks), plan
 
 
-def _plan(
-    settings: RecoverSettings, base: TrainSettings, trial: Callable[[TrainSettings], FitResult]
-) -> dict[str, Any]:
+def _plan(settings: RecoverSettings, base: TrainSettings, trial: Callable[[TrainSettings], FitResult]) -> Distillation:
     """Steps and precision, by a trial on a copy where the settings leave them open."""
-    plan: dict[str, Any] = {"steps": settings.steps, "amp": base.amp}
+    amp, most = base.amp, settings.steps
     if settings.minutes is None and settings.amp != "auto":
-        return plan
-    candidates = [None, "bf16"] if settings.amp == "auto" else [base.amp]
+        return Distillation(steps=most, amp=amp)
+    candidates: list[Literal["bf16", "fp16"] | None] = [None, "bf16"] if settings.amp == "auto" else [amp]
     speeds: dict[str | None, float] = dict.fromkeys(candidates, 0.0)
     for attempt in range(_TRIALS):  # in turn, and the best of each: other work on the machine only ever slows down
-        for amp in candidates:
+        for tried in candidates:
             # the first time kernels are made and memory is taken: not to be timed
             steps = _TRIAL_STEPS if attempt else 2
-            short = replace(base, amp=_AMP[amp], epochs=f"{steps}it", warmup="0it", lr=1e-6)
+            short = replace(base, amp=tried, epochs=f"{steps}it", warmup="0it", lr=1e-6)
             per_second = trial(short).images_per_second / short.batch_size
             if attempt:
-                speeds[amp] = max(speeds[amp], per_second)
+                speeds[tried] = max(speeds[tried], per_second)
     if settings.amp == "auto":
         quicker = speeds["bf16"] / speeds[None]
-        plan["amp"] = "bf16" if quicker >= _WORTHWHILE else None
-        LOGGER.info("Precision: %s (bfloat16 is %.2fx as fast here)", plan["amp"] or "float32", quicker)
-    per_second = speeds[plan["amp"]]
+        amp = "bf16" if quicker >= _WORTHWHILE else None
+        LOGGER.info("Precision: %s (bfloat16 is %.2fx as fast here)", amp or "float32", quicker)
+    per_second, steps = speeds[amp], most
     if settings.minutes is not None:
         fit_in = max(1, math.floor(settings.minutes * 60 * per_second / _OVERHEAD))
-        plan["steps"] = min(settings.steps, fit_in)
+        steps = min(most, fit_in)
         LOGGER.info(
             "Distillation: %d steps%s (%.2f steps/s here, at most %g minutes)",
-            plan["steps"],
-            "" if fit_in >= settings.steps else f" of {settings.steps}, all that fits in",
+            steps,
+            "" if fit_in >= most else f" of {most}, all that fits in",
             per_second,
             settings.minutes,
         )
-    return plan
+    return Distillation(steps=steps, amp=amp)
 
 
-def _leaders_plan(world: World, plan: Mapping[str, Any] | None) -> dict[str, Any]:
+def _leaders_plan(world: World, plan: Distillation | None) -> Distillation:
     precisions = list(_AMP)
-    mine = [0.0, 0.0] if plan is None else [plan["steps"], precisions.index(plan["amp"])]
+    mine = [0.0, 0.0] if plan is None else [plan.steps, precisions.index(plan.amp)]
     steps, precision = world.leaders(mine)
-    return {"steps": int(steps), "amp": precisions[int(precision)]}
+    return Distillation(steps=int(steps), amp=precisions[int(precision)])
 
 
-def _read_plan(folder: Path | None, fingerprint: str) -> dict[str, Any] | None:
+def _read_plan(folder: Path | None, fingerprint: str) -> Distillation | None:
     """The plan of a run that was killed; None when there is none of this run."""
     path = None if folder is None else folder / PLAN
     if path is None or not path.exists():
         return None
-    plan = read_yaml(path)
-    complete = isinstance(plan.get("steps"), int) and plan.get("amp", "missing") in _AMP
-    return plan if complete and plan.get("fingerprint") == fingerprint else None
+    content = read_yaml(path)
+    if content.get("fingerprint") != fingerprint or content.get("amp", "missing") not in _AMP:
+        return None
+    with contextlib.suppress(BootcampError):  # damaged: the plan is made anew
+        plan = from_plain(Distillation, content)
+        return Distillation(steps=plan.steps, amp=plan.amp)
+    return None
 
 
 def _taught_by(dense: nn.Module, splits: Splits, settings: RecoverSettings, device: torch.device, seed: int) -> Splits:

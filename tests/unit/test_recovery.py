@@ -7,6 +7,7 @@ import torch
 import yaml
 from torch import nn
 
+from pruning_bootcamp.results import Distillation
 from pruning_bootcamp.tools.datasets import Splits
 from pruning_bootcamp.tools.datasets.splits import ImageSplit
 from pruning_bootcamp.training.batch_norm import reestimate_batch_norm
@@ -30,14 +31,14 @@ def small_network(seed: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 3))
 
 
-def distilled(student: nn.Module, dense: nn.Module, folder: Path | None, **settings: Any) -> dict[str, Any]:
+def distilled(student: nn.Module, dense: nn.Module, folder: Path | None, **settings: Any) -> Distillation:
     masks = {"4.weight": student[4].weight.detach().abs() > 0.03}  # type: ignore[index]
     chosen = RecoverSettings(images=96, batch_size=32, lr=0.05, **settings)
     result, plan = distill(
         student, dense, splits_of_noise(128), chosen, device=torch.device("cpu"), folder=folder, seed=3, masks=masks,
         fingerprint="this run",
     )  # fmt: skip
-    assert result.steps == plan["steps"]
+    assert result.steps == plan.steps
     weight = student[4].weight  # type: ignore[index]
     assert bool((weight[~masks["4.weight"]] == 0).all())
     return plan
@@ -48,7 +49,7 @@ def test_distillation_follows_the_dense_network_and_never_looks_at_a_label() -> 
     images = torch.randn(64, 1, 8, 8)
     reestimate_batch_norm(dense, [images])
     before = (student.eval()(images) - dense.eval()(images)).square().mean().item()
-    assert distilled(student, dense, None, steps=120) == {"steps": 120, "amp": None}
+    assert distilled(student, dense, None, steps=120) == Distillation(steps=120, amp=None)
     after = (student.eval()(images) - dense.eval()(images)).square().mean().item()
     assert after < 0.7 * before  # noise it has never seen
 
@@ -56,12 +57,12 @@ def test_distillation_follows_the_dense_network_and_never_looks_at_a_label() -> 
 def test_a_time_limit_makes_fewer_steps_and_the_plan_is_kept_for_a_second_start(tmp_path: Path) -> None:
     dense, student = small_network(0), small_network(1)
     plan = distilled(student, dense, tmp_path, steps=10**6, minutes=0.01)
-    assert 1 <= plan["steps"] < 10**6
+    assert 1 <= plan.steps < 10**6
     saved = yaml.safe_load((tmp_path / "plan.yaml").read_text())
     saved["steps"] = 3
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(saved))
     (tmp_path / "training_state.pth").unlink(missing_ok=True)
-    assert distilled(small_network(1), dense, tmp_path, steps=10**6, minutes=0.01)["steps"] == 3
+    assert distilled(small_network(1), dense, tmp_path, steps=10**6, minutes=0.01).steps == 3
 
 
 def test_the_order_of_images_nests() -> None:

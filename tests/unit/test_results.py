@@ -11,18 +11,8 @@ from hypothesis import strategies as st
 
 from pruning_bootcamp import results
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.results import (
-    Benchmark,
-    Ended,
-    Exports,
-    Metrics,
-    Part,
-    Profile,
-    Scan,
-    Study,
-    from_plain,
-    to_plain,
-)
+from pruning_bootcamp.plain import Part, from_plain, to_plain
+from pruning_bootcamp.results import Benchmark, Exports, Metrics, Profile, Scan, Study, TrialResult
 
 HERE = Path(__file__).resolve().parent
 KINDS: dict[str, type[Part]] = {
@@ -32,7 +22,7 @@ KINDS: dict[str, type[Part]] = {
     "profile": Profile,
     "sensitivity": Scan,
     "sweep": Study,
-    "trial": Ended,
+    "trial": TrialResult,
 }
 OLDER = sorted((HERE / "written_by_0_1").rglob("*.yaml"))
 PUBLISHED = sorted((HERE.parents[1] / "results" / "published").rglob("metrics.yaml"))

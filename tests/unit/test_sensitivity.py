@@ -15,8 +15,9 @@ from pruning_bootcamp import heatmap
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.models import build_model
 from pruning_bootcamp.pruning.sections import PruneSettings
+from pruning_bootcamp.results import Scan
 from pruning_bootcamp.schema import Choice
-from pruning_bootcamp.sensitivity import Place, Quality, places, pruner, ranking, result_table, scan
+from pruning_bootcamp.sensitivity import Place, Quality, as_scan, places, pruner, ranking, scan
 
 CHOICES: dict[str, Any] = {
     "settings": PruneSettings(),
@@ -123,7 +124,7 @@ def test_blocks_are_residual_blocks_and_what_lies_outside_stands_alone() -> None
         places(plain, pruner(plain, **CHOICES)(0.5), "block")
 
 
-def a_scan() -> dict[str, Any]:
+def a_scan() -> Scan:
     where = [Place("stem", ("stem.weight",), 10), Place("head</script>", ("head.weight",), 2000)]
     points = {
         ("stem", 0.5): Quality(89.99, 0.5),
@@ -131,8 +132,8 @@ def a_scan() -> dict[str, Any]:
         ("head</script>", 0.5): Quality(90.04, 0.4),
         ("head</script>", 0.9): Quality(87.0, 0.6),
     }
-    head = {"by": "layer", "score": "magnitude", "pattern": "unstructured", "split": "validation", "images": 100}
-    return head | result_table(where, [0.5, 0.9], points, Quality(90.0, 0.4))
+    told = {"by": "layer", "score": "magnitude", "pattern": "unstructured", "images": 100}
+    return as_scan(where, [0.5, 0.9], points, Quality(90.0, 0.4), **told)
 
 
 def test_the_heat_map_reads_without_colour() -> None:

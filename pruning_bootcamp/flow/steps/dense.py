@@ -11,7 +11,8 @@ from pruning_bootcamp.flow.step import Network, StepContext
 from pruning_bootcamp.flow.steps import memorised
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.memorised import NO
-from pruning_bootcamp.results import Known, to_plain
+from pruning_bootcamp.plain import to_plain
+from pruning_bootcamp.results import Known
 from pruning_bootcamp.training.loop import fit
 from pruning_bootcamp.training.rewinding import StepCheckpoints
 

@@ -12,7 +12,8 @@ from pruning_bootcamp.flow.step import StepContext
 from pruning_bootcamp.flow.steps.profile import pair_latency
 from pruning_bootcamp.flow.steps.training import as_shipped
 from pruning_bootcamp.logs import LOGGER
-from pruning_bootcamp.results import Comparison, Network, from_plain, to_plain
+from pruning_bootcamp.plain import from_plain, to_plain
+from pruning_bootcamp.results import Comparison, Network
 from pruning_bootcamp.tools.metrics import Accuracy, compare_metrics
 
 
@@ -34,7 +35,7 @@ def costs(context: StepContext) -> Costs:
         way = timed["pruned"]
         ratio = way.ratio_to(timed["baseline"])
         assert ratio is not None, "the pair was timed in the same rounds"
-        paired = from_plain(Comparison, ratio.figures())
+        paired = ratio.figures()
         how = (
             f"medians of ratios, {ratio.spread}; {way.n} passes, batch {way.batch_size}, {way.backend} on "
             f"{way.device}, {way.threads} threads"

@@ -15,7 +15,8 @@ from pruning_bootcamp.exporters import EXPORTERS, ExportReport, export_model, pr
 from pruning_bootcamp.flow.outcomes import Exported
 from pruning_bootcamp.flow.step import StepContext
 from pruning_bootcamp.logs import LOGGER
-from pruning_bootcamp.results import ExportedFile, from_plain
+from pruning_bootcamp.plain import from_plain
+from pruning_bootcamp.results import ExportedFile
 from pruning_bootcamp.tools.datasets import Split, Splits, eval_batches
 from pruning_bootcamp.tools.metrics import classification_metrics, compare_metrics
 

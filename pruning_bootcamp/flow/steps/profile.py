@@ -15,8 +15,9 @@ from pruning_bootcamp.exporters import Runner, deployable_copy, export_model
 from pruning_bootcamp.exporters.onnx import open_onnx
 from pruning_bootcamp.flow.steps import ways
 from pruning_bootcamp.logs import LOGGER
+from pruning_bootcamp.plain import from_plain, to_plain
 from pruning_bootcamp.reporting import alternatives_text, analysis_text, layers_text, profile_text
-from pruning_bootcamp.results import Comparison, Network, from_plain, to_plain
+from pruning_bootcamp.results import Comparison, Network
 from pruning_bootcamp.runs import scratch_folder
 from pruning_bootcamp.tools.latency import (
     LatencyStats,
@@ -94,8 +95,8 @@ def _measure(
     alternatives = ways.time_ways(models, exported, recipe, device, runs)
     widths = cut_widths(*({layer.name: layer.width for layer in layers[name]} for name in ("baseline", "pruned")))
     return {
-        "paired": analysis.ratio.figures(),
-        "latency": {name: stat.figures() for name, stat in stats.items()},
+        "paired": to_plain(analysis.ratio.figures()),
+        "latency": {name: to_plain(stat.figures()) for name, stat in stats.items()},
         "layers": {name: [vars(layer) for layer in table] for name, table in layers.items()},
         "analysis": {
             "discrepancy_points": analysis.discrepancy_points,
@@ -103,7 +104,7 @@ def _measure(
             "verdict": analysis.ratio.verdict,
             "causes": [{"points": cause.points, "text": cause.text} for cause in analysis.causes],
         },
-        "alternatives": alternatives.figures(),
+        "alternatives": {way: to_plain(pair) for way, pair in alternatives.figures().items()},
         "not_timed": alternatives.notes,
         "launch_bound": alternatives.launch_bound,
         "cut_widths": vars(widths),

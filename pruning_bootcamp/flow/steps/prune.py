@@ -18,7 +18,7 @@ from pruning_bootcamp.pruning.allocation import ALLOCATIONS
 from pruning_bootcamp.pruning.scores import needs_labels, needs_of, score_stats
 from pruning_bootcamp.pruning.solvers import SOLVERS
 from pruning_bootcamp.pruning.unstructured import UnstructuredPruning, UnstructuredResult
-from pruning_bootcamp.results import Recovery, Update, from_plain
+from pruning_bootcamp.results import Recovery
 from pruning_bootcamp.tools.datasets import Splits, eval_batches
 from pruning_bootcamp.training.gradual import GradualPruning, say_left_out
 from pruning_bootcamp.training.recovery import first_images
@@ -100,7 +100,7 @@ def prune_gradually(context: StepContext) -> Trained:
         best_epoch=result.best_epoch,
         fine_tune_seconds=round(result.seconds, 2),
         sparsity=round(reached, 6),
-        updates=tuple(from_plain(Update, point) for point in growing.points),
+        updates=tuple(growing.points),
         fall_backs=(*growing.fall_backs, *fall_backs),
         summary=f"{100 * reached:.2f}% zeros, validation {accuracy:.2f}%",
     )

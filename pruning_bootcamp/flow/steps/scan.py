@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import nn
@@ -20,11 +19,12 @@ from pruning_bootcamp.flow.steps.batch_norm import improver
 from pruning_bootcamp.heatmap import as_csv, as_page, heat_report
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.pages import has_plotly
+from pruning_bootcamp.plain import to_plain
 from pruning_bootcamp.pruning.patterns import PATTERNS
 from pruning_bootcamp.pruning.unstructured import UnstructuredResult, check_unstructured
-from pruning_bootcamp.results import Metrics, Scan, from_plain, to_plain
+from pruning_bootcamp.results import Metrics, Scan
 from pruning_bootcamp.runs import Run, write_text, write_yaml
-from pruning_bootcamp.sensitivity import Place, Points, Quality, places, pruner, put_back, ranking, result_table, scan
+from pruning_bootcamp.sensitivity import Place, Points, Quality, as_scan, places, pruner, put_back, ranking, scan
 from pruning_bootcamp.tools.datasets import Split, Splits
 from pruning_bootcamp.tools.metrics import Accuracy
 from pruning_bootcamp.training.batch_norm import has_batch_norm
@@ -132,15 +132,9 @@ def measure(context: StepContext) -> Scanned:
                 _say_column(points, where, sparsity, whole)
     finally:
         bar.close()
-    head = {
-        "by": s.by,
-        "score": p.score.name,
-        "pattern": settings.pattern_text(cfg),
-        "split": "validation",
-        "images": len(images),
-    }
     (context.folder / POINTS).unlink(missing_ok=True)
-    return Scanned(table=from_plain(Scan, head | result_table(where, sparsities, points, whole)))
+    told = {"score": p.score.name, "pattern": settings.pattern_text(cfg)}
+    return Scanned(table=as_scan(where, sparsities, points, whole, by=s.by, images=len(images), **told))
 
 
 def _pruner(
@@ -216,10 +210,10 @@ def _say_column(points: Points, where: list[Place], sparsity: float, dense: Qual
     )
 
 
-def write_scan(run: Run, table: dict[str, Any], title: str) -> None:
+def write_scan(run: Run, table: Scan, title: str) -> None:
     """Every file of the result but metrics.yaml."""
     note = "one row pruned alone at each sparsity, all else as it was; accuracy in percent, loss: mean cross-entropy"
-    write_yaml(run.path(RESULT), table, note)
+    write_yaml(run.path(RESULT), to_plain(table), note)
     write_text(run.path(TABLE), as_csv(table))
     write_text(run.path("report.md"), heat_report(table, title))
     if has_plotly():
@@ -230,7 +224,7 @@ def write_scan(run: Run, table: dict[str, Any], title: str) -> None:
 
 def scan_metrics(table: Scan) -> Metrics:
     """The scan in a few figures, for metrics.yaml."""
-    order = ranking(to_plain(table))
+    order = ranking(table)
     return Metrics(
         val_accuracy=table.dense.accuracy,
         val_loss=table.dense.loss,

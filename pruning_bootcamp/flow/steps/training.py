@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from torch import nn
 
@@ -11,7 +12,7 @@ from pruning_bootcamp.flow import settings
 from pruning_bootcamp.flow.outcomes import Recovered, Trained
 from pruning_bootcamp.flow.step import Network, StepContext
 from pruning_bootcamp.logs import LOGGER
-from pruning_bootcamp.results import Distillation, from_plain
+from pruning_bootcamp.results import Distillation
 from pruning_bootcamp.training.gradual import GradualPruning
 from pruning_bootcamp.training.hooks import Hook
 from pruning_bootcamp.training.loop import FitResult, fit
@@ -53,7 +54,7 @@ def follow_dense(context: StepContext, sparsity: float | None = None) -> Recover
     growing: list[GradualPruning] = []
     if sparsity is not None and sparsity > there and settings.before_growing(cfg, sparsity, 0.0) != sparsity:
         growing = [settings.growing(cfg, sparsity)]
-    plan = {}
+    plans: list[Distillation] = []
 
     def train(network: Network, hooks: Sequence[Hook]) -> FitResult:
         result, found = distill(
@@ -71,21 +72,21 @@ def follow_dense(context: StepContext, sparsity: float | None = None) -> Recover
             augment=cfg.train.augment,
             checkpoint_seconds=cfg.train.checkpoint_seconds,
         )
-        plan.update(found)
+        plans.append(found)
         return result
 
     result, fall_backs = trained(context, network, train, growing, keeps_best=False)
     reached = None
     if growing:
-        network.masks, reached = growing[0].masks, growing[0].points[-1]["sparsity"]
+        network.masks, reached = growing[0].masks, growing[0].points[-1].sparsity
         fall_backs = [*growing[0].fall_backs, *fall_backs]
     accuracy = judged(context, network)
     return Recovered(
         val_accuracy=accuracy,
-        distillation=from_plain(Distillation, {**plan, "seconds": round(result.seconds, 2)}),
+        distillation=replace(plans[0], seconds=round(result.seconds, 2)),
         sparsity=reached,
         fall_backs=tuple(fall_backs),
-        summary=f"{plan['steps']} steps, validation {accuracy:.2f}%",
+        summary=f"{plans[0].steps} steps, validation {accuracy:.2f}%",
     )
 
 

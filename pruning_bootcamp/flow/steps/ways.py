@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from pruning_bootcamp.checkpoints import Recipe, example_input
 from pruning_bootcamp.exporters import Runner, deployable_copy
+from pruning_bootcamp.plain import from_plain, to_plain
+from pruning_bootcamp.results import LatencyPair, Paired
 from pruning_bootcamp.tools.latency import LatencyStats, compare_latencies
 from pruning_bootcamp.tools.latency.advice import Way, launch_bound_ways, ways_to_time
 from pruning_bootcamp.tools.latency.clock import Candidate
@@ -37,13 +39,16 @@ class Alternatives:
     launch_bound: list[str] = field(default_factory=list)
     """ways whose time is that of launching kernels"""
 
-    def figures(self) -> dict[str, Any]:
+    def figures(self) -> dict[str, LatencyPair]:
         """As the profile's file keeps them: each network's figures, and their paired ratio."""
-        found: dict[str, Any] = {}
+        found = {}
         for way, pair in self.pairs.items():
             ratio = pair["pruned"].ratio_to(pair["baseline"])
-            found[way] = {who: stats.figures() for who, stats in pair.items()}
-            found[way] |= {} if ratio is None else {"paired": ratio.figures() | {"verdict": ratio.verdict}}
+            said = {} if ratio is None else to_plain(ratio.figures()) | {"verdict": ratio.verdict}
+            paired = from_plain(Paired, said) if said else None
+            found[way] = LatencyPair(
+                baseline=pair["baseline"].figures(), pruned=pair["pruned"].figures(), paired=paired
+            )
         return found
 
 

@@ -7,13 +7,14 @@ distributed run can take its own rows; `apply` is a function of images and numbe
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.plain import Plain
 from pruning_bootcamp.registry import Registry
 from pruning_bootcamp.tools.datasets.splits import moved
 
@@ -181,7 +182,7 @@ def _windows(images: Tensor, corners: Parameters, size: tuple[int, int], pad: in
     return every_window[torch.arange(len(images), device=images.device), :, tops, lefts]
 
 
-def build_augmentations(augment: Sequence[str | tuple[str, Mapping[str, Any]]]) -> list[Augmentation]:
+def build_augmentations(augment: Sequence[str | tuple[str, Mapping[str, Plain]]]) -> list[Augmentation]:
     """The augmentations of names, or of (name, settings), in that order. BootcampError with everything wrong."""
     built: list[Augmentation] = []
     problems = []
@@ -204,7 +205,7 @@ def _require(condition: bool, message: str) -> None:
 class Augmenter:
     """A list of augmentations applied with parameters that depend on a seed alone."""
 
-    def __init__(self, augment: Sequence[str | tuple[str, Mapping[str, Any]]], target: Target) -> None:
+    def __init__(self, augment: Sequence[str | tuple[str, Mapping[str, Plain]]], target: Target) -> None:
         self.augmentations = build_augmentations(augment)
         self.target = target
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pruning_bootcamp.errors import BootcampError, Problem
+from pruning_bootcamp.plain import Plain
 from pruning_bootcamp.registry import Registry
 from pruning_bootcamp.schema import check_ranges
 from pruning_bootcamp.tools.data_settings import DataSettings
@@ -48,7 +49,7 @@ def load_dataset(
     root: str | Path = "data",
     val_fraction: float = 0.1,
     limit: int | None = None,
-    args: Mapping[str, Any] | None = None,
+    args: Mapping[str, Plain] | None = None,
 ) -> Splits:
     """The data set, its validation split held out of train. `args` are the settings of the registered function.
 
@@ -68,7 +69,7 @@ def open_dataset(data: DataSettings) -> Splits:
     return DATASETS[data.name](root=_folder(data.root), val_fraction=data.val_fraction, limit=data.limit, **settings)
 
 
-def check_dataset(name: str, *, root: str | Path, args: Mapping[str, Any], where: str = "data") -> list[Problem]:
+def check_dataset(name: str, *, root: str | Path, args: Mapping[str, Plain], where: str = "data") -> list[Problem]:
     """Every problem with the name, the settings and the folder. Quick: lists folders, reads no image."""
     settings, problems = DATASETS.check(name, args, where)
     if name not in DATASETS:

@@ -8,6 +8,7 @@ import torch
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from pruning_bootcamp.errors import BootcampError, listed
+from pruning_bootcamp.plain import Plain
 from pruning_bootcamp.tools.datasets.catalog import DATASETS, Statistic, make_splits
 from pruning_bootcamp.tools.datasets.decoding import Decoder
 from pruning_bootcamp.tools.datasets.download import Download, check_complete, fetch, may_be_absent
@@ -57,7 +58,7 @@ def _cifar10_tree(folder: Path) -> Tree:
     return tree
 
 
-def _look_cifar10(root: Path, settings: dict[str, Any]) -> None:
+def _look_cifar10(root: Path, settings: dict[str, Plain]) -> None:
     found = _find_cifar10(root)
     if found is None:
         looked_for = [
@@ -105,7 +106,7 @@ def cifar10(
     )
 
 
-def _look_cifar100(root: Path, settings: dict[str, Any]) -> None:
+def _look_cifar100(root: Path, settings: dict[str, Plain]) -> None:
     found = _find_batches(root, CIFAR100, "cifar100")
     if found is None:
         may_be_absent("CIFAR-100", [f"{root}/{CIFAR100.base_folder}/train"], root, settings)

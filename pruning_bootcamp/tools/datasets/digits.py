@@ -2,11 +2,11 @@
 
 import importlib.util
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
+from pruning_bootcamp.plain import Plain
 from pruning_bootcamp.tools.datasets.catalog import DATASETS, Statistic, make_splits
 from pruning_bootcamp.tools.datasets.selection import hold_out
 from pruning_bootcamp.tools.datasets.splits import ImageSplit, Splits
@@ -15,7 +15,7 @@ TEST_FRACTION = 0.25
 MEAN, STD = (0.3053,), (0.3759,)  # of all 1,797 images
 
 
-def _always_there(root: Path, settings: dict[str, Any]) -> None:
+def _always_there(root: Path, settings: dict[str, Plain]) -> None:
     """Embedded: comes with a package that every install has."""
 
 

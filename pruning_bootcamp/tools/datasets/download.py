@@ -8,12 +8,12 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torchvision.datasets.utils import download_url
 
 from pruning_bootcamp.errors import BootcampError, listed
 from pruning_bootcamp.logs import LOGGER
+from pruning_bootcamp.plain import Plain
 from pruning_bootcamp.tools.datasets.archives import unpack
 from pruning_bootcamp.tools.datasets.folders import missing
 
@@ -88,7 +88,7 @@ def check_complete(folder: Path, lacking: Sequence[str]) -> None:
         raise BootcampError(f"{folder} lacks {listed(lacking)}. Delete the folder and get it again.")
 
 
-def may_be_absent(title: str, looked_for: Sequence[str], root: Path, settings: Mapping[str, Any]) -> None:
+def may_be_absent(title: str, looked_for: Sequence[str], root: Path, settings: Mapping[str, Plain]) -> None:
     """Nothing is there: fine when it may be downloaded, an error otherwise."""
     if not settings.get("download", True):
         raise BootcampError(missing(title, looked_for, root) + " Or let it be downloaded: data.args.download=true.")

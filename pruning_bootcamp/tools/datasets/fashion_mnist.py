@@ -1,11 +1,11 @@
 """Fashion-MNIST, from its idx files as torchvision lays them out, plain or compressed."""
 
 from pathlib import Path
-from typing import Any
 
 from torchvision.datasets import FashionMNIST
 
 from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.plain import Plain
 from pruning_bootcamp.tools.datasets.catalog import DATASETS, Statistic, make_splits
 from pruning_bootcamp.tools.datasets.download import Download, check_complete, fetch, may_be_absent
 from pruning_bootcamp.tools.datasets.formats import read_idx
@@ -36,7 +36,7 @@ def _idx_file(folder: Path, name: str) -> Path:
     return plain if plain.exists() else folder / f"{name}.gz"
 
 
-def _look(root: Path, settings: dict[str, Any]) -> None:
+def _look(root: Path, settings: dict[str, Plain]) -> None:
     folder = _find(root)
     if folder is None:
         may_be_absent("Fashion-MNIST", [f"{root}/FashionMNIST/raw/{FILES[0]}[.gz]"], root, settings)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.results import Latency
 from pruning_bootcamp.runtime import synchronize
 from pruning_bootcamp.tools.latency.pairs import PairedRatio, judged_pairs
 from pruning_bootcamp.tools.modes import beside, evaluation_mode
@@ -41,9 +42,9 @@ class LatencyStats:
     rounds_ms: tuple[float, ...] = field(default=(), repr=False)
     """each pass, in the order of the rounds that all candidates took part in"""
 
-    def figures(self) -> dict[str, Any]:
-        """Every figure by name, without the single rounds."""
-        return {name: value for name, value in vars(self).items() if name != "rounds_ms"}
+    def figures(self) -> Latency:
+        """What a file of results keeps of it: all but the single rounds."""
+        return Latency(**{name: value for name, value in vars(self).items() if name != "rounds_ms"})
 
     def ratio_to(self, baseline: "LatencyStats") -> PairedRatio | None:
         """Its time over the baseline's, pair by pair; None where the two were not timed in the same rounds."""

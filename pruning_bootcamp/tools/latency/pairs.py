@@ -4,11 +4,11 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.results import Comparison
 
 CONFIDENCE = 0.95
 # Fewer block medians than these say too little to go on making the blocks longer.
@@ -55,17 +55,17 @@ class PairedRatio:
             return "may be noise"
         return "faster" if self.median < 1 else "slower"
 
-    def figures(self) -> dict[str, Any]:
-        """What a comparison of two networks holds: latency_reduction_pct, its interval and pairs, and the speedup."""
+    def figures(self) -> Comparison:
+        """What a comparison of two networks holds of it."""
         low, high = self.reduction_interval_pct or (None, None)
-        return {
-            "latency_reduction_pct": self.reduction_pct,
-            "latency_reduction_low_pct": low,
-            "latency_reduction_high_pct": high,
-            "latency_pairs": self.n,
-            "latency_block": self.block,
-            "speedup": 1.0 / self.median,
-        }
+        return Comparison(
+            latency_reduction_pct=self.reduction_pct,
+            latency_reduction_low_pct=low,
+            latency_reduction_high_pct=high,
+            latency_pairs=self.n,
+            latency_block=self.block,
+            speedup=1.0 / self.median,
+        )
 
     @property
     def spread(self) -> str:

@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 from pruning_bootcamp.errors import BootcampError, listed
+from pruning_bootcamp.plain import Plain
 
 _RATIOS = ("accuracy", "flops_g", "params_m", "latency_ms", "throughput_fps")
 _REDUCTIONS = {
@@ -16,17 +16,17 @@ _REDUCTIONS = {
 _DIGITS = 9  # a float's last digits must not decide whether a goal is met: 98.1 - 96.6 is 1.5
 
 
-def normalize_metrics(metrics: Mapping[str, Any], baseline: Mapping[str, Any]) -> dict[str, float]:
+def normalize_metrics(metrics: Mapping[str, Plain], baseline: Mapping[str, Plain]) -> dict[str, float]:
     """Each figure as a multiple of the baseline's (flops_g 0.5 = half of it), under the figure's own name.
 
     For accuracy, flops_g, params_m, latency_ms, throughput_fps, where both know it; sparsity is a share already and
     has no baseline to be divided by, nor has an accuracy of 0. Raises BootcampError as compare_metrics.
     """
     known = _known(_RATIOS, baseline, metrics)
-    return {name: float(metrics[name]) / float(baseline[name]) for name in known if baseline[name] != 0}
+    return {name: mine / theirs for name, (theirs, mine) in known.items() if theirs != 0}
 
 
-def compare_metrics(baseline: Mapping[str, Any], pruned: Mapping[str, Any]) -> dict[str, float]:
+def compare_metrics(baseline: Mapping[str, Plain], pruned: Mapping[str, Plain]) -> dict[str, float]:
     """What `pruned` saves and loses: only the figures whose sources both know.
 
     flops_reduction_pct, params_reduction_pct, latency_reduction_pct (percent of the baseline, negative = grew),
@@ -35,37 +35,47 @@ def compare_metrics(baseline: Mapping[str, Any], pruned: Mapping[str, Any]) -> d
     """
     known = _known(_RATIOS, baseline, pruned)
     compared = {
-        name: round(100.0 * (1.0 - float(pruned[source]) / float(baseline[source])), _DIGITS)
+        name: round(100.0 * (1.0 - known[source][1] / known[source][0]), _DIGITS)
         for name, source in _REDUCTIONS.items()
         if source in known
     }
     if "accuracy" in known:
-        compared["accuracy_drop"] = round(float(baseline["accuracy"]) - float(pruned["accuracy"]), _DIGITS)
+        before, after = known["accuracy"]
+        compared["accuracy_drop"] = round(before - after, _DIGITS)
     if "latency_ms" in known:
-        compared["speedup"] = float(baseline["latency_ms"]) / float(pruned["latency_ms"])
+        before, after = known["latency_ms"]
+        compared["speedup"] = before / after
     return compared
 
 
-def _known(names: tuple[str, ...], baseline: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[str]:
-    """The names that both have, each a usable number on both sides."""
+def _known(
+    names: tuple[str, ...], baseline: Mapping[str, Plain], metrics: Mapping[str, Plain]
+) -> dict[str, tuple[float, float]]:
+    """Of the names that both have: the baseline's figure and the other's, each a usable number."""
     both = [name for name in names if baseline.get(name) is not None and metrics.get(name) is not None]
     if not both:
         raise BootcampError(
             f"metrics: the two have no figure in common to compare. The baseline has {listed(baseline) or 'nothing'}; "
             f"the other {listed(metrics) or 'nothing'}. Needed: one of {listed(names)} in both."
         )
-    problems = [
-        f"metrics: {name} of the {who} is {figures[name]!r}, not a positive number."
-        for name in both
-        for who, figures in (("baseline", baseline), ("pruned network", metrics))
-        if not _usable(figures[name], zero_allowed=name == "accuracy")
-    ]
+    problems, found = [], {}
+    for name in both:
+        pair = []
+        for who, figures in (("baseline", baseline), ("pruned network", metrics)):
+            value = _usable(figures[name], zero_allowed=name == "accuracy")
+            if value is None:
+                problems.append(f"metrics: {name} of the {who} is {figures[name]!r}, not a positive number.")
+            else:
+                pair.append(value)
+        if len(pair) == 2:
+            found[name] = (pair[0], pair[1])
     if problems:
         raise BootcampError(*problems)
-    return both
+    return found
 
 
-def _usable(value: Any, zero_allowed: bool) -> bool:
+def _usable(value: Plain, zero_allowed: bool) -> float | None:
+    """The number; None for what is none, or is not above 0."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return False
-    return value > 0 or (zero_allowed and value == 0)
+        return None
+    return float(value) if value > 0 or (zero_allowed and value == 0) else None

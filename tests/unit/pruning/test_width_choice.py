@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pruning_bootcamp.pruning.costs import Costs
 from pruning_bootcamp.pruning.groups import Group, Member, cut_members
 from pruning_bootcamp.pruning.trial_cut import cut_one_by_one, keep_masks
-from pruning_bootcamp.pruning.width_choice import Budget, Network, choose_widths
+from pruning_bootcamp.pruning.width_choice import Budget, Limits, Network, choose_widths
 from pruning_bootcamp.tools.metrics import count_macs, count_products
 
 TOKENS, WIDTH, KEYS, VALUES, CLASSES = 5, 8, 24, 40, 4
@@ -57,7 +57,7 @@ def network() -> Network:
 def test_a_budget_is_met_where_attention_gets_cheaper_too(asked: float) -> None:
     it = network()
     budget = Budget("flops_reduction", asked, "global", {})
-    choice = choose_widths(it, budget, None, {"min_width": 1, "max_sparsity": 0.95}, falls_back=False)
+    choice = choose_widths(it, budget, Limits(1, 0.95), falls_back=False)
     assert choice.problem is None
     widths = [group.width - len(choice.gone(group.name)) for group in it.groups]
     assert choice.after["macs"] == by_hand(*widths)
@@ -68,9 +68,7 @@ def test_a_budget_is_met_where_attention_gets_cheaper_too(asked: float) -> None:
 def test_single_cuts_teach_the_cost_of_every_combination() -> None:
     it = network()
     budget = Budget("flops_reduction", 0.5, "global", {})
-    ladders = list(
-        choose_widths(it, budget, None, {"min_width": 1, "max_sparsity": 0.95}, falls_back=False).ladders.values()
-    )
+    ladders = list(choose_widths(it, budget, Limits(1, 0.95), falls_back=False).ladders.values())
     single = cut_one_by_one(it.model, it.groups, ladders, it.example)
     for keys, values in itertools.product((0, 1, 7, 20), (0, 3, 30)):
         costs = Costs(it.model, it.groups, it.example, it.products)
@@ -118,8 +116,7 @@ def test_what_no_product_tells_is_corrected_by_the_count() -> None:
     choice = choose_widths(
         it,
         Budget("flops_reduction", 0.5, "global", {}),
-        None,
-        {"min_width": 1, "max_sparsity": 0.95},
+        Limits(1, 0.95),
         falls_back=False,
     )
     kept = 64 - len(choice.gone("first"))

@@ -19,7 +19,8 @@ from pruning_bootcamp.reporting.figures import trade_off, unbeaten
 from pruning_bootcamp.reporting.findings import find
 from pruning_bootcamp.reporting.methods import comparison
 from pruning_bootcamp.reporting.values import spread
-from pruning_bootcamp.sweep.outputs import choose, summary
+from pruning_bootcamp.results import Dense, Objective, Study, Trial
+from pruning_bootcamp.sweep.outputs import choose, concluded
 from pruning_bootcamp.sweep.showing import say
 
 Drawn = tuple[float, float]  # cost, accuracy
@@ -126,43 +127,49 @@ def test_every_front_of_the_page_holds(tmp_path: Path) -> None:
     assert looked_at == {"trade-offs-0-flops-g": 4, "trade-offs-0-kept-params-m": 4, "sweep-0": 3}
 
 
-def trials(*points: tuple[float, float]) -> list[dict[str, Any]]:
-    return [
-        {"number": number, "state": "complete", "values": {"accuracy": accuracy, "latency_ms": cost}}
-        for number, (accuracy, cost) in enumerate(points)
-    ]
-
-
-def content(dense: tuple[float, float], *points: tuple[float, float]) -> dict[str, Any]:
-    return {
-        "objectives": [{"name": "accuracy", "direction": "maximize"}, {"name": "latency_ms", "direction": "minimize"}],
-        "trials": trials(*points),
-        "dense": {"accuracy": dense[0], "latency_ms": dense[1]},
-        "max_drop": 1.5,
-    }
+def study(dense: Drawn, *trials: Drawn) -> Study:
+    """Of a sweep; each (accuracy, latency_ms)."""
+    known = [{"accuracy": accuracy, "latency_ms": ms} for accuracy, ms in trials]
+    return concluded(
+        Study(
+            name="half",
+            command="prune-structured",
+            sampler="grid",
+            space={},
+            objectives=(
+                Objective(name="accuracy", direction="maximize"),
+                Objective(name="latency_ms", direction="minimize"),
+            ),
+            split="validation",
+            max_drop=1.5,
+            dense=Dense(accuracy=dense[0], latency_ms=dense[1]),
+            seed=0,
+            trials=tuple(
+                Trial(number=place, state="complete", params={}, values=values, folder="trials/0000", seconds=1.0)
+                for place, values in enumerate(known)
+            ),
+        )
+    )
 
 
 def test_a_trial_that_the_dense_network_beats_is_neither_on_the_front_nor_taken() -> None:
-    found = summary(content((95.0, 2.0), (94.0, 2.5), (80.0, 1.0)))
-    assert found["pareto"] == [1], "trial 0 is slower than the dense network, and less accurate"
-    assert (found["chosen"], found["chosen_keeps_accuracy"]) == (1, False)
-    found = summary(content((95.0, 2.0), (94.0, 2.5), (95.0, 2.1)))
-    assert (found["pareto"], found["chosen"]) == ([], None)
-    assert found["chosen_because"].startswith("the dense network beats all 2: none is cheaper")
+    found = study((95.0, 2.0), (94.0, 2.5), (80.0, 1.0))
+    assert found.pareto == (1,), "trial 0 is slower than the dense network, and less accurate"
+    assert (found.chosen, found.chosen_keeps_accuracy) == (1, False)
+    found = study((95.0, 2.0), (94.0, 2.5), (95.0, 2.1))
+    assert (found.pareto, found.chosen) == ((), None)
+    assert (found.chosen_because or "").startswith("the dense network beats all 2: none is cheaper")
 
 
 def test_the_trial_to_take_keeps_the_accuracy() -> None:
-    found = summary(content((95.0, 2.0), (94.0, 1.5), (93.6, 1.2), (90.0, 0.1)))
-    assert (found["chosen"], found["chosen_keeps_accuracy"]) == (1, True), "the cheapest within 1.5 points"
-    assert choose([], "latency_ms", None, 1.5, 0)["chosen_because"] == "no trial was completed"
+    found = study((95.0, 2.0), (94.0, 1.5), (93.6, 1.2), (90.0, 0.1))
+    assert (found.chosen, found.chosen_keeps_accuracy) == (1, True), "the cheapest within 1.5 points"
+    assert choose([], "latency_ms", None, 1.5, 0).because == "no trial was completed"
 
 
 def test_sweep_show_takes_no_trial_that_lost_too_much(capfd: pytest.CaptureFixture[str]) -> None:
     start_screen(False)
-    shown = content((95.0, 2.0), (92.0, 1.0)) | {"command": "prune-structured", "space": {}}
-    for trial in shown["trials"]:
-        trial |= {"params": {}, "folder": "trials/0000", "seconds": 1.0}
-    say(Path("sweep"), shown | summary(shown))
+    say(Path("sweep"), study((95.0, 2.0), (92.0, 1.0)))
     said = capfd.readouterr().out
     assert "No trial to take: each loses more than the 1.5 points that goal.accuracy_drop allows." in said
     assert "Nearest is trial 0, which loses 3.00 (92.00%, dense 95.00%), 1.50 too many" in said

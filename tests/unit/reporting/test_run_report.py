@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from pruning_bootcamp.plain import from_plain
 from pruning_bootcamp.reporting import alternatives_text, analysis_text, comparison_rows, markdown_table, run_report
 from pruning_bootcamp.reporting.measured import _difference
-from pruning_bootcamp.results import Analysis, Comparison, Metrics, Network, from_plain
+from pruning_bootcamp.results import Analysis, Comparison, Metrics, Network
 from pruning_bootcamp.tools import latency
 from pruning_bootcamp.tools.latency import LatencyStats, Measured, flops_latency_analysis
 from pruning_bootcamp.training.records import Epoch

@@ -122,9 +122,9 @@ def test_where_memory_is_short_the_next_smaller_batch_is_timed_and_said(monkeypa
         "torch CUDA graph, batch 1: not timed (pruned: operation not permitted when stream is capturing)",
     ]
     figures = found.figures()["torch, batch 64"]
-    assert set(figures) == {"baseline", "pruned", "paired"}
-    assert "rounds_ms" not in figures["pruned"]
-    assert figures["paired"]["verdict"] == "may be noise", "three pairs decide nothing"
+    assert figures.pruned == found.pairs["torch, batch 64"]["pruned"].figures()
+    assert figures.paired is not None
+    assert figures.paired.verdict == "may be noise", "three pairs decide nothing"
 
 
 def test_what_fits_at_no_batch_is_said_and_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

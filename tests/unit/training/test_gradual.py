@@ -75,10 +75,10 @@ def test_the_plan_is_zhu_and_gupta_and_starts_from_what_is_there() -> None:
 def test_the_sparsity_grows_in_training_and_ends_exactly_at_the_target(small: Any) -> None:
     hook = GradualPruning(0.8, begin="2it", end="13it", frequency="4it", allocation="global")
     net, result = train(small, hook)
-    assert [point["step"] for point in hook.points] == [2, 6, 10, 13]
+    assert [point.step for point in hook.points] == [2, 6, 10, 13]
     size = sum(mask.numel() for mask in result.masks.values())
     expected = [0, *(round(size * 0.8 * (1 - (1 - (t - 2) / 11) ** 3)) for t in (6, 10)), round(size * 0.8)]
-    assert [point["sparsity"] for point in hook.points] == pytest.approx([zeros / size for zeros in expected], abs=2e-6)
+    assert [point.sparsity for point in hook.points] == pytest.approx([zeros / size for zeros in expected], abs=2e-6)
     assert sum(int((~mask).sum()) for mask in result.masks.values()) == round(0.8 * size)
     for name, mask in hook.masks.items():
         assert torch.equal(mask, result.masks[name])
@@ -108,7 +108,7 @@ def test_the_best_epoch_is_one_of_the_final_sparsity(end: str, small: Any) -> No
     """5 steps an epoch: pruning ends within the third epoch of four, or with the last step of all."""
     hook = GradualPruning(0.95, begin="1it", end=end, frequency="3it")
     net, result = train(small, hook)
-    first = math.ceil(hook.points[-1]["step"] / 5)
+    first = math.ceil(hook.points[-1].step / 5)
     assert result.best_epoch >= first
     assert result.best_accuracy == max(entry.val_accuracy for entry in result.history[first - 1 :])
     assert compute_sparsity(net, result.masks).total == pytest.approx(0.95, abs=1e-3)
@@ -119,7 +119,7 @@ def test_growth_starts_from_the_zeros_of_the_checkpoint(small: Any) -> None:
     before = prune_unstructured(net, sparsity=0.5, allocation="global").masks
     hook = GradualPruning(0.7, end="10it", frequency="5it", schedule="linear", allocation="global")
     _, result = train(small, hook, net=net, masks=before)
-    assert [point["sparsity"] for point in hook.points] == pytest.approx([0.5, 0.6, 0.7], abs=1e-3)
+    assert [point.sparsity for point in hook.points] == pytest.approx([0.5, 0.6, 0.7], abs=1e-3)
     for name, mask in before.items():
         assert not (result.masks[name] & ~mask).any()
 

@@ -1,0 +1,107 @@
+"""profile.yaml: FLOPs against latency."""
+
+from dataclasses import dataclass
+
+from pruning_bootcamp.plain import Part
+from pruning_bootcamp.results.network import Comparison, Environment, Network
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency(Part):
+    """Milliseconds of one forward pass of `batch_size` images, over `n` timed passes; what ran it, and where."""
+
+    median_ms: float
+    mean_ms: float
+    std_ms: float
+    p5_ms: float
+    p95_ms: float
+    n: int
+    batch_size: int
+    device: str
+    threads: int
+    backend: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paired(Comparison):
+    """One way to run two networks, pair by pair; `verdict`: faster, slower or may be noise."""
+
+    verdict: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencyPair(Part):
+    """The two networks timed in turn."""
+
+    baseline: Latency | None = None
+    pruned: Latency | None = None
+    paired: Paired | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer(Part):
+    """A layer's time and multiply-accumulates; `share` of all layers' time."""
+
+    name: str
+    kind: str
+    median_ms: float
+    share: float
+    macs: float
+    width: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cause(Part):
+    """Points of the gap between FLOPs and latency, and where they come from."""
+
+    points: float
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analysis(Part):
+    """Why the latency fell by less (or more) than the FLOPs."""
+
+    discrepancy_points: float | None = None
+    certain: bool | None = None
+    verdict: str | None = None
+    causes: tuple[Cause, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutWidths(Part):
+    """Layers whose width the pruning changed, and how many of those widths are no multiple of 8."""
+
+    cut: int
+    uneven: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoints(Part):
+    """The files of the two networks."""
+
+    baseline: str | None = None
+    pruned: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile(Part):
+    """profile.yaml: FLOPs against latency."""
+
+    baseline: Network | None = None
+    pruned: Network | None = None
+    comparison: Comparison
+    environment: Environment | None = None
+    checkpoints: Checkpoints
+    latency: LatencyPair | None = None
+    layers: dict[str, tuple[Layer, ...]] | None = None
+    analysis: Analysis | None = None
+    alternatives: dict[str, LatencyPair] | None = None
+    """other ways to run the pair"""
+    not_timed: tuple[str, ...] | None = None
+    launch_bound: tuple[str, ...] | None = None
+    cut_widths: CutWidths | None = None
+
+    @property
+    def pruned_latency(self) -> Latency | None:
+        return None if self.latency is None else self.latency.pruned

@@ -1,0 +1,137 @@
+"""sensitivity.yaml and sweep.yaml: what was tried, one point or one trial after the other."""
+
+from dataclasses import dataclass, field
+
+from pruning_bootcamp.plain import Part, Plain, beside
+from pruning_bootcamp.results.network import Environment
+from pruning_bootcamp.results.run import Known
+
+
+@dataclass(frozen=True)
+class Quality(Part):
+    """How good a network is on the validation images: percent right, mean cross-entropy."""
+
+    accuracy: float
+    loss: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanPoint(Part):
+    """What a network is worth with one place pruned to a sparsity."""
+
+    sparsity: float
+    accuracy: float
+    loss: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanRow(Part):
+    """A layer or block pruned alone; its weights and their number."""
+
+    name: str
+    weights: tuple[str, ...]
+    size: int
+    points: tuple[ScanPoint, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scan(Part):
+    """sensitivity.yaml: one place pruned at a time, on so many validation images."""
+
+    by: str
+    score: str
+    pattern: str
+    split: str
+    images: int
+    dense: Quality
+    sparsities: tuple[float, ...]
+    rows: tuple[ScanRow, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial(Part):
+    """A trial of a sweep; `params`: config key -> value; `values`: figure -> value, on validation images."""
+
+    number: int
+    state: str
+    params: dict[str, Plain]
+    values: dict[str, float]
+    folder: str
+    seconds: float
+    host: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class TrialResult(Part):
+    """trial.yaml: what a trial came to."""
+
+    number: int
+    state: str
+    """complete, pruned (stopped early), failed, or halted (by the machine, not by its settings: to be tried again)"""
+    values: dict[str, float] = field(default_factory=dict)
+    curve: dict[int, float] = field(default_factory=dict)
+    """epoch -> validation accuracy"""
+    weight: float | None = beside("number")
+    """what early stopping compares trials by"""
+    reason: str = ""
+    seconds: float = 0.0
+    fingerprint: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective(Part):
+    name: str
+    direction: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repeat(Part):
+    """A suggestion whose settings another trial had."""
+
+    number: int
+    of: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dense(Known):
+    """The dense network of a sweep, by the figures that trials are compared by."""
+
+    accuracy: float
+    flops_g: float | None = None
+    latency_ms: float | None = None
+    size_mb: float | None = None
+    params_m: float | None = None
+    sparsity: float | None = None
+
+    @property
+    def values(self) -> dict[str, float]:
+        """Figure -> value, as of a trial."""
+        named = ("accuracy", "flops_g", "latency_ms", "size_mb", "params_m", "sparsity")
+        return {name: value for name in named if (value := getattr(self, name)) is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study(Part):
+    """sweep.yaml."""
+
+    name: str
+    command: str
+    sampler: str
+    space: dict[str, Plain]
+    objectives: tuple[Objective, ...]
+    split: str
+    max_drop: float
+    dense: Dense | None
+    seed: int
+    trials: tuple[Trial, ...] = ()
+    repeats: tuple[Repeat, ...] = ()
+    pareto: tuple[int, ...] = ()
+    hypervolume: float | None = None
+    hypervolume_reference: dict[str, float] | None = None
+    chosen: int | None = beside("chosen_because")
+    chosen_because: str | None = None
+    chosen_keeps_accuracy: bool | None = None
+    fingerprint: str | None = None
+    status: str | None = None
+    environment: Environment | None = None
