@@ -25,7 +25,7 @@ from pruning_bootcamp.sweep.front import Point, hypervolume
 from pruning_bootcamp.sweep.known import folder_of
 from pruning_bootcamp.sweep.outputs import cost_of_sweep
 from pruning_bootcamp.sweep.space import Dimension, grid_size, parse_space, text_of
-from pruning_bootcamp.sweep.study import Book, distribution, make_sampler
+from pruning_bootcamp.sweep.study import OptunaStudy, distribution, make_sampler
 
 SAMPLERS = ("tpe", "nsga2", "random")
 SHARES = (0.95, 0.99, 1.0)
@@ -106,12 +106,13 @@ def search(
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(directions=["maximize", "minimize"], sampler=make_sampler(sampler, dimensions, seed))
-    book = Book(study, dimensions, "", cost, True, {d.key: distribution(d) for d in dimensions})
+    storage, chosen = optuna.storages.InMemoryStorage(), make_sampler(sampler, dimensions, seed)
+    study = optuna.create_study(storage=storage, directions=["maximize", "minimize"], sampler=chosen)
+    trials = OptunaStudy(study, storage, dimensions, "", cost, True, {d.key: distribution(d) for d in dimensions})
     seen: dict[str, Point] = {}
     curve: list[float] = []
     for _ in range(20 * size):
-        number, settings = book.ask()
+        number, settings = trials.ask()
         key = key_of(settings)
         point = look_up(key)
         study.tell(number, list(point))

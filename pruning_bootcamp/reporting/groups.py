@@ -190,10 +190,10 @@ def _labels(firsts: Sequence[Record]) -> list[str]:
     plain = [": ".join(part for part in (record.method, record.amount) if part) for record in firsts]
     labels = []
     for record, label in zip(firsts, plain, strict=True):
-        twins = [other for other, same in zip(firsts, plain, strict=True) if same == label and other is not record]
-        keys = sorted({key for twin in twins for key in differing(record, twin)})
+        alike = [other for other, same in zip(firsts, plain, strict=True) if same == label and other is not record]
+        keys = sorted({key for other in alike for key in differing(record, other)})
         told = ", ".join(f"{key}={record.setting.get(key, '-')}" for key in keys[:3])
-        labels.append(f"{label} ({told})" if twins and told else label)
+        labels.append(f"{label} ({told})" if alike and told else label)
     repeated = {label for label in labels if labels.count(label) > 1}
     return [
         f"{label} [{record.name}]" if label in repeated else label for record, label in zip(firsts, labels, strict=True)

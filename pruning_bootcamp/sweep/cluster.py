@@ -1,4 +1,4 @@
-"""Trials as tasks of a Ray cluster, or of a Ray started here; a task whose worker dies comes back as killed."""
+"""Trials as tasks of a Ray cluster, or of a Ray started here; a spec whose worker dies comes back as killed."""
 
 import contextlib
 import os
@@ -33,14 +33,14 @@ class RayExecutor:
             )
         # tries are counted by the sweep, which says so, not by Ray
         remote = ray.remote(num_cpus=threads, max_retries=0)(_call)
-        self._begin = lambda task: remote.remote(function, task, threads, os.getcwd())
+        self._begin = lambda spec: remote.remote(function, spec, threads, os.getcwd())
         self._running: dict[Any, int] = {}
 
     def free(self) -> int:
         return self._workers - len(self._running)
 
-    def submit(self, task: Any) -> None:
-        self._running[self._begin(task)] = task.number
+    def submit(self, spec: Any) -> None:
+        self._running[self._begin(spec)] = spec.number
 
     def events(self, seconds: float) -> list[Event]:
         if not self._running:
@@ -52,7 +52,7 @@ class RayExecutor:
             try:
                 found.append(Event(number, "done", self._ray.get(reference)))
             except self._ray.exceptions.RayTaskError as error:
-                found.append(Event(number, "broken", f"its task ended with {str(error).strip().splitlines()[-1]}"))
+                found.append(Event(number, "broken", f"its spec ended with {str(error).strip().splitlines()[-1]}"))
             except self._ray.exceptions.RayError as error:
                 found.append(Event(number, "killed", f"its worker died ({type(error).__name__})"))
         return found
@@ -67,9 +67,9 @@ class RayExecutor:
             self._ray.shutdown()
 
 
-def _call(function: Function, task: Any, threads: int, folder: str) -> Any:
+def _call(function: Function, spec: Any, threads: int, folder: str) -> Any:
     prepare_worker(threads)
     with contextlib.suppress(FileNotFoundError):  # another machine: then every path must be a whole one
         os.chdir(folder)
     sys.path.insert(0, folder)  # where a module:factory may lie
-    return function(task, lambda text: None)
+    return function(spec, lambda text: None)

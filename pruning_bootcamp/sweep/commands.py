@@ -22,7 +22,7 @@ from pruning_bootcamp.sweep.loop import Sweep
 from pruning_bootcamp.sweep.showing import NETWORKS, say
 from pruning_bootcamp.sweep.space import Dimension, grid_size, parse_space
 from pruning_bootcamp.sweep.study import open_study
-from pruning_bootcamp.sweep.trial import Task
+from pruning_bootcamp.sweep.trial import TrialSpec
 
 DENSE = "dense"
 
@@ -54,7 +54,7 @@ def _run(cfg: Config, folder: Path, dimensions: list[Dimension], name: str) -> S
     s = cfg.sweep
     network = _dense_network(cfg, folder)
     cost = next(objective for objective in s.objectives if objective != "accuracy")
-    book = open_study(
+    trials = open_study(
         folder,
         s.storage,
         f"{cfg.name}-{name}",
@@ -66,7 +66,7 @@ def _run(cfg: Config, folder: Path, dimensions: list[Dimension], name: str) -> S
     )
     total = target(cfg, dimensions)
     threads = cfg.threads or share_of_cores(s.workers)
-    study = Sweep(cfg, folder, book, network, total, view.Board(cfg.name, total, s.workers))
+    study = Sweep(cfg, folder, trials, network, total, view.SweepProgress(cfg.name, total, s.workers))
     study.take_up()
     executor = None
     try:
@@ -79,7 +79,7 @@ def _run(cfg: Config, folder: Path, dimensions: list[Dimension], name: str) -> S
         space = "a range has no end of values" if size is None else f"{size} combinations"
         LOGGER.info("\n=== Sweep: %s, %d trials by %s (%s) ===", s.command, total, s.sampler, space)
         LOGGER.info("Workers: %d (%s), %d threads each", s.workers, s.executor, threads)
-        with view.live(study.board):
+        with view.live(study.progress):
             if executor is not None:
                 study.work(executor)
     finally:
@@ -117,9 +117,9 @@ def _head(cfg: Config, folder: Path, dimensions: list[Dimension], name: str, net
     if network is not None and dense is None:
         splits = open_data(cfg, testing=False)
         checkpoint = open_network(network, cfg, splits)
-        task = Task(0, "train", as_dict(trial.config_for(cfg, {}, folder, network)), "", "", cost)
+        spec = TrialSpec(0, "train", as_dict(trial.config_for(cfg, {}, folder, network)), "", "", cost)
         found = evaluate_on(checkpoint.model, splits.val, splits, device=device, batch_size=cfg.data.batch_size)
-        figures = trial.dense_costs(network, task) | {"accuracy": round(found.accuracy, 4)}
+        figures = trial.dense_costs(network, spec) | {"accuracy": round(found.accuracy, 4)}
         known = to_plain(memorised.look(checkpoint, cfg, splits, device, testing=False))
         dense = from_plain(Dense, {**figures, **known})
     return Study(

@@ -15,12 +15,12 @@ from typing import Any, Protocol
 _TERMINATED = 128 + signal.SIGTERM  # the exit code of a worker that was told to end, as shells give it
 
 Function = Callable[[Any, Callable[[str], None]], Any]
-"""(task, report) -> result; a module's own function, since other processes import it"""
+"""(spec, report) -> result; a module's own function, since other processes import it"""
 
 
 @dataclass(frozen=True)
 class Event:
-    """What happened to a task."""
+    """What happened to a spec."""
 
     number: int
     kind: str
@@ -34,7 +34,7 @@ class Executor(Protocol):
     def free(self) -> int:
         """How many more tasks can begin now."""
 
-    def submit(self, task: Any) -> None: ...
+    def submit(self, spec: Any) -> None: ...
 
     def events(self, seconds: float) -> list[Event]:
         """What happened, after waiting for it at most so long."""
@@ -61,11 +61,11 @@ class LocalExecutor:
     def free(self) -> int:
         return sum(worker.number is None for worker in self._workers)
 
-    def submit(self, task: Any) -> None:
+    def submit(self, spec: Any) -> None:
         worker = next(worker for worker in self._workers if worker.number is None)
-        worker.number = task.number
+        worker.number = spec.number
         with contextlib.suppress(BrokenPipeError):  # it died idle: `events` finds that out
-            worker.connection.send(task)
+            worker.connection.send(spec)
 
     def events(self, seconds: float) -> list[Event]:
         ends = [end for worker in self._workers for end in (worker.connection, worker.process.sentinel)]
@@ -144,17 +144,17 @@ def _threads_in_environment(threads: int) -> Iterator[None]:
 
 
 def _serve(connection: Connection, function: Function, threads: int, log: str) -> None:
-    """A worker's life: a task, its result, the next one, until the sweep closes the line or is gone."""
+    """A worker's life: a spec, its result, the next one, until the sweep closes the line or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the sweep says what to do
     signal.signal(signal.SIGTERM, _leave)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     prepare_worker(threads, log)
     while True:
         try:
-            task = connection.recv()
+            spec = connection.recv()
         except (EOFError, OSError):
             return
-        connection.send(("done", function(task, lambda text: connection.send(("said", text)))))
+        connection.send(("done", function(spec, lambda text: connection.send(("said", text)))))
 
 
 def _leave(number: int, frame: object) -> None:

@@ -14,11 +14,11 @@ from pruning_bootcamp.plain import Plain
 from pruning_bootcamp.results import Repeat, Study, Trial, TrialResult
 from pruning_bootcamp.sweep import outputs, trial, view
 from pruning_bootcamp.sweep.executors import Event, Executor
-from pruning_bootcamp.sweep.hopeless import Finished
+from pruning_bootcamp.sweep.median_pruner import Finished
 from pruning_bootcamp.sweep.showing import say
 from pruning_bootcamp.sweep.space import shown_setting
-from pruning_bootcamp.sweep.study import Book, Row
-from pruning_bootcamp.sweep.trial import Task
+from pruning_bootcamp.sweep.study import OptunaStudy, Row
+from pruning_bootcamp.sweep.trial import TrialSpec
 
 TRIALS = "trials"
 _MOST_REPEATS = 100  # in a row: the sampler has nothing new to say
@@ -31,30 +31,30 @@ class Sweep:
 
     cfg: Config
     folder: Path
-    book: Book
+    trials: OptunaStudy
     network: Path | None
     total: int
-    board: view.Board
+    progress: view.SweepProgress
     head: Study | None = None
     """the sweep without its trials, once the dense network is judged"""
-    waiting: deque[Task] = field(default_factory=deque)
-    running: dict[int, Task] = field(default_factory=dict)
-    twins: dict[int, list[int]] = field(default_factory=dict)
+    waiting: deque[TrialSpec] = field(default_factory=deque)
+    running: dict[int, TrialSpec] = field(default_factory=dict)
+    duplicates: dict[int, list[int]] = field(default_factory=dict)
     """trials with the settings of one that still runs"""
-    deaths: dict[int, int] = field(default_factory=dict)
+    retries: dict[int, int] = field(default_factory=dict)
     exhausted: bool = False
 
     def take_up(self) -> None:
         """The trials that a killed sweep had begun here go on first."""
-        for row in self.book.rows():
-            if row.state == "running" and self.book.is_mine(row.owner):
+        for row in self.trials.rows():
+            if row.state == "running" and self.trials.is_mine(row.owner):
                 first = self._known(row.fingerprint, before=row.number)
                 if first is None:
-                    self.waiting.append(self._task(row.number, row.settings, row.fingerprint))
+                    self.waiting.append(self._spec(row.number, row.settings, row.fingerprint))
                 elif first.result is not None:
                     self._repeat(row.number, first.number, first.result)
                 else:
-                    self.twins.setdefault(first.number, []).append(row.number)
+                    self.duplicates.setdefault(first.number, []).append(row.number)
         if self.waiting:
             LOGGER.info("Going on with %d trials that were begun", len(self.waiting))
         self._count()
@@ -66,10 +66,10 @@ class Sweep:
         """Until every trial is over."""
         self.write("running")
         while True:
-            while executor.free() > 0 and (task := self._next()) is not None:
-                self.running[task.number] = task
-                self.board.running[task.number] = view.Line(self._settings(task.number), time.time())
-                executor.submit(task)
+            while executor.free() > 0 and (spec := self._next()) is not None:
+                self.running[spec.number] = spec
+                self.progress.running[spec.number] = view.Line(self._settings(spec.number), time.time())
+                executor.submit(spec)
             if not self.running:
                 return
             for event in executor.events(_EVENT_SECONDS):
@@ -93,8 +93,8 @@ class Sweep:
         say(self.folder, content)
         if elsewhere:
             LOGGER.info("Trials that still run on other machines: %d; the same command shows them when over", elsewhere)
-        if self.board.repeats:
-            LOGGER.info("%d suggestions repeated settings that were known; they cost nothing", self.board.repeats)
+        if self.progress.repeats:
+            LOGGER.info("%d suggestions repeated settings that were known; they cost nothing", self.progress.repeats)
         LOGGER.info("Results: %s%s", self.folder / outputs.TABLE, f", {self.folder / outputs.PAGE}" if page else "")
         if not page:
             LOGGER.info("No %s: plotly is not installed (the extra `report`)", outputs.PAGE)
@@ -103,7 +103,7 @@ class Sweep:
     def write(self, status: str) -> Study:
         """sweep.yaml as things stand."""
         assert self.head is not None, "the dense network is judged first"
-        repeats = [(row.number, row.repeats) for row in self.book.rows()]
+        repeats = [(row.number, row.repeats) for row in self.trials.rows()]
         study = replace(
             self.head,
             trials=tuple(self._entry(row) for row in self._firsts()),
@@ -113,12 +113,12 @@ class Sweep:
         study = outputs.concluded(study)
         outputs.write_sweep(self.folder, study)
         by_number = {trial.number: trial for trial in study.trials}
-        self.board.front = [(number, by_number[number].values) for number in study.pareto]
+        self.progress.front = [(number, by_number[number].values) for number in study.pareto]
         return study
 
     def _entry(self, row: Row) -> Trial:
         result = row.result or TrialResult(row.number, "running")
-        own = self.book.is_mine(row.owner)
+        own = self.trials.is_mine(row.owner)
         host, _, there = row.owner.partition(":")  # another folder of the study, perhaps of another machine
         folder = f"{TRIALS}/{row.number:04d}"
         return Trial(
@@ -132,29 +132,29 @@ class Sweep:
             reason=result.reason or None,
         )
 
-    def _next(self) -> Task | None:
+    def _next(self) -> TrialSpec | None:
         """The next trial to run; None when there is none, or none that is new."""
         if self.waiting:
             return self.waiting.popleft()
         for _ in range(_MOST_REPEATS):
             if not self._room():
                 return None
-            number, settings = self.book.ask()
+            number, settings = self.trials.ask()
             try:
                 folder = self._folder(number)
-                print_ = fingerprint_of(
+                mark = fingerprint_of(
                     self.cfg.sweep.command, trial.config_for(self.cfg, settings, folder, self.network)
                 )
             except BootcampError as error:  # these settings don't go together
-                self.book.begin(number, settings, fingerprint("refused", settings))
+                self.trials.begin(number, settings, fingerprint("refused", settings))
                 self._over(TrialResult(number, "failed", reason=str(error)))
                 continue
-            first = self._known(print_)
-            self.book.begin(number, settings, print_)
+            first = self._known(mark)
+            self.trials.begin(number, settings, mark)
             if first is None:
-                return self._task(number, settings, print_)
+                return self._spec(number, settings, mark)
             if first.result is None:
-                self.twins.setdefault(first.number, []).append(number)
+                self.duplicates.setdefault(first.number, []).append(number)
             else:
                 self._repeat(number, first.number, first.result)
         self.exhausted = True
@@ -167,39 +167,39 @@ class Sweep:
     def _firsts(self) -> list[Row]:
         """One trial for each settings, whichever machines asked for them: one that is over, or else the first."""
         rows: dict[str, Row] = {}
-        for row in self.book.rows():
+        for row in self.trials.rows():
             known = rows.get(row.fingerprint)
             if row.repeats is None and (known is None or (known.result is None and row.result is not None)):
                 rows[row.fingerprint] = row
         return list(rows.values())
 
-    def _known(self, print_: str, before: int | None = None) -> Row | None:
+    def _known(self, fingerprint: str, before: int | None = None) -> Row | None:
         """The first trial with these settings, finished or running."""
-        rows = [row for row in self.book.rows() if row.fingerprint == print_ and row.repeats is None]
+        rows = [row for row in self.trials.rows() if row.fingerprint == fingerprint and row.repeats is None]
         return next((row for row in rows if before is None or row.number < before), None)
 
     def _settle(self, first: int, result: TrialResult) -> None:
         """The trials with the settings of one that is over have its figures."""
-        for twin in self.twins.pop(first, []):
+        for twin in self.duplicates.pop(first, []):
             self._repeat(twin, first, result)
 
     def _repeat(self, number: int, first: int, result: TrialResult) -> None:
-        self.book.tell(replace(result, number=number), repeats=first)
+        self.trials.tell(replace(result, number=number), repeats=first)
         LOGGER.info("Trial %d would repeat trial %d: its figures are taken, nothing is run", number, first)
         self._count()
 
-    def _task(self, number: int, settings: Mapping[str, Plain], print_: str) -> Task:
+    def _spec(self, number: int, settings: Mapping[str, Plain], fingerprint: str) -> TrialSpec:
         s, folder = self.cfg.sweep, self._folder(number)
-        rows = [row.result for row in self.book.rows() if row.state == "complete" and row.repeats is None]
+        rows = [row.result for row in self.trials.rows() if row.state == "complete" and row.repeats is None]
         others = [Finished(r.weight, r.curve) for r in rows if r is not None and r.weight is not None and r.curve]
         early = {"startup_trials": s.startup_trials, "warmup_epochs": s.warmup_epochs}
-        return Task(
+        return TrialSpec(
             number,
             s.command,
             as_dict(trial.config_for(self.cfg, settings, folder, self.network)),
             str(folder),
-            print_,
-            self.book.cost,
+            fingerprint,
+            self.trials.cost,
             tuple(others),
             early if s.early_stopping else None,
         )
@@ -208,30 +208,30 @@ class Sweep:
         return self.folder / TRIALS / f"{number:04d}"
 
     def _settings(self, number: int) -> dict[str, Plain]:
-        return next(row.settings for row in self.book.rows() if row.number == number)
+        return next(row.settings for row in self.trials.rows() if row.number == number)
 
     def _happened(self, event: Event) -> None:
-        task = self.running.get(event.number)
-        if task is None:
+        spec = self.running.get(event.number)
+        if spec is None:
             return
         if event.kind == "said":
-            self.board.running[event.number].text = str(event.content)
+            self.progress.running[event.number].text = str(event.content)
             return
         del self.running[event.number]
-        self.board.running.pop(event.number, None)
+        self.progress.running.pop(event.number, None)
         if event.kind == "done" and event.content.state == "halted":
             raise BootcampError(f"trial {event.number}: {event.content.reason} Then type the same command: it goes on.")
         if event.kind == "done":
             self._over(event.content)
-        elif event.kind == "killed" and self.deaths.get(event.number, 0) < self.cfg.sweep.retries:
-            self.deaths[event.number] = self.deaths.get(event.number, 0) + 1
+        elif event.kind == "killed" and self.retries.get(event.number, 0) < self.cfg.sweep.retries:
+            self.retries[event.number] = self.retries.get(event.number, 0) + 1
             LOGGER.info("Trial %d: %s; it is tried again", event.number, event.content)
-            self.waiting.appendleft(task)
+            self.waiting.appendleft(spec)
         else:
             self._over(TrialResult(event.number, "failed", reason=str(event.content)))
 
     def _over(self, result: TrialResult) -> None:
-        self.book.tell(result)
+        self.trials.tell(result)
         self._settle(result.number, result)
         self._count()
         self.write("running")
@@ -242,14 +242,14 @@ class Sweep:
         figures = ", ".join(
             f"{outputs.FORMATS[name].format(value)} {outputs.TITLES[name]}"
             for name, value in result.values.items()
-            if name in ("accuracy", self.book.cost)
+            if name in ("accuracy", self.trials.cost)
         )
         what = {"complete": figures, "pruned": f"stopped {result.reason}", "failed": f"failed: {result.reason}"}
-        left = self.board.time_left()
+        left = self.progress.time_left()
         LOGGER.info(
             "Trial %d (%d of %d): %s: %s (%.1f s%s)",
             result.number,
-            self.board.done,
+            self.progress.done,
             self.total,
             settings,
             what[result.state],
@@ -258,10 +258,10 @@ class Sweep:
         )
 
     def _count(self) -> None:
-        rows = [row for row in self.book.rows() if row.result is not None]
+        rows = [row for row in self.trials.rows() if row.result is not None]
         first = [row for row in rows if row.repeats is None]
-        board = self.board
-        board.done, board.repeats = len(first), len(rows) - len(first)
-        board.stopped = sum(row.state == "pruned" for row in first)
-        board.failed = sum(row.state == "failed" for row in first)
-        board.seconds = [row.result.seconds for row in first if row.result is not None and row.result.seconds > 0]
+        progress = self.progress
+        progress.done, progress.repeats = len(first), len(rows) - len(first)
+        progress.stopped = sum(row.state == "pruned" for row in first)
+        progress.failed = sum(row.state == "failed" for row in first)
+        progress.seconds = [row.result.seconds for row in first if row.result is not None and row.result.seconds > 0]

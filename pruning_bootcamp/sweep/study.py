@@ -37,10 +37,11 @@ class Row:
 
 
 @dataclass
-class Book:
+class OptunaStudy:
     """The study, and how its parameters are spelled there."""
 
     study: "optuna.Study"
+    storage: "optuna.storages.BaseStorage"
     dimensions: list[Dimension]
     owner: str
     cost: str
@@ -81,9 +82,8 @@ class Book:
         )
         for frozen in running:
             if _FINGERPRINT not in frozen.user_attrs and self.is_mine(frozen.user_attrs.get(_OWNER)):
-                trial = optuna.trial.Trial(self.study, frozen._trial_id)
                 try:
-                    return frozen.number, self._settings(trial)
+                    return frozen.number, self._settings(optuna.trial.Trial(self.study, self._id(frozen.number)))
                 except ValueError:  # killed so early that the grid had no point for it
                     self.study.tell(frozen.number, state=optuna.trial.TrialState.FAIL)
         self._asked = True  # what a killed sweep left half asked is taken up
@@ -94,35 +94,38 @@ class Book:
     def begin(self, number: int, settings: Mapping[str, Plain], fingerprint: str) -> None:
         """From here on the trial is known by its settings, and goes on after a kill."""
         self._rows = None
-        trial = self._trial(number)
-        trial.set_user_attr(_SETTINGS, json.dumps(dict(settings)))
-        trial.set_user_attr(_FINGERPRINT, fingerprint)
+        self._note(number, _SETTINGS, json.dumps(dict(settings)))
+        self._note(number, _FINGERPRINT, fingerprint)
 
     def tell(self, result: TrialResult, repeats: int | None = None) -> None:
         """What a trial came to; for one with the settings of another, whose figures these are."""
         import optuna
 
         self._rows = None
-        trial = self._trial(result.number)
         if repeats is not None:
-            trial.set_user_attr(_REPEATS, repeats)
-        trial.set_user_attr(_RESULT, json.dumps(to_plain(result)))
+            self._note(result.number, _REPEATS, repeats)
+        self._note(result.number, _RESULT, json.dumps(to_plain(result)))
         values = [result.values["accuracy"], result.values[self.cost]] if result.state == "complete" else None
         self.study.tell(result.number, values, state=optuna.trial.TrialState[_STATES[result.state]])
 
-    def _trial(self, number: int) -> "optuna.trial.Trial":
-        import optuna
+    def _note(self, number: int, key: str, value: str | int) -> None:
+        """A fact about a trial, which may be another process's."""
+        self.storage.set_trial_user_attr(self._id(number), key, value)
 
-        trial_id = self.study._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
-        return optuna.trial.Trial(self.study, trial_id)
+    def _id(self, number: int) -> int:
+        """What the storage calls the trial."""
+        study = self.storage.get_study_id_from_name(self.study.study_name)
+        return self.storage.get_trial_id_from_study_id_trial_number(study, number)
 
     def _settings(self, trial: "optuna.trial.Trial") -> dict[str, Plain]:
         return {dimension.key: self._suggest(trial, dimension) for dimension in self.dimensions}
 
     def _suggest(self, trial: "optuna.trial.Trial", dimension: Dimension) -> Any:
-        space = self.spaces[dimension.key]
-        found = trial._suggest(dimension.key, space)
-        return decoded(dimension, found)
+        key, space = dimension.key, self.spaces[dimension.key]
+        if hasattr(space, "choices"):
+            return decoded(dimension, trial.suggest_categorical(key, space.choices))
+        suggest = trial.suggest_int if isinstance(space.low, int) else trial.suggest_float
+        return decoded(dimension, suggest(key, space.low, space.high, step=space.step, log=space.log))
 
 
 def decoded(dimension: Dimension, found: Any) -> Any:
@@ -187,7 +190,7 @@ def open_study(
     seed: int,
     cost: str,
     parallel: bool,
-) -> Book:
+) -> OptunaStudy:
     """The study of this name: a new one, or the one that a killed sweep or another machine began."""
     import warnings
 
@@ -214,7 +217,7 @@ def open_study(
     study.sampler = make_sampler(sampler, dimensions, drawn, parallel)
     spaces = {dimension.key: distribution(dimension) for dimension in dimensions}
     owner = f"{socket.gethostname()}:{folder.resolve()}"
-    return Book(study, dimensions, owner, cost, storage is None, spaces)
+    return OptunaStudy(study, kept, dimensions, owner, cost, storage is None, spaces)
 
 
 def _result(content: dict[str, Plain]) -> TrialResult:

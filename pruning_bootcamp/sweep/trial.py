@@ -1,4 +1,4 @@
-"""One trial, in whichever process: a task -> the ordinary stage in the trial's own folder -> its figures."""
+"""One trial, in whichever process: a spec -> the ordinary stage in the trial's own folder -> its figures."""
 
 import copy
 import shutil
@@ -24,7 +24,7 @@ from pruning_bootcamp.plain import Plain, to_plain
 from pruning_bootcamp.results import Cost, Metrics, TrialResult
 from pruning_bootcamp.runs import read_results, scratch_folder, write_yaml
 from pruning_bootcamp.runtime import choose_device, preserved_rng
-from pruning_bootcamp.sweep.hopeless import Finished, is_hopeless
+from pruning_bootcamp.sweep.median_pruner import Finished, is_below_median
 from pruning_bootcamp.sweep.showing import NETWORKS
 from pruning_bootcamp.tools.latency import measure_latency_with_stats
 from pruning_bootcamp.training.hooks import Hook, StepState
@@ -38,7 +38,7 @@ Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Task:
+class TrialSpec:
     """What a worker is given: plain values, so that it can be sent to another process or machine."""
 
     number: int
@@ -53,15 +53,15 @@ class Task:
 
 
 class Stopped(Exception):
-    """The trial is hopeless, and ends."""
+    """The trial is below the median, and ends."""
 
 
-class Look(Hook):
-    """Reports every epoch's validation accuracy, and stops the training once it is hopeless."""
+class TrialCallback(Hook):
+    """Reports every epoch's validation accuracy, and stops the training once it is below the median."""
 
-    def __init__(self, task: Task, cycle: int, last: bool, curve: dict[int, float], report: Report) -> None:
-        self._task, self._cycle, self._curve, self._report = task, cycle, curve, report
-        self._judges = last and task.early is not None
+    def __init__(self, spec: TrialSpec, cycle: int, last: bool, curve: dict[int, float], report: Report) -> None:
+        self._spec, self._cycle, self._curve, self._report = spec, cycle, curve, report
+        self._judges = last and spec.early is not None
         self._weight: float | None = None
 
     def on_epoch_end(self, state: StepState) -> None:
@@ -70,18 +70,18 @@ class Look(Hook):
         assert state.metrics is not None
         self._curve[epoch] = state.metrics.val_accuracy
         self._report(f"epoch {epoch}: {self._curve[epoch]:.2f}%")
-        if self._judges and state.step < state.total_steps and self._is_hopeless(state):
+        if self._judges and state.step < state.total_steps and self._is_below_median(state):
             raise Stopped(f"at epoch {epoch}, {self._curve[epoch]:.2f}%: below the median of those that cost no more")
 
-    def _is_hopeless(self, state: StepState) -> bool:
-        early, others = self._task.early, self._task.others
+    def _is_below_median(self, state: StepState) -> bool:
+        early, others = self._spec.early, self._spec.others
         if early is None or len(others) < early["startup_trials"]:
             return False
         if self._weight is None:
             with preserved_rng():
-                shape = open_data(config_of(self._task)).shape
-                self._weight = weight_of(state.model, shape, state.masks, self._task)
-        return is_hopeless(self._curve, self._weight, others, **early)
+                shape = open_data(config_of(self._spec)).shape
+                self._weight = running_cost(state.model, shape, state.masks, self._spec)
+        return is_below_median(self._curve, self._weight, others, **early)
 
     def state_dict(self) -> dict[str, Any]:
         return {"curve": dict(self._curve)}
@@ -90,37 +90,37 @@ class Look(Hook):
         self._curve.update(saved["curve"])
 
 
-def run_trial(task: Task, report: Report) -> TrialResult:
+def run_trial(spec: TrialSpec, report: Report) -> TrialResult:
     """Run the trial, or what is left of it. A problem with these settings is a failed trial, not an error."""
-    folder = Path(task.folder)
-    if (known := finished_trial(folder, task.fingerprint)) is not None:
-        return replace(known, number=task.number, fingerprint=None)
+    folder = Path(spec.folder)
+    if (known := finished_trial(folder, spec.fingerprint)) is not None:
+        return replace(known, number=spec.number, fingerprint=None)
     _wait_for(folder)
     began = time.perf_counter()
-    cfg = config_of(task)
+    cfg = config_of(spec)
     curve: dict[int, float] = {}
-    gradual_or_later = cfg.prune.gradual and task.cost != "flops_g"  # what it will cost is not known before the end
-    last_cycle = cfg.prune.iterations if task.command == "prune-unstructured" else 1
+    gradual_or_later = cfg.prune.gradual and spec.cost != "flops_g"  # what it will cost is not known before the end
+    last_cycle = cfg.prune.iterations if spec.command == "prune-unstructured" else 1
 
     def watch(cycle: int) -> Sequence[Hook]:
-        return [Look(task, cycle, cycle == last_cycle and not gradual_or_later, curve, report)]
+        return [TrialCallback(spec, cycle, cycle == last_cycle and not gradual_or_later, curve, report)]
 
     try:
-        metrics = _run(task.command, cfg, watch)
-        values, weight = _figures(metrics, metrics.val_accuracy, folder / NETWORKS[task.command], task)
-        result = TrialResult(task.number, "complete", values, curve, weight)
+        metrics = _run(spec.command, cfg, watch)
+        values, weight = _figures(metrics, metrics.val_accuracy, folder / NETWORKS[spec.command], spec)
+        result = TrialResult(spec.number, "complete", values, curve, weight)
     except Stopped as stopped:
         LOGGER.info("Stopped early: %s", stopped)
         shutil.rmtree(folder / STAGES, ignore_errors=True)
         best = {"accuracy": max(curve.values())}
-        result = TrialResult(task.number, "pruned", best, curve, reason=str(stopped))
+        result = TrialResult(spec.number, "pruned", best, curve, reason=str(stopped))
     except BootcampError as error:
         halted = isinstance(error.__cause__, OSError) or owner_of(folder) is not None
         if halted:  # a full disk says nothing about the settings
-            return TrialResult(task.number, "halted", reason=str(error))
-        result = TrialResult(task.number, "failed", {}, curve, reason=str(error))
+            return TrialResult(spec.number, "halted", reason=str(error))
+        result = TrialResult(spec.number, "failed", {}, curve, reason=str(error))
     result = replace(result, seconds=round(time.perf_counter() - began, 2))
-    write_yaml(folder / TRIAL, to_plain(replace(result, fingerprint=task.fingerprint)), "validation figures")
+    write_yaml(folder / TRIAL, to_plain(replace(result, fingerprint=spec.fingerprint)), "validation figures")
     return result
 
 
@@ -148,33 +148,35 @@ def config_for(cfg: Config, settings: Mapping[str, Plain], folder: Path, checkpo
     return trial
 
 
-def config_of(task: Task) -> Config:
-    """The task's config, as it was before it travelled."""
-    return with_values(Config(), copy.deepcopy(task.config))
+def config_of(spec: TrialSpec) -> Config:
+    """The spec's config, as it was before it travelled."""
+    return with_values(Config(), copy.deepcopy(spec.config))
 
 
-def weight_of(model: torch.nn.Module, shape: Sequence[int], masks: Mapping[str, torch.Tensor], task: Task) -> float:
+def running_cost(
+    model: torch.nn.Module, shape: Sequence[int], masks: Mapping[str, torch.Tensor], spec: TrialSpec
+) -> float:
     """What a network costs, as far as that can be told while it trains: for size_mb, how many weights are stored."""
-    if task.cost == "size_mb":
+    if spec.cost == "size_mb":
         stored = sum(parameter.numel() for parameter in model.parameters())
         return float(stored - sum(int((~mask).sum()) for mask in masks.values()))
     example = torch.zeros(1, *shape)
-    return cost_of(model, example)[1].macs / 1e9 if task.cost == "flops_g" else latency_of(model, shape, task)
+    return cost_of(model, example)[1].macs / 1e9 if spec.cost == "flops_g" else latency_of(model, shape, spec)
 
 
-def latency_of(model: torch.nn.Module, shape: Sequence[int], task: Task) -> float:
+def latency_of(model: torch.nn.Module, shape: Sequence[int], spec: TrialSpec) -> float:
     """Milliseconds for a batch, the median, timed here and now; beside other workers it is a rough figure."""
-    profile = config_of(task).profile
+    profile = config_of(spec).profile
     batch = torch.zeros(profile.batch_size, *shape, device=next(model.parameters()).device)
     stats = measure_latency_with_stats(model, batch, runs=profile.runs, min_seconds=0.2, warmup_seconds=0.1)
     return round(stats.median_ms, 4)
 
 
-def _figures(cost: Cost, accuracy: float | None, network: Path, task: Task) -> tuple[dict[str, float], float]:
+def _figures(cost: Cost, accuracy: float | None, network: Path, spec: TrialSpec) -> tuple[dict[str, float], float]:
     """The trial's figures, every cost among them (size_mb: of the sparse file), and what later trials compare with."""
     known = {"accuracy": accuracy, "flops_g": cost.flops_g, "params_m": cost.params_m, "sparsity": cost.sparsity}
     figures = {name: value for name, value in known.items() if value is not None}
-    device, _ = choose_device(config_of(task).device)
+    device, _ = choose_device(config_of(spec).device)
     checkpoint = load_checkpoint(network, trust_code=True)  # the code that this very run built it with
     with scratch_folder() as scratch:
         path = scratch / "model.safetensors"
@@ -185,21 +187,21 @@ def _figures(cost: Cost, accuracy: float | None, network: Path, task: Task) -> t
     values = {
         "accuracy": figures["accuracy"],
         "flops_g": figures["flops_g"],
-        "latency_ms": latency_of(model, shape, task),
+        "latency_ms": latency_of(model, shape, spec),
         "size_mb": size_mb,
         "params_m": figures["params_m"],
         "sparsity": figures["sparsity"],
     }
-    return values, values["latency_ms"] if task.cost == "latency_ms" else weight_of(
-        model, shape, checkpoint.masks, task
+    return values, values["latency_ms"] if spec.cost == "latency_ms" else running_cost(
+        model, shape, checkpoint.masks, spec
     )
 
 
-def dense_costs(network: Path, task: Task) -> dict[str, float]:
+def dense_costs(network: Path, spec: TrialSpec) -> dict[str, float]:
     """The same figures of the dense network: the corner from which the hypervolume is measured."""
     checkpoint = load_checkpoint(network, trust_code=True)
     cost, _ = cost_of(checkpoint.model, torch.zeros(1, *checkpoint.recipe.input_shape), checkpoint.masks)
-    return _figures(cost, 0.0, network, task)[0]
+    return _figures(cost, 0.0, network, spec)[0]
 
 
 def _wait_for(folder: Path) -> None:

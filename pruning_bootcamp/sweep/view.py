@@ -29,7 +29,7 @@ class Line:
 
 
 @dataclass
-class Board:
+class SweepProgress:
     """What the view shows; the sweep keeps it."""
 
     name: str
@@ -53,41 +53,45 @@ class Board:
 
 
 @contextlib.contextmanager
-def live(board: Board) -> Iterator[None]:
+def live(progress: SweepProgress) -> Iterator[None]:
     """Inside, the view stands below the messages and moves; where there is no terminal the messages are all."""
     console = Console()
     if not console.is_terminal:
         yield
         return
-    with Live(get_renderable=partial(render, board), console=console, refresh_per_second=4):
+    with Live(get_renderable=partial(render, progress), console=console, refresh_per_second=4):
         yield
 
 
-def render(board: Board) -> RenderableType:
+def render(progress: SweepProgress) -> RenderableType:
     """The whole view."""
-    left = board.time_left()
-    counts = f"{board.done} of {board.total} trials"
-    for count, what in ((board.stopped, "stopped early"), (board.failed, "failed"), (board.repeats, "repeats")):
+    left = progress.time_left()
+    counts = f"{progress.done} of {progress.total} trials"
+    for count, what in (
+        (progress.stopped, "stopped early"),
+        (progress.failed, "failed"),
+        (progress.repeats, "repeats"),
+    ):
         counts += f", {count} {what}" if count else ""
     head = Table.grid(padding=(0, 1))
     said = counts if left is None else f"{counts}, {left:.0f} s left"
-    head.add_row(Text(board.name, style="bold"), ProgressBar(board.total, board.done, width=30), Text(said))
+    head.add_row(Text(progress.name, style="bold"), ProgressBar(progress.total, progress.done, width=30), Text(said))
     parts: list[RenderableType] = [head]
-    if board.running:
+    if progress.running:
         table = Table(box=None, padding=(0, 1), header_style="dim")
         for title in ("running", "settings", "time", ""):
             table.add_column(title)
-        for number, line in sorted(board.running.items()):
+        for number, line in sorted(progress.running.items()):
             each = line.settings.items()
             settings = ", ".join(f"{key.rpartition('.')[2]} {shown_setting(value)}" for key, value in each)
             table.add_row(str(number), Text(settings), f"{time.time() - line.begun:.0f} s", Text(line.text))
         parts.append(table)
-    if board.front:
+    if progress.front:
         table = Table(box=None, padding=(0, 1), header_style="dim")
         table.add_column("best so far")
         for title in TITLES.values():
             table.add_column(title, justify="right")
-        for number, values in board.front[:_MOST_FRONT]:
+        for number, values in progress.front[:_MOST_FRONT]:
             table.add_row(str(number), *(FORMATS[name].format(values[name]) for name in FORMATS))
         parts.append(table)
     return Group(*parts)

@@ -30,15 +30,15 @@ class Inline:
     def free(self) -> int:
         return 1 - len(self.tasks)
 
-    def submit(self, task: Any) -> None:
-        self.tasks.append(task)
+    def submit(self, spec: Any) -> None:
+        self.tasks.append(spec)
 
     def events(self, seconds: float) -> list[Event]:
         from pruning_bootcamp.sweep.trial import run_trial
 
-        task = self.tasks.pop()
-        self.ran.append(task.number)
-        return [Event(task.number, "done", run_trial(task, lambda text: None))]
+        spec = self.tasks.pop()
+        self.ran.append(spec.number)
+        return [Event(spec.number, "done", run_trial(spec, lambda text: None))]
 
     def close(self) -> None:
         pass
@@ -236,25 +236,25 @@ def test_a_trial_that_cannot_be_done_is_recorded_and_the_others_go_on(
 
 def test_a_hopeless_trial_is_stopped_and_called_pruned(whole: tuple[Path, str], tmp_path: Path) -> None:
     from pruning_bootcamp.config import as_dict, load
-    from pruning_bootcamp.sweep.hopeless import Finished
-    from pruning_bootcamp.sweep.trial import Task, config_for, fingerprint_of, run_trial
+    from pruning_bootcamp.sweep.median_pruner import Finished
+    from pruning_bootcamp.sweep.trial import TrialSpec, config_for, fingerprint_of, run_trial
 
     cfg = config_for(load(SMOKE, ["fine_tune.epochs=3"]), {}, tmp_path / "t", whole[0] / "sweep/dense/best_model.pth")
-    print_ = fingerprint_of("prune-structured", cfg)
+    fingerprint = fingerprint_of("prune-structured", cfg)
     others = tuple(Finished(0.0, {1: 101.0, 2: 101.0}) for _ in range(2))  # cheaper and better than anything
     early = {"startup_trials": 2, "warmup_epochs": 2}
-    task = Task(3, "prune-structured", as_dict(cfg), str(tmp_path / "t"), print_, "flops_g", others, early)
+    spec = TrialSpec(3, "prune-structured", as_dict(cfg), str(tmp_path / "t"), fingerprint, "flops_g", others, early)
     said: list[str] = []
-    result = run_trial(task, said.append)
+    result = run_trial(spec, said.append)
     assert result.state == "pruned"
     assert sorted(result.curve) == [1, 2]
     assert len(said) == 2
     assert not (tmp_path / "t" / "metrics.yaml").exists()
     assert not list((tmp_path / "t").rglob("training_state.pth"))
-    again = run_trial(task, said.append)
+    again = run_trial(spec, said.append)
     assert again.state == "pruned"
     assert len(said) == 2, "what is over is not run again"
-    dear = Task(4, "prune-structured", as_dict(cfg), str(tmp_path / "t"), "x", "flops_g", (), early)
+    dear = TrialSpec(4, "prune-structured", as_dict(cfg), str(tmp_path / "t"), "x", "flops_g", (), early)
     assert run_trial(dear, said.append).state == "complete", "nobody to compare with"
 
 
@@ -329,7 +329,7 @@ def wait_for(process: subprocess.Popen[str], folder: Path, pattern: str, count: 
 
 
 def workers_of(process: subprocess.Popen[str]) -> list[int]:
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    children = Path(f"/proc/{process.pid}/spec/{process.pid}/children").read_text().split()
     return [pid for pid in map(int, children) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 

@@ -78,16 +78,19 @@ def test_a_value_survives_the_way_through_the_study(values: tuple) -> None:
 def test_samplers_ask_within_the_space_for_two_objectives(name: str) -> None:
     import optuna
 
-    from pruning_bootcamp.sweep.study import Book
+    from pruning_bootcamp.sweep.study import OptunaStudy
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     dimensions = [Dimension("a", ("x", "y")), Dimension("b", (0.1, 0.2, 0.4))]
-    study = optuna.create_study(directions=["maximize", "minimize"])
+    storage = optuna.storages.InMemoryStorage()
+    study = optuna.create_study(storage=storage, directions=["maximize", "minimize"])
     study.sampler = make_sampler(name, dimensions, seed=0)
-    book = Book(study, dimensions, "here", "flops_g", True, {d.key: distribution(d) for d in dimensions})
+    trials = OptunaStudy(
+        study, storage, dimensions, "here", "flops_g", True, {d.key: distribution(d) for d in dimensions}
+    )
     seen = []
     for number in range(6):
-        asked, settings = book.ask()
+        asked, settings = trials.ask()
         assert asked == number
         assert settings["a"] in ("x", "y")
         assert settings["b"] in (0.1, 0.2, 0.4)

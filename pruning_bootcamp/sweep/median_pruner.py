@@ -15,7 +15,7 @@ class Finished:
     curve: Curve
 
 
-def is_hopeless(
+def is_below_median(
     curve: Curve, cost: float, others: Sequence[Finished], *, startup_trials: int, warmup_epochs: int
 ) -> bool:
     """Optuna's median rule, asked about the finished trials that cost no more than this one.
