@@ -83,4 +83,5 @@ Resume = Annotated[
     bool | None,
     typer.Option("--resume/--no-resume", help="Go on with an unfinished run (the default), or begin again."),
 ]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, step by step, and change nothing.")]
 FineTune = Annotated[bool | None, setting("fine_tune.enabled", "--fine-tune/--no-fine-tune")]

@@ -6,7 +6,18 @@ from typing import Annotated
 import typer
 
 from pruning_bootcamp.cli.base import app, examples, exit_by_goal, load_checked
-from pruning_bootcamp.cli.options import Checkpoint, ConfigFile, Debug, Device, Overrides, Resume, SaveDir, Seed, given
+from pruning_bootcamp.cli.options import (
+    Checkpoint,
+    ConfigFile,
+    Debug,
+    Device,
+    DryRun,
+    Overrides,
+    Resume,
+    SaveDir,
+    Seed,
+    given,
+)
 
 pipeline = typer.Typer(
     name="pipeline",
@@ -30,6 +41,7 @@ def pipeline_run(
     overrides: Overrides = None,
     config: ConfigFile = None,
     checkpoint: Checkpoint = None,
+    dry_run: DryRun = False,
     resume: Resume = None,
     save_dir: SaveDir = None,
     device: Device = None,
@@ -40,7 +52,7 @@ def pipeline_run(
     cfg = load_checked("pipeline run", config, overrides, given(pipeline_run, locals()))
     from pruning_bootcamp.flow.commands import pipeline as run
 
-    exit_by_goal(run(cfg, resume=resume).goal_met)
+    exit_by_goal(run(cfg, resume=resume, dry_run=dry_run).goal_met)
 
 
 @pipeline.command("resume", epilog=examples("pipeline resume --save-dir results/pipeline/digits"))

@@ -11,6 +11,7 @@ from pruning_bootcamp.cli.options import (
     ConfigFile,
     Debug,
     Device,
+    DryRun,
     FineTune,
     Overrides,
     Resume,
@@ -45,6 +46,7 @@ def prune_unstructured(
     ] = None,
     gradual: Annotated[bool, setting("prune.gradual", "--gradual")] = False,
     schedule: Annotated[str | None, setting("prune.schedule", "--schedule")] = None,
+    dry_run: DryRun = False,
     fine_tune: FineTune = None,
     resume: Resume = None,
     save_dir: SaveDir = None,
@@ -63,7 +65,7 @@ def prune_unstructured(
     cfg = load_checked("prune-unstructured", config, overrides, options, iterative=iterative)
     from pruning_bootcamp.flow.commands import prune_unstructured as run
 
-    exit_by_goal(run(cfg, method=method, resume=resume).goal_met)
+    exit_by_goal(run(cfg, method=method, resume=resume, dry_run=dry_run).goal_met)
 
 
 _BUDGETS: dict[str, Any] = dict.fromkeys(f"structured.{name}" for name in BUDGETS.values())
@@ -89,7 +91,7 @@ def prune_structured(
         float | None, setting("structured.target_params_reduction", "--target-params-reduction")
     ] = None,
     round_to: Annotated[str | None, setting("structured.round_to", "--round-to", metavar="N|auto|none")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be cut, and change nothing.")] = False,
+    dry_run: DryRun = False,
     fine_tune: FineTune = None,
     resume: Resume = None,
     save_dir: SaveDir = None,

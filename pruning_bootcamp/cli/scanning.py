@@ -8,6 +8,7 @@ from pruning_bootcamp.cli.options import (
     ConfigFile,
     Debug,
     Device,
+    DryRun,
     Overrides,
     Resume,
     SaveDir,
@@ -31,6 +32,7 @@ def sensitivity(
         str | None, setting("sensitivity.sparsities", "--sparsities", more="With commas: 0.5,0.7,0.9.")
     ] = None,
     by: Annotated[str | None, setting("sensitivity.by", "--by")] = None,
+    dry_run: DryRun = False,
     resume: Resume = None,
     save_dir: SaveDir = None,
     device: Device = None,
@@ -44,4 +46,4 @@ def sensitivity(
     cfg = load_checked("sensitivity", config, overrides, options)
     from pruning_bootcamp.flow.commands import sensitivity as run
 
-    run(cfg, resume=resume)
+    run(cfg, resume=resume, dry_run=dry_run)

@@ -11,6 +11,7 @@ from pruning_bootcamp.cli.options import (
     ConfigFile,
     Debug,
     Device,
+    DryRun,
     Overrides,
     Resume,
     SaveDir,
@@ -50,6 +51,7 @@ def quickstart(
 def train(
     overrides: Overrides = None,
     config: ConfigFile = None,
+    dry_run: DryRun = False,
     resume: Resume = None,
     save_dir: SaveDir = None,
     device: Device = None,
@@ -60,7 +62,7 @@ def train(
     cfg = load_checked("train", config, overrides, given(train, locals()))
     from pruning_bootcamp.flow.commands import train as run
 
-    run(cfg, resume=resume)
+    run(cfg, resume=resume, dry_run=dry_run)
 
 
 @app.command(
