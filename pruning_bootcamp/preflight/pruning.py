@@ -13,10 +13,11 @@ from pruning_bootcamp.pruning.schedules import check_schedule
 from pruning_bootcamp.pruning.structured import check_structured
 from pruning_bootcamp.pruning.unstructured import check_unstructured
 from pruning_bootcamp.training.gradual import check_gradual
-from pruning_bootcamp.training.rewinding import rewind_file
+from pruning_bootcamp.training.rewinding import rewind_file, step_file
 
 
-def zeros(cfg: Config) -> list[Problem]:
+def zeros(cfg: Config, trains: bool = False) -> list[Problem]:
+    """`trains`: the dense network is made by the same command, not taken from a checkpoint."""
     p = cfg.prune
     problems = check_unstructured(settings.weight_choices(cfg), where="prune")
     if p.iterations > 1 and (fixes := _fixes_sparsity(cfg)):
@@ -27,7 +28,7 @@ def zeros(cfg: Config) -> list[Problem]:
             )
         )
     problems += check_schedule(p.schedule.name, p.schedule.args, "prune.schedule")
-    return problems + (_gradual(cfg) if p.gradual else []) + (_rewind(cfg) if p.rewind is not None else [])
+    return problems + (_gradual(cfg) if p.gradual else []) + (_rewind(cfg, trains) if p.rewind is not None else [])
 
 
 def _fixes_sparsity(cfg: Config) -> str | None:
@@ -74,7 +75,7 @@ def _gradual(cfg: Config) -> list[Problem]:
     return problems + check_gradual(p.begin, p.end, p.frequency, training, "prune")
 
 
-def _rewind(cfg: Config) -> list[Problem]:
+def _rewind(cfg: Config, trains: bool) -> list[Problem]:
     p = cfg.prune
     assert p.rewind is not None
     problems = []
@@ -87,6 +88,8 @@ def _rewind(cfg: Config) -> list[Problem]:
         problems.append(
             Problem("prune.rewind", "would undo what recover.method=distill does to the weights. Choose one.")
         )
+    if trains:
+        return problems + _saved_step(cfg, p.rewind)
     checkpoint = Path(cfg.checkpoint) if cfg.checkpoint is not None else BASELINE_CHECKPOINT
     if checkpoint.is_file():  # else that is the problem, and said elsewhere
         try:
@@ -94,6 +97,19 @@ def _rewind(cfg: Config) -> list[Problem]:
         except BootcampError as error:
             problems += [problem.under("prune.rewind") for problem in error.problems]
     return problems
+
+
+def _saved_step(cfg: Config, rewind: str) -> list[Problem]:
+    """Whether the training writes the step that is gone back to."""
+    try:
+        wanted = step_file(parse_duration(rewind, "prune.rewind"))
+    except BootcampError as error:
+        return error.problems
+    saved = [step_file(parse_duration(text)) for text in cfg.train.save_steps if not duration(text, "")]
+    if wanted in saved:
+        return []
+    text = f"{rewind} is no step that the training writes. Set train.save_steps=[{rewind}]."
+    return [Problem("prune.rewind", text)]
 
 
 def channels(cfg: Config) -> list[Problem]:

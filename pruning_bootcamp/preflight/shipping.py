@@ -37,11 +37,10 @@ def pipeline(cfg: Config) -> list[Problem]:
     """The steps, and what each of them needs."""
     problems = steps(cfg)
     if "prune-unstructured" in cfg.pipeline.steps:
-        problems += pruning.zeros(cfg)
-        if cfg.prune.rewind is not None:
-            problems.append(
-                Problem("prune.rewind", "a pipeline does not rewind. Leave it out, or use prune-unstructured.")
-            )
+        problems += pruning.zeros(cfg, trains=cfg.checkpoint is None)
+        if cfg.prune.rewind is not None and "prune-structured" in cfg.pipeline.steps:
+            text = "the steps of the training are of the network before channels were cut. Leave one of them out."
+            problems.append(Problem("prune.rewind", text))
     if "prune-structured" in cfg.pipeline.steps:
         problems += pruning.channels(cfg)
     if cfg.gates.export_verified and not cfg.export.verify:

@@ -266,7 +266,7 @@ def test_a_factory_of_ones_own_that_was_edited_is_trained_anew(tmp_path: Path, c
         (("pipeline.steps=[quantize, quantize]",), "comes twice"),
         (("gates.export_verified=true",), "can't be met with export.verify=false"),
         (("gates.min_acuracy=3",), "Did you mean 'min_accuracy'?"),
-        (("prune.rewind=0it",), "does not rewind"),
+        (("prune.rewind=0it",), "no step that the training writes. Set train.save_steps=[0it]"),
         (("prune.gradual=true", "recover.method=distill"), "prune.gradual: recover.method=distill would follow"),
     ],
 )
