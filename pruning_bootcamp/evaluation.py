@@ -1,4 +1,4 @@
-"""What a network does and costs: accuracy on a split, FLOPs by two counters, parameters, sparsity."""
+"""What a network does and costs: its task's metric on a split, FLOPs by two counters, parameters, sparsity."""
 
 from collections.abc import Mapping
 
@@ -9,15 +9,9 @@ from tqdm import tqdm
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.results import Cost, LeftOut
+from pruning_bootcamp.tasks import IMAGE_CLASSIFICATION, Measurement, Task, evaluate
 from pruning_bootcamp.tools.datasets import Split, Splits, eval_batches
-from pruning_bootcamp.tools.metrics import (
-    Accuracy,
-    Flops,
-    classification_metrics,
-    compute_flops,
-    compute_params,
-    compute_sparsity,
-)
+from pruning_bootcamp.tools.metrics import Flops, compute_flops, compute_params, compute_sparsity
 from pruning_bootcamp.tools.modes import beside, evaluation_mode
 
 
@@ -30,16 +24,17 @@ def evaluate_on(
     batch_size: int = 256,
     label: str = "Evaluating",
     progress: bool = True,
-) -> Accuracy:
-    """Over every image of the split, once each."""
+    task: Task = IMAGE_CLASSIFICATION,
+) -> Measurement:
+    """Over every sample of the split, once each."""
     batches = eval_batches(split, batch_size=batch_size, mean=splits.mean, std=splits.std, device=device)
     total = -(-len(split) // batch_size)
     shown = tqdm(batches, total=total, desc=label, leave=False, disable=None if progress else True)
-    return classification_metrics(model.to(device), shown)
+    return evaluate(model.to(device), shown, task)
 
 
 def cost_of(model: nn.Module, example: Tensor, masks: Mapping[str, Tensor] | None = None) -> tuple[Cost, Flops]:
-    """What one image takes and the network holds, and the per-layer count behind it."""
+    """What one input takes and the network holds, and the per-layer count behind it."""
     _check_runs(model, example)
     flops = compute_flops(model, example)
     sparsity = compute_sparsity(model, masks)
@@ -58,7 +53,7 @@ def cost_of(model: nn.Module, example: Tensor, masks: Mapping[str, Tensor] | Non
 
 
 def _check_runs(model: nn.Module, example: Tensor) -> None:
-    """A network that can't take these images is the user's to choose anew, not a traceback."""
+    """A network that can't take these inputs is the user's to choose anew, not a traceback."""
     try:
         with evaluation_mode(model), torch.inference_mode():
             model(beside(model, example))
@@ -66,7 +61,7 @@ def _check_runs(model: nn.Module, example: Tensor) -> None:
         shape = "x".join(str(side) for side in example.shape[1:])
         reason = str(error).strip().partition("\n")[0]
         raise BootcampError(
-            f"the network does not run on images of {shape} ({reason}). Choose another model.name, or the image size."
+            f"the network does not run on inputs of {shape} ({reason}). Choose another model.name, or other inputs."
         ) from error
 
 

@@ -19,11 +19,13 @@ from pruning_bootcamp.pruning.schedules import SCHEDULES
 from pruning_bootcamp.pruning.scores import SCORES
 from pruning_bootcamp.pruning.solvers import SOLVERS
 from pruning_bootcamp.registry import Entry, Registry
+from pruning_bootcamp.tasks import TASKS
 from pruning_bootcamp.tools.datasets import AUGMENTATIONS, DATASETS
 from pruning_bootcamp.training.optim import LR_SCHEDULES, OPTIMIZERS
 
 KINDS: dict[str, tuple[Registry, str]] = {
-    "datasets": (DATASETS, "data.name"),
+    "tasks": (TASKS, "task; also FILE.py:task of your own"),
+    "datasets": (DATASETS, "data.name; also FILE.py:function of your own"),
     "models": (MODELS, "model.name; also any torchvision or timm name, and module:factory"),
     "optimizers": (OPTIMIZERS, "train.optimizer"),
     "lr_schedules": (LR_SCHEDULES, "train.schedule, fine_tune.schedule"),

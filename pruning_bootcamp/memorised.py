@@ -11,6 +11,7 @@ from pruning_bootcamp.results import Fit
 KEY, FIT, HASH = "validation_was_trained_on", "dense_fit", "held_out"
 # What KEY may say. "possible": as good as on training images, and the test images were not read.
 NO, NO_SIGN, POSSIBLE, LIKELY = "no, it was held out", "no sign of it", "possible", "likely"
+NOT_MEASURED = "not measured"  # the task's samples are not right or wrong, one by one
 
 _SAME = 2.0  # standard errors: no more than that may be chance
 _ODDS = 10.0  # so many times likelier is strong evidence (Jeffreys)

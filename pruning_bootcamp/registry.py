@@ -41,6 +41,9 @@ class Entry(Generic[F]):
         args = self.before(*args) if self.before else args
         if self.brought is None:
             return self.function(*args, **kwargs)
+        if not accepts_anything(self.function):
+            taken = inspect.signature(self.function).parameters
+            kwargs = {key: value for key, value in kwargs.items() if key in taken or key not in self.given}
         try:
             result = self.function(*args, **kwargs)
         except BootcampError:
@@ -58,9 +61,9 @@ class Registry(Generic[F]):
     `before` makes of the positional arguments of every call what the function is handed.
 
     With a `plural`, users can bring functions of their own: as module:function, or as entry points of the group
-    pruning_bootcamp.<plural>. Such a one is called with the positional arguments that `takes` names, must accept all of
-    `given` that `always` names, state the facts in `tell`, and give what `contract(result, *args)` has nothing to say
-    against (else: what it gave, and what was promised).
+    pruning_bootcamp.<plural>. Such a one is called with the positional arguments that `takes` names, and with what of
+    `given` it takes (it must take all that `always` names). It must state the facts in `tell`, and give what
+    `contract(result, *args)` has nothing to say against (else: what it gave, and what was promised).
     """
 
     def __init__(

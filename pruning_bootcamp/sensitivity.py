@@ -14,6 +14,7 @@ from pruning_bootcamp.pruning.sections import PruneSettings
 from pruning_bootcamp.pruning.stats import Batches
 from pruning_bootcamp.pruning.unstructured import UnstructuredPruning, UnstructuredResult
 from pruning_bootcamp.results import Quality, Scan, ScanPoint, ScanRow
+from pruning_bootcamp.tasks import IMAGE_CLASSIFICATION, Task
 from pruning_bootcamp.training.features import blocks
 
 By = Literal["layer", "block"]
@@ -39,6 +40,7 @@ def pruner(
     previous: Mapping[str, Tensor] | None,
     stats_batches: Batches | None,
     seed: int,
+    task: Task = IMAGE_CLASSIFICATION,
 ) -> Callable[[float | None], UnstructuredResult]:
     """sparsity -> every layer pruned to it as `settings` say, on a copy.
 
@@ -54,6 +56,7 @@ def pruner(
             previous=previous,
             stats_batches=stats_batches,
             seed=seed,
+            task=task,
         )
         if not scored:
             scored.update(engine.score(engine.calibrate()))

@@ -27,12 +27,14 @@ LAYERS = {
     "locks": 1,
     "pages": 1,
     "tools.quiet": 1,
+    "tools.inputs": 1,
     "config": 7,
     "tools.metrics": 1,
     "tools.latency": 1,
     "tools.datasets": 2,
     "models": 2,
     "checkpoints": 2,
+    "tasks": 2,
     "pruning": 3,
     "pruning.sections": 3,
     "pruning.scores": 4,
@@ -86,6 +88,8 @@ ALLOWED = {
     ("locks", "runs"),
     ("preflight", "sweep"),
     ("checkpoints", "models"),
+    ("tasks", "models"),  # how a module of the user's own is found
+    ("tools.datasets", "models"),
     ("heatmap", "reporting"),
     ("heatmap", "sensitivity"),
 }

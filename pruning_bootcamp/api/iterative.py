@@ -17,9 +17,9 @@ from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.pruning.magnitude_pruner import IterativeMagnitudePruner
 from pruning_bootcamp.runs import atomic_path
 from pruning_bootcamp.runtime import choose_device, preserved_rng
+from pruning_bootcamp.tasks import IMAGE_CLASSIFICATION
 from pruning_bootcamp.tools.modes import evaluation_mode
 from pruning_bootcamp.training.hooks import Hook
-from pruning_bootcamp.training.losses import distillation
 
 Loader = Iterable[tuple[Tensor, Tensor]]
 
@@ -242,7 +242,7 @@ class DistillationTrainer(IterativePruningTrainer):
         if self.teacher is not None and self.model.training:
             with torch.no_grad():
                 taught = _logits(self.teacher(inputs.to(self.device)))[targets != -100]
-            distilled = distillation(logits, taught, self.temperature)
+            distilled = IMAGE_CLASSIFICATION.distance(logits, taught, self.temperature)
             loss = (1 - self.distill_weight) * loss + self.distill_weight * distilled
         return loss, count
 

@@ -16,12 +16,14 @@ from pruning_bootcamp.models import build_model, structure_args
 from pruning_bootcamp.models.shortcuts import padded_shortcuts, replace_shortcuts
 from pruning_bootcamp.runtime import preserved_rng
 from pruning_bootcamp.schema import Mismatch, coerce, shown
+from pruning_bootcamp.tools.inputs import Inputs
 
 # What every nn.Module has: state of torch's own, `training` among it, and nothing that pruning changes.
 _INTERNAL = frozenset(vars(nn.Module()))
 # Noted beside a module's attributes when its option A shortcut was replaced by the fixed convolution.
 _REPLACED = "replaced_shortcut"
-_LARGEST_IMAGE = 2**26  # values; 4096 x 4096 in colour fits
+_LARGEST_INPUT = 2**26  # values; 4096 x 4096 in colour fits
+_LATER = ("input_below",)  # files of earlier releases don't have it
 
 Changes = dict[str, dict[str, Any]]
 
@@ -35,16 +37,24 @@ class Recipe:
     args: dict[str, Any]
     classes: int
     in_channels: int
-    input_shape: tuple[int, int, int]
-    """channels, height, width"""
+    input_shape: tuple[int, ...]
+    """of images channels, height, width"""
     mean: tuple[float, ...]
     std: tuple[float, ...]
     class_names: tuple[str, ...] = ()
     changes: Changes = field(default_factory=dict)
     """module path -> the plain attributes (out_channels, groups, num_heads, ...) that differ from a fresh build"""
+    input_below: int | None = None
+    """inputs are whole numbers (tokens) from 0 up and below this; None: fractions"""
+
+    @property
+    def inputs(self) -> Inputs:
+        return Inputs(self.input_shape, self.input_below)
 
     def as_dict(self) -> dict[str, Any]:
-        return {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        """As a file keeps it; what earlier releases did not know is left out where it says nothing."""
+        found = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        return {name: value for name, value in found.items() if name not in _LATER or value is not None}
 
 
 def recipe_from(content: Any) -> Recipe:
@@ -57,7 +67,8 @@ def recipe_from(content: Any) -> Recipe:
         try:
             values[item.name] = coerce(content[item.name], hints[item.name])
         except KeyError:
-            problems.append(f"the recipe lacks '{item.name}'.")
+            if item.name not in _LATER:
+                problems.append(f"the recipe lacks '{item.name}'.")
         except Mismatch as mismatch:
             problems.append(f"the recipe's '{item.name}': {mismatch}.")
     if not problems:
@@ -68,14 +79,19 @@ def recipe_from(content: Any) -> Recipe:
 
 
 def _implausible(recipe: Recipe) -> list[str]:
-    """Sizes that no network here has: somebody would allocate an image of them."""
+    """Sizes that no network here has: somebody would allocate an input of them."""
     problems = []
     sides = recipe.input_shape
-    if min(sides) < 1 or math.prod(sides) > _LARGEST_IMAGE or sides[0] != recipe.in_channels:
+    has_channels = len(sides) > 1 and recipe.input_below is None
+    if min(sides, default=0) < 1 or math.prod(sides) > _LARGEST_INPUT:
+        problems.append(f"the recipe's 'input_shape': {sides} is no shape of an input.")
+    elif has_channels and sides[0] != recipe.in_channels:
         problems.append(f"the recipe's 'input_shape': {sides} is no image of {recipe.in_channels} channels.")
+    if recipe.input_below is not None and not 1 <= recipe.input_below <= _LARGEST_INPUT:
+        problems.append(f"the recipe's 'input_below': {recipe.input_below} is no number of tokens.")
     for name in ("mean", "std"):
         values = getattr(recipe, name)
-        if len(values) != recipe.in_channels or not all(map(math.isfinite, values)):
+        if len(values) not in (0, recipe.in_channels) or not all(map(math.isfinite, values)):
             problems.append(f"the recipe's '{name}': {shown(values)} is not a number for each of the channels.")
     if recipe.class_names and len(recipe.class_names) != recipe.classes:
         problems.append(f"the recipe's 'class_names': {len(recipe.class_names)} names for {recipe.classes} classes.")

@@ -43,8 +43,8 @@ class Match:
 
 
 def example_input(recipe: Recipe, batch_size: int = 1) -> Tensor:
-    """A batch of the shape that the network takes: noise, the same each time, as normalised images are about 0 +- 1."""
-    return torch.randn(batch_size, *recipe.input_shape, generator=torch.Generator().manual_seed(0))
+    """A batch of what the network takes, the same each time: noise about 0 +- 1, as of normalised images, or tokens."""
+    return recipe.inputs.example(batch_size, torch.Generator().manual_seed(0))
 
 
 def match(one: nn.Module, other: nn.Module, recipe: Recipe) -> Match | None:
@@ -212,7 +212,7 @@ def _try(model: nn.Module, images: Tensor, seed: int) -> Outputs | None:
         return _outputs(model, images, seed)
     except _FAILURES as error:  # it is not for images of this size, or not for a CPU
         LOGGER.warning(
-            "Not proved: the network does not run on images of %s here (%s: %s), so nobody can tell whether it "
+            "Not proved: the network does not run on inputs of %s here (%s: %s), so nobody can tell whether it "
             "computes the same after a reload",
             "x".join(str(side) for side in images.shape[1:]),
             type(error).__name__,
@@ -225,7 +225,7 @@ def _outputs(model: nn.Module, images: Tensor, seed: int) -> Outputs:
     """Every tensor that the network gives, in eval mode, on the CPU; the network's mode and random state stay."""
     parameter = next((p for p in model.parameters() if p.is_floating_point()), images)
     with seeded_rng(seed), evaluation_mode(model), torch.no_grad():
-        given = model(images.to(parameter.device, parameter.dtype))
+        given = model(images.to(parameter.device, parameter.dtype if images.is_floating_point() else images.dtype))
     return [leaf.detach().cpu().clone() for leaf in tree_leaves(given) if isinstance(leaf, Tensor)]
 
 

@@ -17,6 +17,8 @@ from pruning_bootcamp.exporters.verify import Difference, fresh_inputs, real_inp
 from pruning_bootcamp.plain import Plain
 from pruning_bootcamp.runs import atomic_path
 from pruning_bootcamp.schema import named
+from pruning_bootcamp.tasks import IMAGE_CLASSIFICATION, Task
+from pruning_bootcamp.tools.inputs import plain_inputs
 
 __all__ = ["EXPORTERS", "ExportReport", "Runner", "deployable_copy", "export_model", "proof_of"]
 
@@ -25,8 +27,8 @@ __all__ = ["EXPORTERS", "ExportReport", "Runner", "deployable_copy", "export_mod
 class ExportReport:
     """One written file. Differences are against the network, None when it was not verified (see verify.Difference).
 
-    `agreement` is the share of `images` real images with the same top-1 class, for a format that is judged by it, and
-    `chosen` the file's class for each of them.
+    `agreement` is the share of `images` real inputs that are decided alike, for a format that is judged by it, and
+    `outputs` what the file gives for each of them.
     `dense_mb` is a file of the plain float32 weights, for a format that is there to be smaller. `warning` says when the
     verification passed and proves little.
     """
@@ -43,7 +45,7 @@ class ExportReport:
     agreement: float | None = None
     images: int | None = None
     dense_mb: float | None = None
-    chosen: tuple[int, ...] | None = field(default=None, repr=False)
+    outputs: Tensor | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
         facts = EXPORTERS[self.format].facts
@@ -84,16 +86,18 @@ def export_model(
     recipe: Recipe | None = None,
     masks: Mapping[str, Tensor] | None = None,
     args: Mapping[str, Plain] = {},
+    task: Task = IMAGE_CLASSIFICATION,
     **names: Any,
 ) -> ExportReport:
     """Write folder/model<suffix> and compare it with the network, on fresh inputs and on `examples` when given.
 
-    What is written is a copy: on the CPU, in eval mode, in float32; the model stays as it is. The difference relative
-    to max(1, largest |output|) must stay below `tolerance` for every batch size (a float32 sparse file's must be 0), or
-    where numbers were rounded to int8 the top-1 class must be the same for the share `agreement` of `examples`, real
-    images; here, and in a new process that has only what the format needs. Else GoalNotMet is raised, and no file of
-    that name is left. A network that the format can't hold, or whose output is not one tensor, is a BootcampError.
-    How it is compared is said by `settings`, or by its fields as keywords (verify, batch_sizes, tolerance, agreement).
+    What is written is a copy: on the CPU, in eval mode, in float32; the model stays as it is. Of a network that gives
+    several outputs (a table, say) the one that its `task` looks at is written. The difference relative to max(1,
+    largest |output|) must stay below `tolerance` for every batch size (a float32 sparse file's must be 0), or where
+    numbers were rounded to int8 the share `agreement` of `examples`, real inputs, must be decided alike; here, and in a
+    new process that has only what the format needs. Else GoalNotMet is raised, and no file of that name is left. A
+    network that the format can't hold is a BootcampError. How it is compared is said by `settings`, or by its fields as
+    keywords (verify, batch_sizes, tolerance, agreement).
     `calibration` (real images) is for int8, `recipe` and `masks` are for sparse.
     """
     settings = settings or named(ExportSettings, **names)
@@ -105,8 +109,8 @@ def export_model(
     proof = proof_of(format, checked)
     if settings.verify and proof == "agreement" and (examples is None or len(examples) == 0):
         raise BootcampError(f"export: {entry.facts['title']} is verified on real images. Give some as examples=.")
-    shipped = deployable_copy(model)
-    sample = _sample(shipped, example)
+    sample = torch.cat([plain_inputs(example[:1])] * 2)  # torch.export takes a batch of one as a constant
+    shipped = _with_one_output(deployable_copy(model), sample, task, whole="recipe" in entry.facts.get("needs", ()))
     path = Path(folder) / f"model{entry.facts['suffix']}"
     given = {"calibration": calibration, "recipe": recipe, "masks": masks}
     checked |= {name: given[name] for name in entry.facts.get("needs", ())}
@@ -119,8 +123,8 @@ def export_model(
                 allowed = 0.0 if proof == "equal" else settings.tolerance
                 least = settings.agreement if proof == "agreement" else None
                 program, project = entry.facts["program"], bool(entry.facts.get("project"))
-                here = verify_here(shipped, runner, inputs, allowed, least)
-                there = verify_in_new_process(shipped, temporary, program, inputs, allowed, least, project)
+                here = verify_here(shipped, runner, inputs, allowed, least, task)
+                there = verify_in_new_process(shipped, temporary, program, inputs, allowed, least, project, task)
                 difference = Difference.largest([here, there])
     except GoalNotMet as failure:
         path.unlink(missing_ok=True)  # an older file of this name would pass for the one that failed
@@ -139,13 +143,13 @@ def export_model(
         agreement=difference.agreement if difference else None,
         images=difference.images if difference else None,
         dense_mb=dense_file_bytes(shipped) / 1e6 if entry.facts.get("compact") else None,
-        chosen=difference.chosen if difference else None,
+        outputs=difference.outputs if difference else None,
     )
 
 
 def _inputs(sample: Tensor, batch_sizes: Sequence[int], examples: Tensor | None, proof: str) -> dict[str, Tensor]:
     if examples is not None:
-        examples = examples.detach().to("cpu", torch.float32)
+        examples = plain_inputs(examples)
         if proof == "agreement":
             return real_inputs(examples, batch_sizes)
     inputs = fresh_inputs(sample, batch_sizes)
@@ -163,12 +167,28 @@ def _proves_little(difference: Difference, tolerance: float) -> str | None:
     )
 
 
-def _sample(model: nn.Module, example: Tensor) -> Tensor:
-    """Two images to trace with (torch.export takes a batch of one as a constant), once the network has run on them."""
-    first = example[:1].detach().to("cpu", torch.float32)
-    sample = torch.cat([first, first])
+class _OneOutput(nn.Module):
+    """Of a network that gives several outputs, the one that counts."""
+
+    def __init__(self, network: nn.Module, task: Task) -> None:
+        super().__init__()
+        self.network, self.task = network, task
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.task.outputs(self.network(inputs))
+
+
+def _with_one_output(model: nn.Module, sample: Tensor, task: Task, whole: bool) -> nn.Module:
+    """The network, once it has run on the sample, with one tensor as its output; `whole`: none but the network itself
+    will do."""
     with torch.inference_mode():
         output = model(sample)
-    if not isinstance(output, Tensor):
-        raise BootcampError(f"export: the network gives {type(output).__name__}, and one tensor is needed.")
-    return sample
+    if isinstance(output, Tensor):
+        return model
+    if whole:
+        raise BootcampError(
+            f"export: the network gives {type(output).__name__}, and this format, which holds the network itself, "
+            "needs one tensor. Use --format onnx."
+        )
+    task.outputs(output)  # raises where there is none
+    return _OneOutput(model, task).eval()

@@ -12,6 +12,7 @@ from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.exporters.base import EXPORTERS, Runner, exporting
 from pruning_bootcamp.exporters.onnx import PROGRAM, onnx_content, open_onnx
 from pruning_bootcamp.runs import scratch_folder
+from pruning_bootcamp.tools.inputs import plain_inputs
 
 _FIRST_OPSET = 13  # has scales per channel
 _BATCH_VALUES = 2**22
@@ -139,7 +140,7 @@ def _checked(calibration: Tensor | None, example: Tensor) -> Tensor:
             "export: int8 needs some hundred real images to calibrate on, normalised, without labels. The command "
             "takes them from the config's data (-c FILE, export.calibration_images); in Python, give calibration=."
         )
-    images = calibration.detach().to("cpu", torch.float32).contiguous()
+    images = plain_inputs(calibration).contiguous()
     if len(images) == 0 or images.shape[1:] != example.shape[1:]:
         raise BootcampError(
             f"export: calibration images of shape {tuple(images.shape)}, and the network takes "

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from pruning_bootcamp.errors import BootcampError, GoalNotMet
 from pruning_bootcamp.exporters.base import Runner
 from pruning_bootcamp.runs import scratch_folder
+from pruning_bootcamp.tasks import IMAGE_CLASSIFICATION, Task
+from pruning_bootcamp.tools.inputs import inputs_like, plain_inputs
 
 _SECONDS = 600  # for the new process: importing torch on a busy machine takes a while
 
@@ -34,8 +36,8 @@ class Difference:
     """The largest difference over all outputs, and the same divided by max(1, largest |output| of the network).
 
     `largest_output` is the network's: where it is tiny (an untrained network), this proves little. `agreement` is the
-    share of `images` real images for which both have the same largest output, where that was asked; the network chooses
-    `classes` different ones, the file `chosen` for each of the images.
+    share of `images` real inputs that both decide alike, where that was asked; the network decides in `classes`
+    different ways, and `outputs` are the file's for all of them.
     """
 
     absolute: float
@@ -44,7 +46,7 @@ class Difference:
     agreement: float | None = None
     images: int | None = None
     classes: int | None = None
-    chosen: tuple[int, ...] | None = None
+    outputs: Tensor | None = field(default=None, repr=False, compare=False)
 
     @staticmethod
     def largest(differences: Iterable["Difference"]) -> "Difference":
@@ -56,25 +58,30 @@ class Difference:
             min((one.agreement for one in found if one.agreement is not None), default=None),
             found[0].images,
             found[0].classes,
-            found[0].chosen,
+            found[0].outputs,
         )
 
 
 def fresh_inputs(example: Tensor, batch_sizes: Iterable[int], seed: int = 0) -> dict[str, Tensor]:
-    """`batch of n` -> normal noise of the example's image shape; torch's global generator is left alone."""
+    """`batch of n` -> fresh inputs of the example's kind; torch's global generator is left alone."""
     generator = torch.Generator().manual_seed(seed)
-    return {f"batch of {size}": torch.randn(size, *example.shape[1:], generator=generator) for size in batch_sizes}
+    return {f"batch of {size}": inputs_like(example, size, generator) for size in batch_sizes}
 
 
 def real_inputs(images: Tensor, batch_sizes: Iterable[int]) -> dict[str, Tensor]:
     """The first images in each batch size (from the start again where there are too few), then all, in chunks."""
-    images = images.detach().to("cpu", torch.float32)
+    images = plain_inputs(images)
     batches = {f"batch of {size}": images[torch.arange(size) % len(images)] for size in batch_sizes}
     return batches | {f"chunk {number}": chunk for number, chunk in enumerate(images.split(_CHUNK))}
 
 
 def verify_here(
-    model: nn.Module, runner: Runner, inputs: Mapping[str, Tensor], tolerance: float, agreement: float | None = None
+    model: nn.Module,
+    runner: Runner,
+    inputs: Mapping[str, Tensor],
+    tolerance: float,
+    agreement: float | None = None,
+    task: Task = IMAGE_CLASSIFICATION,
 ) -> Difference:
     """Run the file in this process. GoalNotMet when it fails on an input or is not the network.
 
@@ -88,7 +95,7 @@ def verify_here(
                 outputs[name] = runner(images).numpy()
         except Exception as error:  # whatever the engine raises: the file does not do what it must
             raise GoalNotMet(f"the file fails on a {name}: {str(error).strip().splitlines()[-1]}") from error
-    return _compare(model, inputs, outputs, tolerance, agreement, "")
+    return _compare(model, inputs, outputs, tolerance, agreement, task, "")
 
 
 def verify_in_new_process(
@@ -99,6 +106,7 @@ def verify_in_new_process(
     tolerance: float,
     agreement: float | None = None,
     project: bool = False,
+    task: Task = IMAGE_CLASSIFICATION,
 ) -> Difference:
     """Run the file in a new Python that never imports the project, or may; the comparison is as in verify_here."""
     with scratch_folder() as folder:
@@ -121,7 +129,7 @@ def verify_in_new_process(
             raise GoalNotMet(f"the file fails in a new process{'' if project else ' without the project'}: {last}")
         with np.load(written) as file:
             outputs = {name: file[name] for name in inputs}
-    return _compare(model, inputs, outputs, tolerance, agreement, " in a new process")
+    return _compare(model, inputs, outputs, tolerance, agreement, task, " in a new process")
 
 
 def _compare(
@@ -130,6 +138,7 @@ def _compare(
     outputs: Mapping[str, np.ndarray],
     tolerance: float,
     agreement: float | None,
+    task: Task,
     where: str,
 ) -> Difference:
     expected = {}
@@ -141,7 +150,7 @@ def _compare(
                 f"the file gives shape {outputs[name].shape} for a {name}{where}, the network {expected[name].shape}"
             )
     if agreement is not None:
-        return _agreeing(expected, outputs, agreement, where)
+        return _agreeing(expected, outputs, agreement, task, where)
     return Difference.largest(_close(name, expected[name], outputs[name], tolerance, where) for name in inputs)
 
 
@@ -163,9 +172,9 @@ def _close(name: str, expected: np.ndarray, given: np.ndarray, tolerance: float,
 
 
 def _agreeing(
-    expected: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray], limit: float, where: str
+    expected: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray], limit: float, task: Task, where: str
 ) -> Difference:
-    """Whether the same class is chosen. The inputs are real_inputs: small batches, then all images in chunks."""
+    """Whether both decide alike. The inputs are real_inputs: small batches, then all of them in chunks."""
     chunks = [name for name in expected if name.startswith("chunk")]
     network, file = (np.concatenate([every[name] for name in chunks]) for every in (expected, outputs))
     if network.ndim < 2:
@@ -173,17 +182,16 @@ def _agreeing(
     found = _difference(network, file)
     if not np.isfinite(found.absolute):
         raise GoalNotMet(f"the file gives values that are not finite{where}")
-    chosen = file.argmax(axis=1)
-    right = network.argmax(axis=1)
-    share = float((chosen == right).mean())
+    chosen, right = (task.decisions(torch.from_numpy(given)) for given in (file, network))
+    share = float((chosen == right).double().mean())
     if share < limit:
         raise GoalNotMet(
-            f"the file and the network choose the same class for {share:.2%} of {len(network)} real images{where}; "
-            f"it must for at least {limit:.2%} (export.agreement; a network that is hardly trained falls short first)"
+            f"the file and the network decide alike in {share:.2%} of {len(network)} real inputs{where}; "
+            f"they must in at least {limit:.2%} (export.agreement; a network that is hardly trained falls short first)"
         )
     for name in expected.keys() - set(chunks):
         size = len(outputs[name])
-        if not np.array_equal(outputs[name].argmax(axis=1), chosen[np.arange(size) % len(chosen)]):
-            raise GoalNotMet(f"the file chooses other classes for a {name}{where} than for the same images in others")
-    classes = len(np.unique(right))
-    return replace(found, agreement=share, images=len(network), classes=classes, chosen=tuple(chosen.tolist()))
+        if not torch.equal(task.decisions(torch.from_numpy(outputs[name])), chosen[torch.arange(size) % len(chosen)]):
+            raise GoalNotMet(f"the file decides otherwise for a {name}{where} than for the same inputs in others")
+    classes = len(right.unique(dim=0))
+    return replace(found, agreement=share, images=len(network), classes=classes, outputs=torch.from_numpy(file))

@@ -21,6 +21,7 @@ from pruning_bootcamp.exporters import EXPORTERS
 from pruning_bootcamp.flow import plan as plans
 from pruning_bootcamp.flow import settings, verdict, view
 from pruning_bootcamp.flow.metrics import about, collect, compared, of_training, overlaid
+from pruning_bootcamp.flow.naming import as_written
 from pruning_bootcamp.flow.outcomes import Cut, DenseNetwork, Scanned
 from pruning_bootcamp.flow.plan import DENSE, EXPORT, SCAN, TEST, Plan
 from pruning_bootcamp.flow.report import model_card, pipeline_report, say_goal, say_results, size_table
@@ -47,6 +48,7 @@ from pruning_bootcamp.flow.start import (
     open_network,
     recipe_for,
     start,
+    task_of,
 )
 from pruning_bootcamp.flow.status import STATUS, read_status
 from pruning_bootcamp.flow.steps import cut, scan
@@ -110,15 +112,19 @@ def _finish_training(carried: Carried) -> Metrics:
     metrics = of_training(carried.done, cfg, carried.splits, carried.device)
     LOGGER.info("\nSaved best model (epoch %d) to %s", dense.best_epoch, run.path("best_model.pth"))
     LOGGER.info("=== Training Complete ===")
-    LOGGER.info("Best validation accuracy: %.2f%%", dense.val_accuracy)
+    task = task_of(cfg)
+    metric, noun = task.metric, task.noun
+    assert dense.val_accuracy is not None
+    LOGGER.info("Best validation %s: %s", metric.title, metric.text(dense.val_accuracy))
     if TEST in carried.done:
-        LOGGER.info("Test accuracy: %.2f%% (%d images, read once)", metrics.accuracy, metrics.test_images)
+        test = metric.text(metrics.accuracy or 0.0)
+        LOGGER.info("Test %s: %s (%d %s, read once)", metric.title, test, metrics.test_images, noun)
     else:
-        LOGGER.info("The test images were not read (goal.evaluate_test is false)")
+        LOGGER.info("The test %s were not read (goal.evaluate_test is false)", noun)
     title = f"Baseline: {cfg.model.name} on {cfg.data.name}"
-    write_text(run.path(REPORT), run_report(title, metrics, dense.history))
+    write_text(run.path(REPORT), run_report(title, metrics, dense.history, task))
     carried.progress.complete()
-    return finish(run, metrics)
+    return finish(run, metrics, metric)
 
 
 # --- prune -----------------------------------------------------------------------------------------------------------
@@ -174,10 +180,12 @@ def _finish_pruning(carried: Carried) -> Metrics:
         metrics, lines = verdict.verdict_on(cfg, goal, metrics)
     publish_network(carried, plan.last, "pruned_model.pth")
     recipe = recipe_for(cfg, carried.splits)
-    write_text(run.path(REPORT), run_report(f"{run.command}: {recipe.model} on {cfg.data.name}", metrics))
+    task = task_of(cfg)
+    title = f"{run.command}: {recipe.model} on {cfg.data.name}"
+    write_text(run.path(REPORT), run_report(title, metrics, task=task))
     carried.progress.complete()
-    say_results(metrics, run.folder, lines)
-    return finish(run, metrics)
+    say_results(metrics, run.folder, lines, task)
+    return finish(run, metrics, task.metric)
 
 
 def _look_ahead(plan: Plan, run: Run, splits: Splits, device: torch.device) -> None:
@@ -307,7 +315,8 @@ def _finish_pipeline(carried: Carried) -> Metrics:
     publish_network(carried, plan.last, "pruned_model.pth")
     metrics = _so_far(carried)
     shape = "x".join(str(side) for side in splits.shape)
-    metrics = replace(metrics, input=ModelInput(shape=shape, mean=splits.mean, std=splits.std))
+    below = recipe_for(cfg, splits).input_below
+    metrics = replace(metrics, input=ModelInput(shape=shape, mean=splits.mean, std=splits.std, below=below))
     lines: list[str] = []
     if cfg.goal.evaluate_test:
         metrics, lines = verdict.verdict_on(cfg, _pipelines_goal(cfg), metrics)
@@ -323,10 +332,10 @@ def _finish_pipeline(carried: Carried) -> Metrics:
         LOGGER.info("\n=== Gates ===")
     for gate in gates:
         LOGGER.info("%s", gate)
-    LOGGER.info("%s", size_table(metrics))
+    LOGGER.info("%s", size_table(metrics, task_of(cfg)))
     LOGGER.info("What ships is in %s", run.folder / EXPORTS)
-    say_results(metrics, run.folder, lines)
-    return finish(run, metrics)
+    say_results(metrics, run.folder, lines, task_of(cfg))
+    return finish(run, metrics, task_of(cfg).metric)
 
 
 def _write_stopped(carried: Carried, failure: GoalNotMet) -> None:
@@ -338,7 +347,7 @@ def _write_stopped(carried: Carried, failure: GoalNotMet) -> None:
     metrics = replace(verdict.judge(_pipelines_goal(cfg), metrics, gates), goal_met=False, stopped=stopped)
     write_text(run.path(REPORT), pipeline_report(cfg, metrics, gates, carried.progress))
     failed = replace(metrics, fingerprint=run.fingerprint, status="failed")
-    write_yaml(run.path(METRICS), to_plain(failed), _NOTE)
+    write_yaml(run.path(METRICS), as_written(task_of(cfg).metric, to_plain(failed)), _NOTE)
     LOGGER.info("\nStopped before exporting anything. Report: %s", run.path(REPORT))
 
 
@@ -406,7 +415,8 @@ def _finish_scan(carried: Carried) -> Metrics:
     carried.progress.complete()
     known = overlaid(scan.scan_metrics(found.table), carried.done[DENSE].outcome.known)
     metrics = replace(known, judged_on="validation", seconds=carried.done[SCAN].seconds)
-    finished = finish(run, about(metrics, cfg, carried.splits, carried.device))
+    metric = task_of(cfg).metric
+    finished = finish(run, about(metrics, cfg, carried.splits, carried.device), metric)
     show_heat_map(found.table)
     LOGGER.info("\nResults saved to %s", run.folder)
     LOGGER.info(
@@ -426,15 +436,17 @@ def evaluate(cfg: Config, measure_latency: bool = False, baseline_metrics: Path 
     """
     one_process("eval")
     path = checkpoint_path(cfg.checkpoint)
-    baseline = verdict.read_metrics(baseline_metrics) if baseline_metrics is not None else None
+    task = task_of(cfg)
+    baseline = verdict.read_metrics(baseline_metrics, task.metric) if baseline_metrics is not None else None
     device = start(cfg)
     splits = open_data(cfg, testing=True)
     checkpoint = open_network(path, cfg, splits)
 
     LOGGER.info("\n=== Evaluating Model ===")
     cost, flops = cost_of(checkpoint.model, example_input(checkpoint.recipe), checkpoint.masks)
-    test = evaluate_on(checkpoint.model, splits.test, splits, device=device, batch_size=cfg.data.batch_size)
-    LOGGER.info("Accuracy: %.2f%% (%d test images)", test.accuracy, test.n)
+    test = evaluate_on(checkpoint.model, splits.test, splits, device=device, batch_size=cfg.data.batch_size, task=task)
+    title = task.metric.title
+    LOGGER.info("%s: %s (%d test %s)", title[0].upper() + title[1:], task.metric.text(test.score), test.n, task.noun)
     LOGGER.info("FLOPs: %.4g G (multiply-accumulates)", cost.flops_g)
     LOGGER.info("Params: %.4g M", cost.params_m)
     LOGGER.info("Sparsity: %s", sparsity_text(cost))
@@ -442,7 +454,7 @@ def evaluate(cfg: Config, measure_latency: bool = False, baseline_metrics: Path 
     metrics = overlaid(Metrics(), cost)
     metrics = replace(
         metrics,
-        accuracy=round(test.accuracy, 4),
+        accuracy=round(test.score, 4),
         loss=round(test.loss, 6),
         test_images=test.n,
         judged_on="test",
@@ -462,9 +474,9 @@ def evaluate(cfg: Config, measure_latency: bool = False, baseline_metrics: Path 
         )
     metrics = about(metrics, cfg, None, device)
     if baseline is not None:
-        comparison = compared(_comparable(baseline, metrics), metrics)
+        comparison = compared(_comparable(baseline, metrics), metrics, task.metric)
         LOGGER.info("\n=== Against %s ===", baseline_metrics)
-        for name, value in to_plain(comparison).items():
+        for name, value in as_written(task.metric, to_plain(comparison)).items():
             LOGGER.info("%s: %.4g", name, value)
         metrics = overlaid(metrics, comparison)
         if metrics.accuracy_drop is not None:
@@ -473,7 +485,8 @@ def evaluate(cfg: Config, measure_latency: bool = False, baseline_metrics: Path 
             metrics, lines = verdict.verdict_on(cfg, goal, metrics)
             say_goal(metrics, lines)
     target = _beside(path, cfg) / "eval_metrics.yaml"
-    write_yaml(target, to_plain(metrics), "flops_g: multiply-accumulates in 10^9")
+    written = as_written(task.metric, to_plain(metrics))
+    write_yaml(target, written, "flops_g: multiply-accumulates in 10^9")
     LOGGER.info("\nMetrics saved to %s", target)
     return metrics
 

@@ -9,11 +9,13 @@ import torch
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.flow.outcomes import Cut, Judged, Outcome, Pruned, Recovered, Trained
 from pruning_bootcamp.flow.plan import COSTS, DENSE, EXPORT, TEST, VALIDATION
+from pruning_bootcamp.flow.start import task_of
 from pruning_bootcamp.flow.step import Done, Step
 from pruning_bootcamp.flow.steps import memorised
 from pruning_bootcamp.plain import Part, from_plain, to_plain
 from pruning_bootcamp.results import Comparison, Cycle, Metrics, Network, SliceProof, Validation
 from pruning_bootcamp.runtime import environment
+from pruning_bootcamp.tasks import Metric
 from pruning_bootcamp.tools.datasets import Splits
 from pruning_bootcamp.tools.metrics import compare_metrics
 
@@ -30,6 +32,7 @@ def collect(steps: Sequence[Step[Any]], done: Dones, cfg: Config, splits: Splits
     of their own.
     """
     testing = cfg.goal.evaluate_test
+    metric = task_of(cfg).metric
     validation, test = _judged(done, VALIDATION), _judged(done, TEST)
     metrics = _made(steps, done)
     baseline = Network()
@@ -41,10 +44,12 @@ def collect(steps: Sequence[Step[Any]], done: Dones, cfg: Config, splits: Splits
     if test is not None:
         baseline = replace(baseline, accuracy=test.baseline_accuracy)
         metrics = replace(metrics, accuracy=test.accuracy, loss=test.loss, test_images=test.images)
-        metrics = overlaid(metrics, compared(Network(accuracy=test.baseline_accuracy), Network(accuracy=test.accuracy)))
+        before, after = Network(accuracy=test.baseline_accuracy), Network(accuracy=test.accuracy)
+        metrics = overlaid(metrics, compared(before, after, metric))
     if validation is not None:
         metrics = replace(metrics, val_accuracy=validation.accuracy)
-        lost = compared(Network(accuracy=validation.baseline_accuracy), Network(accuracy=validation.accuracy))
+        before, after = Network(accuracy=validation.baseline_accuracy), Network(accuracy=validation.accuracy)
+        lost = compared(before, after, metric)
         if testing:
             found = Validation(
                 accuracy=validation.accuracy,
@@ -55,7 +60,7 @@ def collect(steps: Sequence[Step[Any]], done: Dones, cfg: Config, splits: Splits
             metrics = replace(metrics, validation=found)
         else:
             baseline = replace(baseline, val_accuracy=validation.baseline_accuracy)
-            drop = round(validation.baseline_accuracy - validation.accuracy, 4)
+            drop = round(metric.lost(validation.baseline_accuracy, validation.accuracy), 4)
             metrics = replace(metrics, val_loss=validation.loss, val_images=validation.images, val_accuracy_drop=drop)
     if test is not None and metrics.dense_fit is not None:
         word = memorised.settle(metrics.dense_fit, test.baseline_accuracy, test.images)
@@ -96,9 +101,10 @@ def about(metrics: Metrics, cfg: Config, splits: Splits | None, device: torch.de
     return replace(metrics, seed=cfg.seed, environment=environment(device))
 
 
-def compared(baseline: Network, pruned: Network) -> Comparison:
+def compared(baseline: Network, pruned: Network, metric: Metric) -> Comparison:
     """What the pruned network saves and loses."""
-    return from_plain(Comparison, compare_metrics(to_plain(baseline), to_plain(pruned)))
+    higher = metric.higher_is_better
+    return from_plain(Comparison, compare_metrics(to_plain(baseline), to_plain(pruned), higher_is_better=higher))
 
 
 def overlaid(whole: Whole, *parts: Part) -> Whole:

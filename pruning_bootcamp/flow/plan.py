@@ -23,6 +23,7 @@ from pruning_bootcamp.flow.outcomes import (
     Scanned,
     Trained,
 )
+from pruning_bootcamp.flow.start import task_of
 from pruning_bootcamp.flow.step import Step, StepContext
 from pruning_bootcamp.flow.steps import cut, dense, evaluate, export, prune, scan, training
 from pruning_bootcamp.pruning.pipeline_stages import PruningStage
@@ -30,6 +31,7 @@ from pruning_bootcamp.pruning.schedules import iterative_sparsities
 from pruning_bootcamp.registry import Registry
 from pruning_bootcamp.runs import content_hash
 from pruning_bootcamp.runtime import choose_device, environment
+from pruning_bootcamp.schema import Choice
 
 DENSE, COSTS, VALIDATION, TEST, EXPORT, SCAN = "dense", "costs", "validation", "test", "export", "scan"
 
@@ -85,6 +87,8 @@ def begin(cfg: Config, checkpoint: Path | None) -> Plan:
     plan = Plan(cfg, checkpoint)
     base: dict[str, Any] = {"seed": cfg.seed, "data": as_dict(cfg)["data"], "model": as_dict(cfg)["model"]}
     base["data"].pop("batch_size")
+    if cfg.task != Choice("image_classification"):
+        base["task"] = as_dict(cfg)["task"]
     if checkpoint is None:
         given, title, work = section(cfg, "train"), "Training the dense network", dense.train
     else:
@@ -111,14 +115,14 @@ def evaluate_both(plan: Plan, on_validation: bool) -> None:
         here = environment(choose_device(cfg.device)[0])  # measured elsewhere, it says nothing about here
         threads = here.threads if cfg.threads is None else cfg.threads
         latency = {"latency": as_dict(cfg)["profile"] | {"device": here.device, "threads": threads}}
-    testing = cfg.goal.evaluate_test
+    testing, noun = cfg.goal.evaluate_test, task_of(cfg).noun
     plan.add(COSTS, "Counting costs", stage, evaluate.costs, Costs, settings=latency)
     if on_validation or not testing:
         work = partial(evaluate.judge_on, split="validation")
-        plan.add(VALIDATION, "Evaluating on the validation images", stage, work, Judged)
+        plan.add(VALIDATION, f"Evaluating on the validation {noun}", stage, work, Judged)
     if testing:
         work = partial(evaluate.judge_on, split="test")
-        plan.add(TEST, "Evaluating on the test images, once", stage, work, Judged)
+        plan.add(TEST, f"Evaluating on the test {noun}, once", stage, work, Judged)
 
 
 def ship(plan: Plan) -> None:

@@ -14,10 +14,11 @@ from pruning_bootcamp.config import Config, as_dict, fingerprint
 from pruning_bootcamp.errors import BootcampError, GoalNotMet
 from pruning_bootcamp.flow import verdict, view
 from pruning_bootcamp.flow.machine import RESULT, STAGES, Machine, check_unique
+from pruning_bootcamp.flow.naming import as_read, as_written
 from pruning_bootcamp.flow.outcomes import DenseNetwork, Trained
 from pruning_bootcamp.flow.plan import COSTS, DENSE, EXPORT, VALIDATION, Plan
 from pruning_bootcamp.flow.report import say_goal
-from pruning_bootcamp.flow.start import is_leader, open_data, recipe_for, start
+from pruning_bootcamp.flow.start import is_leader, open_data, recipe_for, start, task_of
 from pruning_bootcamp.flow.status import STATUS, Progress, WatchTraining
 from pruning_bootcamp.flow.step import Done, Network, Step, StepContext
 from pruning_bootcamp.flow.verdict import Goal
@@ -27,6 +28,7 @@ from pruning_bootcamp.plain import from_plain, to_plain
 from pruning_bootcamp.reporting import with_verdict
 from pruning_bootcamp.results import Metrics
 from pruning_bootcamp.runs import CONFIG, METRICS, Run, open_run, publish, write_text
+from pruning_bootcamp.tasks import Metric
 from pruning_bootcamp.tools.datasets import Splits
 from pruning_bootcamp.training.distributed import World, join_world
 from pruning_bootcamp.training.hooks import Hook
@@ -100,7 +102,7 @@ def carry_out(
     cfg = plan.cfg
     run = identify(command, plan)
     _check_folder(run.folder, plan.checkpoint)
-    if not dry_run and (known := _finished(run, resume, command)) is not None:
+    if not dry_run and (known := _finished(run, resume, command, cfg)) is not None:
         return command.again(run, known) if command.again else judge_again(run, known, cfg, command.goal)
     device = start(cfg)
     splits = open_data(cfg, command.testing)
@@ -148,7 +150,7 @@ def _check_folder(folder: Path, checkpoint: Path | None) -> None:
         raise BootcampError(f"--save-dir: {folder} holds the checkpoint to start from. Choose another folder.")
 
 
-def _finished(run: Run, resume: bool | None, command: Command) -> Metrics | None:
+def _finished(run: Run, resume: bool | None, command: Command, cfg: Config) -> Metrics | None:
     """The metrics of a finished run, said on the screen: doing it again would give the same."""
     if is_leader():
         check_free(run.folder)
@@ -156,7 +158,7 @@ def _finished(run: Run, resume: bool | None, command: Command) -> Metrics | None
         return None
     _tidy(run, command)  # a kill just after the finish mark may have left something
     LOGGER.info("%s is already finished (same config, same inputs); --no-resume does it again", run.folder)
-    return verdict.read_metrics(run.path(METRICS))
+    return verdict.read_metrics(run.path(METRICS), task_of(cfg).metric)
 
 
 def _tidy(run: Run, command: Command) -> None:
@@ -178,12 +180,13 @@ def judge_again(run: Run, metrics: Metrics, cfg: Config, goal: Goal | None) -> M
     if (report := run.path(REPORT)).exists():
         text = report.read_text(encoding="utf-8")
         write_text(report, with_verdict(text, judged.goal or "", bool(judged.goal_met)))
-    return finish(run, judged)
+    return finish(run, judged, task_of(cfg).metric)
 
 
-def finish(run: Run, metrics: Metrics) -> Metrics:
-    """metrics.yaml is written, the last file of a run."""
-    return from_plain(Metrics, run.finish(to_plain(metrics)))
+def finish(run: Run, metrics: Metrics, metric: Metric) -> Metrics:
+    """metrics.yaml is written, the last file of a run, with the task's own name of the metric."""
+    written = run.finish(as_written(metric, to_plain(metrics)))
+    return from_plain(Metrics, as_read(metric, written))
 
 
 def _work(
@@ -201,7 +204,9 @@ def _work(
     world = join_world(device)
 
     def context(step: Step[Any], folder: Path, key: str, inputs: Mapping[str, Done[Any]]) -> StepContext:
-        hooks: list[Hook] = [] if progress is None or not key else [WatchTraining(progress, step, command.shown)]
+        hooks: list[Hook] = []
+        if progress is not None and key:
+            hooks.append(WatchTraining(progress, step, command.shown, task_of(cfg).metric))
         if step.gives in (Trained, DenseNetwork):
             hooks += watch(step.cycle or 1)
         logs = run.path("logs") / step.name

@@ -15,6 +15,7 @@ from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.models import build_model
 from pruning_bootcamp.runs import siblings
 from pruning_bootcamp.runtime import choose_device, keep_freed_memory, seed_everything
+from pruning_bootcamp.tasks import Task, open_task
 from pruning_bootcamp.tools.datasets import Splits, open_dataset
 
 RESULTS = Path("results")
@@ -46,30 +47,36 @@ def one_process(command: str) -> None:
         raise BootcampError(f"{command}: runs in one process. Start it without torchrun.")
 
 
+def task_of(cfg: Config) -> Task:
+    """What the config asks of its network."""
+    return open_task(cfg.task.name, cfg.task.args)
+
+
 def open_data(cfg: Config, testing: bool | None = None) -> Splits:
     """The images, and a line that says which of them choices are made on and which judge the result.
 
     `testing`: whether this command reads the test images; as goal.evaluate_test says where it is left out.
     """
-    data = cfg.data
+    data, noun = cfg.data, task_of(cfg).noun
     splits = open_dataset(data)
     LOGGER.info(
-        "Data: %s, %d train / %d validation / %d test images, %d classes, %s",
+        "Data: %s, %d train / %d validation / %d test %s, %d classes, %s",
         data.name,
         len(splits.train),
         len(splits.val),
         len(splits.test),
+        noun,
         len(splits.class_names),
         "x".join(str(side) for side in splits.shape),
     )
-    LOGGER.info("%s", judged_text(splits, cfg.goal.evaluate_test if testing is None else testing))
+    LOGGER.info("%s", judged_text(splits, cfg.goal.evaluate_test if testing is None else testing, noun))
     return splits
 
 
-def judged_text(splits: Splits, testing: bool) -> str:
+def judged_text(splits: Splits, testing: bool, noun: str = "images") -> str:
     """Which images choices are made on, and which the result is judged on, in one line."""
-    val = f"{len(splits.val):,} validation images ({splits.val_from})"
-    test = f"{len(splits.test):,} test images ({splits.test_from})"
+    val = f"{len(splits.val):,} validation {noun} ({splits.val_from})"
+    test = f"{len(splits.test):,} test {noun} ({splits.test_from})"
     if testing:
         return f"Choices are made on {val}; the result is judged on {test}, read once"
     return f"Choices are made and judged on {val}; the {test} are not read"
@@ -85,13 +92,15 @@ def judged_on(splits: Splits, testing: bool) -> dict[str, str]:
 
 
 def recipe_for(cfg: Config, splits: Splits) -> Recipe:
-    """How the config's network is built for these images."""
+    """How the config's network is built for these data."""
+    inputs = task_of(cfg).inputs(splits.shape, splits.train.dtype, len(splits.class_names))
     return Recipe(
         model=cfg.model.name,
         args=dict(cfg.model.args),
         classes=len(splits.class_names),
-        in_channels=splits.shape[0],
-        input_shape=splits.shape,
+        in_channels=splits.channels,
+        input_shape=inputs.shape,
+        input_below=inputs.below,
         mean=splits.mean,
         std=splits.std,
         class_names=splits.class_names,

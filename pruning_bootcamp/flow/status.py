@@ -18,6 +18,7 @@ from pruning_bootcamp.pruning.pipeline_stages import PruningStage
 from pruning_bootcamp.runs import atomic_path, read_yaml, write_yaml
 from pruning_bootcamp.runtime import peak_memory_mb
 from pruning_bootcamp.schema import coerce
+from pruning_bootcamp.tasks import Metric
 from pruning_bootcamp.training.hooks import Hook, StepState
 
 STATUS = "status.yaml"
@@ -173,8 +174,8 @@ class Progress:
 class WatchTraining(Hook):
     """Tells the progress after every step of a training how far it is; where that is shown, no bar is drawn."""
 
-    def __init__(self, progress: Progress, step: Step[Any], shown: bool) -> None:
-        self._progress, self._step, self._text = progress, step, ""
+    def __init__(self, progress: Progress, step: Step[Any], shown: bool, metric: Metric) -> None:
+        self._progress, self._step, self._metric, self._text = progress, step, metric, ""
         self.shows_progress = shown
 
     def on_start(self, state: StepState) -> None:
@@ -187,7 +188,7 @@ class WatchTraining(Hook):
 
     def on_epoch_end(self, state: StepState) -> None:
         assert state.metrics is not None
-        self._text = f"epoch {state.epoch}: validation {state.metrics.val_accuracy:.2f}%"
+        self._text = f"epoch {state.epoch}: validation {self._metric.text(state.metrics.val_accuracy)}"
         self._tell(state)
 
     def _tell(self, state: StepState) -> None:

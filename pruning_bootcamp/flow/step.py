@@ -12,11 +12,12 @@ from pruning_bootcamp.checkpoints import Recipe, load_checkpoint, save_checkpoin
 from pruning_bootcamp.checkpoints.files import read_file, write_file
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.flow.outcomes import Outcome
-from pruning_bootcamp.flow.start import recipe_for
+from pruning_bootcamp.flow.start import recipe_for, task_of
 from pruning_bootcamp.plain import to_plain
 from pruning_bootcamp.pruning.masks import detached_copy
 from pruning_bootcamp.pruning.pipeline_stages import PruningStage
 from pruning_bootcamp.runs import atomic_path
+from pruning_bootcamp.tasks import Task
 from pruning_bootcamp.tools.datasets import Splits
 from pruning_bootcamp.tools.metrics import compute_sparsity
 from pruning_bootcamp.training.hooks import Hook
@@ -102,6 +103,10 @@ class StepContext:
     """networks that steps of this process have read"""
     leads: bool = True
     """whether this process is the one that writes"""
+
+    @property
+    def task(self) -> Task:
+        return task_of(self.cfg)
 
     def outcome(self, role: str, kind: type[R]) -> R:
         """What an input came to."""

@@ -7,10 +7,13 @@ from pathlib import Path
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.config.fields import GatesConfig
 from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.flow.naming import as_read
+from pruning_bootcamp.flow.start import task_of
 from pruning_bootcamp.memorised import caveat
 from pruning_bootcamp.plain import from_plain
 from pruning_bootcamp.results import Comparison, ExportedFile, Gate, Metrics
 from pruning_bootcamp.runs import read_yaml
+from pruning_bootcamp.tasks import IMAGE_CLASSIFICATION, Metric
 
 LATENCY = "min_latency_reduction_pct"
 _MOST_DIGITS = 9
@@ -24,10 +27,12 @@ class Goal:
     """points that may be lost"""
     flops_reduction_pct: float | None = None
     """percent of the multiply-accumulates that must be saved; None where nothing was cut: zeros save none"""
+    metric: Metric = IMAGE_CLASSIFICATION.metric
+    """what is lost"""
 
     def texts(self) -> list[str]:
         """What is asked for, a line each."""
-        drop = f"<= {self.accuracy_drop:g} points of accuracy lost"
+        drop = f"<= {self.accuracy_drop:g} points of {self.metric.title} lost"
         return [drop] if self.flops_reduction_pct is None else [f">= {self.flops_reduction_pct:g}% fewer FLOPs", drop]
 
     def missed(self, found: Comparison) -> list[str]:
@@ -40,14 +45,14 @@ class Goal:
                 lines.append(f"missed: {text}. Cut more, or set goal.flops_reduction_pct to what you need.")
         drop = _known(found.accuracy_drop, "accuracy_drop")
         if not drop <= self.accuracy_drop:
-            text = f"{_figure(drop, self.accuracy_drop, 2)} points of accuracy lost"
+            text = f"{_figure(drop, self.accuracy_drop, 2)} points of {self.metric.title} lost"
             lines.append(f"missed: {text}. Prune less, or train longer afterwards (fine_tune.epochs=N).")
         return lines
 
 
 def goal_of(cfg: Config, cut: bool) -> Goal:
     """The config's goal; its share of FLOPs is asked of a network that channels were `cut` out of."""
-    return Goal(cfg.goal.accuracy_drop, cfg.goal.flops_reduction_pct if cut else None)
+    return Goal(cfg.goal.accuracy_drop, cfg.goal.flops_reduction_pct if cut else None, task_of(cfg).metric)
 
 
 def judge(goal: Goal, metrics: Metrics, gates: Sequence[Gate] = ()) -> Metrics:
@@ -102,10 +107,10 @@ def verdict_on(cfg: Config, goal: Goal, metrics: Metrics) -> tuple[Metrics, list
     return judge(goal, metrics, gates), lines
 
 
-def read_metrics(path: Path) -> Metrics:
+def read_metrics(path: Path, metric: Metric = IMAGE_CLASSIFICATION.metric) -> Metrics:
     """The figures that a finished run wrote; a BootcampError where somebody changed them."""
     try:
-        return from_plain(Metrics, read_yaml(path))
+        return from_plain(Metrics, as_read(metric, read_yaml(path)))
     except BootcampError as error:
         what = "; ".join(str(problem) for problem in error.problems)
         raise BootcampError(_changed(what), where=str(path)) from error

@@ -34,7 +34,7 @@ def _search_if_any(cfg: Config) -> list[Problem]:
     return _search(cfg) if cfg.sweep.space else []
 
 
-_EVERY = (basics.data, basics.model, basics.device, basics.save_dir)
+_EVERY = (basics.task, basics.data, basics.model, basics.device, basics.save_dir)
 _OPENING = (*_EVERY, basics.checkpoint)
 _TRAINING = (*_EVERY, training.train)
 _PRUNING = (*_TRAINING, basics.checkpoint, training.fine_tune)
@@ -45,8 +45,8 @@ CHECKS: Mapping[str, tuple[Callable[[Config], list[Problem]], ...]] = {
     "prune-unstructured": (*_PRUNING, pruning.zeros),
     "prune-structured": (*_PRUNING, pruning.channels),
     "pipeline run": (*_PRUNING, shipping.pipeline, shipping.export, basics.reads_test),
-    "sensitivity": (*_OPENING, check_scan),
-    "sweep": (_trials, _search),
+    "sensitivity": (*_OPENING, basics.by_accuracy, check_scan),
+    "sweep": (basics.by_accuracy, _trials, _search),
     "export": (*_OPENING, shipping.export),
     "profile": _OPENING,
     "validate": (

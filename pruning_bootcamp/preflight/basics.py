@@ -6,14 +6,29 @@ from pathlib import Path
 from pruning_bootcamp.checkpoints.files import read_file
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.errors import BootcampError, Problem
+from pruning_bootcamp.flow.start import task_of
 from pruning_bootcamp.models import check_model
 from pruning_bootcamp.runs import siblings
 from pruning_bootcamp.runtime import choose_device
+from pruning_bootcamp.tasks import check_task
 from pruning_bootcamp.tools.datasets import check_dataset
 
 
 def data(cfg: Config) -> list[Problem]:
     return check_dataset(cfg.data.name, root=cfg.data.root, args=cfg.data.args, where="data")
+
+
+def task(cfg: Config) -> list[Problem]:
+    return check_task(cfg.task.name, cfg.task.args, where="task")
+
+
+def by_accuracy(cfg: Config) -> list[Problem]:
+    """A scan and a search weigh points of accuracy."""
+    if task(cfg) or (metric := task_of(cfg).metric).name == "accuracy":  # what is wrong with a task is said by `task`
+        return []
+    return [
+        Problem("task", f"{cfg.task.name} is judged by {metric.title}, and this command weighs accuracy. Leave it out.")
+    ]
 
 
 def model(cfg: Config) -> list[Problem]:

@@ -5,6 +5,7 @@ from pruning_bootcamp.errors import Problem
 from pruning_bootcamp.export_settings import check_export
 from pruning_bootcamp.exporters import EXPORTERS
 from pruning_bootcamp.flow.plan import check_order
+from pruning_bootcamp.flow.start import task_of
 from pruning_bootcamp.flow.steps.export import FORMATS, formats_in
 from pruning_bootcamp.preflight import pruning
 from pruning_bootcamp.preflight.training import duration
@@ -30,6 +31,13 @@ def steps(cfg: Config) -> list[Problem]:
     problems = check_order(cfg.pipeline.steps) + duration(cfg.quantize.epochs, "quantize.epochs", least=1)
     if g.max_accuracy_drop is not None and g.max_accuracy_drop > 100:
         problems.append(Problem("gates.max_accuracy_drop", f"{g.max_accuracy_drop:g} is more than there is to lose."))
+    if g.min_accuracy is not None and not task_of(cfg).metric.higher_is_better:
+        title = task_of(cfg).metric.title
+        problems.append(
+            Problem(
+                "gates.min_accuracy", f"of {title} less is better, so no least is asked. Set gates.max_accuracy_drop."
+            )
+        )
     return problems
 
 

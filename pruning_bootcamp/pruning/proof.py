@@ -16,6 +16,7 @@ from pruning_bootcamp.errors import GoalNotMet
 from pruning_bootcamp.pruning.groups import Group, Keep, cut_members
 from pruning_bootcamp.pruning.masks import detached_copy
 from pruning_bootcamp.pruning.zeroed import KeptNorm, zeroed
+from pruning_bootcamp.tools.inputs import inputs_like
 
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-5}
 BATCHES, BATCH_SIZE = 2, 4
@@ -51,14 +52,13 @@ def prove_slice(
     """
     generator = torch.Generator().manual_seed(0)
     dtype = _widest(model, example)
-    # example[:1] gives the shape only: a network's own example is often all zeros, which would show nothing
-    inputs = [torch.randn(BATCH_SIZE, *example.shape[1:], generator=generator, dtype=dtype) for _ in range(BATCHES)]
+    inputs = [inputs_like(example, BATCH_SIZE, generator, dtype) for _ in range(BATCHES)]
     dense = _plain(model, dtype)
-    first = _agree(zeroed(dense, groups, keep), _plain(sliced, dtype), inputs, groups, keep)
+    first = _agree(zeroed(dense, groups, keep), _plain(sliced, dtype), inputs, groups, keep, TOLERANCES[dtype])
     shaken = _shaken(dense, groups, inputs, generator)
     cut = detached_copy(shaken)
     cut_members(cut, groups, keep)
-    second = _agree(zeroed(shaken, groups, keep), cut, inputs, groups, keep)
+    second = _agree(zeroed(shaken, groups, keep), cut, inputs, groups, keep, TOLERANCES[dtype])
     difference, relative = max(first[0], second[0]), max(first[1], second[1])
     name = str(dtype).removeprefix("torch.")
     return SliceProof(difference, relative, TOLERANCES[dtype], 2 * BATCHES, BATCH_SIZE, name)
@@ -70,9 +70,10 @@ def _plain(model: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 def _widest(model: nn.Module, example: Tensor) -> torch.dtype:
     """float64, unless the network's own code insists on float32."""
+    one = example[:1].cpu()
     try:
         with torch.no_grad():
-            _plain(model, torch.float64)(example[:1].cpu().double())
+            _plain(model, torch.float64)(one.double() if one.is_floating_point() else one)
     except RuntimeError:
         return torch.float32
     return torch.float64
@@ -133,10 +134,14 @@ def _calibrate(model: nn.Module, batch: Tensor, generator: torch.Generator) -> N
 
 
 def _agree(
-    masked: nn.Module, cut: nn.Module, inputs: Sequence[Tensor], groups: Sequence[Group], keep: Keep
+    masked: nn.Module,
+    cut: nn.Module,
+    inputs: Sequence[Tensor],
+    groups: Sequence[Group],
+    keep: Keep,
+    tolerance: float,
 ) -> tuple[float, float]:
     """The largest difference of the outputs, absolute and relative. Raises GoalNotMet when it is too large."""
-    tolerance = TOLERANCES[inputs[0].dtype]
     difference, relative = 0.0, 0.0
     for batch in inputs:
         with torch.no_grad():

@@ -20,7 +20,7 @@ from pruning_bootcamp.registry import Registry
 
 
 @dataclass(frozen=True)
-class Task:
+class ToSolve:
     """What a solver is given. It changes `model` in place."""
 
     model: nn.Module
@@ -46,7 +46,7 @@ class Task:
 
 
 @contextlib.contextmanager
-def put_back_on_error(task: Task) -> Iterator[None]:
+def put_back_on_error(task: ToSolve) -> Iterator[None]:
     """Inside, a solver may change weights, biases and running means; when it fails they are as in the reference."""
     try:
         yield
@@ -60,7 +60,7 @@ def put_back_on_error(task: Task) -> Iterator[None]:
         raise
 
 
-def _not_masks(masks: Any, task: Task) -> str | None:
+def _not_masks(masks: Any, task: ToSolve) -> str | None:
     promised = "a solver gives a torch.bool mask for each of task.masks, with as many zeros"
     if not isinstance(masks, Mapping) or masks.keys() != task.masks.keys():
         return f"{type(masks).__name__} of other names, and {promised}"
@@ -89,13 +89,13 @@ def _invalid(*, damping: float = 0.0, block: int = 1, refit: bool = False) -> st
 
 
 @SOLVERS.register("none")
-def none(task: Task) -> Masks:
+def none(task: ToSolve) -> Masks:
     """The surviving weights stay as they are."""
     return dict(task.masks)
 
 
 @SOLVERS.register("reconstruct", images=True, invalid=_invalid)
-def reconstruct(task: Task, *, damping: float = 1e-3) -> Masks:
+def reconstruct(task: ToSolve, *, damping: float = 1e-3) -> Masks:
     """Least squares, layer after layer: outputs as in the dense network, from the inputs of the pruned one.
 
     The weights that stay solve their row's normal equations (He et al., 2017, eq. 5, for weights instead of channels);
@@ -109,7 +109,7 @@ def reconstruct(task: Task, *, damping: float = 1e-3) -> Masks:
 
 
 @SOLVERS.register("sparsegpt", images=True, chooses=True, invalid=_invalid)
-def sparsegpt(task: Task, *, damping: float = 0.01, block: int = 128, refit: bool = False) -> Masks:
+def sparsegpt(task: ToSolve, *, damping: float = 0.01, block: int = 128, refit: bool = False) -> Masks:
     """Column by column with optimal-brain-surgeon updates, weights chosen block by block (Frantar & Alistarh, 2023).
 
     Each layer loses as many weights as allocated; which ones, is decided from the inputs that the pruned layers before
@@ -154,7 +154,7 @@ class _Moments:
 class _Walk:
     """From layer to layer, each with the moments of its inputs and of the dense network's outputs."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: ToSolve) -> None:
         assert task.reference is not None
         assert task.images
         self.task, self.reference = task, task.reference
@@ -238,7 +238,7 @@ class _Walk:
 class _Chooser:
     """Which weights of each part go: of all that must, as near as can be to the part's share."""
 
-    def __init__(self, task: Task, parts: Sequence[Part], keep: Tensor, earlier: Tensor | None) -> None:
+    def __init__(self, task: ToSolve, parts: Sequence[Part], keep: Tensor, earlier: Tensor | None) -> None:
         self.task, self.keep, self.earlier = task, keep, earlier
         self.as_scored = not all(task.fits((len(keep), part.channels, part.positions)) for part in parts)
         if self.as_scored:

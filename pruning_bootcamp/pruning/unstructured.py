@@ -22,12 +22,13 @@ from pruning_bootcamp.pruning.scores import (
     score_stats,
 )
 from pruning_bootcamp.pruning.sections import PruneSettings
-from pruning_bootcamp.pruning.solvers import Task, put_back_on_error
+from pruning_bootcamp.pruning.solvers import ToSolve, put_back_on_error
 from pruning_bootcamp.pruning.stats import Batches, LayerStats, gather, unmeasured
 from pruning_bootcamp.pruning.stats.base import device_of, images_in
 from pruning_bootcamp.pruning.targets import Targets, choose_targets, swap_channels, transposed_groups
 from pruning_bootcamp.runtime import preserved_rng
 from pruning_bootcamp.schema import named
+from pruning_bootcamp.tasks import IMAGE_CLASSIFICATION, Task
 from pruning_bootcamp.tools.metrics.kinds import BARE
 from pruning_bootcamp.tools.modes import detached_clone
 
@@ -88,6 +89,7 @@ def prune_unstructured(
     previous: Mapping[str, Tensor] | None = None,
     stats_batches: Batches | None = None,
     seed: int = 0,
+    task: Task = IMAGE_CLASSIFICATION,
     **choices: Any,
 ) -> UnstructuredResult:
     """Zero the least important weights in place (exact +0.0) and say what was done; nothing changes on an error.
@@ -97,9 +99,12 @@ def prune_unstructured(
     target weights that is zero afterwards (of those in layers that are not skipped); None where pattern ("2:4") or
     allocation (`per_layer`) says it. `previous` masks are kept: what was pruned stays pruned and counts towards the
     sparsity. `stats_batches` are what the score's statistics are measured on: (images, labels), or images alone where
-    `needs_labels(score)` is False. The model's mode, gradients and random state are left as found.
+    `needs_labels(score)` is False; `task` says what the loss is. Mode, gradients and random state
+    are left as found.
     """
-    pruning = UnstructuredPruning(model, settings, previous=previous, stats_batches=stats_batches, seed=seed, **choices)
+    pruning = UnstructuredPruning(
+        model, settings, previous=previous, stats_batches=stats_batches, seed=seed, task=task, **choices
+    )
     return pruning.prune(pruning.score(pruning.calibrate()))
 
 
@@ -123,13 +128,14 @@ class UnstructuredPruning:
         previous: Mapping[str, Tensor] | None = None,
         stats_batches: Batches | None = None,
         seed: int = 0,
+        task: Task = IMAGE_CLASSIFICATION,
         **names: Any,
     ) -> None:
         settings = settings or named(PruneSettings, **names)
         choices, problems = resolve(settings, has_batches=stats_batches is not None, where="prune")
         if choices is None:
             raise BootcampError(*problems)
-        self.model, self.sparsity, self.seed = model, settings.sparsity, seed
+        self.model, self.sparsity, self.seed, self.task = model, settings.sparsity, seed, task
         self._choices = choices
         self._targets = choose_targets(model, include=settings.include, exclude=settings.exclude)
         check_masks(model, previous or {})
@@ -153,7 +159,7 @@ class UnstructuredPruning:
         """Statistic -> weight name -> values, measured on the batches; empty where the weights alone are enough."""
         needs = (*needs_of(self._choices.score.entry.name), *needs_of(self._counting))
         measured = {n: weight for n, weight in self._targets.chosen.items() if n not in self._unknown}
-        return gather(self.model, measured, needs, self._batches, self.seed)
+        return gather(self.model, measured, needs, self._batches, self.seed, self.task)
 
     def score(self, statistics: Mapping[str, Mapping[str, Tensor]]) -> Tensors:
         """ "scores" (higher = keep) and, where the allocation counts by others, "counting": weight name -> values."""
@@ -189,7 +195,7 @@ class UnstructuredPruning:
                 count = choices.pattern.fact("fixed_count", score)
             return choose(score, count, kept, choices)
 
-        task = Task(
+        solving = ToSolve(
             model=self.model,
             masks=masks,
             images=images,
@@ -201,9 +207,9 @@ class UnstructuredPruning:
             earlier=earlier,
             notes=notes,
         )
-        with put_back_on_error(task), preserved_rng():
+        with put_back_on_error(solving), preserved_rng():
             torch.manual_seed(self.seed)
-            masks = {**earlier, **choices.solver(task)}
+            masks = {**earlier, **choices.solver(solving)}
             if self._solved:
                 _check_weights(self._fitting)
         apply_masks(self.model, masks)

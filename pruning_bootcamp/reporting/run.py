@@ -11,6 +11,7 @@ from pruning_bootcamp.results import Comparison, Metrics, Network
 
 if TYPE_CHECKING:  # a table of a finished run needs no torch
     from pruning_bootcamp.pruning.structured import StructuredPlan
+    from pruning_bootcamp.tasks import Metric, Task
     from pruning_bootcamp.tools.latency import Analysis, LatencyStats, LayerLatency
     from pruning_bootcamp.training.records import Epoch
 
@@ -46,33 +47,55 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> s
 _GOAL = "**Goal "
 
 
-def comparison_rows(baseline: Network, pruned: Network) -> list[list[str]]:
-    """[figure, dense, pruned] for every figure that both know."""
+def comparison_rows(baseline: Network, pruned: Network, metric: Metric | None = None) -> list[list[str]]:
+    """[figure, dense, pruned] for every figure that both know; `metric` is what `accuracy` stands for."""
     return [
-        [label, form.format(before), form.format(after)]
+        [_called(label, metric), form.format(before), form.format(after)]
         for label, form, read in _ROWS
         if (before := read(baseline)) is not None and (after := read(pruned)) is not None
     ]
 
 
-def run_report(title: str, metrics: Metrics, history: Sequence[Epoch] = ()) -> str:
-    """report.md of one run: figures, goal, what was cut, the training, the machine."""
+def _called(label: str, metric: Metric | None) -> str:
+    """The label with the task's own metric in the place of accuracy."""
+    if metric is None or metric.name == "accuracy":
+        return label
+    unit = f" ({metric.unit})" if metric.unit else ""
+    begun = metric.title[:1].upper() + metric.title[1:]
+    words = {
+        "accuracy drop": metric.lost_title,
+        "ccuracy (%)": f"ccuracy{unit}",
+        "accuracy": metric.title,
+        "Accuracy": begun,
+    }
+    for ours, theirs in words.items():
+        label = label.replace(ours, theirs)
+    return label
+
+
+def run_report(title: str, metrics: Metrics, history: Sequence[Epoch] = (), task: Task | None = None) -> str:
+    """report.md of one run: figures, goal, what was cut, the training, the machine. `task`: left out, of images."""
+    metric, noun = (None, "images") if task is None else (task.metric, task.noun)
     parts = [f"# {title}", "## Result"]
     if metrics.baseline is not None:
         changes = [(label, form, value) for label, form, read in _CHANGES if (value := read(metrics)) is not None]
         parts += [
-            markdown_table(["figure", "dense", "pruned"], comparison_rows(metrics.baseline, metrics)),
+            markdown_table(["figure", "dense", "pruned"], comparison_rows(metrics.baseline, metrics, metric)),
             "\n".join(
-                f"- {label}: {form.format(value)}{_interval(metrics) if 'latency' in label else ''}"
+                f"- {_called(label, metric)}: {form.format(value)}{_interval(metrics) if 'latency' in label else ''}"
                 for label, form, value in changes
             ),
         ]
     else:
-        rows = [[label, form.format(value)] for label, form, read in _ROWS if (value := read(metrics)) is not None]
+        rows = [
+            [_called(label, metric), form.format(value)]
+            for label, form, read in _ROWS
+            if (value := read(metrics)) is not None
+        ]
         parts.append(markdown_table(["figure", "measured"], rows))
     if metrics.goal is not None and metrics.goal_met is not None:
         parts.append(goal_line(metrics.goal, metrics.goal_met))
-    parts.append(f"{_judged_on(metrics)} One seed ({metrics.seed}): no spread is claimed.")
+    parts.append(f"{_called(_judged_on(metrics, noun), metric)} One seed ({metrics.seed}): no spread is claimed.")
     if metrics.widths is not None and metrics.slice_proof is not None:
         widths = [[name, before, after] for name, (before, after) in metrics.widths.items()]
         parts += ["## Channels", markdown_table(["group", "before", "after"], widths)]
@@ -88,7 +111,7 @@ def run_report(title: str, metrics: Metrics, history: Sequence[Epoch] = ()) -> s
         header = ["cycle", "sparsity (%)", "validation after pruning (%)", "validation after fine-tuning (%)"]
         parts += ["## Cycles", markdown_table(header, cycles)]
     if history:
-        parts += ["## Training", _history_table(history)]
+        parts += ["## Training", _called(_history_table(history), metric)]
     if metrics.environment is not None:
         facts = to_plain(metrics.environment).items()
         parts += ["## Machine", "\n".join(f"- {key}: {value}" for key, value in facts)]
@@ -115,13 +138,13 @@ def _interval(metrics: Comparison) -> str:
     return f" (95% interval {low:.1f} to {high:.1f}, n {metrics.latency_pairs} pairs{noise})"
 
 
-def _judged_on(metrics: Metrics) -> str:
+def _judged_on(metrics: Metrics, noun: str) -> str:
     """Which images the accuracy is about."""
     doubt = caveat(metrics.validation_was_trained_on)
     if metrics.test_images is None:
-        return f"Accuracy is over {metrics.val_images} validation images{doubt}; the test images were not read."
+        return f"Accuracy is over {metrics.val_images} validation {noun}{doubt}; the test {noun} were not read."
     return (
-        f"Accuracy is over all {metrics.test_images} test images, read once, after every choice was made on the "
+        f"Accuracy is over all {metrics.test_images} test {noun}, read once, after every choice was made on the "
         f"validation split{doubt}."
     )
 

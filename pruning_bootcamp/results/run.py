@@ -131,11 +131,13 @@ class ExportedFile(Part):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInput(Part):
-    """What a network takes: `1x8x8`, and the normalisation of each channel."""
+    """What a network takes: `1x8x8`, and the normalisation of each channel (none: it is given what is stored)."""
 
     shape: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    below: int | None = None
+    """int64 inputs are whole numbers from 0 up and below this; None: fractions"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,13 +4,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import update_bn
 
+from pruning_bootcamp.tasks import IMAGE_CLASSIFICATION, Task
 from pruning_bootcamp.tools.modes import evaluation_mode
-from pruning_bootcamp.training.losses import logits_of
 
 Images = Callable[[], Iterable[Tensor]]
 """the batches, each time anew: large images are not held in memory between two looks"""
@@ -55,9 +54,9 @@ class Nearness:
     """How near a network comes to the dense one on the judging images."""
 
     agreement_pct: float
-    """percent of the images that both put into the same class"""
+    """percent of the samples that both decide alike"""
     divergence: float
-    """mean Kullback-Leibler divergence of the class probabilities, nats"""
+    """from the dense network's outputs, mean over the samples"""
 
     def better_than(self, other: "Nearness") -> bool:
         """More images in the dense network's class; as many, and a smaller divergence.
@@ -71,26 +70,22 @@ class Nearness:
 class DenseJudge:
     """Says how near a network comes to the dense one, on images that are kept for that; no label is looked at."""
 
-    def __init__(self, dense: nn.Module, images: Images) -> None:
-        self._images = images
-        self._wanted = _outputs(dense, images)
+    def __init__(self, dense: nn.Module, images: Images, task: Task = IMAGE_CLASSIFICATION) -> None:
+        self._images, self._task = images, task
+        self._wanted = self._outputs(dense)
         self.images = sum(map(len, self._wanted))
 
     def __call__(self, model: nn.Module) -> Nearness:
-        agreeing, divergence = 0, 0.0
-        for ours, theirs in zip(_outputs(model, self._images), self._wanted, strict=True):
-            whole = ours.isfinite().all(1)  # an output that is no number agrees with nothing
-            agreeing += int(((ours.argmax(1) == theirs.argmax(1)) & whole).sum())
-            part = F.kl_div(ours, theirs, reduction="sum", log_target=True) if bool(whole.all()) else torch.inf
-            divergence += float(part)
+        agreeing, divergence = 0.0, 0.0
+        for ours, theirs in zip(self._outputs(model), self._wanted, strict=True):
+            alike, apart = self._task.agreement(ours, theirs)
+            agreeing, divergence = agreeing + alike, divergence + apart
         return Nearness(100 * agreeing / self.images, divergence / self.images)
 
-
-@torch.no_grad()
-def _outputs(model: nn.Module, images: Images) -> list[Tensor]:
-    """Logarithms of the class probabilities, batch by batch."""
-    with evaluation_mode(model):
-        return [logits_of(model(batch)).float().log_softmax(1) for batch in images()]
+    @torch.no_grad()
+    def _outputs(self, model: nn.Module) -> list[Tensor]:
+        with evaluation_mode(model):
+            return [self._task.outputs(model(batch)) for batch in self._images()]
 
 
 @dataclass(frozen=True)

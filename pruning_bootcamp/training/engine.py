@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.tasks import Measurement, Totals, total
 from pruning_bootcamp.tools.datasets import Splits, TrainBatches, eval_batches
-from pruning_bootcamp.tools.metrics import Accuracy, classification_metrics
 from pruning_bootcamp.training.distributed import World, seed_step
 from pruning_bootcamp.training.ema import MovingAverage
 from pruning_bootcamp.training.hooks import Hook, MaskHook, ScaleSparsity, StepState, apply_masks_exactly, same_masks
@@ -44,6 +44,7 @@ class Training:
         objective: Objective,
     ) -> None:
         self.settings, self.world, self.seed, self.objective = settings, world, seed, objective
+        self.task = objective.task
         self.keep_best = keep_best
         layout = torch.channels_last if settings.channels_last else torch.contiguous_format
         self.model = model.to(device=world.device, memory_format=layout)  # type: ignore[call-overload]
@@ -125,42 +126,45 @@ class Training:
         done = self.at.step - self.at.epoch * self.at.steps_per_epoch
         every = 1 if self.world.device.type == "cpu" else _STEPS_UNREAD
         losses: list[Tensor] = []
-        rights: list[Tensor] = []
+        measured: list[Tensor] = []
         sizes: list[int] = []
         rates: list[float] = []
         since = time.perf_counter()
         for batch in self._data.epoch(self.at.epoch, start_step=done):
             rates.append(self._set_learning_rate())
-            loss, right = self._step(batch.images, batch.labels, batch.global_size)
+            loss, some = self._step(batch.images, batch.labels, batch.global_size)
             losses.append(loss)
-            rights.append(right)
+            measured.append(some)
             sizes.append(batch.global_size)
             if len(losses) < every and not self.epoch_is_complete:
                 continue
-            values = [*torch.stack(losses).tolist(), *torch.stack(rights).tolist(), float(asked_to_stop())]
+            rows = torch.stack(measured)
+            values = [*torch.stack(losses).tolist(), *rows.flatten().tolist(), float(asked_to_stop())]
             values = self.world.sums(values)
             self.interrupted = values.pop() > 0
             totals = values[: len(sizes)]
             self.sums.loss += math.fsum(totals)
-            self.sums.right += math.fsum(values[len(sizes) :])
+            of_step, before = rows.shape[1], self.sums.measured or [0.0] * rows.shape[1]
+            columns = [values[len(sizes) + number :: of_step] for number in range(of_step)]
+            self.sums.measured = [have + math.fsum(some) for have, some in zip(before, columns, strict=True)]
             self.sums.images += sum(sizes)
             now = time.perf_counter()
             self._count(sum(sizes), now - since)
             yield Report([total / size for total, size in zip(totals, sizes, strict=True)], rates)
-            losses, rights, sizes, rates = [], [], [], []
+            losses, measured, sizes, rates = [], [], [], []
             since = time.perf_counter()
             if self.epoch_is_complete or self.interrupted:
                 return
 
-    def _step(self, images: Tensor, labels: Tensor, global_size: int) -> tuple[Tensor, Tensor]:
-        """One optimiser step; the loss summed over this process's images, and how many were right."""
+    def _step(self, inputs: Tensor, targets: Tensor, global_size: int) -> tuple[Tensor, Tensor]:
+        """One optimiser step; the loss summed over this process's samples, and what the task measures of them."""
         device = self.world.device
         seed_step(self.seed, self.at.step, self.world)
         amp = self.settings.amp
         with torch.autocast(device.type, dtype=_AMP_TYPES.get(amp or ""), enabled=amp is not None):
             # the last, smaller batch of an epoch is not worth a second compilation
-            forward = self._compiled if len(images) == self._full_batch else self._forward
-            loss, right = self.objective(forward, images, labels, self.at.step)
+            forward = self._compiled if len(inputs) == self._full_batch else self._forward
+            loss, measured = self.objective(forward, inputs, targets, self.at.step)
         # DDP averages over processes, whose shares of a batch may differ by one image: make it the global mean
         self._scaler.scale(loss * (self.world.size / global_size)).backward()
         self._scaler.unscale_(self.optimizer)
@@ -178,7 +182,7 @@ class Training:
             self._average.update(self.at.step)
         for hook in self._user_hooks:
             hook.on_step_end(self.at)
-        return loss.detach(), right
+        return loss.detach(), measured
 
     def _set_learning_rate(self) -> float:
         s = self.settings
@@ -208,9 +212,9 @@ class Training:
             epoch=self.at.epoch,
             steps=self.at.step,
             train_loss=self.sums.mean_loss,
-            train_accuracy=self.sums.accuracy,
+            train_accuracy=self.sums.score(self.task),
             val_loss=val.loss,
-            val_accuracy=val.accuracy,
+            val_accuracy=val.score,
             lr=self.optimizer.param_groups[0]["lr"],
             seconds=self.sums.seconds + time.perf_counter() - begun,
         )
@@ -221,30 +225,31 @@ class Training:
             hook.on_epoch_end(self.at)
         return entry
 
-    def _judge(self) -> Accuracy:
-        """Loss and accuracy on the validation split; the weights are kept when they are the best so far."""
+    def _judge(self) -> Measurement:
+        """Loss and score on the validation split; the weights are kept when they are the best so far."""
         network = self._average.model if self._average is not None else self.model
         val = self._evaluate(network)
-        better = (val.accuracy, -val.loss) > (self.best.accuracy, -self.best.loss)
-        if better or not self.keep_best:
+        if not self.best.weights or not self.keep_best or self._order(val) > self._order(self.best):
             weights = {name: value.detach().clone() for name, value in network.state_dict().items()}
-            self.best = Best(self.at.epoch, val.accuracy, val.loss, weights)
+            self.best = Best(self.at.epoch, val.score, val.loss, weights)
         return val
 
-    def _evaluate(self, network: nn.Module) -> Accuracy:
-        """Loss and accuracy over the whole validation split, each process its share of the images."""
+    def _order(self, found: Measurement | Best) -> tuple[float, float]:
+        """Higher = better."""
+        return self.task.metric.goodness(found.score), -found.loss
+
+    def _evaluate(self, network: nn.Module) -> Measurement:
+        """Loss and score over the whole validation split, each process its share of the samples."""
         self.world.share_buffers(network)
         # no gradients are kept, so twice the batch fits
         size = 2 * math.ceil(self.settings.batch_size / self.world.size)
-        loss, right, count = 0.0, 0.0, len(self._val)
-        if count:
-            batches = eval_batches(self._val, batch_size=size, **self._look)
-            found = classification_metrics(network, batches, amp=self.settings.amp)
-            if self.world.size == 1:
-                return found
-            loss, right = found.loss * count, round(found.accuracy * count / 100)
-        loss, right, everyone = self.world.sums([loss, right, count])
-        return Accuracy(100 * right / everyone, loss / everyone, int(everyone))
+        batches = eval_batches(self._val, batch_size=size, **self._look) if len(self._val) else iter(())
+        found = total(network, batches, self.task, amp=self.settings.amp)
+        if self.world.size > 1:
+            width = int(self.world.leaders([len(found.sums)])[0])  # a process may have no sample at all
+            loss, count, *sums = self.world.sums([found.loss, found.n, *(found.sums or [0.0] * width)])
+            found = Totals(loss, tuple(sums), int(count))
+        return found.measured(self.task)
 
     def _replace_masks(self, masks: Mapping[str, Tensor]) -> None:
         if same_masks(masks, self.at.masks):

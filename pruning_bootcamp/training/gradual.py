@@ -18,6 +18,7 @@ from pruning_bootcamp.pruning.stats import Batches
 from pruning_bootcamp.pruning.unstructured import UnstructuredResult, prune_unstructured
 from pruning_bootcamp.results import Update
 from pruning_bootcamp.schema import Choice, named
+from pruning_bootcamp.tasks import IMAGE_CLASSIFICATION, Task
 from pruning_bootcamp.training.hooks import Hook, StepState
 
 _MANY = 10_000  # steps per epoch, where only epochs and shares are compared and the real number is not known yet
@@ -39,13 +40,14 @@ class GradualPruning(Hook):
         *,
         batches: Callable[[], Batches | None] | None = None,
         seed: int = 0,
+        task: Task = IMAGE_CLASSIFICATION,
         **names: Any,
     ) -> None:
         self.settings = s = settings or named(PruneSettings, **names)
         problems = check_gradual(s.begin, s.end, s.frequency) + check_schedule(s.schedule.name, s.schedule.args)
         if problems:
             raise BootcampError(*problems)
-        self.target, self.batches, self.seed = target, batches, seed
+        self.target, self.batches, self.seed, self.task = target, batches, seed, task
         self.masks: Masks = {}
         """True where a weight stays, as far as the training has come"""
         self.points: list[Update] = []
@@ -106,6 +108,7 @@ class GradualPruning(Hook):
             previous=state.masks or None,
             stats_batches=batches,
             seed=self.seed,
+            task=self.task,
         )
         _agree(result.masks, next(network.parameters()).device)
         return result

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError, Problem
 from pruning_bootcamp.runtime import preserved_rng
+from pruning_bootcamp.tasks import IMAGE_CLASSIFICATION, Task
 from pruning_bootcamp.tools.datasets import Splits
 from pruning_bootcamp.training.checks import check_settings
 from pruning_bootcamp.training.distributed import World, join_world
@@ -35,7 +36,7 @@ class FitResult:
 
     history: list[Epoch]
     best_epoch: int
-    best_accuracy: float  # percent of the validation images
+    best_score: float  # the task's metric on the validation split
     steps: int
     seconds: float  # over all epochs, also those before a resume
     resumed_from_step: int  # 0: from the beginning
@@ -67,8 +68,9 @@ def fit(
     progress: bool = True,
     label: str = "train",
     fingerprint: str = "",
+    task: Task = IMAGE_CLASSIFICATION,
 ) -> FitResult:
-    """Train `model` in place, on `device`; it ends with the weights of the best epoch by validation accuracy.
+    """Train `model` in place, on `device`; it ends with the weights of the best epoch by the task's validation score.
 
     (With `keep_best` off: with the last ones.)
 
@@ -90,6 +92,7 @@ def fit(
         raise BootcampError(*problems)
     objective = Objective(
         classes=len(splits.class_names),
+        task=task,
         label_smoothing=settings.label_smoothing,
         mixup=settings.mixup,
         seed=seed,
@@ -123,6 +126,7 @@ def fit(
             total_steps=training.at.total_steps,
             epochs=training.epochs,
             first_step=first_step,
+            task=task,
             active=world.leads,
             visible=progress,
             bar=progress and not any(hook.shows_progress for hook in hooks),
@@ -138,7 +142,7 @@ def fit(
     return FitResult(
         history=training.history,
         best_epoch=training.best.epoch,
-        best_accuracy=training.best.accuracy,
+        best_score=training.best.score,
         steps=training.at.step,
         seconds=sum(entry.seconds for entry in training.history),
         resumed_from_step=first_step,
@@ -162,7 +166,7 @@ def _run(training: Training, seen: Progress, folder: Path | None, about: Mapping
     while not training.finished and not training.interrupted:
         for report in training.steps_of_epoch(lambda: stop.received is not None):
             seen.steps(training.at.step, report.losses, report.rates)
-            seen.now(training.at.epoch + 1, training.sums.mean_loss, training.sums.accuracy)
+            seen.now(training.at.epoch + 1, training.sums.mean_loss, training.sums.score(training.task))
             check_loss(report, training.at.step, training.settings.amp)
             # after an epoch's last step the evaluation comes first: a state lies within an epoch or between two
             if not training.epoch_is_complete and not training.interrupted:
@@ -206,10 +210,11 @@ def _describe(training: Training, splits: Splits, fingerprint: str) -> dict[str,
         "distillation": _taught(objective),
         "seed": str(training.seed),
         "fingerprint": fingerprint,
-        "data": f"{splits.name}, {len(splits.train)} training and {len(splits.val)} validation images",
+        "data": f"{splits.name}, {len(splits.train)} training and {len(splits.val)} to choose by",
         "network": f"{len(parameters)} tensors with {sum(p.numel() for p in parameters)} parameters",
         "masks": f"{len(training.at.masks)} tensors",
         "processes": f"{training.world.size} on {training.world.device.type}",
+        "task": type(training.task).__name__,
         "hooks": ", ".join(type(hook).__name__ for hook in training.hooks),
     }
 
@@ -224,8 +229,9 @@ def _taught(objective: Objective) -> str:
 def _summary(training: Training, splits: Splits, label: str) -> str:
     at, world = training.at, training.world
     processes = f", {world.size} processes" if world.size > 1 else ""
+    samples = f"{len(splits.train)} {training.task.noun}"
     text = (
-        f"{label}: {training.settings.length} of {at.steps_per_epoch} steps on {len(splits.train)} images, "
+        f"{label}: {training.settings.length} of {at.steps_per_epoch} steps on {samples}, "
         f"batch {training.settings.batch_size}, {world.device}{processes}"
     )
     return f"{text}; resumed at step {at.step} of {at.total_steps}" if at.step else text

@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.runs import disk_error
+from pruning_bootcamp.tasks import Task
 from pruning_bootcamp.training.records import Epoch
 
 if TYPE_CHECKING:
@@ -28,11 +29,14 @@ class Progress:
         total_steps: int,
         epochs: int,
         first_step: int,
+        task: Task,
         active: bool,
         visible: bool,
         bar: bool = True,
     ) -> None:
         self.epochs = epochs
+        self._metric, self._noun = task.metric, task.noun
+        self._short = task.metric.short or task.metric.title
         self.active = active
         self._level = logging.INFO if visible else logging.DEBUG
         # disable=None: no bar where there is no terminal
@@ -60,30 +64,33 @@ class Progress:
                 self._writer.add_scalar("lr", rate, step)
         self._bar.update(len(losses))
 
-    def now(self, epoch: int, loss: float, accuracy: float) -> None:
+    def now(self, epoch: int, loss: float, score: float) -> None:
         """Behind the bar: means over the running epoch so far."""
         if not self._bar.disable:
-            text = f"epoch {epoch}/{self.epochs}, loss {loss:.3f}, acc {accuracy:.2f}%"
+            text = f"epoch {epoch}/{self.epochs}, loss {loss:.3f}, {self._short} {self._metric.text(score)}"
             self._bar.set_postfix_str(text, refresh=False)
 
     def epoch(self, entry: Epoch, images_per_second: float) -> None:
         """One line and one point of each curve, from an entry of the history."""
         self.say(
-            "Epoch %d/%d: train loss %.3f, train acc %.2f%%, val loss %.3f, val acc %.2f%% (%.1f s, %.0f images/s)",
+            "Epoch %d/%d: train loss %.3f, train %s %s, val loss %.3f, val %s %s (%.1f s, %.0f %s/s)",
             entry.epoch,
             self.epochs,
             entry.train_loss,
-            entry.train_accuracy,
+            self._short,
+            self._metric.text(entry.train_accuracy),
             entry.val_loss,
-            entry.val_accuracy,
+            self._short,
+            self._metric.text(entry.val_accuracy),
             entry.seconds,
             images_per_second,
+            self._noun,
         )
         if self._writer is not None:
             # against steps, as all curves are: what a killed run wrote too much is then purged from all of them
-            self._writer.add_scalar("train/accuracy", entry.train_accuracy, entry.steps)
+            self._writer.add_scalar(f"train/{self._metric.name}", entry.train_accuracy, entry.steps)
             self._writer.add_scalar("val/loss", entry.val_loss, entry.steps)
-            self._writer.add_scalar("val/accuracy", entry.val_accuracy, entry.steps)
+            self._writer.add_scalar(f"val/{self._metric.name}", entry.val_accuracy, entry.steps)
 
     def flush(self) -> None:
         """All points reach the disk: before a training state that builds on them."""

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.plain import Part
+from pruning_bootcamp.tasks import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +27,10 @@ class Epoch(Part):
 
 @dataclass
 class Best:
-    """The epoch with the best validation accuracy since the masks last changed; ties go to the lower loss."""
+    """The epoch with the best validation score since the masks last changed; ties go to the lower loss."""
 
     epoch: int = 0  # with no weights: the epoch that the search began after
-    accuracy: float = -1.0
+    score: float = math.nan
     loss: float = math.inf
     weights: dict[str, Tensor] = field(default_factory=dict)
 
@@ -39,7 +40,8 @@ class Sums:
     """Over the running epoch, all processes together."""
 
     loss: float = 0.0
-    right: float = 0.0
+    measured: list[float] = field(default_factory=list)
+    """what the task measures"""
     images: int = 0
     seconds: float = 0.0
 
@@ -47,10 +49,8 @@ class Sums:
     def mean_loss(self) -> float:
         return self.loss / self.images if self.images else 0.0
 
-    @property
-    def accuracy(self) -> float:
-        """Percent."""
-        return 100 * self.right / self.images if self.images else 0.0
+    def score(self, task: Task) -> float:
+        return task.score(self.measured, self.images) if self.images else 0.0
 
     @property
     def images_per_second(self) -> float:

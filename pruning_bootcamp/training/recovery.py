@@ -18,12 +18,12 @@ from pruning_bootcamp.results import Distillation
 from pruning_bootcamp.runs import read_yaml, write_yaml
 from pruning_bootcamp.runtime import preserved_rng
 from pruning_bootcamp.schema import Choice
+from pruning_bootcamp.tasks import IMAGE_CLASSIFICATION, Task
 from pruning_bootcamp.tools.datasets import Splits, eval_batches
 from pruning_bootcamp.tools.modes import detached_clone, evaluation_mode
 from pruning_bootcamp.training.distributed import World, join_world
 from pruning_bootcamp.training.hooks import Hook
 from pruning_bootcamp.training.loop import FitResult, fit
-from pruning_bootcamp.training.losses import logits_of
 from pruning_bootcamp.training.settings import RecoverSettings, TrainSettings
 
 PLAN = "plan.yaml"
@@ -50,6 +50,7 @@ def distill(
     hooks: Sequence[Hook] = (),
     augment: list[str] | None = None,
     checkpoint_seconds: float = 30.0,
+    task: Task = IMAGE_CLASSIFICATION,
 ) -> tuple[FitResult, Distillation]:
     """Train `model` in place to follow the dense network on training images whose labels are never looked at.
 
@@ -59,7 +60,7 @@ def distill(
     so that a killed run goes on with the same ones. `hooks` as in `fit`; `augment` and
     `checkpoint_seconds` as in its settings. Returns what the training did, and the plan.
     """
-    taught = _taught_by(dense, splits, settings, device, seed)
+    taught = _taught_by(dense, splits, settings, device, seed, task)
     steps_per_epoch = max(1, len(taught.train) // settings.batch_size)
     base = TrainSettings(
         epochs=f"{settings.steps}it",
@@ -95,6 +96,7 @@ def distill(
             progress=with_hooks is not None,
             label="distill",
             fingerprint=fingerprint,
+            task=task,
         )
 
     world = join_world(device)
@@ -168,17 +170,19 @@ def _read_plan(folder: Path | None, fingerprint: str) -> Distillation | None:
     return None
 
 
-def _taught_by(dense: nn.Module, splits: Splits, settings: RecoverSettings, device: torch.device, seed: int) -> Splits:
+def _taught_by(
+    dense: nn.Module, splits: Splits, settings: RecoverSettings, device: torch.device, seed: int, task: Task
+) -> Splits:
     """The first images of the seed's order, labelled by the dense network; some of them again to watch progress by.
 
-    What the training loop calls accuracy is then agreement with the dense network. Nothing is chosen by it.
+    What the training loop calls the score is then agreement with the dense network. Nothing is chosen by it.
     """
     count = min(settings.images, len(splits.train))
     images = splits.train.subset(first_images(len(splits.train), count, seed))
     found = []
     with torch.no_grad(), evaluation_mode(dense), preserved_rng():
         for batch, _ in eval_batches(images, batch_size=256, mean=splits.mean, std=splits.std, device=device):
-            found.append(logits_of(dense(batch)).argmax(1).cpu())
+            found.append(task.decisions(task.outputs(dense(batch))).cpu())
     named = copy.copy(images)
     named.labels = torch.cat(found).to(images.labels)
     return replace(splits, train=named, val=named.subset(torch.arange(min(256, count))))

@@ -68,8 +68,8 @@ def test_what_a_scan_leaves(scanned: Path, trained: Path, command: Command) -> N
 
 def test_a_point_is_what_pruning_that_layer_alone_gives(scanned: Path, trained: Path) -> None:
     from pruning_bootcamp import load_model
+    from pruning_bootcamp.tasks import IMAGE_CLASSIFICATION, evaluate
     from pruning_bootcamp.tools.datasets import eval_batches, load_dataset
-    from pruning_bootcamp.tools.metrics import classification_metrics
 
     splits = load_dataset("digits", root="data", val_fraction=0.1, limit=256, args={})
     model = load_model(trained)
@@ -77,10 +77,10 @@ def test_a_point_is_what_pruning_that_layer_alone_gives(scanned: Path, trained: 
     order = weight.detach().abs().flatten().argsort(stable=True)
     weight.data.view(-1)[order[: round(0.97 * weight.numel())]] = 0
     batches = eval_batches(splits.val, batch_size=256, mean=splits.mean, std=splits.std, device="cpu")
-    found = classification_metrics(model, batches)
+    found = evaluate(model, batches, IMAGE_CLASSIFICATION)
     result = yaml.safe_load((scanned / "sensitivity.yaml").read_text())
     row = next(row for row in result["rows"] if row["name"] == "layer2.0.conv1")
-    assert row["points"][2]["accuracy"] == pytest.approx(found.accuracy, abs=1e-3)
+    assert row["points"][2]["accuracy"] == pytest.approx(found.score, abs=1e-3)
     assert row["points"][2]["loss"] == pytest.approx(found.loss, abs=1e-4)
 
 

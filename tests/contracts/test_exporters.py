@@ -164,7 +164,7 @@ def test_a_file_of_other_weights_is_caught_and_removed(
 
     monkeypatch.setitem(EXPORTERS._entries, name, replace(entry, function=others))
     (tmp_path / f"model{entry.facts['suffix']}").write_text("an older export")
-    with pytest.raises(GoalNotMet, match="choose the same class for" if agreement else "differ by") as caught:
+    with pytest.raises(GoalNotMet, match="decide alike in" if agreement else "differ by") as caught:
         export_model(
             network(Plain),
             torch.zeros(1, 3, 8, 8),

@@ -8,7 +8,7 @@ from pruning_bootcamp.config.fields.shipping import CardConfig, GatesConfig, Pip
 from pruning_bootcamp.config.fields.training import ModelConfig
 from pruning_bootcamp.export_settings import ExportSettings
 from pruning_bootcamp.pruning.sections import PruneSettings, StructuredSettings
-from pruning_bootcamp.schema import between
+from pruning_bootcamp.schema import Choice, between, choice
 from pruning_bootcamp.tools.data_settings import DataSettings
 from pruning_bootcamp.training.settings import FineTuneSettings, QuantizeSettings, RecoverSettings, TrainSettings
 
@@ -27,6 +27,8 @@ class Config:
     """where the results go; left out: the command's own folder under results/"""
     checkpoint: str | None = None
     """the network to start from"""
+    task: Choice = choice("image_classification")
+    """what is asked of the network: a task of `pruning-bootcamp list`, or FILE.py:task of your own"""
     data: DataSettings = field(default_factory=DataSettings)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainSettings = field(default_factory=TrainSettings)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from pruning_bootcamp.config import Config
+from pruning_bootcamp.flow.start import task_of
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.results import BatchNorm, Recovery
 from pruning_bootcamp.runtime import preserved_rng
@@ -33,7 +34,9 @@ def improver(
         LOGGER.info("Batch-norm statistics kept as they were: %d training images are too few to estimate on", total)
         return lambda _: None, images
     with preserved_rng():
-        judge = DenseJudge(dense, lambda: (shown for shown, _ in eval_batches(judging, batch_size=256, **look)))
+        judge = DenseJudge(
+            dense, lambda: (shown for shown, _ in eval_batches(judging, batch_size=256, **look)), task_of(cfg)
+        )
 
     def improve(model: nn.Module) -> Reestimated | None:
         batches = calibration_batches(
@@ -65,10 +68,11 @@ def recover_batch_norm(
     if found is None:
         return Recovery()
     LOGGER.info(
-        "Batch-norm statistics %s on %d training images: %.2f%% of %d others in the dense network's class before, "
+        "Batch-norm statistics %s on %d training %s: %.2f%% of %d others decided as the dense network does before, "
         "%.2f%% after; divergence from its outputs %.4f before, %.4f after",
         "re-estimated" if found.kept else "kept as they were; re-estimating them was tried",
         images["estimated_on"],
+        task_of(cfg).noun,
         found.before.agreement_pct,
         images["judged_on"],
         found.after.agreement_pct,

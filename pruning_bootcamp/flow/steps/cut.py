@@ -59,15 +59,16 @@ def cut(context: StepContext, foreseen: Foreseen | None = None) -> Cut:
     recovered = recover_batch_norm(
         network.model, context.network("dense").model, context.cfg, context.splits, context.device
     )
-    accuracy = judged(context, network)
+    score = judged(context, network)
     return Cut(
-        val_accuracy=accuracy,
+        val_accuracy=score,
         widths={group.name: (group.width, len(group.keep)) for group in plan.groups},
         round_to=plan.round_to,
         round_to_narrow=dict(plan.narrow) or None,
         proof_difference=float(found.proof.max_difference),
         fall_backs=tuple(plan.fall_backs),
-        summary=f"{100 * plan.macs_reduction:.1f}% fewer multiply-accumulates, validation {accuracy:.2f}%",
+        summary=f"{100 * plan.macs_reduction:.1f}% fewer multiply-accumulates, "
+        f"validation {context.task.metric.text(score)}",
         batch_norm_reestimated=recovered.batch_norm_reestimated,
         batch_norm=recovered.batch_norm,
     )

@@ -18,7 +18,7 @@ from pruning_bootcamp.training.rewinding import StepCheckpoints
 
 
 def train(context: StepContext) -> DenseNetwork:
-    """A new network, with the weights of its best epoch by validation accuracy."""
+    """A new network, with the weights of its best epoch by validation score."""
     cfg, splits = context.cfg, context.splits
     recipe = recipe_for(cfg, splits)
     model = new_network(recipe)
@@ -38,19 +38,20 @@ def train(context: StepContext) -> DenseNetwork:
         seed=cfg.seed,
         hooks=[*saving, *context.hooks],
         fingerprint=context.key,
+        task=context.task,
     )
-    accuracy = round(result.best_accuracy, 4)
+    score = round(result.best_score, 4)
     known = Known(validation_was_trained_on=NO, held_out=splits.val.content_hash())
-    context.keep_network(Network(model, recipe), {"val_accuracy": accuracy, **to_plain(known)})
+    context.keep_network(Network(model, recipe), {f"val_{context.task.metric.name}": score, **to_plain(known)})
     return DenseNetwork(
         known=known,
-        val_accuracy=accuracy,
+        val_accuracy=score,
         epochs=len(result.history),
         best_epoch=result.best_epoch,
         steps=result.steps,
         history=tuple(result.history),
         train_seconds=round(result.seconds, 2),
-        summary=f"validation {accuracy:.2f}%, best of {len(result.history)} epochs",
+        summary=f"validation {context.task.metric.text(score)}, best of {len(result.history)} epochs",
     )
 
 

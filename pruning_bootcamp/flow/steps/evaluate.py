@@ -14,7 +14,8 @@ from pruning_bootcamp.flow.steps.training import as_shipped
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.plain import from_plain, to_plain
 from pruning_bootcamp.results import Comparison, Network
-from pruning_bootcamp.tools.metrics import Accuracy, compare_metrics
+from pruning_bootcamp.tasks import Measurement, Metric
+from pruning_bootcamp.tools.metrics import compare_metrics
 
 
 def costs(context: StepContext) -> Costs:
@@ -51,26 +52,28 @@ def costs(context: StepContext) -> Costs:
 
 
 def judge_on(context: StepContext, split: str) -> Judged:
-    """Accuracy and loss of both networks, each as it would be shipped, on every image of the split."""
+    """Score and loss of both networks, each as it would be shipped, on every sample of the split."""
     dense, final = context.network("dense"), context.network()
     images = context.splits.test if split == "test" else context.splits.val
     look: dict[str, Any] = {"device": context.device, "batch_size": context.cfg.data.batch_size, "progress": False}
+    look["task"] = task = context.task
     before = after = evaluate_on(dense.model.to(context.device), images, context.splits, **look)
     if context.inputs["dense"].network == context.inputs["before"].network:  # a training: there is one network only
-        return _judged(split, before, after)
+        return _judged(split, before, after, task.metric)
     shipped = steps.Network(final.model.to(context.device), final.recipe, final.masks, final.ranges)
     with as_shipped(shipped) as model:
         after = evaluate_on(model, images, context.splits, **look)
-    text = "Dense: %.2f%%, pruned: %.2f%% (%d %s images)"
-    LOGGER.info(text, before.accuracy, after.accuracy, after.n, split)
-    return _judged(split, before, after)
+    text = "Dense: %s, pruned: %s (%d %s %s)"
+    scores = (task.metric.text(found.score) for found in (before, after))
+    LOGGER.info(text, *scores, after.n, split, task.noun)
+    return _judged(split, before, after, task.metric)
 
 
-def _judged(split: str, before: Accuracy, after: Accuracy) -> Judged:
+def _judged(split: str, before: Measurement, after: Measurement, metric: Metric) -> Judged:
     return Judged(
-        accuracy=round(after.accuracy, 4),
+        accuracy=round(after.score, 4),
         loss=round(after.loss, 6),
         images=after.n,
-        baseline_accuracy=round(before.accuracy, 4),
-        summary=f"{split} {after.accuracy:.2f}%, dense {before.accuracy:.2f}%",
+        baseline_accuracy=round(before.score, 4),
+        summary=f"{split} {metric.text(after.score)}, dense {metric.text(before.score)}",
     )

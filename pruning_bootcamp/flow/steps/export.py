@@ -13,12 +13,14 @@ from pruning_bootcamp.config import Config
 from pruning_bootcamp.errors import BootcampError, GoalNotMet
 from pruning_bootcamp.exporters import EXPORTERS, ExportReport, export_model, proof_of
 from pruning_bootcamp.flow.outcomes import Exported
+from pruning_bootcamp.flow.start import task_of
 from pruning_bootcamp.flow.step import StepContext
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.plain import from_plain
 from pruning_bootcamp.results import ExportedFile
+from pruning_bootcamp.tasks import Task, evaluate
 from pruning_bootcamp.tools.datasets import Split, Splits, eval_batches
-from pruning_bootcamp.tools.metrics import classification_metrics, compare_metrics
+from pruning_bootcamp.tools.metrics import compare_metrics
 
 FORMATS = {"both": ("onnx", "torchscript"), "all": tuple(EXPORTERS)}
 
@@ -46,8 +48,10 @@ def _lost(context: StepContext, dense: nn.Module, file: Mapping[str, Any]) -> di
     splits = context.splits
     look: dict[str, Any] = {"mean": splits.mean, "std": splits.std, "limit": file["agreement_images"]}
     batches = eval_batches(splits.val, batch_size=context.cfg.data.batch_size, device="cpu", **look)
-    before = round(classification_metrics(dense, batches).accuracy, 4)
-    return {"dense_accuracy": before, **compare_metrics({"accuracy": before}, file)}
+    task = context.task
+    before = round(evaluate(dense, batches, task).score, 4)
+    compared = compare_metrics({"accuracy": before}, file, higher_is_better=task.metric.higher_is_better)
+    return {"dense_accuracy": before, **compared}
 
 
 def export_network(
@@ -67,10 +71,10 @@ def export_network(
     used = calibration if calibration is not None else validation
     if used is not None and tuple(used.shape[1:]) != tuple(recipe.input_shape):
         raise BootcampError(
-            f"export: the network takes images of {recipe.input_shape}, and the data's are {tuple(used.shape[1:])}. "
+            f"export: the network takes inputs of {recipe.input_shape}, and the data's are {tuple(used.shape[1:])}. "
             "Give the config that it was trained with: -c FILE."
         )
-    reports = {}
+    reports, task = {}, task_of(cfg)
     for name in _formats(cfg):
         report = export_model(
             model,
@@ -83,11 +87,13 @@ def export_network(
             recipe=recipe,
             masks=masks,
             args=_settings(name, cfg),
+            task=task,
         )
         LOGGER.info("%s", report)
-        reports[name] = _figures(report, labels)
+        reports[name] = _figures(report, labels, task)
         if "accuracy" in reports[name]:
-            LOGGER.info("The file is right for %.2f%% of these images", reports[name]["accuracy"])
+            score = task.metric.text(reports[name]["accuracy"])
+            LOGGER.info("The file's %s on these %s: %s", task.metric.title, task.noun, score)
     return reports
 
 
@@ -129,7 +135,8 @@ def _images_for(cfg: Config, splits: Splits | None) -> tuple[Tensor | None, Tens
     calibration, _ = _images(splits.train, splits, cfg.export.calibration_images) if _calibrated(cfg) else none
     validation, labels = _images(splits.val, splits, cfg.export.agreement_images) if _judged(cfg) else none
     if calibration is not None:
-        LOGGER.info("int8: calibrating on %d training images, without their labels", len(calibration))
+        noun = task_of(cfg).noun
+        LOGGER.info("int8: calibrating on %d training %s, without their labels", len(calibration), noun)
     return calibration, validation, labels
 
 
@@ -144,7 +151,7 @@ def _images(split: Split, splits: Splits, count: int) -> tuple[Tensor, Tensor]:
     return torch.cat(images), torch.cat(labels)
 
 
-def _figures(report: ExportReport, labels: Tensor | None) -> dict[str, Any]:
+def _figures(report: ExportReport, labels: Tensor | None, task: Task) -> dict[str, Any]:
     figures: dict[str, Any] = {
         "file": str(report.path),
         "size_mb": round(report.size_mb, 6),
@@ -158,7 +165,7 @@ def _figures(report: ExportReport, labels: Tensor | None) -> dict[str, Any]:
         figures |= {"dense_mb": round(report.dense_mb, 6), "times_smaller": round(report.dense_mb / report.size_mb, 4)}
     if report.agreement is not None:
         figures |= {"agreement": report.agreement, "agreement_images": report.images}
-    if report.chosen is not None and labels is not None:
-        right = int((torch.tensor(report.chosen) == labels).sum())
-        figures["accuracy"] = round(100 * right / len(labels), 4)
+    if report.outputs is not None and labels is not None:
+        sums = task.measure(report.outputs, labels).tolist()
+        figures["accuracy"] = round(task.score(sums, len(labels)), 4)
     return figures

@@ -11,8 +11,9 @@ import torch
 from pruning_bootcamp.checkpoints import Checkpoint
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.evaluation import evaluate_on
+from pruning_bootcamp.flow.start import task_of
 from pruning_bootcamp.logs import LOGGER
-from pruning_bootcamp.memorised import HASH, LIKELY, NO, POSSIBLE, judge
+from pruning_bootcamp.memorised import HASH, LIKELY, NO, NOT_MEASURED, POSSIBLE, judge
 from pruning_bootcamp.results import Fit, Known
 from pruning_bootcamp.runtime import preserved_rng
 from pruning_bootcamp.tools.datasets import Splits
@@ -27,6 +28,8 @@ def look(dense: Checkpoint, cfg: Config, splits: Splits, device: torch.device, t
     name = splits.val.content_hash()
     if dense.metrics.get(HASH) == name:
         return Known(validation_was_trained_on=NO, held_out=name)
+    if not task_of(cfg).metric.share_of_samples:  # the odds are those of samples that are right or wrong
+        return Known(validation_was_trained_on=NOT_MEASURED)
     fit = _measure(dense, cfg, splits, device)
     word = judge(fit)
     if word == POSSIBLE:
@@ -41,7 +44,7 @@ def _measure(dense: Checkpoint, cfg: Config, splits: Splits, device: torch.devic
         for split in (splits.val, splits.train):
             part = split.subset(take(split.labels, count, seed=0))
             how: dict[str, Any] = {"device": device, "batch_size": cfg.data.batch_size, "progress": False}
-            accuracies.append(round(evaluate_on(dense.model, part, splits, **how).accuracy, 4))
+            accuracies.append(round(evaluate_on(dense.model, part, splits, task=task_of(cfg), **how).score, 4))
     dense.model.cpu()
     return Fit(accuracies[0], accuracies[1], count)
 

@@ -13,12 +13,14 @@ from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.evaluation import cost_of, say_disagreement
 from pruning_bootcamp.exporters import Runner, deployable_copy, export_model
 from pruning_bootcamp.exporters.onnx import open_onnx
+from pruning_bootcamp.flow.start import task_of
 from pruning_bootcamp.flow.steps import ways
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.plain import from_plain, to_plain
 from pruning_bootcamp.reporting import alternatives_text, analysis_text, layers_text, profile_text
 from pruning_bootcamp.results import Comparison, Network
 from pruning_bootcamp.runs import scratch_folder
+from pruning_bootcamp.tasks import Task
 from pruning_bootcamp.tools.latency import (
     LatencyStats,
     Measured,
@@ -36,10 +38,10 @@ def compare(
     cfg: Config, networks: Mapping[str, Checkpoint], device: torch.device, same_file: bool = False
 ) -> dict[str, Any]:
     """Dense and pruned side by side: cost, interleaved latency, layers, and why the two reductions differ."""
-    shapes = {name: network.recipe.input_shape for name, network in networks.items()}
-    if shapes["baseline"] != shapes["pruned"]:
+    taken = {name: network.recipe.inputs for name, network in networks.items()}
+    if taken["baseline"] != taken["pruned"]:
         raise BootcampError(
-            f"--baseline takes images of {shapes['baseline']}, and --pruned of {shapes['pruned']}: they can't be "
+            f"--baseline takes inputs of {taken['baseline']}, and --pruned of {taken['pruned']}: they can't be "
             "compared. Give the dense network that was pruned."
         )
     figures: dict[str, dict[str, Any]] = {}
@@ -71,11 +73,11 @@ def _measure(
     device: torch.device,
 ) -> dict[str, Any]:
     """Latency of both by the asked backend (added to `figures`), their layers, the gap's causes, other ways to run."""
-    batch, runs = cfg.profile.batch_size, cfg.profile.runs
+    batch, runs, task = cfg.profile.batch_size, cfg.profile.runs, task_of(cfg)
     recipe = networks["pruned"].recipe
     images = example_input(recipe, batch).to(device)
     with scratch_folder() as scratch:
-        exported = ways.each_once(models, lambda name, model: _onnx_runner(model, images.cpu(), scratch / name))
+        exported = ways.each_once(models, lambda name, model: _onnx_runner(model, images.cpu(), scratch / name, task))
     asked: dict[str, Candidate] = {
         name: (models[name], images) if cfg.profile.backend == "torch" else (exported[name], images.cpu())
         for name in models
@@ -127,9 +129,9 @@ def pair_latency(
     with scratch_folder() as scratch:
         if cfg.profile.backend == "onnxruntime":
             for name, model in models.items():
-                candidates[name] = (_onnx_runner(model, images.cpu(), scratch / name), images.cpu())
+                candidates[name] = (_onnx_runner(model, images.cpu(), scratch / name, task_of(cfg)), images.cpu())
         return compare_latencies(candidates, runs=cfg.profile.runs)
 
 
-def _onnx_runner(model: nn.Module, images: torch.Tensor, folder: Path) -> Runner:
-    return open_onnx(export_model(model, images, folder, format="onnx", verify=False).path)
+def _onnx_runner(model: nn.Module, images: torch.Tensor, folder: Path, task: Task) -> Runner:
+    return open_onnx(export_model(model, images, folder, format="onnx", verify=False, task=task).path)

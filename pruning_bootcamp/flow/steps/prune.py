@@ -33,7 +33,7 @@ def calibrate(context: StepContext) -> Measured:
     context.keep_tensors(STATISTICS, statistics)
     count = min(context.cfg.prune.calibration_images, len(context.splits.train))
     what = ", ".join(statistics) if statistics else "what the solver reads while it prunes"
-    return Measured(summary=f"{count} images: {what}")
+    return Measured(summary=f"{count} {context.task.noun}: {what}")
 
 
 def score(context: StepContext) -> Measured:
@@ -69,14 +69,14 @@ def prune(context: StepContext, sparsity: float | None, cycle: int, cycles: int)
         recovered = recover_batch_norm(
             network.model, context.network("dense").model, cfg, context.splits, context.device
         )
-    accuracy = judged(context, network)
+    val_score = judged(context, network)
     return Pruned(
-        val_accuracy=accuracy,
+        val_accuracy=val_score,
         sparsity=round(result.sparsity, 6),
         layers={layer.name: round(layer.sparsity, 6) for layer in result.layers},
         pruning_seconds=seconds,
         fall_backs=tuple(result.fall_backs),
-        summary=f"{100 * result.sparsity:.2f}% zeros, validation {accuracy:.2f}%",
+        summary=f"{100 * result.sparsity:.2f}% zeros, validation {context.task.metric.text(val_score)}",
         batch_norm_reestimated=recovered.batch_norm_reestimated,
         batch_norm=recovered.batch_norm,
     )
@@ -89,20 +89,20 @@ def prune_gradually(context: StepContext) -> Trained:
     target = settings.target_sparsity(cfg)
     assert target is not None, "preflight refuses a pattern that fixes the sparsity"
     images = partial(calibration, cfg, context.splits, context.device)
-    growing = GradualPruning(target, cfg.prune, batches=images, seed=cfg.seed)
+    growing = GradualPruning(target, cfg.prune, batches=images, seed=cfg.seed, task=context.task)
     LOGGER.info("\n=== Fine-tuning ===")
     result, fall_backs = trained(context, network, fine_tuned(context, cfg), [growing])
     network.masks = growing.masks
-    accuracy, reached = round(result.best_accuracy, 4), network.sparsity
+    best, reached = round(result.best_score, 4), network.sparsity
     context.keep_network(network)
     return Trained(
-        val_accuracy=accuracy,
+        val_accuracy=best,
         best_epoch=result.best_epoch,
         fine_tune_seconds=round(result.seconds, 2),
         sparsity=round(reached, 6),
         updates=tuple(growing.points),
         fall_backs=(*growing.fall_backs, *fall_backs),
-        summary=f"{100 * reached:.2f}% zeros, validation {accuracy:.2f}%",
+        summary=f"{100 * reached:.2f}% zeros, validation {context.task.metric.text(best)}",
     )
 
 
@@ -131,7 +131,7 @@ def _engine(context: StepContext, network: Network, sparsity: float | None) -> U
     chosen = replace(context.cfg.prune, sparsity=sparsity)
     model = network.model.to(context.device)
     return UnstructuredPruning(
-        model, chosen, previous=network.masks or None, stats_batches=images, seed=context.cfg.seed
+        model, chosen, previous=network.masks or None, stats_batches=images, seed=context.cfg.seed, task=context.task
     )
 
 

@@ -13,6 +13,7 @@ from pruning_bootcamp.errors import BootcampError, Problem
 from pruning_bootcamp.evaluation import evaluate_on
 from pruning_bootcamp.flow import settings
 from pruning_bootcamp.flow.outcomes import Scanned
+from pruning_bootcamp.flow.start import task_of
 from pruning_bootcamp.flow.step import Network, StepContext
 from pruning_bootcamp.flow.steps import prune
 from pruning_bootcamp.flow.steps.batch_norm import improver
@@ -25,8 +26,8 @@ from pruning_bootcamp.pruning.unstructured import UnstructuredResult, check_unst
 from pruning_bootcamp.results import Metrics, Scan
 from pruning_bootcamp.runs import Run, write_text, write_yaml
 from pruning_bootcamp.sensitivity import Place, Points, Quality, as_scan, places, pruner, put_back, ranking, scan
+from pruning_bootcamp.tasks import Measurement
 from pruning_bootcamp.tools.datasets import Split, Splits
-from pruning_bootcamp.tools.metrics import Accuracy
 from pruning_bootcamp.training.batch_norm import has_batch_norm
 from pruning_bootcamp.training.gradual import say_left_out
 from pruning_bootcamp.training.recovery import first_images
@@ -148,6 +149,7 @@ def _pruner(
         previous=dense.masks or None,
         stats_batches=prune.calibration(scanned, splits, device),
         seed=cfg.seed,
+        task=task_of(cfg),
     )
 
     def to(sparsity: float) -> UnstructuredResult:
@@ -172,14 +174,16 @@ def _evaluation(
     def evaluate(model: nn.Module) -> Quality:
         if improve is not None:
             improve(model)
-        found = evaluate_on(model, images, splits, device=device, batch_size=cfg.data.batch_size, progress=False)
+        found = evaluate_on(
+            model, images, splits, device=device, batch_size=cfg.data.batch_size, progress=False, task=task_of(cfg)
+        )
         return _quality(found)
 
     return evaluate
 
 
-def _quality(found: Accuracy) -> Quality:
-    return Quality(round(found.accuracy, 4), round(found.loss, 6))
+def _quality(found: Measurement) -> Quality:
+    return Quality(round(found.score, 4), round(found.loss, 6))
 
 
 def _known_points(context: StepContext) -> Points:

@@ -37,13 +37,13 @@ def quantize(context: StepContext) -> Trained:
 def _with_labels(context: StepContext, network: Network, cfg: Config, how: str = "") -> Trained:
     result, fall_backs = trained(context, network, fine_tuned(context, cfg))
     context.keep_network(network)
-    accuracy = round(result.best_accuracy, 4)
+    score = round(result.best_score, 4)
     return Trained(
-        val_accuracy=accuracy,
+        val_accuracy=score,
         best_epoch=result.best_epoch,
         fine_tune_seconds=round(result.seconds, 2),
         fall_backs=tuple(fall_backs),
-        summary=f"validation {accuracy:.2f}%{how}",
+        summary=f"validation {context.task.metric.text(score)}{how}",
     )
 
 
@@ -71,6 +71,7 @@ def follow_dense(context: StepContext, sparsity: float | None = None) -> Recover
             hooks=hooks,
             augment=cfg.train.augment,
             checkpoint_seconds=cfg.train.checkpoint_seconds,
+            task=context.task,
         )
         plans.append(found)
         return result
@@ -80,13 +81,13 @@ def follow_dense(context: StepContext, sparsity: float | None = None) -> Recover
     if growing:
         network.masks, reached = growing[0].masks, growing[0].points[-1].sparsity
         fall_backs = [*growing[0].fall_backs, *fall_backs]
-    accuracy = judged(context, network)
+    score = judged(context, network)
     return Recovered(
-        val_accuracy=accuracy,
+        val_accuracy=score,
         distillation=replace(plans[0], seconds=round(result.seconds, 2)),
         sparsity=reached,
         fall_backs=tuple(fall_backs),
-        summary=f"{plans[0].steps} steps, validation {accuracy:.2f}%",
+        summary=f"{plans[0].steps} steps, validation {context.task.metric.text(score)}",
     )
 
 
@@ -111,6 +112,7 @@ def fine_tuned(context: StepContext, cfg: Config) -> Train:
             feature_weight=f.features,
             label="fine-tune",
             fingerprint=context.key,
+            task=context.task,
         )
 
     return train
@@ -151,12 +153,14 @@ def as_shipped(network: Network) -> Iterator[nn.Module]:
 
 
 def judged(context: StepContext, network: Network) -> float:
-    """Keep the network; how good it is on the validation images, in percent."""
-    splits = context.splits
+    """Keep the network; the task's metric on the validation split."""
+    splits, task = context.splits, context.task
     network.model.to(context.device)
     with as_shipped(network) as model:
         batch_size = context.cfg.data.batch_size
-        val = evaluate_on(model, splits.val, splits, device=context.device, batch_size=batch_size, progress=False)
+        val = evaluate_on(
+            model, splits.val, splits, device=context.device, batch_size=batch_size, progress=False, task=task
+        )
     context.keep_network(network)
-    LOGGER.info("Validation accuracy: %.2f%%", val.accuracy)
-    return round(val.accuracy, 4)
+    LOGGER.info("Validation %s: %s", task.metric.title, task.metric.text(val.score))
+    return round(val.score, 4)

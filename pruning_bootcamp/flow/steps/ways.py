@@ -70,6 +70,8 @@ def time_ways(
         if way.runtime == "torch CUDA graph":
             return _captured(models, images)
         if way.runtime == "torch channels_last":
+            if images.ndim != 4:
+                return "its inputs are no images"
             return _pair(nhwc, images.to(memory_format=torch.channels_last))
         if way.runtime == "onnxruntime on cpu":
             return _pair(exported, images.cpu())

@@ -13,6 +13,7 @@ from pruning_bootcamp.pruning.stats.gradients import mean_absolute_gradient, mea
 from pruning_bootcamp.pruning.stats.inputs import input_norm
 from pruning_bootcamp.pruning.stats.removal import removal_cost
 from pruning_bootcamp.runtime import preserved_rng
+from pruning_bootcamp.tasks import IMAGE_CLASSIFICATION, Task
 from pruning_bootcamp.tools.modes import evaluation_mode
 
 __all__ = [
@@ -36,7 +37,12 @@ def wants_labels(needs: Sequence[str]) -> bool:
 
 
 def gather(
-    model: nn.Module, targets: Mapping[str, nn.Parameter], needs: Sequence[str], batches: Batches | None, seed: int = 0
+    model: nn.Module,
+    targets: Mapping[str, nn.Parameter],
+    needs: Sequence[str],
+    batches: Batches | None,
+    seed: int = 0,
+    task: Task = IMAGE_CLASSIFICATION,
 ) -> dict[str, dict[str, Tensor]]:
     """Statistic -> weight name -> tensor. The model's mode, gradients and random state are left as they were."""
     needs = tuple(dict.fromkeys(needs))
@@ -51,7 +57,8 @@ def gather(
     for need in needs:
         with evaluation_mode(model), preserved_rng(), _recurrent_gradients(model):
             torch.manual_seed(seed)
-            found[need] = STATISTICS[need](model, targets, batches)
+            asked = {"task": task} if STATISTICS[need].facts.get("task") else {}
+            found[need] = STATISTICS[need](model, targets, batches, **asked)
     return found
 
 

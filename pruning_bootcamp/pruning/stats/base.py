@@ -15,6 +15,7 @@ Batches = Iterable[tuple[Tensor, Tensor] | Tensor]  # (images, labels); images a
 # seeded random state. A score asks for it by name: needs=("grad",).
 # Facts:
 #   labels                            whether `batches` must be (images, labels)
+#   task=True                         it is given the `task` too, as a keyword
 #   unknown(layer, attribute) -> str  why it can't be measured of that weight; None where it can
 STATISTICS: Registry = Registry("statistic")
 
@@ -75,14 +76,6 @@ def unmeasured(model: nn.Module, names: Iterable[str], needs: Iterable[str]) -> 
             if reason := reason_of(model.get_submodule(path), attribute):
                 found[name] = f"{need}: {reason}"
     return found
-
-
-def check_class_scores(outputs: object) -> Tensor:
-    """The outputs, when they are class scores [batch, classes]."""
-    if isinstance(outputs, Tensor) and outputs.ndim == 2:
-        return outputs
-    what = f"of shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"
-    raise BootcampError(f"the outputs are {what}: gradients need class scores [batch, classes].")
 
 
 def check_totals(model: nn.Module, images: Tensor, totals: Mapping[str, Tensor], what: str) -> None:

@@ -4,44 +4,39 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.pruning.stats.base import (
-    STATISTICS,
-    Batches,
-    check_class_scores,
-    check_totals,
-    device_of,
-    pairs_in,
-)
+from pruning_bootcamp.pruning.stats.base import STATISTICS, Batches, check_totals, device_of, pairs_in
+from pruning_bootcamp.tasks import IMAGE_CLASSIFICATION, Task
 
 
-@STATISTICS.register("grad", labels=True)
-def mean_gradient(model: nn.Module, targets: Mapping[str, nn.Parameter], batches: Batches) -> dict[str, Tensor]:
+@STATISTICS.register("grad", labels=True, task=True)
+def mean_gradient(
+    model: nn.Module, targets: Mapping[str, nn.Parameter], batches: Batches, task: Task = IMAGE_CLASSIFICATION
+) -> dict[str, Tensor]:
     """d loss / d weight, mean over all images."""
-    return _mean_gradient(model, targets, batches, absolute=False)
+    return _mean_gradient(model, targets, batches, task, absolute=False)
 
 
-@STATISTICS.register("abs_grad", labels=True)
+@STATISTICS.register("abs_grad", labels=True, task=True)
 def mean_absolute_gradient(
-    model: nn.Module, targets: Mapping[str, nn.Parameter], batches: Batches
+    model: nn.Module, targets: Mapping[str, nn.Parameter], batches: Batches, task: Task = IMAGE_CLASSIFICATION
 ) -> dict[str, Tensor]:
     """|d loss / d weight| of each batch, mean over the batches: near a minimum the signed mean is close to nothing."""
-    return _mean_gradient(model, targets, batches, absolute=True)
+    return _mean_gradient(model, targets, batches, task, absolute=True)
 
 
 def _mean_gradient(
-    model: nn.Module, targets: Mapping[str, nn.Parameter], batches: Batches, *, absolute: bool
+    model: nn.Module, targets: Mapping[str, nn.Parameter], batches: Batches, task: Task, *, absolute: bool
 ) -> dict[str, Tensor]:
-    """Gradients of the mean cross-entropy, batch norm and dropout at rest; a batch counts by its images."""
+    """Gradients of the task's mean loss, batch norm and dropout at rest; a batch counts by its samples."""
     weights = list(targets.values())
     sums = {name: torch.zeros_like(weight, dtype=torch.float32) for name, weight in targets.items()}
     images_seen = 0
     with all_trainable(weights), torch.enable_grad():
         for images, labels in pairs_in(batches, device_of(targets)):
-            loss = _cross_entropy(check_class_scores(model(images)), labels)
+            loss = _mean_loss(task, task.outputs(model(images)), labels)
             grads = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
             for total, grad in zip(sums.values(), grads, strict=True):
                 total.add_(grad.abs() if absolute else grad, alpha=len(images))
@@ -50,14 +45,10 @@ def _mean_gradient(
     return {name: total / images_seen for name, total in sums.items()}
 
 
-def _cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= outputs.shape[1]:
-        raise BootcampError(
-            f"labels {low} to {high} don't fit outputs of shape {tuple(outputs.shape)}: "
-            "gradients need class scores [batch, classes] and labels below `classes`."
-        )
-    return F.cross_entropy(outputs, labels)
+def _mean_loss(task: Task, outputs: Tensor, targets: Tensor) -> Tensor:
+    if problem := task.mismatch(outputs, targets):
+        raise BootcampError(f"{problem}: there are no gradients of such a loss.")
+    return task.losses(outputs, targets).mean()
 
 
 @contextlib.contextmanager

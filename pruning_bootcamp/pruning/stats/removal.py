@@ -23,12 +23,12 @@ from pruning_bootcamp.pruning.least_squares import removal_costs
 from pruning_bootcamp.pruning.stats.base import (
     STATISTICS,
     Batches,
-    check_class_scores,
     check_totals,
     device_of,
     images_in,
 )
 from pruning_bootcamp.pruning.stats.gradients import all_trainable
+from pruning_bootcamp.tasks import IMAGE_CLASSIFICATION, Task
 
 _DAMPING = 1e-3
 # Shares of a layer's weights that are gone after each round; the next round's costs are of what is left.
@@ -37,8 +37,10 @@ _ROUNDS = (0.0, 0.15, 0.3, 0.42, 0.52, 0.6, 0.68, 0.75, 0.8, 0.85, 0.89, 0.92, 0
 _WORK = 3e11
 
 
-@STATISTICS.register("removal_cost", labels=False, unknown=unknown_product)
-def removal_cost(model: nn.Module, targets: Mapping[str, nn.Parameter], batches: Batches) -> dict[str, Tensor]:
+@STATISTICS.register("removal_cost", labels=False, task=True, unknown=unknown_product)
+def removal_cost(
+    model: nn.Module, targets: Mapping[str, nn.Parameter], batches: Batches, task: Task = IMAGE_CLASSIFICATION
+) -> dict[str, Tensor]:
     """How much the loss rises when the weight goes, taken away in an order in which each next one is the cheapest.
 
     The Hessian of a layer is taken as the Kronecker product of its inputs' covariance and its outputs' Fisher
@@ -55,7 +57,7 @@ def removal_cost(model: nn.Module, targets: Mapping[str, nn.Parameter], batches:
             if not images_seen:
                 factors.absorbers = find_absorbers(model, factors.layers, images[:2])
             with factors.watching():
-                scores = check_class_scores(model(images)).float()
+                scores = task.class_scores(task.outputs(model(images))).flatten(0, 1).float()
             check_totals(model, images, {next(iter(targets)): scores.detach()}, "outputs")
             labels = torch.multinomial(scores.detach().softmax(1).cpu(), 1)[:, 0].to(device)
             # a sum, so that each image's gradient is its own

@@ -6,7 +6,7 @@ from pruning_bootcamp.tools.datasets.augment import AUGMENTATIONS
 from pruning_bootcamp.tools.datasets.batches import Batch, TrainBatches, calibration_batches, eval_batches
 from pruning_bootcamp.tools.datasets.catalog import DATASETS, check_dataset, load_dataset, open_dataset
 from pruning_bootcamp.tools.datasets.decoding import FileSplit
-from pruning_bootcamp.tools.datasets.splits import ImageSplit, Split, Splits
+from pruning_bootcamp.tools.datasets.splits import ImageSplit, Split, Splits, TensorSplit
 
 __all__ = [
     "AUGMENTATIONS",
@@ -16,6 +16,7 @@ __all__ = [
     "ImageSplit",
     "Split",
     "Splits",
+    "TensorSplit",
     "TrainBatches",
     "calibration_batches",
     "check_dataset",

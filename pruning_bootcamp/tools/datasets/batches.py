@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.tools.datasets.augment import Augmenter, Target
 from pruning_bootcamp.tools.datasets.selection import spread
-from pruning_bootcamp.tools.datasets.splits import Split, centre, moved
+from pruning_bootcamp.tools.datasets.splits import Split, moved
 
 Augment = Sequence[str | tuple[str, Mapping[str, Any]]]
 _ORDER, _AUGMENT = 0, 1  # streams of random numbers
@@ -24,7 +24,7 @@ class Batch:
     """One process's part of a training batch."""
 
     images: Tensor
-    """float32 [b, c, h, w], normalised, on the device"""
+    """as a network is given them, on the device: images float32 [b, c, h, w], normalised"""
     labels: Tensor
     indices: Tensor
     """of the images in the split"""
@@ -62,8 +62,10 @@ class TrainBatches:
         self.device = torch.device(device)
         self.split = split.to(self.device)
         self.batch_size, self.seed, self.rank, self.world = batch_size, seed, rank, world
-        self._augmenter = Augmenter(augment, Target((split.shape[1], split.shape[2]), tuple(mean)))
-        self._normalise = Normalise(mean, std, self.device, channels_last)
+        self._augmenter = None if split.as_stored else Augmenter(augment, Target(_size(split), tuple(mean)))
+        self._normalise = _preparation(split, mean, std, self.device, channels_last)
+        if augment and (split.as_stored or split.labels.ndim > 1):
+            raise BootcampError("augment: only images with one label each can be augmented. Set train.augment=[].")
         if batch_size < world:
             raise BootcampError(f"batch_size: {batch_size} images can't be dealt to {world} processes.")
         whole, rest = divmod(len(split), batch_size)
@@ -81,8 +83,9 @@ class TrainBatches:
         for step, all_indices, (indices, stored) in zip(steps, everyones, fetched, strict=True):
             generator = _generator(self.seed, _AUGMENT, epoch, step)
             images = moved(stored, self.device)
-            images = self._augmenter(images, generator=generator, count=len(all_indices), part=part)
-            images = self._normalise(centre(images, self.split.shape[1:]))
+            if self._augmenter is not None:
+                images = self._augmenter(images, generator=generator, count=len(all_indices), part=part)
+            images = self._normalise(self.split.middle(images))
             labels = self.split.labels[moved(indices, self.split.labels.device)]
             yield Batch(images, moved(labels, self.device), indices, len(all_indices))
 
@@ -99,7 +102,7 @@ def eval_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """(images, labels) in the split's order, every image once; with a limit, that many spread evenly over the split."""
     device = torch.device(device)
-    normalise = Normalise(mean, std, device, channels_last)
+    normalise = _preparation(split, mean, std, device, channels_last)
     indices = spread(len(split), limit)
     for chosen, images in _fetched(split.fetch, indices.split(batch_size) if len(indices) else (), split.ahead):
         labels = split.labels[moved(chosen, split.labels.device)]
@@ -131,6 +134,18 @@ def calibration_batches(
             left -= len(given)
             yield given
         epoch += 1
+
+
+def _preparation(
+    split: Split, mean: Sequence[float], std: Sequence[float], device: torch.device, channels_last: bool
+) -> Callable[[Tensor], Tensor]:
+    """What makes of fetched inputs those that a network is given."""
+    return (lambda inputs: inputs) if split.as_stored else Normalise(mean, std, device, channels_last)
+
+
+def _size(split: Split) -> tuple[int, int]:
+    _, height, width = split.shape
+    return height, width
 
 
 class Normalise:

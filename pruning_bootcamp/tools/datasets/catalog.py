@@ -17,14 +17,18 @@ def _not_splits(splits: Any) -> str | None:
     """What is wrong with what a user's function gave; shapes, classes and labels must fit each other."""
     if not isinstance(splits, Splits):
         return f"{type(splits).__name__}, and a dataset is Splits of pruning_bootcamp.tools.datasets"
-    channels, classes = splits.shape[0], len(splits.class_names)
+    as_stored = splits.train.as_stored
+    channels, classes = 0 if as_stored else splits.shape[0], len(splits.class_names)
     if len(splits.mean) != channels or len(splits.std) != channels:
-        return f"mean {splits.mean} and std {splits.std} for {channels} channels"
+        why = "inputs that a network is given as they are" if as_stored else f"{channels} channels"
+        return f"mean {splits.mean} and std {splits.std} for {why}"
     for name, split in (("train", splits.train), ("val", splits.val), ("test", splits.test)):
-        if len(split) == 0:
-            return f"no image in {name}"
+        if len(split) < (2 if name == "train" else 1):
+            return f"{len(split)} samples in {name}"
         if split.shape != splits.shape:
-            return f"images of {split.shape} in {name}, and shape {splits.shape}"
+            return f"inputs of {split.shape} in {name}, and shape {splits.shape}"
+        if as_stored:
+            continue  # what targets may be is the task's to say
         low, high = int(split.labels.min()), int(split.labels.max())
         if low < 0 or high >= classes:
             return f"labels from {low} to {high} in {name}, and {classes} class names"
@@ -32,10 +36,9 @@ def _not_splits(splits: Any) -> str | None:
 
 
 # Facts of a data set: channels (unless it has a setting of that name), and look(root, settings), which raises
-# BootcampError when the data is not there, without decoding any of it.
-_GIVEN = ("root", "val_fraction", "limit")
+# BootcampError when the data is not there, without decoding any of it. A user's own takes of the given what it needs.
 DATASETS: Registry[Callable[..., Splits]] = Registry(
-    "dataset", given=_GIVEN, plural="datasets", always=_GIVEN, contract=_not_splits
+    "dataset", given=("root", "val_fraction", "limit"), plural="datasets", contract=_not_splits
 )
 
 Statistic = tuple[float, ...]  # one value per channel

@@ -121,6 +121,7 @@ class FileSplit(Split):
 
     def __init__(self, paths: Iterable[str | Path], labels: Tensor, decoder: Decoder, size: tuple[int, int]) -> None:
         super().__init__(labels.long(), (decoder.channels, *size))
+        self.size = size
         self.paths = [str(path) for path in paths]
         self.decoder = decoder
         assert len(self.paths) == len(labels)
@@ -133,7 +134,7 @@ class FileSplit(Split):
 
     def subset(self, indices: Tensor) -> "FileSplit":
         paths = [self.paths[index] for index in indices.tolist()]
-        return FileSplit(paths, self.labels[indices], self.decoder, self.shape[1:])
+        return FileSplit(paths, self.labels[indices], self.decoder, self.size)
 
     def _add_images(self, digest: "hashlib._Hash") -> None:
         for path in self.paths:

@@ -8,15 +8,17 @@ from torch import Tensor
 
 
 class Split:
-    """Labelled images that can be fetched by index.
+    """Labelled images that can be fetched by index; `TensorSplit` holds whatever else a network may be given.
 
     `shape` is what a network is given. Images may be stored with a margin around that, for random crops to use:
     `fetch` gives the middle, `fetch_stored` the whole.
     """
 
     ahead = 0  # batches worth decoding before they are asked for; 0 where fetching is only indexing
+    as_stored = False  # True: a network is given what is stored, neither augmented nor normalised
+    dtype = torch.float32  # of what a network is given
 
-    def __init__(self, labels: Tensor, shape: tuple[int, int, int]) -> None:
+    def __init__(self, labels: Tensor, shape: tuple[int, ...]) -> None:
         self.labels = labels
         self.shape = shape
 
@@ -37,7 +39,12 @@ class Split:
 
     def fetch(self, indices: Tensor) -> Tensor:
         """uint8 [b, c, h, w] of `shape`."""
-        return centre(self.fetch_stored(indices), self.shape[1:])
+        return self.middle(self.fetch_stored(indices))
+
+    def middle(self, stored: Tensor) -> Tensor:
+        """What of stored images a network is given."""
+        _, height, width = self.shape
+        return centre(stored, (height, width))
 
     def content_hash(self) -> str:
         """The same for the same images in the same order, in whatever folder they lie; no file is decoded for it."""
@@ -56,8 +63,8 @@ class ImageSplit(Split):
         assert images.dtype == torch.uint8, images.dtype
         assert images.dim() == 4, images.shape
         assert len(images) == len(labels)
-        height, width = size or (images.shape[2], images.shape[3])
-        super().__init__(labels.long(), (images.shape[1], height, width))
+        self.size = size or (images.shape[2], images.shape[3])
+        super().__init__(labels.long(), (images.shape[1], *self.size))
         self.images = images
 
     def fetch_stored(self, indices: Tensor) -> Tensor:
@@ -65,13 +72,43 @@ class ImageSplit(Split):
 
     def subset(self, indices: Tensor) -> "ImageSplit":
         indices = indices.to(self.images.device)
-        return ImageSplit(self.images[indices], self.labels[indices], self.shape[1:])
+        return ImageSplit(self.images[indices], self.labels[indices], self.size)
 
     def _add_images(self, digest: "hashlib._Hash") -> None:
         digest.update(self.images.cpu().contiguous().numpy().data)
 
     def to(self, device: torch.device | str) -> "ImageSplit":
-        return ImageSplit(self.images.to(device), self.labels.to(device), self.shape[1:])
+        return ImageSplit(self.images.to(device), self.labels.to(device), self.size)
+
+
+class TensorSplit(Split):
+    """Inputs of any kind in memory, given to a network as they are: [n, ...], whole numbers (tokens) or fractions.
+
+    Targets are what the task compares with, a row a sample.
+    """
+
+    as_stored = True
+
+    def __init__(self, inputs: Tensor, targets: Tensor) -> None:
+        assert len(inputs) == len(targets)
+        super().__init__(targets, tuple(inputs.shape[1:]))
+        self.inputs, self.dtype = inputs, inputs.dtype
+
+    def fetch_stored(self, indices: Tensor) -> Tensor:
+        return self.inputs[moved(indices, self.inputs.device)]
+
+    def middle(self, stored: Tensor) -> Tensor:
+        return stored
+
+    def subset(self, indices: Tensor) -> "TensorSplit":
+        indices = indices.to(self.inputs.device)
+        return TensorSplit(self.inputs[indices], self.labels[indices])
+
+    def _add_images(self, digest: "hashlib._Hash") -> None:
+        digest.update(self.inputs.cpu().contiguous().numpy().data)
+
+    def to(self, device: torch.device | str) -> "TensorSplit":
+        return TensorSplit(self.inputs.to(device), self.labels.to(device))
 
 
 HELD_OUT = "held out of train"
@@ -86,16 +123,21 @@ class Splits:
     val: Split
     test: Split
     class_names: tuple[str, ...]
-    shape: tuple[int, int, int]
-    """channels, height, width of what a network is given"""
-    mean: tuple[float, ...]
-    """per channel, of pixels scaled to [0, 1]"""
-    std: tuple[float, ...]
-    augment: tuple[str, ...]
+    shape: tuple[int, ...]
+    """of what a network is given; of images channels, height, width"""
+    mean: tuple[float, ...] = ()
+    """per channel, of pixels scaled to [0, 1]; empty where a network is given what is stored"""
+    std: tuple[float, ...] = ()
+    augment: tuple[str, ...] = ()
     """names of the augmentations that suit these images"""
     val_from: str = HELD_OUT
     """where the validation images come from, as a user would say it"""
     test_from: str = "the data set's own"
+
+    @property
+    def channels(self) -> int:
+        """Of the inputs; 1 where they have none (a row of tokens)."""
+        return self.shape[0] if len(self.shape) > 1 and self.train.dtype.is_floating_point else 1
 
 
 def centre(images: Tensor, size: tuple[int, int]) -> Tensor:

@@ -26,11 +26,14 @@ def normalize_metrics(metrics: Mapping[str, Plain], baseline: Mapping[str, Plain
     return {name: mine / theirs for name, (theirs, mine) in known.items() if theirs != 0}
 
 
-def compare_metrics(baseline: Mapping[str, Plain], pruned: Mapping[str, Plain]) -> dict[str, float]:
+def compare_metrics(
+    baseline: Mapping[str, Plain], pruned: Mapping[str, Plain], *, higher_is_better: bool = True
+) -> dict[str, float]:
     """What `pruned` saves and loses: only the figures whose sources both know.
 
     flops_reduction_pct, params_reduction_pct, latency_reduction_pct (percent of the baseline, negative = grew),
-    accuracy_drop (points, negative = gained), speedup (baseline's latency / pruned latency).
+    accuracy_drop (points, negative = gained), speedup (baseline's latency / pruned latency). Where `accuracy` stands
+    for a metric of which less is better, `higher_is_better` is False: the drop is what it rose by.
     Raises BootcampError when the two have no figure in common, or when one of the figures is not a positive number.
     """
     known = _known(_RATIOS, baseline, pruned)
@@ -41,7 +44,7 @@ def compare_metrics(baseline: Mapping[str, Plain], pruned: Mapping[str, Plain]) 
     }
     if "accuracy" in known:
         before, after = known["accuracy"]
-        compared["accuracy_drop"] = round(before - after, _DIGITS)
+        compared["accuracy_drop"] = round(before - after if higher_is_better else after - before, _DIGITS)
     if "latency_ms" in known:
         before, after = known["latency_ms"]
         compared["speedup"] = before / after

@@ -129,7 +129,7 @@ def test_too_little_agreement_is_a_goal_not_met_and_no_file_stays(tmp_path: Path
     some = {"calibration": 1e-3 * images(), "examples": images(300)}  # nearly black: everything else is clipped
     for reduce_range in (False, True):
         with pytest.raises(
-            GoalNotMet, match=r"same class for \d+\.\d\d% of 300 real images; it must for at least 97"
+            GoalNotMet, match=r"decide alike in \d+\.\d\d% of 300 real inputs; they must in at least 97"
         ) as no:
             export_model(network(), EXAMPLE, tmp_path, format="int8", args={"reduce_range": reduce_range}, **some)
         assert ("export.int8_reduce_range=true" in str(no.value)) is not reduce_range

@@ -122,7 +122,7 @@ def test_what_cannot_be_exported_is_said_before_any_work(tmp_path: Path) -> None
         def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
             return x, x
 
-    with pytest.raises(BootcampError, match="gives tuple, and one tensor is needed"):
+    with pytest.raises(BootcampError, match="gives tuple, not one row of class scores"):
         export_model(Pair(), example, tmp_path, format="onnx")
     assert list(tmp_path.iterdir()) == []
 

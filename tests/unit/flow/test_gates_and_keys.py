@@ -31,6 +31,7 @@ from pruning_bootcamp.locks import NAME, locked, owner_of
 from pruning_bootcamp.pruning.pipeline_stages import PruningStage
 from pruning_bootcamp.results import ExportedFile, Gate, Metrics, from_plain
 from pruning_bootcamp.runs import write_yaml
+from pruning_bootcamp.tasks import IMAGE_CLASSIFICATION
 
 MADE = ("dense", "calibrate", "score", "prune", "fine-tune", "train")
 NOTHING = lambda context: Outcome()  # noqa: E731
@@ -271,7 +272,7 @@ def test_seconds_of_a_step_that_was_taken_up_say_from_where_they_count(tmp_path:
     step = Step("a", "A", NOTHING, Outcome, PruningStage.PRUNING)
     progress = Progress(tmp_path, "name", "command", [step])
     progress.begin(step)
-    watch = WatchTraining(progress, step, shown=False)
+    watch = WatchTraining(progress, step, False, IMAGE_CLASSIFICATION.metric)
     watch.on_start(SimpleNamespace(step=40, total_steps=60))  # type: ignore[arg-type]
     progress.end(step, Done("a", "k", tmp_path, Outcome(), 1.0, 300.0, 40))
     assert progress.line(step).since == " since it was taken up at step 40"

@@ -129,7 +129,7 @@ def test_a_gradient_that_is_not_finite_names_the_weights_that_it_reached(need: s
 @pytest.mark.parametrize("need", ["grad", "abs_grad", "fisher"])
 def test_outputs_that_are_no_class_scores_are_refused(need: str) -> None:
     net = nn.Conv2d(1, 2, 3)
-    with pytest.raises(BootcampError, match=r"outputs are of shape .* need class scores \[batch, classes\]"):
+    with pytest.raises(BootcampError, match=r"gives shape .*, not one row of class scores for each image"):
         gather(net, find_targets(net), (need,), batches(3))
 
 

@@ -2,7 +2,6 @@
 
 import sys
 
-import numpy as np
 import pytest
 import thop
 import torch
@@ -13,7 +12,6 @@ from torch.nn.utils import prune
 
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.tools.metrics import (
-    classification_metrics,
     compare_metrics,
     compute_flops,
     compute_params,
@@ -238,55 +236,6 @@ def test_a_fixed_shortcut_is_not_sparsity_but_a_frozen_network_has_one() -> None
     model[1].weight.requires_grad_(False)  # type: ignore[operator]
     assert compute_sparsity(model).total == 0
     assert compute_sparsity(model.requires_grad_(False)).layers["1.weight"] == 0.5
-
-
-def test_accuracy_and_loss_by_hand_whatever_the_batches() -> None:
-    logits = torch.randn(37, 5)
-    labels = torch.randint(5, (37,))
-    exact = logits.double().numpy()
-    log_sum = np.log(np.exp(exact).sum(1))
-    loss = float((log_sum - exact[np.arange(37), labels.numpy()]).mean())
-    accuracy = 100 * float((exact.argmax(1) == labels.numpy()).mean())
-    for size in (1, 8, 37):
-        found = classification_metrics(nn.Identity(), zip(logits.split(size), labels.split(size), strict=True))
-        assert found.loss == pytest.approx(loss, rel=1e-6)
-        assert found.accuracy == accuracy
-        assert found.n == 37
-
-
-def test_evaluation_uses_running_statistics_and_gives_every_mode_back() -> None:
-    model = nn.Sequential(nn.BatchNorm1d(3), nn.Dropout(0.9))
-    model.train()
-    model[0].eval()
-    seen = model[0].running_mean.clone()  # type: ignore[operator, union-attr]
-    batch = (torch.randn(8, 3) + 5, torch.zeros(8, dtype=torch.long))
-    first, second = (classification_metrics(model, [batch]) for _ in range(2))
-    assert first == second, "dropout was on"
-    assert torch.equal(model[0].running_mean, seen)  # type: ignore[arg-type]
-    assert [module.training for module in model.modules()] == [True, False, True]
-
-
-def test_no_image_and_nan_outputs_are_errors() -> None:
-    with pytest.raises(BootcampError, match="no image"):
-        classification_metrics(nn.Identity(), [])
-    with pytest.raises(BootcampError, match="NaN or infinite"):
-        classification_metrics(nn.Identity(), [(torch.full((2, 3), float("nan")), torch.tensor([0, 1]))])
-
-
-def test_bf16_runs_the_network_in_bf16() -> None:
-    class Spy(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer, self.seen = nn.Linear(4, 3), None
-
-        def forward(self, x: Tensor) -> Tensor:
-            out = self.layer(x)
-            self.seen = out.dtype
-            return out
-
-    spy = Spy()
-    classification_metrics(spy, [(torch.randn(2, 4), torch.tensor([0, 1]))], amp="bf16")
-    assert spy.seen is torch.bfloat16
 
 
 BASELINE = {"accuracy": 95.0, "flops_g": 0.56, "params_m": 11.0, "latency_ms": 2.0, "throughput_fps": 500.0}

@@ -110,7 +110,7 @@ def test_the_best_epoch_is_one_of_the_final_sparsity(end: str, small: Any) -> No
     net, result = train(small, hook)
     first = math.ceil(hook.points[-1].step / 5)
     assert result.best_epoch >= first
-    assert result.best_accuracy == max(entry.val_accuracy for entry in result.history[first - 1 :])
+    assert result.best_score == max(entry.val_accuracy for entry in result.history[first - 1 :])
     assert compute_sparsity(net, result.masks).total == pytest.approx(0.95, abs=1e-3)
 
 

@@ -12,29 +12,29 @@ import torch.nn.functional as F
 from torch import nn
 
 from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.tasks import IMAGE_CLASSIFICATION, Measurement, evaluate
 from pruning_bootcamp.tools.datasets import ImageSplit, Split, TrainBatches, eval_batches
-from pruning_bootcamp.tools.metrics import Accuracy, classification_metrics
 from pruning_bootcamp.training.hooks import Hook, StepState
 from pruning_bootcamp.training.loop import fit
-from pruning_bootcamp.training.losses import Objective, distillation, mixup_share
+from pruning_bootcamp.training.losses import Objective, mixup_share
 from pruning_bootcamp.training.optim import learning_rate
 
 CPU = torch.device("cpu")
 
 
-def val_accuracy(net: nn.Module, splits: Any) -> Accuracy:
+def judged(net: nn.Module, splits: Any) -> Measurement:
     batches = eval_batches(splits.val, batch_size=100, mean=splits.mean, std=splits.std, device=CPU)
-    return classification_metrics(net, batches)
+    return evaluate(net, batches, IMAGE_CLASSIFICATION)
 
 
 def test_it_learns_real_digits_and_keeps_the_best_epoch(small: Any) -> None:
     splits = small.small_splits(1400)
     net = small.small_net()
     result = fit(net, splits, small.settings(epochs=6, lr=0.1), device=CPU)
-    assert result.best_accuracy >= 93
-    assert result.best_accuracy == max(entry.val_accuracy for entry in result.history)
-    found = val_accuracy(net, splits)
-    assert found.accuracy == result.best_accuracy
+    assert result.best_score >= 93
+    assert result.best_score == max(entry.val_accuracy for entry in result.history)
+    found = judged(net, splits)
+    assert found.score == result.best_score
     assert found.loss == pytest.approx(result.history[result.best_epoch - 1].val_loss, rel=1e-6)
 
 
@@ -131,7 +131,7 @@ def test_masks_set_on_the_way_hold_and_older_bests_do_not_count(ema: float | Non
     worse_and_worse = small.settings(epochs=4, ema=ema, schedule="onecycle", schedule_args={"peak": 0.99}, lr=1.0)
     result = fit(net, small.small_splits(), worse_and_worse, device=CPU, hooks=[PruneAt(12)])
     accuracies = [entry.val_accuracy for entry in result.history]
-    assert result.best_accuracy == max(accuracies[2:])  # epochs 1 and 2 were of the dense network
+    assert result.best_score == max(accuracies[2:])  # epochs 1 and 2 were of the dense network
     assert result.best_epoch == 3 + accuracies[2:].index(max(accuracies[2:]))
     assert net.get_parameter("3.weight").eq(0).float().mean() == pytest.approx(0.5, abs=0.01)
     assert result.masks["3.weight"].float().mean() == pytest.approx(0.5, abs=0.01)
@@ -288,7 +288,7 @@ def test_the_moving_average_is_what_is_evaluated_and_kept(small: Any) -> None:
     result = fit(net, splits, small.settings(epochs="5it", ema=0.7), device=CPU, hooks=[ByHand()])
     for name, value in net.state_dict().items():
         torch.testing.assert_close(value, averages[name], rtol=1e-5, atol=1e-6)
-    assert val_accuracy(net, splits).accuracy == result.best_accuracy
+    assert judged(net, splits).score == result.best_score
 
 
 def test_a_teacher_is_followed_where_labels_lie(small: Any) -> None:
@@ -300,10 +300,10 @@ def test_a_teacher_is_followed_where_labels_lie(small: Any) -> None:
     told = replace(splits, train=lies)
     student = small.small_net()
     fit(student, told, small.settings(epochs=4), device=CPU, teacher=teacher, distill_weight=1.0)
-    assert val_accuracy(student, splits).accuracy > 80
+    assert judged(student, splits).score > 80
     misled = small.small_net()
     fit(misled, told, small.settings(epochs=4), device=CPU)
-    assert val_accuracy(misled, splits).accuracy < 20
+    assert judged(misled, splits).score < 20
 
 
 def test_distillation_is_hintons_formula() -> None:
@@ -312,7 +312,7 @@ def test_distillation_is_hintons_formula() -> None:
     q = [math.exp(v / temperature) for v in student[0].tolist()]
     p, q = [v / sum(p) for v in p], [v / sum(q) for v in q]
     by_hand = temperature**2 * sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
-    assert distillation(student, teacher, temperature).item() == pytest.approx(by_hand, rel=1e-5)
+    assert IMAGE_CLASSIFICATION.distance(student, teacher, temperature).item() == pytest.approx(by_hand, rel=1e-5)
 
 
 def test_smoothed_and_mixed_loss_by_hand() -> None:
@@ -349,7 +349,7 @@ def test_main_output_of_a_network_with_auxiliary_heads(small: Any) -> None:
             return GoogLeNetOutputs(self.main(x), self.side(x), None) if self.training else self.main(x)
 
     result = fit(TwoHeads(), small.small_splits(), small.settings(epochs=8), device=CPU)
-    assert result.best_accuracy > 60
+    assert result.best_score > 60
 
 
 def test_a_folder_that_can_not_be_one_is_said(small: Any, tmp_path: Any) -> None:

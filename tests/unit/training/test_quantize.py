@@ -21,8 +21,8 @@ from torch.nn.utils import parametrizations, prune
 from pruning_bootcamp.checkpoints.sparse import read_sparse, write_sparse
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.pruning.unstructured import prune_unstructured
+from pruning_bootcamp.tasks import IMAGE_CLASSIFICATION, evaluate
 from pruning_bootcamp.tools.datasets import eval_batches
-from pruning_bootcamp.tools.metrics import classification_metrics
 from pruning_bootcamp.tools.modes import detached_clone
 from pruning_bootcamp.training.gradual import GradualPruning
 from pruning_bootcamp.training.hooks import Hook, StepState
@@ -530,8 +530,8 @@ def train(small: Any, **more: Any) -> tuple[nn.Module, Any, Any]:
 def accuracy(small: Any, net: nn.Module) -> tuple[float, float]:
     splits = small.small_splits()
     batches = eval_batches(splits.val, batch_size=64, mean=splits.mean, std=splits.std, device=CPU)
-    figures = classification_metrics(net, batches)
-    return figures.accuracy, figures.loss
+    figures = evaluate(net, batches, IMAGE_CLASSIFICATION)
+    return figures.score, figures.loss
 
 
 def test_validation_inside_the_loop_is_of_the_quantised_network(small: Any) -> None:

@@ -1,0 +1,136 @@
+"""What a task says: which of a network's outputs count, what they are compared with, and which way is better."""
+
+import abc
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pruning_bootcamp.errors import BootcampError, listed
+from pruning_bootcamp.tools.inputs import Inputs
+
+
+@dataclass(frozen=True)
+class Metric:
+    """The one figure that a task's networks are judged by: its name in metrics.yaml, its unit, which way is better."""
+
+    name: str
+    unit: str = "%"
+    higher_is_better: bool = True
+    short: str | None = None
+    """in a progress line; left out: the name"""
+    share_of_samples: bool = False
+    """True: percent of the samples that are right, each right or wrong"""
+
+    def __post_init__(self) -> None:
+        if self.name in ("loss", "images", "sparsity") or not self.name.isidentifier():
+            raise BootcampError(f"metric '{self.name}': is another figure's name, or no plain word. Rename it.")
+
+    @property
+    def title(self) -> str:
+        """As a sentence says it: mean iou."""
+        return self.name.replace("_", " ")
+
+    def text(self, value: float | None) -> str:
+        """The value with its unit; a dash for what was not measured."""
+        return "-" if value is None else f"{value:.2f}{self.unit}"
+
+    def goodness(self, value: float) -> float:
+        """Higher = better, whichever way the metric points."""
+        return value if self.higher_is_better else -value
+
+    def lost(self, before: float, after: float) -> float:
+        """How much worse it has become, in the metric's own unit; negative: better."""
+        return before - after if self.higher_is_better else after - before
+
+    @property
+    def lost_name(self) -> str:
+        """What a loss of it is called in metrics.yaml: accuracy_drop, perplexity_rise."""
+        return f"{self.name}_{'drop' if self.higher_is_better else 'rise'}"
+
+    @property
+    def lost_title(self) -> str:
+        return self.lost_name.replace("_", " ")
+
+
+class Task(abc.ABC):
+    """What is asked of a network. A batch is (inputs, targets), a tensor each with a row a sample.
+
+    A sample counts as one, however many pixels or tokens it has. Nothing here keeps anything between two calls.
+    """
+
+    metric: Metric
+    noun = "samples"
+    """what the samples are called where people read of them"""
+    hub_type = "other"
+    """the task's name on the Hugging Face Hub, for model cards"""
+
+    def inputs(self, shape: tuple[int, ...], dtype: torch.dtype, classes: int) -> Inputs:
+        """What one input looks like, of data of this shape and type; whole numbers are tokens, of `classes` kinds."""
+        return Inputs(shape, None if dtype.is_floating_point else classes)
+
+    def outputs(self, given: Any) -> Tensor:
+        """The tensor that counts, of whatever the network gives. Raises BootcampError where there is none."""
+        return main_tensor(given)
+
+    def misfit(self, outputs: Tensor, classes: int) -> str | None:
+        """Why such outputs can't be judged on data of so many classes; None where they can."""
+        return None
+
+    def mismatch(self, outputs: Tensor, targets: Tensor) -> str | None:
+        """Why these targets can't be compared with these outputs, by their shapes and values; None where they can."""
+        return None
+
+    def describe(self, classes: Sequence[str]) -> str:
+        """What an output is, as a model card says it."""
+        return f"as {type(self).__name__} reads it"
+
+    @abc.abstractmethod
+    def losses(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """[n]: what training makes small, for each sample."""
+
+    @abc.abstractmethod
+    def measure(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """[k]: what the score is made of, as sums that add up over batches and processes."""
+
+    @abc.abstractmethod
+    def score(self, sums: Sequence[float], samples: int) -> float:
+        """The metric of the added-up `measure`s of so many samples."""
+
+    @abc.abstractmethod
+    def distance(self, outputs: Tensor, taught: Tensor, temperature: float) -> Tensor:
+        """How far the outputs are from a teacher's, with gradient, summed over the samples."""
+
+    @abc.abstractmethod
+    def decisions(self, outputs: Tensor) -> Tensor:
+        """What the outputs decide, in the shape and type of targets: targets for a network without labels."""
+
+    def class_scores(self, outputs: Tensor) -> Tensor:
+        """[n, places, classes]: logarithms of class probabilities but for a constant, for the Fisher information."""
+        raise BootcampError(
+            f"{type(self).__name__} gives no class probabilities, so a Fisher information can't be had."
+        )
+
+    @abc.abstractmethod
+    def agreement(self, outputs: Tensor, wanted: Tensor) -> tuple[float, float]:
+        """Samples decided as `wanted` (outputs of another network) decides them, and the divergence from it: two sums.
+
+        Of a sample with many places the share that is decided alike, and the mean divergence. What is no number agrees
+        with nothing.
+        """
+
+
+def main_tensor(given: Any) -> Tensor:
+    """The network's main output: itself, its `logits`, the entry `logits` or `out` of a table, the first of several."""
+    found = getattr(given, "logits", given)
+    if isinstance(found, Mapping):
+        name = next((name for name in ("logits", "out") if name in found), next(iter(found), None))
+        found = found.get(name)
+    elif isinstance(found, tuple | list) and found:
+        found = found[0]
+    if isinstance(found, Tensor):
+        return found
+    inner = f" of {listed(map(str, given))}" if isinstance(given, Mapping) else ""
+    raise BootcampError(f"model: gives {type(given).__name__}{inner}, and the task finds no tensor in it to judge.")
