@@ -157,7 +157,7 @@ def test_a_file_that_rounds_is_measured_and_judged_by_itself(finished: Path, com
     assert file["agreement_images"] == network["images"] == 135
     assert file["dense_accuracy"] == network["baseline_accuracy"]
     assert file["accuracy_drop"] == pytest.approx(file["dense_accuracy"] - file["accuracy"], abs=1e-3)
-    assert f"{file['accuracy']:.2f}% of them right" in (finished / "rounds" / "export" / "model_card.md").read_text()
+    assert f"accuracy {file['accuracy']:.2f}%" in (finished / "rounds" / "export" / "model_card.md").read_text()
 
 
 def test_where_one_file_is_not_the_network_no_other_is_left_either(finished: Path, command: Command) -> None:
