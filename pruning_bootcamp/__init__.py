@@ -8,6 +8,8 @@ __version__ = "0.2.0"
 if TYPE_CHECKING:
     from pruning_bootcamp.api.compression import CompressionPipeline as CompressionPipeline
     from pruning_bootcamp.api.iterative import IterativePruningTrainer as IterativePruningTrainer
+    from pruning_bootcamp.api.notebook import compress as compress
+    from pruning_bootcamp.api.notebook import prune as prune
     from pruning_bootcamp.checkpoints import load_model as load_model
     from pruning_bootcamp.errors import BootcampError as BootcampError
 
@@ -15,7 +17,9 @@ _PLACES = {
     "BootcampError": "errors",
     "CompressionPipeline": "api.compression",
     "IterativePruningTrainer": "api.iterative",
+    "compress": "api.notebook",
     "load_model": "checkpoints",
+    "prune": "api.notebook",
 }
 
 

@@ -27,6 +27,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 GROUPS = "pruning_bootcamp."
 """Entry points of `pruning_bootcamp.scores` are scores, and so on"""
 
+GIVEN = "given"
+_offered: dict[str, Callable[..., Any]] = {}
 _FORM = re.compile(r"[\w./\\~-]+:[A-Za-z_]\w*")
 _NAMED_BY = ("name", "format")  # the keys of a config under which a name can stand
 
@@ -115,12 +117,35 @@ def load(point: "EntryPoint") -> Callable[..., Any]:
     return function  # type: ignore[no-any-return]
 
 
+@contextlib.contextmanager
+def offered(**functions: Callable[..., Any]) -> Iterator[None]:
+    """Inside, `given:NAME` names each of these functions wherever a name can stand: objects of a notebook's own."""
+    names = {f"{GIVEN}:{name}": function for name, function in functions.items()}
+    if taken := names.keys() & _offered.keys():
+        raise BootcampError(f"{min(taken)}: another call is using this name. One after the other.")
+    _offered.update(names)
+    try:
+        yield
+    finally:
+        for name in names:
+            del _offered[name]
+
+
+def is_offered(name: str) -> bool:
+    """Whether a name is that of an object of this process, which no other process can find."""
+    return name.partition(":")[0] == GIVEN
+
+
 def find(name: str, kind: str | None = None, word: str = "function") -> Callable[..., Any]:
     """The function or class that `module:function` or `path/name.py:function` names, its module imported.
 
     With a `kind` (score, model) it is said that code of the user's runs; `word` (factory) is what messages call it.
     """
+    if name in _offered:
+        return _offered[name]
     source, _, attribute = name.rpartition(":")
+    if source == GIVEN:
+        raise BootcampError(f"{name}: was an object in Python, and can only be opened where it is given again.")
     if not source or not attribute.isidentifier():
         raise BootcampError(f"'{name}' is not module:{word}. Write mynet:build or nets/mynet.py:build.")
     if source.partition(".")[0] in sys.stdlib_module_names:  # os:system builds no network

@@ -13,6 +13,7 @@ from pruning_bootcamp.checkpoints.recipe import Recipe
 from pruning_bootcamp.checkpoints.reload import check_builder
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.models import factory_file, is_factory
+from pruning_bootcamp.plugins import is_offered
 from pruning_bootcamp.runs import content_hash, scratch_folder
 from pruning_bootcamp.runtime import seed_everything
 
@@ -33,7 +34,7 @@ def check_rebuilds(model: torch.nn.Module, recipe: Recipe) -> None:
     factory and its arguments: what a file draws when it is imported differs only there.
     """
     network = check_builder(model, recipe)
-    if not is_factory(recipe.model):
+    if not is_factory(recipe.model) or is_offered(recipe.model):
         return
     key = (
         recipe.model,
@@ -51,7 +52,7 @@ def check_rebuilds(model: torch.nn.Module, recipe: Recipe) -> None:
 
 def check_saved(path: Path, recipe: Recipe) -> None:
     """BootcampError, and no file, when a new process opens another network of a `module:factory` than was saved."""
-    if not is_factory(recipe.model):
+    if not is_factory(recipe.model) or is_offered(recipe.model):
         return  # save_checkpoint has opened it again, and our builders draw nothing at import
     try:
         check_file(path)

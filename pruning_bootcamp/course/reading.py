@@ -32,7 +32,7 @@ def read_day(text: str, where: str) -> Day:
     if found is None:
         raise BootcampError(f"there is no front matter. {FORM}", where=where)
     try:
-        front = yaml.load(found.group(1), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        front = yaml.safe_load(found.group(1))
     except yaml.YAMLError as error:
         raise BootcampError(f"the front matter is not YAML: {error}", where=where) from None
     if not isinstance(front, dict):

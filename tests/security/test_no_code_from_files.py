@@ -146,13 +146,22 @@ def test_a_resume_point_is_not_unpickled(zipped: bool, tmp_path: Path, hostile: 
     assert NAME in refused(lambda: read_state(tmp_path, {}), marker)
 
 
+def _stopped_in_the_second_epoch(hook: object, state: Any) -> None:
+    if state.epoch > 0:
+        raise BootcampError("stopped here by the test")
+
+
 def test_the_command_line_refuses_a_resume_point(
     tmp_path: Path, hostile: Any, marker: Path, run: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "r").mkdir()
-    torch.save({"about": {}, "x": hostile}, tmp_path / "r" / NAME)
     monkeypatch.chdir(tmp_path)
-    code, text = run(("train", "-c", SMOKE, "--save-dir", "r"))
+    words = "train", "-c", SMOKE, "train.epochs=3", "--save-dir", "r"
+    with pytest.MonkeyPatch.context() as once:
+        once.setattr("pruning_bootcamp.flow.status.WatchTraining.on_epoch_end", _stopped_in_the_second_epoch)
+        run(words)
+    (state,) = (tmp_path / "r").glob(f"stages/*/{NAME}")
+    torch.save({"about": {}, "x": hostile}, state)
+    code, text = run(words)
     assert code == 2, text
     assert NAME in text
     assert not marker.exists()

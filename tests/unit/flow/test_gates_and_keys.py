@@ -28,8 +28,9 @@ from pruning_bootcamp.flow.settings import quantizing
 from pruning_bootcamp.flow.status import Progress, Status, StepStatus, WatchTraining, read_status
 from pruning_bootcamp.flow.step import Done, Step
 from pruning_bootcamp.locks import NAME, locked, owner_of
+from pruning_bootcamp.plain import from_plain
 from pruning_bootcamp.pruning.pipeline_stages import PruningStage
-from pruning_bootcamp.results import ExportedFile, Gate, Metrics, from_plain
+from pruning_bootcamp.results import ExportedFile, Gate, Metrics
 from pruning_bootcamp.runs import write_yaml
 from pruning_bootcamp.tasks import IMAGE_CLASSIFICATION
 

@@ -15,6 +15,7 @@ from pruning_bootcamp.config import Config, load
 from pruning_bootcamp.flow import commands as stages
 from pruning_bootcamp.flow.commands import pipeline as run
 from pruning_bootcamp.logs import LOGGER
+from pruning_bootcamp.plain import to_plain
 from pruning_bootcamp.runs import read_yaml
 from pruning_bootcamp.tools.latency import compare_latencies
 
@@ -86,7 +87,7 @@ def test_a_pipeline_ends_on_a_gpu_as_on_the_cpu(
             caplog.at_level("INFO", logger="pruning_bootcamp"),
             pretending.pretended_cuda() if device == "cuda" else contextlib.nullcontext(),
         ):
-            found[device] = run(config(f"save_dir={tmp_path / device}", *PIPELINES[name]))
+            found[device] = to_plain(run(config(f"save_dir={tmp_path / device}", *PIPELINES[name])))
             said[device] = caplog.text
     assert found["cuda"]["environment"]["device"] == "cuda:0 (pretended)"
     assert found["cpu"]["environment"]["device"].startswith("cpu")
@@ -111,19 +112,19 @@ def test_the_other_commands_run_on_a_gpu(
                 *start, f"save_dir={tmp_path / 'ticket'}", "prune.rewind=1it", "prune.iterations=2", "prune.score=lamp"
             )
         )
-        assert rewound["sparsity"] == pytest.approx(0.5, abs=0.01)
+        assert rewound.sparsity == pytest.approx(0.5, abs=0.01)
         cut = stages.prune_structured(config(*start, f"save_dir={tmp_path / 'cut'}", "recover.method=distill"))
-        assert cut["flops_reduction_pct"] > 40
+        assert cut.flops_reduction_pct > 40
         scan = config(*start, f"save_dir={tmp_path / 'scan'}", "sensitivity.by=layer", "sensitivity.sparsities=[0.5]")
-        assert stages.sensitivity(scan)["points"] >= 2
+        assert stages.sensitivity(scan).points >= 2
         files = config(*start, f"save_dir={tmp_path / 'files'}", "export.format=sparse,torchscript")
-        assert set(stages.export(files)["formats"]) == {"sparse", "torchscript"}
+        assert set(stages.export(files).formats) == {"sparse", "torchscript"}
         pruned = f"checkpoint={tmp_path / 'cut' / 'pruned_model.pth'}"
         timed = stages.profile(config(pruned, SMALL, f"save_dir={tmp_path / 'profile'}"), baseline=str(dense))
         judged = stages.evaluate(config(*start, f"save_dir={tmp_path / 'eval'}"), measure_latency=True)
-    assert timed["latency"]["pruned"]["device"] == "cuda:0"
-    assert {"torch, batch 256", "torch channels_last, batch 256"} <= timed["alternatives"].keys()
-    [graph] = timed["not_timed"]  # there is no driver to record one: a line, and the rest goes on
+    assert timed.latency["pruned"].device == "cuda:0"
+    assert {"torch, batch 256", "torch channels_last, batch 256"} <= timed.alternatives.keys()
+    [graph] = timed.not_timed  # there is no driver to record one: a line, and the rest goes on
     assert graph.startswith("torch CUDA graph, batch 1: not timed (baseline: ")
-    assert judged["environment"]["device"] == "cuda:0 (pretended)"
-    assert read_yaml(tmp_path / "dense" / "metrics.yaml")["accuracy"] == judged["accuracy"]
+    assert judged.environment.device == "cuda:0 (pretended)"
+    assert read_yaml(tmp_path / "dense" / "metrics.yaml")["accuracy"] == judged.accuracy

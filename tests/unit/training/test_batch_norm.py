@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from pruning_bootcamp.config import load
 from pruning_bootcamp.flow.steps.batch_norm import recover_batch_norm
+from pruning_bootcamp.plain import to_plain
+from pruning_bootcamp.results import Recovery
 from pruning_bootcamp.tools.datasets.splits import ImageSplit, Splits
 from pruning_bootcamp.training.batch_norm import (
     DenseJudge,
@@ -190,8 +192,8 @@ def test_judged_on_training_images_that_nothing_was_estimated_on(bn_images: int,
     assert len(set(model.seen["eval"])) == judged
     assert not set(model.seen["train"]) & set(model.seen["eval"])
     assert max(model.seen["train"] + model.seen["eval"]) < 100  # neither validation nor test
-    assert (figures["batch_norm"]["estimated_on"], figures["batch_norm"]["judged_on"]) == (estimated, judged)
-    assert set(figures["batch_norm"]) == {
+    assert (figures.batch_norm.estimated_on, figures.batch_norm.judged_on) == (estimated, judged)
+    assert set(to_plain(figures.batch_norm)) == {
         *("estimated_on", "judged_on", "agreement_pct_before", "agreement_pct_after"),
         *("divergence_before", "divergence_after"),
     }
@@ -199,11 +201,11 @@ def test_judged_on_training_images_that_nothing_was_estimated_on(bn_images: int,
 
 def test_too_few_images_to_estimate_and_judge_on_leave_the_statistics_alone() -> None:
     _, model, figures = recovered(2, 2048)
-    assert figures == {}
+    assert figures == Recovery()
     assert model.norm.num_batches_tracked == 0
 
 
 def test_nothing_is_done_where_nothing_is_asked_for() -> None:
     _, model, figures = recovered(100, 0)
-    assert figures == {}
+    assert figures == Recovery()
     assert model.seen == {"train": [], "eval": []}
