@@ -122,7 +122,7 @@ def test_the_other_commands_run_on_a_gpu(
         pruned = f"checkpoint={tmp_path / 'cut' / 'pruned_model.pth'}"
         timed = stages.profile(config(pruned, SMALL, f"save_dir={tmp_path / 'profile'}"), baseline=str(dense))
         judged = stages.evaluate(config(*start, f"save_dir={tmp_path / 'eval'}"), measure_latency=True)
-    assert timed.latency["pruned"].device == "cuda:0"
+    assert timed.latency.pruned.device == "cuda:0"
     assert {"torch, batch 256", "torch channels_last, batch 256"} <= timed.alternatives.keys()
     [graph] = timed.not_timed  # there is no driver to record one: a line, and the rest goes on
     assert graph.startswith("torch CUDA graph, batch 1: not timed (baseline: ")
