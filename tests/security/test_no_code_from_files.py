@@ -155,7 +155,7 @@ def test_the_command_line_refuses_a_resume_point(
     tmp_path: Path, hostile: Any, marker: Path, run: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    words = "train", "-c", SMOKE, "train.epochs=3", "--save-dir", "r"
+    words = "train", "-c", SMOKE, "train.epochs=3", "train.checkpoint_seconds=0", "--save-dir", "r"
     with pytest.MonkeyPatch.context() as once:
         once.setattr("pruning_bootcamp.flow.status.WatchTraining.on_epoch_end", _stopped_in_the_second_epoch)
         run(words)
