@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pruning_bootcamp.backends import BACKENDS, lacking
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.errors import BootcampError, unknown
 from pruning_bootcamp.exporters import EXPORTERS
@@ -19,6 +20,7 @@ from pruning_bootcamp.pruning.schedules import SCHEDULES
 from pruning_bootcamp.pruning.scores import SCORES
 from pruning_bootcamp.pruning.solvers import SOLVERS
 from pruning_bootcamp.registry import Entry, Registry
+from pruning_bootcamp.runtime import choose_device
 from pruning_bootcamp.tasks import TASKS
 from pruning_bootcamp.tools.datasets import AUGMENTATIONS, DATASETS
 from pruning_bootcamp.training.optim import LR_SCHEDULES, OPTIMIZERS
@@ -38,6 +40,7 @@ KINDS: dict[str, tuple[Registry, str]] = {
     "channel_scores": (CHANNEL_SCORES, "structured.score, --method of prune-structured"),
     "pipeline_steps": (COMPRESSIONS, "pipeline.steps, a list in order"),
     "formats": (EXPORTERS, "export.format, --format; also both and all"),
+    "backends": (BACKENDS, "profile.backend, --backend"),
 }
 
 
@@ -56,6 +59,7 @@ def names_in(cfg: Config) -> dict[str, list[str]]:
         "schedules": [p.schedule.name],
         "channel_scores": [cfg.structured.score.name],
         "formats": [name.strip() for name in cfg.export.format.split(",")],
+        "backends": [cfg.profile.backend],
     }
 
 
@@ -90,4 +94,5 @@ def _add(table: Table, entry: Entry[Any]) -> None:
         for setting in entry.settings.values()
     )
     origin = "" if entry.brought is None else f" ({source_of(entry.function)})"
-    table.add_row(Text(entry.name), Text(settings), Text((entry.summary + origin).strip()))
+    missing = "".join(f" ({reason})" for reason in lacking(entry, choose_device()[0]))
+    table.add_row(Text(entry.name), Text(settings), Text((entry.summary + origin + missing).strip()))

@@ -30,7 +30,7 @@ GROUPS = "pruning_bootcamp."
 GIVEN = "given"
 _offered: dict[str, Callable[..., Any]] = {}
 _FORM = re.compile(r"[\w./\\~-]+:[A-Za-z_]\w*")
-_NAMED_BY = ("name", "format")  # the keys of a config under which a name can stand
+_NAMED_BY = ("name", "format", "backend")  # the keys of a config under which a name can stand
 
 
 def facts(**said: Any) -> Callable[[F], F]:

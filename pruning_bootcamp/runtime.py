@@ -73,6 +73,20 @@ def seeded_rng(seed: int) -> Iterator[None]:
         np.random.set_state(numpy)
 
 
+@contextlib.contextmanager
+def using_threads(threads: int) -> Iterator[None]:
+    """Inside, torch uses so many CPU threads; afterwards as many as before."""
+    before = torch.get_num_threads()
+    if threads == before:  # setting a number, even the same, is not free
+        yield
+        return
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def synchronize(device: torch.device) -> None:
     """Wait until the device has done what it was given, so that a clock read means something."""
     if device.type == "cuda":

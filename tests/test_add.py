@@ -15,7 +15,7 @@ ADDED = re.findall(r'^\+@\w+\.register\("(\w+)"', "".join(DIFFS), re.MULTILINE)
 
 
 def test_there_is_a_diff_of_each_kind() -> None:
-    assert len(DIFFS) == len(ADDED) == 5
+    assert len(DIFFS) == len(ADDED) == 6
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="no git to apply the diffs with")

@@ -142,7 +142,8 @@ def _opened(
     """Inside, the config of the command names the model and the data; random state is left as found."""
     if not LOGGER.handlers:
         start_screen()
-    splits = _splits(model, train, validation, test, task)
+    with seeded_rng(seed):  # loaders that shuffle draw from it
+        splits = _splits(model, train, validation, test, task)
     content = "-".join(split.content_hash() for split in (splits.train, splits.val, splits.test))
     builder = detached_copy(model).cpu()
 

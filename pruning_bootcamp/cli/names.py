@@ -16,7 +16,7 @@ def list_names(
     config: ConfigFile = None,
     debug: Debug = False,
 ) -> None:
-    """Every dataset, model, method, pattern, schedule and format with its first docstring line.
+    """Every dataset, model, method, pattern, schedule, format and backend with its first docstring line.
 
     Those of installed packages too, and functions of your own that a config names.
     """

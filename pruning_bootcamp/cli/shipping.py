@@ -52,7 +52,7 @@ def profile(
     measure_latency: Annotated[
         bool | None, setting("profile.measure_latency", "--measure-latency/--no-measure-latency")
     ] = None,
-    backend: Annotated[str | None, setting("profile.backend", "--backend")] = None,
+    backend: Annotated[str | None, setting("profile.backend", "--backend", metavar="NAME")] = None,
     batch_size: Annotated[int | None, setting("profile.batch_size", "--batch-size")] = None,
     save_results: Annotated[
         Path | None, typer.Option("--save-results", metavar="FILE", help="Write the figures as YAML.")

@@ -78,6 +78,7 @@ def evaluate(
     config: ConfigFile = None,
     checkpoint: Checkpoint = None,
     measure_latency: Annotated[bool, typer.Option("--measure-latency", help="Time it on this machine too.")] = False,
+    backend: Annotated[str | None, setting("profile.backend", "--backend", metavar="NAME")] = None,
     baseline_metrics: Annotated[
         Path | None,
         typer.Option("--baseline-metrics", metavar="FILE", help="A metrics.yaml to judge it against."),

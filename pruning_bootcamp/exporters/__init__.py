@@ -5,20 +5,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from pruning_bootcamp.backends.base import deployable_copy
 from pruning_bootcamp.checkpoints import Recipe, dense_file_bytes
 from pruning_bootcamp.errors import BootcampError, GoalNotMet
 from pruning_bootcamp.export_settings import ExportSettings, check_export
 from pruning_bootcamp.exporters import int8, onnx, pt2, sparse, torchscript  # noqa: F401  # each registers its format
-from pruning_bootcamp.exporters.base import EXPORTERS, Runner, deployable_copy, proof_of
+from pruning_bootcamp.exporters.base import EXPORTERS, proof_of
 from pruning_bootcamp.exporters.verify import Difference, fresh_inputs, real_inputs, verify_here, verify_in_new_process
 from pruning_bootcamp.plain import Plain
 from pruning_bootcamp.runs import atomic_path
 from pruning_bootcamp.schema import named
 from pruning_bootcamp.tasks import IMAGE_CLASSIFICATION, Task
+from pruning_bootcamp.tasks.base import with_one_output
 from pruning_bootcamp.tools.inputs import plain_inputs
+from pruning_bootcamp.tools.latency.runner import Runner
+from pruning_bootcamp.tools.programs import twice
 
 __all__ = ["EXPORTERS", "ExportReport", "Runner", "deployable_copy", "export_model", "proof_of"]
 
@@ -109,7 +112,7 @@ def export_model(
     proof = proof_of(format, checked)
     if settings.verify and proof == "agreement" and (examples is None or len(examples) == 0):
         raise BootcampError(f"export: {entry.facts['title']} is verified on real images. Give some as examples=.")
-    sample = torch.cat([plain_inputs(example[:1])] * 2)  # torch.export takes a batch of one as a constant
+    sample = twice(example)
     shipped = _with_one_output(deployable_copy(model), sample, task, whole="recipe" in entry.facts.get("needs", ()))
     path = Path(folder) / f"model{entry.facts['suffix']}"
     given = {"calibration": calibration, "recipe": recipe, "masks": masks}
@@ -167,28 +170,13 @@ def _proves_little(difference: Difference, tolerance: float) -> str | None:
     )
 
 
-class _OneOutput(nn.Module):
-    """Of a network that gives several outputs, the one that counts."""
-
-    def __init__(self, network: nn.Module, task: Task) -> None:
-        super().__init__()
-        self.network, self.task = network, task
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return self.task.outputs(self.network(inputs))
-
-
 def _with_one_output(model: nn.Module, sample: Tensor, task: Task, whole: bool) -> nn.Module:
     """The network, once it has run on the sample, with one tensor as its output; `whole`: none but the network itself
     will do."""
-    with torch.inference_mode():
-        output = model(sample)
-    if isinstance(output, Tensor):
-        return model
-    if whole:
+    found = with_one_output(model, sample, task)
+    if whole and found is not model:
         raise BootcampError(
-            f"export: the network gives {type(output).__name__}, and this format, which holds the network itself, "
-            "needs one tensor. Use --format onnx."
+            "export: the network gives more than one tensor, and this format, which holds the network itself, "
+            "needs one. Use --format onnx."
         )
-    task.outputs(output)  # raises where there is none
-    return _OneOutput(model, task).eval()
+    return found

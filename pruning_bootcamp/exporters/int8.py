@@ -8,11 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pruning_bootcamp.backends.onnx_runtime import open_onnx
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.exporters.base import EXPORTERS, Runner, exporting
-from pruning_bootcamp.exporters.onnx import PROGRAM, onnx_content, open_onnx
+from pruning_bootcamp.exporters.base import EXPORTERS
+from pruning_bootcamp.exporters.onnx import PROGRAM
 from pruning_bootcamp.runs import scratch_folder
 from pruning_bootcamp.tools.inputs import plain_inputs
+from pruning_bootcamp.tools.latency.runner import Runner
+from pruning_bootcamp.tools.programs import OPSET, exporting, onnx_content
 
 _FIRST_OPSET = 13  # has scales per channel
 _BATCH_VALUES = 2**22
@@ -39,7 +42,7 @@ def write_int8(
     path: Path,
     *,
     calibration: Tensor | None = None,
-    opset: int = 18,
+    opset: int = OPSET,
     reduce_range: bool = False,
 ) -> Runner:
     """Static int8 ONNX: weights in 8 bits per channel, activations in 8 bits calibrated on real images.

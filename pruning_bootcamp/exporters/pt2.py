@@ -6,7 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pruning_bootcamp.exporters.base import EXPORTERS, Runner, exporting, trace_program
+from pruning_bootcamp.exporters.base import EXPORTERS
+from pruning_bootcamp.tools.latency.runner import Runner
+from pruning_bootcamp.tools.programs import exporting, trace_program
 
 _PROGRAM = """
 import torch

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from pruning_bootcamp.checkpoints import Recipe, load_model, save_sparse_checkpoint
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.exporters.base import EXPORTERS, Runner
+from pruning_bootcamp.exporters.base import EXPORTERS
+from pruning_bootcamp.tools.latency.runner import Runner
 
 _PROGRAM = """
 import torch

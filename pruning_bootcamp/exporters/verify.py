@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError, GoalNotMet
-from pruning_bootcamp.exporters.base import Runner
 from pruning_bootcamp.runs import scratch_folder
 from pruning_bootcamp.tasks import IMAGE_CLASSIFICATION, Task
 from pruning_bootcamp.tools.inputs import inputs_like, plain_inputs
+from pruning_bootcamp.tools.latency.runner import Runner
 
 _SECONDS = 600  # for the new process: importing torch on a busy machine takes a while
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pruning_bootcamp.backends import prepare
 from pruning_bootcamp.checkpoints import example_input
 from pruning_bootcamp.config import Config, as_dict
 from pruning_bootcamp.errors import BootcampError, GoalNotMet, Problem
@@ -464,13 +465,15 @@ def evaluate(cfg: Config, measure_latency: bool = False, baseline_metrics: Path 
     if measure_latency:
         LOGGER.info("\n=== Measuring Latency ===")
         images = example_input(checkpoint.recipe, cfg.profile.batch_size).to(device)
-        stats = measure_latency_with_stats(checkpoint.model, images)
+        runner = prepare(cfg.profile.backend, checkpoint.model.to(device), images)
+        stats = measure_latency_with_stats(runner, images)
         LOGGER.info("Latency: %s", stats)
         metrics = replace(
             metrics,
             latency_ms=stats.median_ms,
             throughput_fps=stats.throughput_fps,
             latency_batch_size=stats.batch_size,
+            latency_backend=stats.backend,
         )
     metrics = about(metrics, cfg, None, device)
     if baseline is not None:
@@ -492,10 +495,11 @@ def evaluate(cfg: Config, measure_latency: bool = False, baseline_metrics: Path 
 
 
 def _comparable(baseline: Metrics, metrics: Metrics) -> Metrics:
-    """The baseline without its latency, unless that was measured in the same way: device, threads, batch, torch."""
+    """The baseline without its latency, unless device, threads, batch, torch and backend were the same."""
     there, here = baseline.environment or Environment(), metrics.environment or Environment()
     same = (there.device, there.threads, there.torch) == (here.device, here.threads, here.torch)
     same &= baseline.latency_batch_size == metrics.latency_batch_size
+    same &= (baseline.latency_backend or "torch") == (metrics.latency_backend or "torch")  # older files say none
     if same or baseline.latency_ms is None or metrics.latency_ms is None:
         return baseline
     LOGGER.info("Latency is not compared: the baseline's was measured differently. `profile` measures both, in turn.")

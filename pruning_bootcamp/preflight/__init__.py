@@ -38,19 +38,20 @@ _EVERY = (basics.task, basics.data, basics.model, basics.device, basics.save_dir
 _OPENING = (*_EVERY, basics.checkpoint)
 _TRAINING = (*_EVERY, training.train)
 _PRUNING = (*_TRAINING, basics.checkpoint, training.fine_tune)
+_SHIPPING = (shipping.export, shipping.backend)
 CHECKS: Mapping[str, tuple[Callable[[Config], list[Problem]], ...]] = {
-    "quickstart": (*_TRAINING, training.fine_tune, pruning.channels, shipping.export, basics.reads_test),
+    "quickstart": (*_TRAINING, training.fine_tune, pruning.channels, *_SHIPPING, basics.reads_test),
     "train": _TRAINING,
-    "eval": _OPENING,
+    "eval": (*_OPENING, shipping.backend),
     "prune-unstructured": (*_PRUNING, pruning.zeros),
     "prune-structured": (*_PRUNING, pruning.channels),
-    "pipeline run": (*_PRUNING, shipping.pipeline, shipping.export, basics.reads_test),
+    "pipeline run": (*_PRUNING, shipping.pipeline, *_SHIPPING, basics.reads_test),
     "sensitivity": (*_OPENING, basics.by_accuracy, check_scan),
-    "sweep": (basics.by_accuracy, _trials, _search),
+    "sweep": (basics.by_accuracy, _trials, _search, shipping.backend),
     "export": (*_OPENING, shipping.export),
-    "profile": _OPENING,
+    "profile": (*_OPENING, shipping.backend),
     "validate": (
-        *(*_PRUNING, pruning.zeros, pruning.channels, shipping.steps, shipping.export),
+        *(*_PRUNING, pruning.zeros, pruning.channels, shipping.steps, *_SHIPPING),
         *(check_sparsities, _search_if_any),
     ),
 }

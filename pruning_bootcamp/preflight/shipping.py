@@ -1,7 +1,8 @@
 """Settings of pipelines, their gates, and the files that ship."""
 
+from pruning_bootcamp.backends import BACKENDS, lacking
 from pruning_bootcamp.config import Config
-from pruning_bootcamp.errors import Problem
+from pruning_bootcamp.errors import BootcampError, Problem
 from pruning_bootcamp.export_settings import check_export
 from pruning_bootcamp.exporters import EXPORTERS
 from pruning_bootcamp.flow.plan import check_order
@@ -9,6 +10,7 @@ from pruning_bootcamp.flow.start import task_of
 from pruning_bootcamp.flow.steps.export import FORMATS, formats_in
 from pruning_bootcamp.preflight import pruning
 from pruning_bootcamp.preflight.training import duration
+from pruning_bootcamp.runtime import choose_device
 
 
 def export(cfg: Config) -> list[Problem]:
@@ -23,6 +25,18 @@ def export(cfg: Config) -> list[Problem]:
                 Problem("export.opset", f"{cfg.export.opset} is too old for {name}, which needs {least} or up.")
             )
     return problems
+
+
+def backend(cfg: Config) -> list[Problem]:
+    """Whether what is to run the network exists, and has here what it needs."""
+    name, where = cfg.profile.backend, "profile.backend"
+    if problems := BACKENDS.missing(name, where):
+        return problems
+    try:
+        device = choose_device(cfg.device)[0]
+    except BootcampError:  # said of the device
+        device = None
+    return [Problem(where, f"{name} {reason}.") for reason in lacking(BACKENDS[name], device)]
 
 
 def steps(cfg: Config) -> list[Problem]:

@@ -49,6 +49,7 @@ class Network(Cost, Accuracies):
     latency_ms: float | None = None
     throughput_fps: float | None = None
     latency_batch_size: int | None = None
+    latency_backend: str | None = None
     weights: str | None = None
     """a hash of them"""
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from pruning_bootcamp.backends import prepare
 from pruning_bootcamp.checkpoints import load_checkpoint, save_sparse_checkpoint
 from pruning_bootcamp.config import Config, SweepConfig, with_values
 from pruning_bootcamp.errors import BootcampError
@@ -165,10 +166,11 @@ def running_cost(
 
 
 def latency_of(model: torch.nn.Module, shape: Sequence[int], spec: TrialSpec) -> float:
-    """Milliseconds for a batch, the median, timed here and now; beside other workers it is a rough figure."""
+    """Milliseconds for a batch by profile.backend, the median, timed here and now; beside other workers, roughly."""
     profile = config_of(spec).profile
     batch = torch.zeros(profile.batch_size, *shape, device=next(model.parameters()).device)
-    stats = measure_latency_with_stats(model, batch, runs=profile.runs, min_seconds=0.2, warmup_seconds=0.1)
+    runner = prepare(profile.backend, model, batch)
+    stats = measure_latency_with_stats(runner, batch, runs=profile.runs, min_seconds=0.2, warmup_seconds=0.1)
     return round(stats.median_ms, 4)
 
 

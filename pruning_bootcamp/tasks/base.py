@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError, listed
 from pruning_bootcamp.tools.inputs import Inputs
+from pruning_bootcamp.tools.modes import evaluation_mode
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,30 @@ class Task(abc.ABC):
         Of a sample with many places the share that is decided alike, and the mean divergence. What is no number agrees
         with nothing.
         """
+
+
+class _OneOutput(nn.Module):
+    """Of a network that gives several outputs, the one that counts."""
+
+    def __init__(self, network: nn.Module, task: Task) -> None:
+        super().__init__()
+        self.network, self.task = network, task
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.task.outputs(self.network(inputs))
+
+
+def with_one_output(model: nn.Module, sample: Tensor, task: Task) -> nn.Module:
+    """The model itself where it gives a tensor, else with the one output that the task looks at.
+
+    It runs on the sample once. BootcampError when there is no such output.
+    """
+    with evaluation_mode(model), torch.inference_mode():
+        output = model(sample)
+    if isinstance(output, Tensor):
+        return model
+    task.outputs(output)  # raises where there is none
+    return _OneOutput(model, task).eval()
 
 
 def main_tensor(given: Any) -> Tensor:

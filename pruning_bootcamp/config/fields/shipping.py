@@ -1,7 +1,6 @@
 """Settings of pipelines and of what leaves them."""
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from pruning_bootcamp.schema import between
 
@@ -54,8 +53,8 @@ class CardConfig:
 class ProfileConfig:
     measure_latency: bool = True
     """time both networks, in turn; false: FLOPs and parameters only"""
-    backend: Literal["torch", "onnxruntime"] = "torch"
-    """what runs the network: torch or onnxruntime"""
+    backend: str = "torch"
+    """what runs the network: torch, channels_last, compile, cuda_graph, onnxruntime; or module:function"""
     batch_size: int = between(1, 1)
     """images per forward pass"""
     runs: int = between(50, 3)

@@ -3,9 +3,9 @@
 from dataclasses import replace
 from typing import Any
 
+from pruning_bootcamp.backends import deployable_copy
 from pruning_bootcamp.checkpoints import example_input, weights_hash
 from pruning_bootcamp.evaluation import cost_of, evaluate_on, say_disagreement
-from pruning_bootcamp.exporters import deployable_copy
 from pruning_bootcamp.flow import step as steps
 from pruning_bootcamp.flow.outcomes import Costs, Judged
 from pruning_bootcamp.flow.step import StepContext

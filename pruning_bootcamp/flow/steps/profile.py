@@ -1,26 +1,23 @@
 """profile: FLOPs against latency, measured here, interleaved, layer by layer."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from pruning_bootcamp.backends import BACKENDS, deployable_copy, prepare
 from pruning_bootcamp.checkpoints import Checkpoint, Recipe, example_input
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.evaluation import cost_of, say_disagreement
-from pruning_bootcamp.exporters import Runner, deployable_copy, export_model
-from pruning_bootcamp.exporters.onnx import open_onnx
 from pruning_bootcamp.flow.start import task_of
 from pruning_bootcamp.flow.steps import ways
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.plain import from_plain, to_plain
 from pruning_bootcamp.reporting import alternatives_text, analysis_text, layers_text, profile_text
 from pruning_bootcamp.results import Comparison, Network
-from pruning_bootcamp.runs import scratch_folder
-from pruning_bootcamp.tasks import Task
+from pruning_bootcamp.tasks.base import with_one_output
 from pruning_bootcamp.tools.latency import (
     LatencyStats,
     Measured,
@@ -30,7 +27,6 @@ from pruning_bootcamp.tools.latency import (
     what_would_pay,
 )
 from pruning_bootcamp.tools.latency.advice import cut_widths
-from pruning_bootcamp.tools.latency.clock import Candidate
 from pruning_bootcamp.tools.metrics import compare_metrics
 
 
@@ -76,25 +72,19 @@ def _measure(
     batch, runs, task = cfg.profile.batch_size, cfg.profile.runs, task_of(cfg)
     recipe = networks["pruned"].recipe
     images = example_input(recipe, batch).to(device)
-    with scratch_folder() as scratch:
-        exported = ways.each_once(models, lambda name, model: _onnx_runner(model, images.cpu(), scratch / name, task))
-    asked: dict[str, Candidate] = {
-        name: (models[name], images) if cfg.profile.backend == "torch" else (exported[name], images.cpu())
-        for name in models
-    }
-    stats = compare_latencies(asked, runs=runs)
+    whole = ways.each_once(models, lambda name, model: with_one_output(model, images, task))
+    asked = ways.each_once(whole, lambda name, model: prepare(cfg.profile.backend, model, images))
+    stats = compare_latencies({name: (runner, images) for name, runner in asked.items()}, runs=runs)
     for name, stat in stats.items():
         figures[name] |= {"latency_ms": stat.median_ms, "throughput_fps": stat.throughput_fps}
     layers = profile_layers({name: (model, images) for name, model in models.items()}, runs=max(5, runs // 2))
+    by_layer = bool(BACKENDS[cfg.profile.backend].facts.get("by_layer"))
     measured = {
-        name: Measured(
-            figures[name]["flops_g"] * 1e9, stats[name], layers[name] if cfg.profile.backend == "torch" else ()
-        )
-        for name in models
+        name: Measured(figures[name]["flops_g"] * 1e9, stats[name], layers[name] if by_layer else ()) for name in models
     }
     analysis = flops_latency_analysis(measured["baseline"], measured["pruned"])
     assert analysis.ratio is not None, "the pair was timed in the same rounds"
-    alternatives = ways.time_ways(models, exported, recipe, device, runs)
+    alternatives = ways.time_ways(whole, {cfg.profile.backend: asked}, recipe, device, runs)
     widths = cut_widths(*({layer.name: layer.width for layer in layers[name]} for name in ("baseline", "pruned")))
     return {
         "paired": to_plain(analysis.ratio.figures()),
@@ -125,13 +115,8 @@ def pair_latency(
 ) -> Mapping[str, LatencyStats]:
     """Latency of each model by `profile` of the config (backend, batch size, runs), interleaved."""
     images = example_input(recipe, cfg.profile.batch_size).to(device)
-    candidates: dict[str, Candidate] = {name: (model.to(device), images) for name, model in models.items()}
-    with scratch_folder() as scratch:
-        if cfg.profile.backend == "onnxruntime":
-            for name, model in models.items():
-                candidates[name] = (_onnx_runner(model, images.cpu(), scratch / name, task_of(cfg)), images.cpu())
-        return compare_latencies(candidates, runs=cfg.profile.runs)
-
-
-def _onnx_runner(model: nn.Module, images: torch.Tensor, folder: Path, task: Task) -> Runner:
-    return open_onnx(export_model(model, images, folder, format="onnx", verify=False, task=task).path)
+    runners = {
+        name: prepare(cfg.profile.backend, with_one_output(model.to(device), images, task_of(cfg)), images)
+        for name, model in models.items()
+    }
+    return compare_latencies({name: (runner, images) for name, runner in runners.items()}, runs=cfg.profile.runs)

@@ -7,14 +7,14 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from pruning_bootcamp.backends import BACKENDS, Runner, prepare
+from pruning_bootcamp.backends.ways import Way, launch_bound_ways, ways_to_time
 from pruning_bootcamp.checkpoints import Recipe, example_input
-from pruning_bootcamp.exporters import Runner, deployable_copy
+from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.plain import from_plain, to_plain
 from pruning_bootcamp.results import LatencyPair, Paired
 from pruning_bootcamp.tools.latency import LatencyStats, compare_latencies
-from pruning_bootcamp.tools.latency.advice import Way, launch_bound_ways, ways_to_time
 from pruning_bootcamp.tools.latency.clock import Candidate
-from pruning_bootcamp.tools.latency.graphs import capture
 
 Pair = Mapping[str, LatencyStats]
 Pairs = dict[str, Candidate]
@@ -53,31 +53,45 @@ class Alternatives:
 
 
 def time_ways(
-    models: dict[str, nn.Module], exported: dict[str, Runner], recipe: Recipe, device: torch.device, runs: int
+    models: Mapping[str, nn.Module],
+    ready: Mapping[str, dict[str, Runner]],
+    recipe: Recipe,
+    device: torch.device,
+    runs: int,
 ) -> Alternatives:
-    """Every way that `ways_to_time` names for the device.
+    """Every way that `ways_to_time` names for the device; `ready`: backend -> the runners that are there already.
 
     One way after the other: the idle threads of one runtime spin for a while and would slow the other's next pass.
     """
-
-    def in_nhwc(name: str, model: nn.Module) -> nn.Module:
-        return deployable_copy(model).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    nhwc = each_once(models, in_nhwc)
+    prepared = dict(ready)
 
     def pair_for(way: Way) -> Pairs | str:
         images = example_input(recipe, way.batch).to(device)
-        if way.runtime == "torch CUDA graph":
-            return _captured(models, images)
-        if way.runtime == "torch channels_last":
-            if images.ndim != 4:
-                return "its inputs are no images"
-            return _pair(nhwc, images.to(memory_format=torch.channels_last))
-        if way.runtime == "onnxruntime on cpu":
-            return _pair(exported, images.cpu())
-        return _pair(models, images)
+        if why := BACKENDS[way.backend].facts.get("pointless", lambda _: None)(images):
+            return str(why)
+        if way.backend not in prepared or BACKENDS[way.backend].facts.get("one_shape"):
+            runners = _prepared(way.backend, models, images)
+            if isinstance(runners, str):
+                return runners
+            prepared[way.backend] = runners
+        return {name: (runner, images) for name, runner in prepared[way.backend].items()}
 
     return timed_ways(ways_to_time(device.type), pair_for, device, runs)
+
+
+def _prepared(backend: str, models: Mapping[str, nn.Module], images: Tensor) -> dict[str, Runner] | str:
+    """Both networks' runners, or why one of them has none."""
+    asked = ""
+
+    def make(name: str, model: nn.Module) -> Runner:
+        nonlocal asked
+        asked = name
+        return prepare(backend, model, images)
+
+    try:
+        return each_once(models, make)
+    except BootcampError as error:
+        return f"{asked}: {error}"
 
 
 def timed_ways(
@@ -114,17 +128,3 @@ def _timed(
         notes.append(f"{tried}: the device's memory is too small; {instead}")
         tried = smaller
     return way, None
-
-
-def _pair(runners: Mapping[str, nn.Module | Runner], images: Tensor) -> Pairs:
-    return {name: (runner, images) for name, runner in runners.items()}
-
-
-def _captured(models: Mapping[str, nn.Module], images: Tensor) -> Pairs | str:
-    """Both networks recorded as CUDA graphs, or why one of them can't be."""
-    found: Pairs = {}
-    for name, recorded in each_once(models, lambda name, model: capture(model, images)).items():
-        if isinstance(recorded, str):
-            return f"{name}: {recorded}"
-        found[name] = (recorded, recorded.images)  # where the graph reads: nothing is copied while it is timed
-    return found

@@ -9,6 +9,7 @@ from pruning_bootcamp.tools.latency.clock import (
 )
 from pruning_bootcamp.tools.latency.layers import OUTSIDE, LayerLatency, profile_layer_latency, profile_layers
 from pruning_bootcamp.tools.latency.pairs import PairedRatio, paired_ratio
+from pruning_bootcamp.tools.latency.runner import Runner
 
 __all__ = [
     "OUTSIDE",
@@ -18,6 +19,7 @@ __all__ = [
     "LayerLatency",
     "Measured",
     "PairedRatio",
+    "Runner",
     "compare_latencies",
     "flops_latency_analysis",
     "measure_latency",

@@ -1,45 +1,11 @@
-"""What to time on a device, and what its timings say: decisions without a clock and without a GPU."""
+"""What timings and widths say: decisions without a clock and without a GPU."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 LANES = 8  # channels that a vector register or a tensor core takes at a time
 # A GPU that needs hardly longer for many images than for one spent the time on being started, not on images.
 LAUNCH_BOUND_RATIO = 1.5
-SMALL_BATCHES = (1, 16)  # one image at a time, and a server's small batch
-FULL_BATCH = 256  # enough images for a GPU to have something to do
-
-Runtime = Literal["torch", "torch channels_last", "torch CUDA graph", "onnxruntime on cpu"]
-EAGER: tuple[Runtime, ...] = ("torch", "torch channels_last")
-
-
-@dataclass(frozen=True)
-class Way:
-    """One way to run the pair: what runs it, and on how many images at a time."""
-
-    runtime: Runtime
-    batch: int
-
-    def __str__(self) -> str:
-        return f"{self.runtime}, batch {self.batch}"
-
-    def smaller(self) -> "Way | None":
-        """Half the images, for a device whose memory is too small; None where that is another way's batch already."""
-        return Way(self.runtime, self.batch // 2) if self.batch // 2 > max(SMALL_BATCHES) else None
-
-
-def ways_to_time(device_type: str) -> list[Way]:
-    """Every way worth timing on such a device; on CUDA also a full batch, and a batch of 1 without launch overhead."""
-    ways = [
-        Way(runtime, batch)
-        for batch in SMALL_BATCHES
-        for runtime in (*EAGER, "onnxruntime on cpu")  # type: ignore[arg-type]  # mypy widens the joined tuple
-    ]
-    if device_type == "cuda":
-        ways.insert(len(EAGER), Way("torch CUDA graph", 1))
-        ways += [Way(runtime, FULL_BATCH) for runtime in EAGER]
-    return ways
 
 
 def launch_bound_batches(milliseconds: Mapping[int, float]) -> list[int]:
@@ -49,17 +15,6 @@ def launch_bound_batches(milliseconds: Mapping[int, float]) -> list[int]:
         return []
     bound = [b for b, time in sorted(milliseconds.items()) if b > 1 and time <= LAUNCH_BOUND_RATIO * single]
     return [1, *bound] if bound else []
-
-
-def launch_bound_ways(milliseconds: Mapping[Way, float], device_type: str) -> list[Way]:
-    """The eager ways on a GPU whose time is spent on launching kernels; elsewhere none."""
-    if device_type != "cuda":
-        return []
-    found = []
-    for runtime in EAGER:
-        by_batch = {way.batch: time for way, time in milliseconds.items() if way.runtime == runtime}
-        found += [Way(runtime, batch) for batch in launch_bound_batches(by_batch)]
-    return found
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,15 @@ from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.results import Latency
-from pruning_bootcamp.runtime import synchronize
+from pruning_bootcamp.runtime import synchronize, using_threads
 from pruning_bootcamp.tools.latency.pairs import PairedRatio, judged_pairs
+from pruning_bootcamp.tools.latency.runner import Runner
 from pruning_bootcamp.tools.modes import beside, evaluation_mode
 
-Runner = Callable[[Tensor], Any]
-Candidate = tuple[Runner, Tensor] | Callable[[], Any]
-"""A network (or whatever takes its input) with an example batch; or a function without arguments, taken as batch 1."""
+Takes = Runner | Callable[[Tensor], Any]
+Candidate = tuple[Takes, Tensor] | Callable[[], Any]
+"""A runner, a network (or whatever takes its input) with an example batch; or a function without arguments, taken as
+batch 1."""
 
 FEWEST_RUNS = 3  # a median of fewer is not one, whatever the time budget says
 
@@ -65,12 +67,12 @@ class LatencyStats:
         )
 
 
-def measure_latency(runner: Runner, example: Tensor, **settings: Any) -> float:
+def measure_latency(runner: Takes, example: Tensor, **settings: Any) -> float:
     """Median milliseconds of one forward pass of `example`; settings as compare_latencies."""
     return measure_latency_with_stats(runner, example, **settings).median_ms
 
 
-def measure_latency_with_stats(runner: Runner, example: Tensor, **settings: Any) -> LatencyStats:
+def measure_latency_with_stats(runner: Takes, example: Tensor, **settings: Any) -> LatencyStats:
     """As measure_latency, with the spread, n and the machine; settings as compare_latencies."""
     return compare_latencies({"only": (runner, example)}, **settings)["only"]
 
@@ -90,7 +92,8 @@ def compare_latencies(
     one before it, as caches warm up until the next interruption, and the second network would seem to be the quicker.
     Each is run at least `runs` times and for `min_seconds` in all; after `max_seconds` in all it ends early, and `n`
     says so (never below 3). Before that come `warmup_runs` passes and `warmup_seconds` each. Networks run in eval
-    mode, without gradients, on the device where their weights are; the clock is CUDA's events on CUDA, else monotonic.
+    mode, without gradients, on the device where their weights are, runners on their own number of threads; the clock
+    is CUDA's events on CUDA, else monotonic.
     """
     if not candidates or runs < 1:
         raise BootcampError(f"latency: nothing to time ({len(candidates)} networks, {runs} runs). Give at least one.")
@@ -100,11 +103,13 @@ def compare_latencies(
     order, milliseconds = list(timed), {name: list[float]() for name in timed}
     with evaluation_mode(*modules), torch.inference_mode(), _no_garbage_collection():
         for one in timed.values():
-            _warm_up(one, warmup_runs, warmup_seconds)
+            with using_threads(one.threads):
+                _warm_up(one, warmup_runs, warmup_seconds)
         started, rounds = time.perf_counter(), 0
         while True:
             for name in order if rounds % 2 == 0 else reversed(order):
-                milliseconds[name].append(timed[name].milliseconds())
+                with using_threads(timed[name].threads):
+                    milliseconds[name].append(timed[name].milliseconds())
             rounds += 1
             elapsed = time.perf_counter() - started
             enough = rounds >= runs and elapsed >= min_seconds
@@ -121,6 +126,7 @@ class _Timed:
     batch_size: int
     device: torch.device
     backend: str
+    threads: int
 
     def milliseconds(self) -> float:
         if self.device.type == "cuda":
@@ -139,13 +145,17 @@ class _Timed:
 
 
 def _timed(candidate: Candidate) -> _Timed:
+    threads = torch.get_num_threads()
     if not isinstance(candidate, tuple):
-        return _Timed(candidate, 1, torch.device("cpu"), getattr(candidate, "backend", "function"))
-    runner, example = candidate
-    placed, backend = example.detach(), getattr(runner, "backend", "function")
-    if isinstance(runner, nn.Module):
-        placed, backend = beside(runner, placed), "torch"
-    return _Timed(lambda: runner(placed), len(example), placed.device, backend)
+        return _Timed(candidate, 1, torch.device("cpu"), "function", threads)
+    takes, example = candidate
+    if isinstance(takes, Runner):
+        laid, run = takes.place(example), takes.run
+        return _Timed(lambda: run(laid), len(example), takes.device, takes.backend, takes.threads)
+    placed, backend = example.detach(), "function"
+    if isinstance(takes, nn.Module):
+        placed, backend = beside(takes, placed), "torch"
+    return _Timed(lambda: takes(placed), len(example), placed.device, backend, threads)
 
 
 def _warm_up(timed: _Timed, runs: int, seconds: float) -> None:
@@ -180,7 +190,7 @@ def _stats(milliseconds: list[float], timed: _Timed) -> LatencyStats:
         n=len(milliseconds),
         batch_size=timed.batch_size,
         device=str(timed.device),
-        threads=torch.get_num_threads(),
+        threads=timed.threads,
         backend=timed.backend,
         rounds_ms=tuple(milliseconds),
     )

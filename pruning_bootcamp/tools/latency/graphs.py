@@ -14,8 +14,6 @@ TOLERANCE = 2e-3
 class CapturedPass:
     """One network on batches of one shape. Images are copied to where the graph reads them, unless they are there."""
 
-    backend = "torch CUDA graph"
-
     def __init__(self, model: nn.Module, images: Tensor) -> None:
         self.images = beside(model, images.detach()).clone()
         device = self.images.device
@@ -32,10 +30,15 @@ class CapturedPass:
             with torch.cuda.graph(self._graph):
                 self._output = model(self.images)
 
-    def __call__(self, images: Tensor) -> object:
-        """The output's own memory: the next call overwrites it."""
+    def lay(self, images: Tensor) -> Tensor:
+        """The images where the graph reads them."""
         if images.data_ptr() != self.images.data_ptr():
             self.images.copy_(images)
+        return self.images
+
+    def __call__(self, images: Tensor) -> object:
+        """The output's own memory: the next call overwrites it."""
+        self.lay(images)
         self._graph.replay()
         return self._output
 

@@ -88,7 +88,7 @@ def test_five_lines_cut_channels_until_the_budget_is_met(model: Small) -> None:
     assert result.folder is None
 
 
-@pytest.mark.parametrize(("pattern", "sparsity"), [(None, 0.7), ("2:4", None), ("channel", 0.25)])
+@pytest.mark.parametrize(("pattern", "sparsity"), [(None, 0.7), ("2:4", None), ("per_output", 0.25)])
 def test_weights_become_zero(model: Small, pattern: str | None, sparsity: float | None) -> None:
     result = prune(
         model,

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
+from pruning_bootcamp.backends.onnx_runtime import open_onnx
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.exporters import EXPORTERS, deployable_copy, export_model
-from pruning_bootcamp.exporters.onnx import open_onnx
 
 
 def network() -> nn.Module:

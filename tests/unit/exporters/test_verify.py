@@ -10,8 +10,8 @@ from torch import Tensor, nn
 import pruning_bootcamp.exporters as exporters
 from pruning_bootcamp.errors import BootcampError, GoalNotMet
 from pruning_bootcamp.exporters import EXPORTERS, export_model
-from pruning_bootcamp.exporters.base import Runner
 from pruning_bootcamp.exporters.verify import fresh_inputs, verify_here, verify_in_new_process
+from pruning_bootcamp.tools.latency import Runner
 
 DOUBLE = nn.Linear(3, 3, bias=False)
 with torch.no_grad():

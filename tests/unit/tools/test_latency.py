@@ -66,7 +66,7 @@ def test_quick_networks_run_more_often_and_slow_ones_stop_in_time() -> None:
 
 def test_statistics_are_numpys() -> None:
     values = [3.0, 1.0, 2.0, 10.0, 4.0]
-    stats = _stats(values, _Timed(lambda: None, 2, torch.device("cpu"), "torch"))
+    stats = _stats(values, _Timed(lambda: None, 2, torch.device("cpu"), "torch", 1))
     assert stats.median_ms == 3.0
     assert stats.mean_ms == pytest.approx(np.mean(values))
     assert stats.std_ms == pytest.approx(np.std(values, ddof=1))

@@ -1,0 +1,77 @@
+"""A network as a program: traced by torch.export, and written as ONNX. Errors in our words."""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.tools.inputs import plain_inputs
+from pruning_bootcamp.tools.quiet import quiet
+
+OPSET = 18
+"""the operator set that torch's exporter writes; any other is converted from it"""
+FORMAT = "Try another --format, such as pt2"
+_LARGEST_BYTES = 2**31 - 2**20  # a protobuf message, so a one-file ONNX model, ends at 2 GiB
+
+
+def twice(example: Tensor) -> Tensor:
+    """Two examples to trace with, as `plain_inputs`: torch.export takes a batch of one as a constant."""
+    first = plain_inputs(example[:1])
+    return torch.cat([first, first])
+
+
+def trace_program(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
+    """torch.export's program of the network, for any batch size; a network that fixes it is a BootcampError."""
+    batch = torch.export.Dim("batch")
+    return torch.export.export(model, (example,), dynamic_shapes=({0: batch},))
+
+
+@contextlib.contextmanager
+def exporting(title: str, where: str = "export", instead: str = FORMAT) -> Iterator[None]:
+    """Quiet inside; whatever the library raises about the network is a BootcampError with the library's reason."""
+    with quiet(title):
+        try:
+            yield
+        except (BootcampError, OSError):
+            raise
+        except Exception as error:  # each exporter has its own zoo of exceptions
+            first: BaseException = error
+            while first.__cause__ is not None:  # what torch says of it is how to report a bug
+                first = first.__cause__
+            reason = str(first).strip().partition("\n")[0] or type(first).__name__
+            raise BootcampError(
+                f"{where}: this network can't be written as {title}: {reason} ({type(first).__name__}). "
+                f"{instead}; --debug shows the whole story."
+            ) from error
+
+
+def onnx_content(
+    model: nn.Module, example: Tensor, opset: int = OPSET, where: str = "export", instead: str = FORMAT
+) -> bytes:
+    """The ONNX file of the network, its inputs and outputs named `input` and `output`."""
+    size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    if size > _LARGEST_BYTES:
+        raise BootcampError(f"{where}: {size / 2**30:.1f} GiB of weights don't fit in one ONNX file. {instead}.")
+    with exporting("ONNX", where, instead):
+        program = torch.onnx.export(
+            trace_program(model, example),
+            dynamo=True,
+            dynamic_shapes=({0: "batch"},),  # the program has it as a symbol of its own; this is its name in the file
+            input_names=["input"],
+            output_names=["output"],
+            opset_version=opset,
+        )
+        assert program is not None
+        written = program.model.opset_imports[""]
+        if written != opset:
+            raise BootcampError(
+                f"--opset: {opset} can't be reached for this network, only {written}. "
+                "The exporter writes 18; newer ones work most often, older ones rarely. Leave --opset out."
+            )
+        proto = program.model_proto
+        for node in [*proto.graph.node, *(inner for function in proto.functions for inner in function.node)]:
+            node.ClearField("metadata_props")  # stack traces, with the paths of the machine that exported
+            node.ClearField("doc_string")
+        return proto.SerializeToString()
