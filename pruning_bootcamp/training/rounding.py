@@ -19,7 +19,8 @@ def fake_quantize_weight(weight: Tensor) -> Tensor:
 @torch.no_grad()
 def weight_scales(weight: Tensor) -> Tensor:
     """max|w| / 127 of each output channel; 1 for a channel of zeros (or so small that its scale is none)."""
-    scales = weight.flatten(1).abs().amax(1) / _WEIGHT_LEVELS
+    largest = weight.flatten(1).abs().amax(1)
+    scales = largest / torch.full_like(largest, _WEIGHT_LEVELS)  # on CUDA / 127 would be * (1 / 127), rounded twice
     return torch.where(scales < torch.finfo(scales.dtype).tiny, 1.0, scales)  # NaN stays, to be seen in the loss
 
 
@@ -73,7 +74,7 @@ class _Clipped(torch.autograd.Function):
 def _levels(range_: Tensor) -> tuple[Tensor, Tensor]:
     """Scale and zero point of the 256 levels. The range is widened to hold 0, which is a level to the bit."""
     low, high = range_[0].clamp(max=0), range_[1].clamp(min=0)
-    scale = (high - low) / _INPUT_LEVELS
+    scale = (high - low) / torch.full_like(high, _INPUT_LEVELS)
     scale = torch.where(scale < torch.finfo(scale.dtype).tiny, 1.0, scale)  # no range at all: as onnxruntime does
     return scale, (-low / scale).round().clamp(0, _INPUT_LEVELS)
 

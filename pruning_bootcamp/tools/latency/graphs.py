@@ -51,7 +51,8 @@ def capture(model: nn.Module, images: Tensor) -> CapturedPass | str:
     with evaluation_mode(model):
         try:
             recorded = CapturedPass(model, images)
-            others = recorded.images.roll(1, -1).neg()
+            others = recorded.images.roll(1, -1)
+            others = others.neg() if others.is_floating_point() else others  # a token is no number below 0
             with torch.no_grad():
                 wanted = [leaf.clone() for leaf in tree_leaves(model(others)) if isinstance(leaf, Tensor)]
                 found = [leaf.clone() for leaf in tree_leaves(recorded(others)) if isinstance(leaf, Tensor)]

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pruning_bootcamp.checkpoints.sparse import read_sparse, write_sparse
 from pruning_bootcamp.errors import BootcampError
@@ -28,7 +29,7 @@ from pruning_bootcamp.training.gradual import GradualPruning
 from pruning_bootcamp.training.hooks import Hook, StepState
 from pruning_bootcamp.training.loop import fit
 from pruning_bootcamp.training.quantize import quantization_aware, quantized_evaluation, round_weights
-from pruning_bootcamp.training.rounding import fake_quantize_input, fake_quantize_weight, weight_scales
+from pruning_bootcamp.training.rounding import fake_quantize_input, fake_quantize_weight, round_in_place, weight_scales
 
 CPU = torch.device("cpu")
 
@@ -175,6 +176,38 @@ def test_the_scale_that_does_not_give_itself_back_is_met() -> None:
     once = layer.weight.detach().clone()
     round_weights(layer)
     assert torch.equal(layer.weight, once)
+
+
+def test_a_gpu_divides_as_the_cpu_does() -> None:
+    """CUDA multiplies by 1 / 127 where it is told to divide by the number 127; by a tensor of it, it divides."""
+    divisors = []
+
+    class Divisions(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if function.overloadpacket in (torch.ops.aten.div, torch.ops.aten.div_):
+                divisors.append(args[1])
+            return function(*args, **(kwargs or {}))
+
+    weight = torch.randn(4, 8)
+    with Divisions():
+        round_in_place(weight)
+        fake_quantize_weight(weight)
+        fake_quantize_input(weight, torch.tensor([-1.0, 2.0]))
+    assert len(divisors) > 3
+    assert all(isinstance(divisor, Tensor) and divisor.device == weight.device for divisor in divisors)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_what_a_gpu_rounds_is_what_the_cpu_rounds() -> None:
+    for seed in range(20):
+        weight = torch.randn(512, 64, generator=torch.Generator().manual_seed(seed)) * 10.0 ** (seed % 5 - 2)
+        there = weight.cuda()
+        assert torch.equal(round_in_place(weight), round_in_place(there).cpu())
+        assert torch.equal(weight, there.cpu())
+        range_ = torch.tensor([-1.0 - seed, 2.0])
+        rounded = fake_quantize_input(there, range_.cuda()).cpu()
+        assert torch.equal(rounded, fake_quantize_input(weight, range_))
 
 
 def test_the_sparse_file_keeps_rounded_weights_bit_for_bit(tmp_path: Path) -> None:
