@@ -236,8 +236,9 @@ def test_a_trial_that_cannot_be_done_is_recorded_and_the_others_go_on(
 
 def test_a_hopeless_trial_is_stopped_and_called_pruned(whole: tuple[Path, str], tmp_path: Path) -> None:
     from pruning_bootcamp.config import as_dict, load
+    from pruning_bootcamp.flow.commands import fingerprint_of
     from pruning_bootcamp.sweep.median_pruner import Finished
-    from pruning_bootcamp.sweep.trial import TrialSpec, config_for, fingerprint_of, run_trial
+    from pruning_bootcamp.sweep.trial import TrialSpec, config_for, run_trial
 
     cfg = config_for(load(SMOKE, ["fine_tune.epochs=3"]), {}, tmp_path / "t", whole[0] / "sweep/dense/best_model.pth")
     fingerprint = fingerprint_of("prune-structured", cfg)
