@@ -21,6 +21,7 @@ from pruning_bootcamp.flow.report import say_goal
 from pruning_bootcamp.flow.start import is_leader, open_data, recipe_for, start, task_of
 from pruning_bootcamp.flow.status import STATUS, Progress, WatchTraining
 from pruning_bootcamp.flow.step import Done, Network, Step, StepContext
+from pruning_bootcamp.flow.steps.scan import POINTS
 from pruning_bootcamp.flow.verdict import Goal
 from pruning_bootcamp.locks import check_free, command_line, locked
 from pruning_bootcamp.logs import LOGGER, also_to_file
@@ -302,8 +303,8 @@ def _fail(progress: Progress | None, reason: str, interrupted: bool = False) -> 
 
 
 def _leave_nothing(run: Run, new: bool) -> None:
-    """A run that failed before it made any network is as if it had never begun."""
-    if not is_leader() or list(run.folder.glob(f"{STAGES}/*/*.pth")):
+    """A run that failed before it made a network, or measured a point of a scan, is as if it had never begun."""
+    if not is_leader() or any(list(run.folder.glob(f"{STAGES}/*/{name}")) for name in ("*.pth", POINTS)):
         return
     if new:
         shutil.rmtree(run.folder, ignore_errors=True)

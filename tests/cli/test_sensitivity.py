@@ -1,6 +1,7 @@
 """`sensitivity` from the command line: its files, killed and typed again, refused with reasons, and pruned by."""
 
 import csv
+import itertools
 import os
 import signal
 import subprocess
@@ -8,9 +9,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+
+from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.flow.steps import scan
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SMOKE = str(REPOSITORY / "cfgs" / "smoke" / "digits.yaml")
@@ -58,7 +63,7 @@ def test_what_a_scan_leaves(scanned: Path, trained: Path, command: Command) -> N
     assert metrics["status"] == "complete"
     assert metrics["val_accuracy"] == result["dense"]["accuracy"]
     assert "accuracy" not in metrics  # that is the test split's name, which is not read
-    assert not (scanned / "points.json").exists()
+    assert not points_in(scanned)
     before = (scanned / "metrics.yaml").stat().st_mtime_ns
     text = command(scanned.parents[2], *scanning(trained, "--sparsities", "0.5,0.9,0.97"))
     assert "already finished" in text
@@ -84,6 +89,23 @@ def test_a_point_is_what_pruning_that_layer_alone_gives(scanned: Path, trained: 
     assert row["points"][2]["loss"] == pytest.approx(found.loss, abs=1e-4)
 
 
+def points_in(folder: Path) -> list[Path]:
+    """What an unfinished scan has measured so far, in the folder of its step."""
+    return list(folder.rglob("points.json"))
+
+
+def stop_after(count: int, patch: pytest.MonkeyPatch) -> None:
+    """The scan's measurements fail from then on."""
+    measured, real = itertools.count(), scan.evaluate_on
+
+    def evaluate(*given: Any, **more: Any) -> Any:
+        if next(measured) >= count:
+            raise BootcampError("no more of it")
+        return real(*given, **more)
+
+    patch.setattr(scan, "evaluate_on", evaluate)
+
+
 def test_a_scan_that_was_killed_goes_on_to_the_same_files(
     scanned: Path, trained: Path, tmp_path: Path, command: Command
 ) -> None:
@@ -96,30 +118,46 @@ def test_a_scan_that_was_killed_goes_on_to_the_same_files(
         stderr=subprocess.STDOUT,
         text=True,
     )
-    points = tmp_path / "results" / "sensitivity" / "magnitude_layer" / "points.json"
     deadline = time.monotonic() + 120
-    while not points.exists() and process.poll() is None and time.monotonic() < deadline:
+    while not points_in(tmp_path) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL, said
-    assert not (points.parent / "metrics.yaml").exists()
+    run = tmp_path / "results" / "sensitivity" / "magnitude_layer"
+    assert not (run / "metrics.yaml").exists()
     text = command(tmp_path, *arguments)
     assert "of 60 points are known from an earlier start" in text
     for name in FILES:
-        assert (points.parent / name).read_bytes() == (scanned / name).read_bytes()
-    assert not points.exists()
+        assert (run / name).read_bytes() == (scanned / name).read_bytes()
+    assert not points_in(tmp_path)
+
+
+def test_a_scan_that_failed_keeps_what_it_measured(
+    scanned: Path, trained: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = scanning(trained, "--sparsities", "0.9,0.5,0.97")
+    with monkeypatch.context() as patch:
+        stop_after(5, patch)
+        command(tmp_path, *arguments, expect=2)
+    assert "4 of 60 points are known from an earlier start" in command(tmp_path, *arguments)
+    again = tmp_path / "results" / "sensitivity" / "magnitude_layer" / "sensitivity.yaml"
+    assert again.read_bytes() == (scanned / "sensitivity.yaml").read_bytes()
 
 
 def test_points_of_a_damaged_file_are_measured_anew(
-    scanned: Path, trained: Path, tmp_path: Path, command: Command
+    scanned: Path, trained: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    points = tmp_path / "results" / "sensitivity" / "magnitude_layer" / "points.json"
-    points.parent.mkdir(parents=True)
+    arguments = scanning(trained, "--sparsities", "0.9,0.5,0.97")
+    with monkeypatch.context() as patch:
+        stop_after(5, patch)
+        command(tmp_path, *arguments, expect=2)
+    [points] = points_in(tmp_path)
     points.write_text('{"fingerprint": "another", "points": [["conv1", 0.5, 99.0, 0.0]]}')
-    text = command(tmp_path, *scanning(trained, "--sparsities", "0.9,0.5,0.97"))
+    text = command(tmp_path, *arguments)
     assert "begins anew" in text
-    assert (points.parent / "sensitivity.yaml").read_bytes() == (scanned / "sensitivity.yaml").read_bytes()
+    again = tmp_path / "results" / "sensitivity" / "magnitude_layer" / "sensitivity.yaml"
+    assert again.read_bytes() == (scanned / "sensitivity.yaml").read_bytes()
 
 
 def test_blocks_n_of_m_and_batch_norm(trained: Path, tmp_path: Path, command: Command) -> None:
