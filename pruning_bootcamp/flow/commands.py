@@ -101,7 +101,7 @@ def training_plan(cfg: Config) -> tuple[Command, Plan]:
     outputs = ["best_model.pth"]
     if cfg.train.early_stopping is None:  # else the training may rightly end before a step
         outputs += [f"step_{text.strip()}.pth" for text in cfg.train.save_steps]
-    return Command("train", RESULTS / "baseline", _finish_training, tuple(outputs)), plan
+    return Command("train", RESULTS / "baseline", _finish_training, tuple(outputs), prepare=_look_ahead), plan
 
 
 def _finish_training(carried: Carried) -> Metrics:
@@ -193,7 +193,10 @@ def _look_ahead(plan: Plan, run: Run, splits: Splits, device: torch.device) -> N
     """What can't be done with this network, said before anything is written; a first cut is planned, and shown."""
     cfg = plan.cfg
     if plan.checkpoint is None:
-        _check_names(plan, new_network(recipe_for(cfg, splits)))
+        recipe = recipe_for(cfg, splits)
+        model = new_network(recipe)
+        cost_of(model, example_input(recipe))  # one that can't take these inputs fails here
+        _check_names(plan, model)
         return
     dense = open_network(plan.checkpoint, cfg, splits)
     _check_names(plan, dense.model)
