@@ -3,11 +3,16 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import yaml
 
+SHORTER = ("train.epochs=12", "fine_tune.epochs=8")
 
-def test_quickstart_meets_its_goal(tmp_path: Path, command: Callable[..., str]) -> None:
-    text = command(tmp_path, "quickstart")
+
+@pytest.mark.parametrize("shorter", [SHORTER, pytest.param((), marks=pytest.mark.slow, id="as it comes")])
+def test_quickstart_meets_its_goal(shorter: tuple[str, ...], tmp_path: Path, command: Callable[..., str]) -> None:
+    """Every default but the lengths of the trainings; with `-m slow` those too."""
+    text = command(tmp_path, "quickstart", *shorter)
     assert text.rstrip().splitlines()[-1].startswith("Goal MET (>= 50% fewer FLOPs")
     root = tmp_path / "results" / "quickstart"
     figures = yaml.safe_load((root / "metrics.yaml").read_text())
@@ -20,5 +25,6 @@ def test_quickstart_meets_its_goal(tmp_path: Path, command: Callable[..., str]) 
     assert figures["baseline"]["latency_ms"] > 0
     assert figures["export"]["onnx"]["verified"]
     assert (root / "report.md").read_text().count("Goal MET") == 1
-    again = command(tmp_path, "quickstart")
+    other_files = ("export.format=sparse", "export.verify=false", "profile.measure_latency=false")
+    again = command(tmp_path, "quickstart", *shorter, *other_files)
     assert again.count("already finished") == 2, "training and pruning are not done twice"
