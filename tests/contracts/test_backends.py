@@ -111,11 +111,12 @@ def test_threads_are_as_asked_while_it_runs_and_as_before_afterwards(name: str) 
                 seen.append(torch.get_num_threads())
             return 2 * x
 
-    runner = prepare(name, Counts(), torch.ones(2, 3), threads=before + 1)
+    example = torch.ones(2, 3, device=HERE)
+    runner = prepare(name, Counts(), example, threads=before + 1)
     assert torch.get_num_threads() == before
     assert runner.threads == before + 1
-    runner(torch.ones(2, 3))
-    stats = compare_latencies({"only": (runner, torch.ones(2, 3))}, runs=3, min_seconds=0.0, warmup_seconds=0.0)
+    runner(example)
+    stats = compare_latencies({"only": (runner, example)}, runs=3, min_seconds=0.0, warmup_seconds=0.0)
     assert stats["only"].threads == before + 1
     assert torch.get_num_threads() == before
     if name == "torch":
