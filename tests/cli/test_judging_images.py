@@ -134,9 +134,7 @@ def test_where_the_test_images_are_not_read_nothing_more_than_possible_is_said(
     fitted(tmp_path, splits.train, splits.val)
     text = command(tmp_path, *PRUNE, "goal.evaluate_test=false")
     assert "it may have been trained on the validation images, which are part of train/" in text
-    assert (
-        "points (on validation images, which the dense network was probably trained on)" in text
-    )  # said at the end, the test images known
+    assert "points (on validation images, which the dense network may have been trained on)" in text
     assert figures(tmp_path)["validation_was_trained_on"] == "possible"
     assert "which the dense network may have been trained on" in (tmp_path / "out" / "report.md").read_text()
 
@@ -179,9 +177,8 @@ def test_gates_of_a_pipeline_say_what_speaks_against_the_validation_images(tmp_p
                 "fine_tune.enabled=false", "pipeline.steps=[prune-unstructured]", "export.format=onnx",
                 "goal.accuracy_drop=100", "--save-dir", "out")  # fmt: skip
     text = command(tmp_path, *pipeline, "gates.max_accuracy_drop=100")
-    assert (
-        "(12 validation images, which the dense network was probably trained on)" in text
-    )  # the test images are known
+    # said at the end, when the test images are known
+    assert "(12 validation images, which the dense network was probably trained on)" in text
     metrics = figures(tmp_path)
     assert metrics["validation_was_trained_on"] == "likely"
     assert metrics["judged_on"] == "test"
