@@ -34,6 +34,24 @@ def start_screen(debug: bool = False) -> None:
         LOGGER.addHandler(_memory())
 
 
+@contextlib.contextmanager
+def shown(verbose: bool) -> Iterator[None]:
+    """Inside, what is said goes to the screen as a command's does; warnings alone unless `verbose`."""
+    before = LOGGER.handlers[:], LOGGER.propagate, LOGGER.level
+    if not LOGGER.handlers:
+        start_screen()
+    screens = [handler for handler in LOGGER.handlers if isinstance(handler, _Screen)]
+    for screen in screens:
+        screen.setLevel(logging.NOTSET if verbose else logging.WARNING)
+    try:
+        yield
+    finally:
+        for screen in screens:
+            screen.setLevel(logging.NOTSET)
+        LOGGER.handlers[:], LOGGER.propagate = before[0], before[1]
+        LOGGER.setLevel(before[2])
+
+
 def _memory() -> MemoryHandler:
     return MemoryHandler(_FEW, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
 

@@ -1,5 +1,6 @@
 """README and pages are true: their commands and options exist, their links lead somewhere."""
 
+import pkgutil
 import re
 from pathlib import Path
 
@@ -55,3 +56,11 @@ def test_scripts_are_executable_and_say_what_they_do(script: Path) -> None:
         return
     assert script.stat().st_mode & 0o111
     assert text.splitlines()[1].startswith(f"# ./scripts/{script.name}")
+
+
+def test_every_name_of_the_reference_exists() -> None:
+    names = re.findall(r"^::: (\S+)", ALL, re.MULTILINE)
+    assert len(names) > 20
+    for name in names:
+        found: object = pkgutil.resolve_name(name)
+        assert getattr(found, "__doc__", None), name

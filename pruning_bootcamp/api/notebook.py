@@ -15,7 +15,7 @@ from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.flow import commands
 from pruning_bootcamp.flow.start import recipe_for
 from pruning_bootcamp.locks import locked
-from pruning_bootcamp.logs import LOGGER, start_screen
+from pruning_bootcamp.logs import shown
 from pruning_bootcamp.plugins import offered
 from pruning_bootcamp.preflight import check
 from pruning_bootcamp.pruning.masks import detached_copy
@@ -72,6 +72,7 @@ def prune(
     save_dir: Path | str | None = None,
     device: str = "auto",
     seed: int = 0,
+    verbose: bool = True,
 ) -> Result:
     """A pruned copy of the model, proved, recovered and measured; the model itself is never changed.
 
@@ -80,8 +81,8 @@ def prune(
     `pruning-bootcamp list`, or `module:function`. `recover`: "fine_tune" trains with the labels of `train`, "distill"
     follows the dense model without them, "batch_norm" and "none" train nothing. `settings` are any others of the
     config: {"fine_tune.epochs": 5}. Choices are made on `validation`; `test`, when given, is read once, at the end.
-    With a `save_dir` the run's folder stays, and the same call after a kill goes on. Raises BootcampError with every
-    problem, GoalNotMet when the budget can't be met.
+    With a `save_dir` the run's folder stays, and the same call after a kill goes on. `verbose`: all that the commands
+    say, else warnings. Raises BootcampError with every problem, GoalNotMet when the budget can't be met.
     """
     budgets = {"sparsity": sparsity, "flops_reduction": flops_reduction, "params_reduction": params_reduction}
     given = [name for name, value in budgets.items() if value is not None]
@@ -98,7 +99,10 @@ def prune(
     options = _known(chosen) | dict(_RECOVERY[recover]) | dict(settings or {})
     command = "prune-unstructured" if zeroes else "prune-structured"
     run = commands.prune_unstructured if zeroes else commands.prune_structured
-    with _opened(model, train, validation, test, task, save_dir, device, seed, options, None, command) as cfg:
+    with (
+        shown(verbose),
+        _opened(model, train, validation, test, task, save_dir, device, seed, options, None, command) as cfg,
+    ):
         return _result(cfg, run(cfg), save_dir)
 
 
@@ -113,6 +117,7 @@ def compress(
     save_dir: Path | str | None = None,
     device: str = "auto",
     seed: int = 0,
+    verbose: bool = True,
 ) -> Result:
     """The whole pipeline on a copy of the model: what `pipeline run` does with this config, its data and model aside.
 
@@ -121,7 +126,10 @@ def compress(
     """
     file = None if isinstance(config, Mapping) else Path(config)
     options = dict(config) if isinstance(config, Mapping) else {}
-    with _opened(model, train, validation, test, task, save_dir, device, seed, options, file, commands.PIPELINE) as cfg:
+    with (
+        shown(verbose),
+        _opened(model, train, validation, test, task, save_dir, device, seed, options, file, commands.PIPELINE) as cfg,
+    ):
         return _result(cfg, commands.pipeline(cfg), save_dir)
 
 
@@ -140,8 +148,6 @@ def _opened(
     command: str,
 ) -> Iterator[Config]:
     """Inside, the config of the command names the model and the data; random state is left as found."""
-    if not LOGGER.handlers:
-        start_screen()
     with seeded_rng(seed):  # loaders that shuffle draw from it
         splits = _splits(model, train, validation, test, task)
     content = "-".join(split.content_hash() for split in (splits.train, splits.val, splits.test))
