@@ -1,4 +1,4 @@
-"""What losing weights in one place costs: one layer or block pruned at a time, all others as they were."""
+"""What losing weights in one site costs: one layer or block pruned at a time, all others as they were."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ By = Literal["layer", "block"]
 
 
 @dataclass(frozen=True)
-class Place:
+class Site:
     """What is pruned together: a layer, or all layers of a block."""
 
     name: str
@@ -30,7 +30,7 @@ class Place:
 
 
 Points = dict[tuple[str, float], Quality]
-"""(place, sparsity) -> what the network is worth with that place alone pruned so far"""
+"""(site, sparsity) -> what the network is worth with that site alone pruned so far"""
 
 
 def pruner(
@@ -65,7 +65,7 @@ def pruner(
     return at
 
 
-def places(model: nn.Module, pruned: UnstructuredResult, by: By) -> list[Place]:
+def sites(model: nn.Module, pruned: UnstructuredResult, by: By) -> list[Site]:
     """What is pruned one at a time, in the network's order. A layer that lies in no block stands for itself.
 
     Blocks are those of `training.features.blocks`: modules with parts and parameters of their own, in no other block.
@@ -81,29 +81,29 @@ def places(model: nn.Module, pruned: UnstructuredResult, by: By) -> list[Place]:
     for weight in sizes:
         block = next((block for block in inside if weight.startswith(f"{block}.")), weight.removesuffix(".weight"))
         together.setdefault(block, []).append(weight)
-    return [Place(name, tuple(weights), sum(sizes[w] for w in weights)) for name, weights in together.items()]
+    return [Site(name, tuple(weights), sum(sizes[w] for w in weights)) for name, weights in together.items()]
 
 
 def scan(
     model: nn.Module,
-    places: Sequence[Place],
+    sites: Sequence[Site],
     sparsities: Sequence[float],
     masks_at: Callable[[float], Mapping[str, Tensor]],
     evaluate: Callable[[nn.Module], Quality],
     known: Points,
-) -> Iterator[tuple[Place, float, Quality]]:
-    """Each place alone at each sparsity, one after the other; points in `known` are left out.
+) -> Iterator[tuple[Site, float, Quality]]:
+    """Each site alone at each sparsity, one after the other; points in `known` are left out.
 
     Before a point is handed over the model is, bit for bit, what it was.
     """
     for sparsity in sparsities:
-        open_places = [place for place in places if (place.name, sparsity) not in known]
-        masks = masks_at(sparsity) if open_places else {}
-        for place in open_places:
-            with put_back(model, place.weights):
-                apply_masks(model, {name: masks[name] for name in place.weights})
+        open_sites = [site for site in sites if (site.name, sparsity) not in known]
+        masks = masks_at(sparsity) if open_sites else {}
+        for site in open_sites:
+            with put_back(model, site.weights):
+                apply_masks(model, {name: masks[name] for name in site.weights})
                 found = evaluate(model)
-            yield place, sparsity, found
+            yield site, sparsity, found
 
 
 @contextlib.contextmanager
@@ -120,7 +120,7 @@ def put_back(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
 
 
 def as_scan(
-    places: Sequence[Place],
+    sites: Sequence[Site],
     sparsities: Sequence[float],
     points: Mapping[tuple[str, float], Quality],
     dense: Quality,
@@ -133,12 +133,12 @@ def as_scan(
     """What sensitivity.yaml holds, in the network's order."""
     rows = [
         ScanRow(
-            name=place.name,
-            weights=place.weights,
-            size=place.size,
-            points=tuple(_point(sparsity, points[place.name, sparsity]) for sparsity in sparsities),
+            name=site.name,
+            weights=site.weights,
+            size=site.size,
+            points=tuple(_point(sparsity, points[site.name, sparsity]) for sparsity in sparsities),
         )
-        for place in places
+        for site in sites
     ]
     return Scan(
         by=by,

@@ -41,7 +41,7 @@ LAYERS = {
     "pruning.scores": 4,
     "pruning.channel_scores": 4,
     "pruning.solvers": 4,
-    "pruning.lockstep": 3,
+    "pruning.layerwise": 3,
     "backends": 4,
     "pruning.sweep": 3,
     "pruning.choices": 5,

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from pruning_bootcamp.errors import BootcampError, listed
+from pruning_bootcamp.pruning.apportionment import Counts, apportion
 from pruning_bootcamp.pruning.curves import Measure, counts_from_scan, read_rows
 from pruning_bootcamp.pruning.selection import count_below, count_equal, kth_smallest
-from pruning_bootcamp.pruning.sharing import Counts, spread
 from pruning_bootcamp.pruning.targets import matches
 from pruning_bootcamp.registry import Registry
 
@@ -89,7 +89,7 @@ def per_layer(scores: Mapping[str, Tensor], sparsity: float | None, *, layers: d
                 f"allocation per_layer: sparsity {sparsity} can't be reached: the named layers fix {low:.6g}, and with "
                 f"all the others gone it is {high:.6g}. Leave sparsity out, or change the layers."
             )
-    counts |= spread({name: float(size) for name, size in rest.items()}, rest, remaining)
+    counts |= apportion({name: float(size) for name, size in rest.items()}, rest, remaining)
     return {name: counts[name] for name in scores}
 
 
@@ -104,7 +104,7 @@ def erdos_renyi_kernel(scores: Mapping[str, Tensor], sparsity: float) -> Counts:
     keep = sum(sizes.values()) - round(sparsity * sum(sizes.values()))
     # What a layer would keep at a factor of 1: its density times its size, so simply the sum of its dimensions.
     weights = {name: float(sum(score.shape)) for name, score in scores.items()}
-    kept = spread(weights, sizes, keep)
+    kept = apportion(weights, sizes, keep)
     return {name: sizes[name] - kept[name] for name in scores}
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pruning_bootcamp.pruning.combinations import Search, Widths, search
 from pruning_bootcamp.pruning.costs import Costs, Measure
-from pruning_bootcamp.pruning.ladders import Ladder
+from pruning_bootcamp.pruning.width_schedules import WidthSchedule
 
 TOLERANCE = 0.01  # the achieved reduction lies within this of the asked one, both as shares
 
@@ -20,7 +20,12 @@ class Shrunk:
 
 
 def shrink_to(
-    costs: Costs, ladders: Sequence[Ladder], measure: Measure, baseline: float, reduction: float, tolerance: float
+    costs: Costs,
+    schedules: Sequence[WidthSchedule],
+    measure: Measure,
+    baseline: float,
+    reduction: float,
+    tolerance: float,
 ) -> Shrunk:
     """The steps to take, so that `measure` falls by `reduction` of `baseline`.
 
@@ -32,65 +37,67 @@ def shrink_to(
     target = baseline * (1 - reduction)
     lowest = target - tolerance * baseline
     slack = 1e-9 * baseline  # sums of floats
-    taken = _in_order(costs, ladders, measure, target + slack, lowest - slack)
+    taken = _in_order(costs, schedules, measure, target + slack, lowest - slack)
     if costs.amount[measure] <= target + slack:
         return Shrunk(taken)
-    start = [taken[ladder.name] for ladder in ladders]
-    _exchange(costs, ladders, taken, measure, target, lowest, slack)
+    start = [taken[schedule.name] for schedule in schedules]
+    _exchange(costs, schedules, taken, measure, target, lowest, slack)
     near = costs.amount[measure]
-    least = most_reachable(costs, ladders, taken, measure)
+    least = most_reachable(costs, schedules, taken, measure)
     if near <= target + slack or least > target + tolerance * baseline:
         return Shrunk(taken)
-    widths = Widths(costs, ladders, measure)
+    widths = Widths(costs, schedules, measure)
     highest = min(near, target + tolerance * baseline)
     found = search(widths, start, lowest - slack, target + slack, highest + slack, nearest=False)
     if found.steps is None and near > highest:
-        apart = _apart(costs, ladders, taken, measure, target) + slack
+        apart = _apart(costs, schedules, taken, measure, target) + slack
         found = search(widths, start, target - apart, target, target + apart, nearest=True)
     if found.steps is not None:
-        for ladder, steps in zip(ladders, found.steps, strict=True):
-            while taken[ladder.name] != steps:
-                _move(costs, taken, ladder, 1 if taken[ladder.name] < steps else -1)
+        for schedule, steps in zip(schedules, found.steps, strict=True):
+            while taken[schedule.name] != steps:
+                _move(costs, taken, schedule, 1 if taken[schedule.name] < steps else -1)
     return Shrunk(taken, found)
 
 
-def _apart(costs: Costs, ladders: Sequence[Ladder], taken: dict[str, int], measure: Measure, target: float) -> float:
+def _apart(
+    costs: Costs, schedules: Sequence[WidthSchedule], taken: dict[str, int], measure: Measure, target: float
+) -> float:
     """How far from the target the best is that is known so far; where nothing is taken yet, the best first step."""
     if any(taken.values()):
         return abs(costs.amount[measure] - target)
     found = []
-    for ladder in ladders:
-        _move(costs, taken, ladder, 1)
+    for schedule in schedules:
+        _move(costs, taken, schedule, 1)
         found.append(abs(costs.amount[measure] - target))
-        _move(costs, taken, ladder, -1)
+        _move(costs, taken, schedule, -1)
     return min(found)
 
 
 def _in_order(
-    costs: Costs, ladders: Sequence[Ladder], measure: Measure, highest: float, lowest: float
+    costs: Costs, schedules: Sequence[WidthSchedule], measure: Measure, highest: float, lowest: float
 ) -> dict[str, int]:
     """Steps as they are due, until the measure is at most `highest`; none goes below `lowest`."""
-    taken = dict.fromkeys((ladder.name for ladder in ladders), 0)
+    taken = dict.fromkeys((schedule.name for schedule in schedules), 0)
     # equal keys (a fresh network's scales are all 1) go by the share that is gone, not group after group
     due = sorted(
-        (key, ladder.stops[number + 1] / len(ladder.order), place)
-        for place, ladder in enumerate(ladders)
-        for number, key in enumerate(ladder.keys)
+        (key, schedule.removed[number + 1] / len(schedule.order), place)
+        for place, schedule in enumerate(schedules)
+        for number, key in enumerate(schedule.keys)
     )
     for _, _, place in due:
         if costs.amount[measure] <= highest:
             break
-        ladder = ladders[place]
+        schedule = schedules[place]
         # an earlier step that was passed over comes first: same cost, worse units
-        _move(costs, taken, ladder, 1)
+        _move(costs, taken, schedule, 1)
         if costs.amount[measure] < lowest:
-            _move(costs, taken, ladder, -1)
+            _move(costs, taken, schedule, -1)
     return taken
 
 
 def _exchange(
     costs: Costs,
-    ladders: Sequence[Ladder],
+    schedules: Sequence[WidthSchedule],
     taken: dict[str, int],
     measure: Measure,
     target: float,
@@ -100,7 +107,7 @@ def _exchange(
     """One group a step down, another a step up, as long as that comes closer to the target from above or reaches it."""
     while costs.amount[measure] > target + slack:
         best, best_amount = None, costs.amount[measure]
-        for down, up in _pairs(ladders, taken):
+        for down, up in _pairs(schedules, taken):
             _move(costs, taken, down, 1)
             _move(costs, taken, up, -1)
             amount = costs.amount[measure]
@@ -114,22 +121,29 @@ def _exchange(
         _move(costs, taken, best[1], -1)
 
 
-def _pairs(ladders: Sequence[Ladder], taken: Mapping[str, int]) -> Iterator[tuple[Ladder, Ladder]]:
-    for down in ladders:
-        for up in ladders:
+def _pairs(
+    schedules: Sequence[WidthSchedule], taken: Mapping[str, int]
+) -> Iterator[tuple[WidthSchedule, WidthSchedule]]:
+    for down in schedules:
+        for up in schedules:
             if down is not up and taken[down.name] < len(down.keys) and taken[up.name] > 0:
                 yield down, up
 
 
-def _move(costs: Costs, taken: dict[str, int], ladder: Ladder, direction: Literal[1, -1]) -> None:
-    number = taken[ladder.name] if direction == 1 else taken[ladder.name] - 1
-    costs.change(ladder.name, ladder.step(number), back=direction == -1)
-    taken[ladder.name] += direction
+def _move(costs: Costs, taken: dict[str, int], schedule: WidthSchedule, direction: Literal[1, -1]) -> None:
+    number = taken[schedule.name] if direction == 1 else taken[schedule.name] - 1
+    costs.change(schedule.name, schedule.step(number), back=direction == -1)
+    taken[schedule.name] += direction
 
 
-def most_reachable(costs: Costs, ladders: Sequence[Ladder], taken: Mapping[str, int], measure: Measure) -> float:
-    """What is left of `measure` when every group goes to the end of its ladder; `costs` stays as it is."""
-    rest = [(ladder.name, ladder.order[ladder.stops[taken[ladder.name]] : ladder.stops[-1]]) for ladder in ladders]
+def most_reachable(
+    costs: Costs, schedules: Sequence[WidthSchedule], taken: Mapping[str, int], measure: Measure
+) -> float:
+    """What is left of `measure` when every group goes to the end of its schedule; `costs` stays as it is."""
+    rest = [
+        (schedule.name, schedule.order[schedule.removed[taken[schedule.name]] : schedule.removed[-1]])
+        for schedule in schedules
+    ]
     for name, units in rest:
         costs.change(name, units)
     least = costs.amount[measure]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pruning_bootcamp.pruning.costs import Costs, Measure, Polynomial
-from pruning_bootcamp.pruning.ladders import Ladder
+from pruning_bootcamp.pruning.width_schedules import WidthSchedule
 
 WORK = 8_000_000  # numbers computed per group, at most: a tenth of a second or so
 MOST_ROWS, LEAST_ROWS = 1_000_000, 2_000
@@ -25,7 +25,7 @@ Numbers = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Search:
-    """Steps by ladder, or None. `complete`: all `combinations` were looked at, or ruled out by bounds."""
+    """Steps by schedule, or None. `complete`: all `combinations` were looked at, or ruled out by bounds."""
 
     steps: tuple[int, ...] | None
     combinations: int
@@ -34,21 +34,23 @@ class Search:
 
 
 class Widths:
-    """The combinations of widths that ladders allow, and what a measure comes to for many of them at once."""
+    """The combinations of widths that schedules allow, and what a measure comes to for many of them at once."""
 
-    def __init__(self, costs: Costs, ladders: Sequence[Ladder], measure: Measure) -> None:
-        self.ladders = list(ladders)
-        self.stops = [len(ladder.stops) for ladder in ladders]
-        orders = {ladder.name: [ladder.step(number) for number in range(len(ladder.keys))] for ladder in ladders}
+    def __init__(self, costs: Costs, schedules: Sequence[WidthSchedule], measure: Measure) -> None:
+        self.schedules = list(schedules)
+        self.options = [len(schedule.removed) for schedule in schedules]
+        orders = {
+            schedule.name: [schedule.step(number) for number in range(len(schedule.keys))] for schedule in schedules
+        }
         self._polynomial: Polynomial = costs.polynomial(measure, orders)
-        self._place = {ladder.name: place for place, ladder in enumerate(ladders)}
+        self._place = {schedule.name: place for place, schedule in enumerate(schedules)}
         self._less = [
             [(self._place[name], np.asarray(less)) for name, less in form.less] for form in self._polynomial.forms
         ]
 
     @property
     def combinations(self) -> int:
-        return math.prod(self.stops)
+        return math.prod(self.options)
 
     @property
     def row_cost(self) -> int:
@@ -77,21 +79,25 @@ class Widths:
         return total
 
     def regrets(self, start: Sequence[int]) -> list[Numbers]:
-        """For each ladder and number of steps: how far that strays from `start`, which followed the scores' order.
+        """For each schedule and number of steps: how far that strays from `start`, which followed the scores' order.
 
         A step counts by its units and by how far its key lies from the last one that was due: to take what the order
         would have taken next, or to leave what it took last, costs least.
         """
         due = max(
-            (ladder.keys[number] for ladder, steps in zip(self.ladders, start, strict=True) for number in range(steps)),
+            (
+                schedule.keys[number]
+                for schedule, steps in zip(self.schedules, start, strict=True)
+                for number in range(steps)
+            ),
             default=0.0,
         )
-        most = max((abs(key) for ladder in self.ladders for key in ladder.keys), default=1.0)
+        most = max((abs(key) for schedule in self.schedules for key in schedule.keys), default=1.0)
         regrets = []
-        for ladder, steps in zip(self.ladders, start, strict=True):
+        for schedule, steps in zip(self.schedules, start, strict=True):
             each = [
-                (abs(key - due) + 1e-6 * most) * (ladder.stops[number + 1] - ladder.stops[number])
-                for number, key in enumerate(ladder.keys)
+                (abs(key - due) + 1e-6 * most) * (schedule.removed[number + 1] - schedule.removed[number])
+                for number, key in enumerate(schedule.keys)
             ]
             along = np.concatenate([[0.0], np.cumsum(each)])
             regrets.append(np.abs(along - along[steps]))
@@ -104,22 +110,22 @@ def search(widths: Widths, start: Sequence[int], low: float, target: float, high
     Where only combinations above the target are left, and wherever `nearest` is asked for, the nearest to it. To cut
     nothing at all is no combination.
     """
-    groups = len(widths.stops)
-    last = np.asarray(widths.stops, dtype=np.int64) - 1
+    groups = len(widths.options)
+    last = np.asarray(widths.options, dtype=np.int64) - 1
     order = _by_impact(widths, last)
     regrets = widths.regrets(start)
     limit = min(MOST_ROWS, max(LEAST_ROWS, WORK // widths.row_cost))
     rows, strays = np.zeros((1, groups), dtype=np.int64), np.zeros(1)
     complete, tried = True, 0
     for done, group in enumerate(order, start=1):
-        room = max(1, limit // widths.stops[group])
+        room = max(1, limit // widths.options[group])
         if len(rows) > room:
             chosen = np.sort(np.argsort(strays, kind="stable")[:room])
             rows, strays, complete = rows[chosen], strays[chosen], False
         count = len(rows)
-        rows = np.repeat(rows, widths.stops[group], axis=0)
-        rows[:, group] = np.tile(np.arange(widths.stops[group]), count)
-        strays = np.repeat(strays, widths.stops[group]) + np.tile(regrets[group], count)
+        rows = np.repeat(rows, widths.options[group], axis=0)
+        rows[:, group] = np.tile(np.arange(widths.options[group]), count)
+        strays = np.repeat(strays, widths.options[group]) + np.tile(regrets[group], count)
         tried += len(rows)
         least = rows.copy()
         least[:, order[done:]] = last[order[done:]]

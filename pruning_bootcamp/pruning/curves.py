@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pruning_bootcamp.errors import BootcampError, nearest
-from pruning_bootcamp.pruning.sharing import Counts, level, spread
+from pruning_bootcamp.pruning.apportionment import Counts, apportion, apportion_evenly
 from pruning_bootcamp.runs import read_yaml, siblings
 from pruning_bootcamp.schema import shown
 
@@ -54,7 +54,7 @@ def counts_from_scan(sizes: Mapping[str, int], gone: Mapping[str, int], total: i
     counts: Counts = {}
     for row in rows:
         inside = {weight: sizes[weight] for weight in row.weights}
-        counts |= level(inside, {weight: gone[weight] for weight in row.weights}, of_rows[row.name])
+        counts |= apportion_evenly(inside, {weight: gone[weight] for weight in row.weights}, of_rows[row.name])
     return {name: counts[name] for name in sizes}
 
 
@@ -74,7 +74,7 @@ def walk(curves: Mapping[str, Knots], total: int, least: Mapping[str, int]) -> C
     for _, tied in itertools.groupby(sorted(segments, key=lambda segment: segment[0]), key=lambda segment: segment[0]):
         lengths = {name: length for _, name, length in tied}
         now = min(remaining, sum(lengths.values()))
-        for name, more in spread({n: float(length) for n, length in lengths.items()}, lengths, now).items():
+        for name, more in apportion({n: float(length) for n, length in lengths.items()}, lengths, now).items():
             counts[name] += more
         remaining -= now
     assert remaining == 0, "the caller has compared the total with the ends of the curves"

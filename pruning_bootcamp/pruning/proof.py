@@ -1,6 +1,6 @@
 """The slice proof: the cut network computes what the uncut one does with those channels held at zero.
 
-Two rounds: the network as it is, and the same structure with random weights and shaken statistics, so
+Two rounds: the network as it is, and the same structure with random weights and randomised statistics, so
 that a scale of zero or a branch of little weight can't hide a wrong cut.
 """
 
@@ -55,10 +55,10 @@ def prove_slice(
     inputs = [inputs_like(example, BATCH_SIZE, generator, dtype) for _ in range(BATCHES)]
     dense = _plain(model, dtype)
     first = _agree(zeroed(dense, groups, keep), _plain(sliced, dtype), inputs, groups, keep, TOLERANCES[dtype])
-    shaken = _shaken(dense, groups, inputs, generator)
-    cut = detached_copy(shaken)
+    randomised = _randomised(dense, groups, inputs, generator)
+    cut = detached_copy(randomised)
     cut_members(cut, groups, keep)
-    second = _agree(zeroed(shaken, groups, keep), cut, inputs, groups, keep, TOLERANCES[dtype])
+    second = _agree(zeroed(randomised, groups, keep), cut, inputs, groups, keep, TOLERANCES[dtype])
     difference, relative = max(first[0], second[0]), max(first[1], second[1])
     name = str(dtype).removeprefix("torch.")
     return SliceProof(difference, relative, TOLERANCES[dtype], 2 * BATCHES, BATCH_SIZE, name)
@@ -79,7 +79,7 @@ def _widest(model: nn.Module, example: Tensor) -> torch.dtype:
     return torch.float64
 
 
-def _shaken(
+def _randomised(
     model: nn.Module, groups: Sequence[Group], inputs: Sequence[Tensor], generator: torch.Generator
 ) -> nn.Module:
     """The same structure with random weights, and statistics near those of its random activations."""
@@ -117,7 +117,7 @@ def _randomise(model: nn.Module, groups: Sequence[Group], generator: torch.Gener
 
 
 def _calibrate(model: nn.Module, batch: Tensor, generator: torch.Generator) -> None:
-    """Running statistics from one batch, so that no depth blows the activations up or dies; then shaken."""
+    """Running statistics from one batch, so that no depth blows the activations up or dies; then randomised."""
     norms = [module for module in model.modules() if isinstance(module, _BATCH_NORM) and module.track_running_stats]
     for norm in norms:
         norm.reset_running_stats()

@@ -9,10 +9,10 @@ import torch
 from torch import Generator, Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.pruning.absorb import find_absorbers
-from pruning_bootcamp.pruning.columns import draw_positions, input_columns, output_rows, product_layers, weight_rows
+from pruning_bootcamp.pruning.bias_correction import find_bias_corrections
+from pruning_bootcamp.pruning.im2col import draw_positions, im2col, output_rows, product_layers, weight_rows
+from pruning_bootcamp.pruning.layerwise import Visit, calibrate_layerwise
 from pruning_bootcamp.pruning.least_squares import fit_rows
-from pruning_bootcamp.pruning.lockstep import Visit, in_lockstep
 from pruning_bootcamp.pruning.masks import Masks, apply_masks
 from pruning_bootcamp.pruning.selection import keep_highest
 from pruning_bootcamp.pruning.sweep import Part, kernel_major, parts_of, sweep
@@ -142,7 +142,7 @@ class _Moments:
         samples = 0
         for visit in visits:
             positions = draw_positions(layer, visit.wanted, generator)
-            x = input_columns(layer, visit.inputs, visit.wanted, positions)
+            x = im2col(layer, visit.inputs, visit.wanted, positions)
             y = output_rows(layer, visit.wanted, positions)
             parts = x.transpose(1, 2) @ x, y.transpose(1, 2) @ x, x.sum(1), y.sum(1)
             sums = tuple(a + b for a, b in zip(sums, parts, strict=True)) if sums else parts
@@ -159,7 +159,7 @@ class _Walk:
         assert task.images
         self.task, self.reference = task, task.reference
         self.layers = product_layers(task.model, task.masks, "a solver")
-        self.absorbers = find_absorbers(task.model, self.layers, task.images[0][:2])
+        self.corrections = find_bias_corrections(task.model, self.layers, task.images[0][:2])
         self.generator = Generator().manual_seed(0)
 
     def run(self, change: Callable[[str, _Moments], None]) -> None:
@@ -175,7 +175,7 @@ class _Walk:
                 self.task.notes.append(f"{names[path]}: its inputs are all zero on the calibration images")
             change(names[path], moments)
 
-        never = in_lockstep(model, self.reference, list(names), self.task.images, visit)
+        never = calibrate_layerwise(model, self.reference, list(names), self.task.images, visit)
         if never:
             raise BootcampError(
                 *(f"{names[path]}: the layer never ran on the calibration images. Exclude it." for path in never)
@@ -188,13 +188,13 @@ class _Walk:
         fitted, constants, used = torch.zeros_like(rows), torch.zeros_like(rows[..., 0]), damping
         for group in range(len(rows)):
             xx, yx, x, y = moments.xx[group], moments.yx[group], moments.x[group], moments.y[group]
-            if name in self.absorbers:  # the constant, eliminated: covariances in place of mean products
+            if name in self.corrections:  # the constant, eliminated: covariances in place of mean products
                 xx, yx = xx - torch.outer(x, x), yx - torch.outer(y, x)
             fitted[group], needed = fit_rows(xx, yx, kept[group], damping, rows[group] * kept[group])
             constants[group], used = y - fitted[group] @ x, max(used, needed)
         weight.copy_(fitted.reshape(weight.shape))
-        if name in self.absorbers:
-            self.absorbers[name].set(constants.flatten())
+        if name in self.corrections:
+            self.corrections[name].set(constants.flatten())
         self._say_damping(name, damping, used)
 
     def sweep(self, name: str, moments: _Moments, damping: float, block: int) -> Tensor:

@@ -11,13 +11,13 @@ from pruning_bootcamp.errors import BootcampError, GoalNotMet, Problem, nearest,
 from pruning_bootcamp.pruning.budget import TOLERANCE
 from pruning_bootcamp.pruning.channel_scores import CHANNEL_SCORES, score_groups, why_not_scored
 from pruning_bootcamp.pruning.groups import Group, cut_members, find_groups
-from pruning_bootcamp.pruning.ladders import Ladder
 from pruning_bootcamp.pruning.masks import detached_copy
 from pruning_bootcamp.pruning.multiples import Multiples, check_round_to, resolve_round_to
 from pruning_bootcamp.pruning.proof import SliceProof, prove_slice
 from pruning_bootcamp.pruning.sections import BUDGETS, StructuredSettings
 from pruning_bootcamp.pruning.targets import check_patterns, matches
 from pruning_bootcamp.pruning.width_choice import Allocation, Budget, Limits, Network, WidthChoice, choose_widths
+from pruning_bootcamp.pruning.width_schedules import WidthSchedule
 from pruning_bootcamp.schema import check_ranges, named
 from pruning_bootcamp.tools.metrics import count_products
 from pruning_bootcamp.tools.modes import beside
@@ -187,11 +187,11 @@ def _coarsest(
 
 
 def _plan(budget: Budget, choice: WidthChoice, multiple: int | None, why: str | None) -> StructuredPlan:
-    ladders = [choice.ladders[group.name] for group in choice.groups]
+    schedules = [choice.schedules[group.name] for group in choice.groups]
     return StructuredPlan(
         groups=[_group_plan(group, choice.gone(group.name)) for group in choice.groups],
         uncuttable=choice.left_out,
-        limited=_limited(ladders, choice.taken, budget.asked if budget.group_by_group else None),
+        limited=_limited(schedules, choice.taken, budget.asked if budget.group_by_group else None),
         budget=budget.name,
         asked=budget.asked,
         achieved=choice.achieved,
@@ -285,14 +285,14 @@ def _units(group: Group, channels: Tensor) -> Tensor:
     return units
 
 
-def _limited(steps: Sequence[Ladder], taken: Mapping[str, int], share: float | None) -> dict[str, str]:
+def _limited(steps: Sequence[WidthSchedule], taken: Mapping[str, int], share: float | None) -> dict[str, str]:
     """Groups that could not lose what they were due."""
     limited = {}
-    for ladder in steps:
-        gone, width = ladder.stops[taken[ladder.name]], len(ladder.order)
+    for schedule in steps:
+        gone, width = schedule.removed[taken[schedule.name]], len(schedule.order)
         due = None if share is None else round(share * width)
         if due is not None and gone != due:
-            limited[ladder.name] = f"loses {gone} of {width}, not {due}, to keep within the limits"
-        elif due is None and taken[ladder.name] == len(ladder.keys):
-            limited[ladder.name] = f"loses {gone} of {width}, all that the limits allow"
+            limited[schedule.name] = f"loses {gone} of {width}, not {due}, to keep within the limits"
+        elif due is None and taken[schedule.name] == len(schedule.keys):
+            limited[schedule.name] = f"loses {gone} of {width}, all that the limits allow"
     return limited

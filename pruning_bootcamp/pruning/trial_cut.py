@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from pruning_bootcamp.pruning.groups import Group, Keep, cut_members
-from pruning_bootcamp.pruning.ladders import Ladder
 from pruning_bootcamp.pruning.masks import detached_copy
 from pruning_bootcamp.pruning.proof import prove_slice
+from pruning_bootcamp.pruning.width_schedules import WidthSchedule
 from pruning_bootcamp.tools.metrics import Product, count_products
 
 
@@ -36,11 +36,11 @@ def products_after(model: nn.Module, groups: Sequence[Group], keep: Keep, exampl
 
 
 def cut_one_by_one(
-    model: nn.Module, groups: Sequence[Group], ladders: Sequence[Ladder], example: Tensor
+    model: nn.Module, groups: Sequence[Group], schedules: Sequence[WidthSchedule], example: Tensor
 ) -> dict[str, tuple[int, list[Product]]]:
     """Group -> (units cut from it alone, what is multiplied then): how each product depends on each group."""
     found = {}
-    for ladder in ladders:
-        keep = keep_masks(groups, {ladder.name: ladder.gone(1)})
-        found[ladder.name] = (ladder.stops[1], products_after(model, groups, keep, example))
+    for schedule in schedules:
+        keep = keep_masks(groups, {schedule.name: schedule.gone(1)})
+        found[schedule.name] = (schedule.removed[1], products_after(model, groups, keep, example))
     return found

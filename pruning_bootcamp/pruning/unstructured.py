@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError, Problem
 from pruning_bootcamp.pruning.choices import Choices, counting_score, resolve
-from pruning_bootcamp.pruning.columns import unknown_product
 from pruning_bootcamp.pruning.decision import choose, decide_masks, earlier_first, gone_units, unit_of
+from pruning_bootcamp.pruning.im2col import unknown_product
 from pruning_bootcamp.pruning.masks import Masks, apply_masks, check_masks
 from pruning_bootcamp.pruning.schedules import iterative_sparsities
 from pruning_bootcamp.pruning.scores import (

@@ -11,9 +11,9 @@ from pruning_bootcamp.pruning.budget import TOLERANCE, most_reachable, shrink_to
 from pruning_bootcamp.pruning.combinations import Search
 from pruning_bootcamp.pruning.costs import Costs, Measure
 from pruning_bootcamp.pruning.groups import Group
-from pruning_bootcamp.pruning.ladders import Ladder, make_ladder, nearest_stop
 from pruning_bootcamp.pruning.multiples import narrower
 from pruning_bootcamp.pruning.trial_cut import cut_one_by_one, keep_masks, products_after
+from pruning_bootcamp.pruning.width_schedules import WidthSchedule, make_width_schedule, nearest_step
 from pruning_bootcamp.tools.metrics import Product
 
 Allocation = Literal["local", "global"]
@@ -57,7 +57,7 @@ class WidthChoice:
     """What every group loses, and what that comes to; `problem` where the budget is not met by it."""
 
     groups: list[Group]
-    ladders: dict[str, Ladder]
+    schedules: dict[str, WidthSchedule]
     left_out: dict[str, str]
     narrow: dict[str, int]
     """groups too narrow for the multiple -> the smaller one that they are cut in"""
@@ -69,7 +69,7 @@ class WidthChoice:
     problem: BootcampError | None = None
 
     def gone(self, name: str) -> tuple[int, ...]:
-        return self.ladders[name].gone(self.taken[name])
+        return self.schedules[name].gone(self.taken[name])
 
 
 @dataclass(frozen=True)
@@ -88,21 +88,21 @@ class Limits:
 def choose_widths(network: Network, budget: Budget, limits: Limits, falls_back: bool) -> WidthChoice:
     """The choice within the limits; with `falls_back`, in multiples of less than `round_to` where a group is narrow."""
     multiple = limits.round_to
-    ladders, narrow = {}, {}
+    schedules, narrow = {}, {}
     for group in network.groups:
         for each in narrower(multiple) if falls_back else (multiple,):
             within = asdict(replace(limits, round_to=each))
-            ladder = make_ladder(group, network.scores[group.name], allocation=budget.allocation, **within)
-            if ladder.keys:
-                ladders[group.name] = ladder
+            schedule = make_width_schedule(group, network.scores[group.name], allocation=budget.allocation, **within)
+            if schedule.keys:
+                schedules[group.name] = schedule
                 if each is not None and each != multiple:
                     narrow[group.name] = each
                 break
     left_out = dict(network.left_out) | {
-        group.name: _too_narrow(group, limits) for group in network.groups if group.name not in ladders
+        group.name: _too_narrow(group, limits) for group in network.groups if group.name not in schedules
     }
-    choice = WidthChoice([group for group in network.groups if group.name in ladders], ladders, left_out, narrow)
-    if not ladders:
+    choice = WidthChoice([group for group in network.groups if group.name in schedules], schedules, left_out, narrow)
+    if not schedules:
         reasons = (f"{name}: {reason}" for name, reason in left_out.items())
         choice.problem = BootcampError(*reasons, where="cutting this network")
     else:
@@ -113,7 +113,7 @@ def choose_widths(network: Network, budget: Budget, limits: Limits, falls_back: 
 def _settle(network: Network, budget: Budget, limits: Limits, choice: WidthChoice) -> None:
     """Fill in the choice: plan, cut a copy, count it; where the count is another, learn from it and plan again."""
     model, example, groups = network.model, network.example, choice.groups
-    ladders = [choice.ladders[group.name] for group in groups]
+    schedules = [choice.schedules[group.name] for group in groups]
     single_cuts, more = None, 0.0
     for _ in range(ATTEMPTS):
         costs = Costs(model, groups, example, network.products)
@@ -122,8 +122,8 @@ def _settle(network: Network, budget: Budget, limits: Limits, choice: WidthChoic
             costs.learn(single_cuts)
         costs.correct(more)
         choice.baseline = choice.before | {name: value for name, value in budget.baseline.items() if value}
-        choice.taken, search = _take(costs, ladders, budget, choice)
-        most = 1 - most_reachable(costs, ladders, choice.taken, budget.measure) / choice.baseline[budget.measure]
+        choice.taken, search = _take(costs, schedules, budget, choice)
+        most = 1 - most_reachable(costs, schedules, choice.taken, budget.measure) / choice.baseline[budget.measure]
         choice.after = dict(costs.amount)
         if not any(choice.taken.values()):
             break
@@ -133,7 +133,7 @@ def _settle(network: Network, budget: Budget, limits: Limits, choice: WidthChoic
         if abs(off) < 0.5 or budget.measure != "macs":  # half a multiply-accumulate: sums of floats
             break
         if single_cuts is None:
-            single_cuts = cut_one_by_one(model, groups, ladders, example)
+            single_cuts = cut_one_by_one(model, groups, schedules, example)
         else:
             more += off
     choice.achieved = 1 - choice.after[budget.measure] / choice.baseline[budget.measure]
@@ -146,23 +146,23 @@ def _settle(network: Network, budget: Budget, limits: Limits, choice: WidthChoic
 
 
 def _take(
-    costs: Costs, ladders: Sequence[Ladder], budget: Budget, choice: WidthChoice
+    costs: Costs, schedules: Sequence[WidthSchedule], budget: Budget, choice: WidthChoice
 ) -> tuple[dict[str, int], Search | None]:
     """Steps by group; `costs` ends there."""
     if budget.group_by_group:
-        taken = {ladder.name: nearest_stop(ladder, budget.asked) for ladder in ladders}
-        for ladder in ladders:
-            costs.change(ladder.name, ladder.gone(taken[ladder.name]))
+        taken = {schedule.name: nearest_step(schedule, budget.asked) for schedule in schedules}
+        for schedule in schedules:
+            costs.change(schedule.name, schedule.gone(taken[schedule.name]))
         return taken, None
     baseline = choice.baseline[budget.measure]
     if budget.name == "sparsity":  # whole channels: the asked share of them, rounded, is met exactly
         rounded = max(1, round(budget.asked * baseline)) / baseline
-        shrunk = shrink_to(costs, ladders, budget.measure, baseline, rounded, TOLERANCE)
+        shrunk = shrink_to(costs, schedules, budget.measure, baseline, rounded, TOLERANCE)
         if abs(1 - costs.amount["channels"] / baseline - budget.asked) <= TOLERANCE:
             return shrunk.taken, shrunk.search
-        for ladder in ladders:
-            costs.change(ladder.name, ladder.gone(shrunk.taken[ladder.name]), back=True)
-    shrunk = shrink_to(costs, ladders, budget.measure, baseline, budget.asked, TOLERANCE)
+        for schedule in schedules:
+            costs.change(schedule.name, schedule.gone(shrunk.taken[schedule.name]), back=True)
+    shrunk = shrink_to(costs, schedules, budget.measure, baseline, budget.asked, TOLERANCE)
     return shrunk.taken, shrunk.search
 
 

@@ -1,4 +1,4 @@
-"""One place pruned at a time: the weights come back bit for bit, points by an independent count, and it can be read."""
+"""One site pruned at a time: the weights come back bit for bit, points by an independent count, and it can be read."""
 
 import base64
 import json
@@ -17,7 +17,7 @@ from pruning_bootcamp.models import build_model
 from pruning_bootcamp.pruning.sections import PruneSettings
 from pruning_bootcamp.results import Scan
 from pruning_bootcamp.schema import Choice
-from pruning_bootcamp.sensitivity import Place, Quality, as_scan, places, pruner, ranking, scan
+from pruning_bootcamp.sensitivity import Quality, Site, as_scan, pruner, ranking, scan, sites
 
 CHOICES: dict[str, Any] = {
     "settings": PruneSettings(),
@@ -44,8 +44,8 @@ def test_one_layer_at_a_time_and_everything_comes_back() -> None:
     net = two_layers()
     before = {name: value.clone() for name, value in net.state_dict().items()}
     prune_to = pruner(net, **CHOICES)
-    where = places(net, prune_to(0.5), "layer")
-    assert where == [Place("0", ("0.weight",), 12), Place("2", ("2.weight",), 6)]
+    where = sites(net, prune_to(0.5), "layer")
+    assert where == [Site("0", ("0.weight",), 12), Site("2", ("2.weight",), 6)]
     seen = []
 
     def evaluate(model: nn.Module) -> Quality:
@@ -54,10 +54,10 @@ def test_one_layer_at_a_time_and_everything_comes_back() -> None:
         return Quality(50.0, 1.0)
 
     found = []
-    for place, sparsity, quality in scan(net, where, (0.5, 0.75), lambda s: prune_to(s).masks, evaluate, {}):
+    for site, sparsity, quality in scan(net, where, (0.5, 0.75), lambda s: prune_to(s).masks, evaluate, {}):
         assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
         assert quality == Quality(50.0, 1.0)
-        found.append((place.name, sparsity))
+        found.append((site.name, sparsity))
     assert found == [("0", 0.5), ("2", 0.5), ("0", 0.75), ("2", 0.75)]
     assert seen == [(6, 0), (0, 3), (9, 0), (0, 4)]
 
@@ -71,14 +71,14 @@ def test_weights_come_back_when_the_evaluation_fails() -> None:
         raise RuntimeError("out of memory")
 
     with pytest.raises(RuntimeError, match="out of memory"):
-        next(scan(net, places(net, prune_to(0.5), "layer"), (0.5,), lambda s: prune_to(s).masks, broken, {}))
+        next(scan(net, sites(net, prune_to(0.5), "layer"), (0.5,), lambda s: prune_to(s).masks, broken, {}))
     assert torch.equal(net[0].weight, before)
 
 
 def test_known_points_are_not_measured_again() -> None:
     net, measured = two_layers(), []
     prune_to = pruner(net, **CHOICES)
-    where = places(net, prune_to(0.5), "layer")
+    where = sites(net, prune_to(0.5), "layer")
     known = {("0", 0.5): Quality(1.0, 1.0), ("2", 0.5): Quality(1.0, 1.0), ("0", 0.75): Quality(1.0, 1.0)}
 
     def masks_at(sparsity: float) -> Any:
@@ -86,7 +86,7 @@ def test_known_points_are_not_measured_again() -> None:
         return prune_to(sparsity).masks
 
     found = list(scan(net, where, (0.5, 0.75), masks_at, lambda model: Quality(2.0, 2.0), known))
-    assert [(place.name, sparsity) for place, sparsity, _ in found] == [("2", 0.75)]
+    assert [(site.name, sparsity) for site, sparsity, _ in found] == [("2", 0.75)]
     assert measured == [0.75]
 
 
@@ -110,8 +110,8 @@ def test_a_score_is_measured_once_for_all_sparsities() -> None:
 
 def test_blocks_are_residual_blocks_and_what_lies_outside_stands_alone() -> None:
     net = build_model("cifar_resnet20", classes=10, in_channels=1)
-    where = places(net, pruner(net, **{**CHOICES, "settings": PruneSettings(exclude=["layer1.0.conv2"])})(0.5), "block")
-    assert [place.name for place in where] == [
+    where = sites(net, pruner(net, **{**CHOICES, "settings": PruneSettings(exclude=["layer1.0.conv2"])})(0.5), "block")
+    assert [site.name for site in where] == [
         "conv1",
         *(f"layer{stage}.{block}" for stage in (1, 2, 3) for block in (0, 1, 2)),
         "linear",
@@ -121,11 +121,11 @@ def test_blocks_are_residual_blocks_and_what_lies_outside_stands_alone() -> None
     assert where[2].size == 2 * 2304
     plain = two_layers()
     with pytest.raises(BootcampError, match="has no blocks"):
-        places(plain, pruner(plain, **CHOICES)(0.5), "block")
+        sites(plain, pruner(plain, **CHOICES)(0.5), "block")
 
 
 def a_scan() -> Scan:
-    where = [Place("stem", ("stem.weight",), 10), Place("head</script>", ("head.weight",), 2000)]
+    where = [Site("stem", ("stem.weight",), 10), Site("head</script>", ("head.weight",), 2000)]
     points = {
         ("stem", 0.5): Quality(89.99, 0.5),
         ("stem", 0.9): Quality(10.0, 3.5),

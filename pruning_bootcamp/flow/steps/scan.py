@@ -25,7 +25,7 @@ from pruning_bootcamp.pruning.patterns import PATTERNS
 from pruning_bootcamp.pruning.unstructured import UnstructuredResult, check_unstructured
 from pruning_bootcamp.results import Metrics, Scan
 from pruning_bootcamp.runs import Run, write_text, write_yaml
-from pruning_bootcamp.sensitivity import Place, Points, Quality, as_scan, places, pruner, put_back, ranking, scan
+from pruning_bootcamp.sensitivity import Points, Quality, Site, as_scan, pruner, put_back, ranking, scan, sites
 from pruning_bootcamp.tasks import Measurement
 from pruning_bootcamp.tools.datasets import Split, Splits
 from pruning_bootcamp.training.batch_norm import has_batch_norm
@@ -115,7 +115,7 @@ def measure(context: StepContext) -> Scanned:
     prune_to = _pruner(cfg, model, dense, splits, device)
     first = prune_to(sparsities[0])
     say_left_out(replace(first, notes=[]))  # a layer alone that loses everything shows in its row
-    where = places(model, first, s.by)
+    where = sites(model, first, s.by)
     points = _known_points(context)
     total = len(where) * len(sparsities)
     if points:
@@ -124,12 +124,12 @@ def measure(context: StepContext) -> Scanned:
     masks: dict[float, UnstructuredResult] = {sparsities[0]: first}
     try:
         found = scan(model, where, sparsities, lambda at: (masks.pop(at, None) or prune_to(at)).masks, evaluate, points)
-        for place, sparsity, quality in found:
-            points[place.name, sparsity] = quality
+        for site, sparsity, quality in found:
+            points[site.name, sparsity] = quality
             _keep_points(context, points)
-            bar.set_postfix_str(f"{place.name} at {sparsity:g}: {quality.accuracy:.1f}%", refresh=False)
+            bar.set_postfix_str(f"{site.name} at {sparsity:g}: {quality.accuracy:.1f}%", refresh=False)
             bar.update()
-            if place is where[-1]:
+            if site is where[-1]:
                 _say_column(points, where, sparsity, whole)
     finally:
         bar.close()
@@ -206,8 +206,8 @@ def _keep_points(context: StepContext, points: Points) -> None:
     write_text(context.folder / POINTS, json.dumps({"fingerprint": context.key, "points": rows}))
 
 
-def _say_column(points: Points, where: list[Place], sparsity: float, dense: Quality) -> None:
-    lost = {place.name: dense.accuracy - points[place.name, sparsity].accuracy for place in where}
+def _say_column(points: Points, where: list[Site], sparsity: float, dense: Quality) -> None:
+    lost = {site.name: dense.accuracy - points[site.name, sparsity].accuracy for site in where}
     worst = max(lost, key=lambda name: lost[name])
     LOGGER.info(
         "%g%%: at most %.1f points lost (%s), at least %.1f", 100 * sparsity, lost[worst], worst, min(lost.values())

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.pruning.absorb import Absorber, find_absorbers
-from pruning_bootcamp.pruning.columns import (
+from pruning_bootcamp.pruning.bias_correction import BiasCorrection, find_bias_corrections
+from pruning_bootcamp.pruning.im2col import (
     draw_positions,
-    input_columns,
+    im2col,
     output_rows,
     product_layers,
     unknown_product,
@@ -55,7 +55,7 @@ def removal_cost(
     with all_trainable(weights), torch.enable_grad():
         for images in images_in(batches, device):
             if not images_seen:
-                factors.absorbers = find_absorbers(model, factors.layers, images[:2])
+                factors.corrections = find_bias_corrections(model, factors.layers, images[:2])
             with factors.watching():
                 scores = task.class_scores(task.outputs(model(images))).flatten(0, 1).float()
             check_totals(model, images, {next(iter(targets)): scores.detach()}, "outputs")
@@ -77,7 +77,7 @@ class _Factors:
 
     def __init__(self, layers: Mapping[str, nn.Module]) -> None:
         self.layers = layers
-        self.absorbers: Mapping[str, Absorber] = {}
+        self.corrections: Mapping[str, BiasCorrection] = {}
         self.fisher: dict[str, Tensor] = {}  # [groups, out / groups]
         self.products: dict[str, Tensor] = {}  # [groups, columns, columns]
         self._sums: dict[str, Tensor] = {}
@@ -111,7 +111,7 @@ class _Factors:
     @torch.no_grad()
     def _add_inputs(self, name: str, x: Tensor, y: Tensor) -> None:
         layer = self.layers[name]
-        columns = input_columns(layer, x, y, draw_positions(layer, y, self._generator))
+        columns = im2col(layer, x, y, draw_positions(layer, y, self._generator))
         products, sums = columns.transpose(1, 2) @ columns, columns.sum(1)
         if name in self.products:
             products, sums = products + self.products[name], sums + self._sums[name]
@@ -127,7 +127,7 @@ class _Factors:
         """Of one layer, in its weight's shape; the layer's sums are given up."""
         layer, samples = self.layers[name], self._samples[name]
         grams = self.products.pop(name) / samples
-        if name in self.absorbers:  # what the inputs' mean does to the outputs is taken up: only their spread counts
+        if name in self.corrections:  # what the inputs' mean does to the outputs is taken up: only their spread counts
             mean = self._sums[name] / samples
             grams -= mean[:, :, None] * mean[:, None, :]
         assert isinstance(layer.weight, Tensor)

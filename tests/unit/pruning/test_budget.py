@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pruning_bootcamp.pruning.budget import most_reachable, shrink_to
 from pruning_bootcamp.pruning.costs import Costs
 from pruning_bootcamp.pruning.groups import Group, cut_members, find_groups
-from pruning_bootcamp.pruning.ladders import Ladder, make_ladder, nearest_stop
+from pruning_bootcamp.pruning.width_schedules import WidthSchedule, make_width_schedule, nearest_step
 
 
 def cuttable(model: nn.Module, example: Tensor) -> list[Group]:
@@ -69,20 +69,24 @@ def one_group(width: int, blocks: int = 1) -> Group:
 SCORE = torch.tensor([4.0, 1.0, 3.0, 1.0, 2.0, 5.0, 6.0, 2.0])
 
 
-def test_a_ladder_goes_from_the_worst_and_breaks_ties_by_number() -> None:
-    ladder = make_ladder(one_group(8), SCORE, allocation="global", round_to=None, min_width=1, max_sparsity=0.9)
-    assert ladder.order == (1, 3, 4, 7, 2, 0, 5, 6)
-    assert ladder.stops == tuple(range(8))  # one channel is left
-    assert ladder.keys == pytest.approx([score / 3 for score in (1, 1, 2, 2, 3, 4, 5)])  # the mean is 3
+def test_a_schedule_goes_from_the_worst_and_breaks_ties_by_number() -> None:
+    schedule = make_width_schedule(
+        one_group(8), SCORE, allocation="global", round_to=None, min_width=1, max_sparsity=0.9
+    )
+    assert schedule.order == (1, 3, 4, 7, 2, 0, 5, 6)
+    assert schedule.removed == tuple(range(8))  # one channel is left
+    assert schedule.keys == pytest.approx([score / 3 for score in (1, 1, 2, 2, 3, 4, 5)])  # the mean is 3
 
 
-def test_a_local_ladder_is_due_by_share() -> None:
-    ladder = make_ladder(one_group(8), SCORE, allocation="local", round_to=None, min_width=1, max_sparsity=0.9)
-    assert ladder.keys == pytest.approx([n / 8 for n in range(1, 8)])
+def test_a_local_schedule_is_due_by_share() -> None:
+    schedule = make_width_schedule(
+        one_group(8), SCORE, allocation="local", round_to=None, min_width=1, max_sparsity=0.9
+    )
+    assert schedule.keys == pytest.approx([n / 8 for n in range(1, 8)])
 
 
 @pytest.mark.parametrize(
-    ("limits", "stops"),
+    ("limits", "removed"),
     [
         ({"round_to": 4}, (0, 4)),
         ({"round_to": 3}, (0, 2, 5)),
@@ -92,9 +96,9 @@ def test_a_local_ladder_is_due_by_share() -> None:
         ({"max_sparsity": 0.1}, (0,)),
     ],
 )
-def test_limits_of_a_ladder(limits: dict[str, float], stops: tuple[int, ...]) -> None:
+def test_limits_of_a_schedule(limits: dict[str, float], removed: tuple[int, ...]) -> None:
     settings = {"round_to": None, "min_width": 1, "max_sparsity": 0.9} | limits
-    assert make_ladder(one_group(8), SCORE, allocation="global", **settings).stops == stops
+    assert make_width_schedule(one_group(8), SCORE, allocation="global", **settings).removed == removed
 
 
 def test_round_to_counts_channels_not_units() -> None:
@@ -102,19 +106,19 @@ def test_round_to_counts_channels_not_units() -> None:
     group = one_group(16, blocks=4)
     assert (group.width, group.channels) == (4, 16)
     score = torch.arange(4.0)
-    ladder = make_ladder(group, score, allocation="global", round_to=8, min_width=1, max_sparsity=0.9)
-    assert ladder.stops == (0, 2)
+    schedule = make_width_schedule(group, score, allocation="global", round_to=8, min_width=1, max_sparsity=0.9)
+    assert schedule.removed == (0, 2)
 
 
 def test_the_nearest_stop_is_the_share_rounded() -> None:
-    ladder = Ladder("x", tuple(range(10)), (0, 2, 4, 6), (0.0, 0.0, 0.0))
-    assert [nearest_stop(ladder, share) for share in (0.0, 0.1, 0.3, 0.4, 0.9)] == [0, 0, 1, 2, 3]
+    schedule = WidthSchedule("x", tuple(range(10)), (0, 2, 4, 6), (0.0, 0.0, 0.0))
+    assert [nearest_step(schedule, share) for share in (0.0, 0.1, 0.3, 0.4, 0.9)] == [0, 0, 1, 2, 3]
 
 
-def ladders_for(groups: list[Group], **limits: object) -> list[Ladder]:
+def schedules_for(groups: list[Group], **limits: object) -> list[WidthSchedule]:
     settings = {"allocation": "global", "round_to": None, "min_width": 1, "max_sparsity": 0.9} | limits
     generator = torch.Generator().manual_seed(0)
-    return [make_ladder(group, torch.rand(group.width, generator=generator), **settings) for group in groups]
+    return [make_width_schedule(group, torch.rand(group.width, generator=generator), **settings) for group in groups]
 
 
 def deep() -> nn.Module:
@@ -132,12 +136,12 @@ def test_the_target_is_reached_and_hardly_passed(allocation: str, measure: str, 
     groups = cuttable(model, example)
     costs = Costs(model, groups, example)
     baseline = costs.amount[measure]
-    ladders = ladders_for(groups, allocation=allocation)
-    taken = shrink_to(costs, ladders, measure, baseline, reduction, 0.01).taken
+    schedules = schedules_for(groups, allocation=allocation)
+    taken = shrink_to(costs, schedules, measure, baseline, reduction, 0.01).taken
     achieved = 1 - costs.amount[measure] / baseline
     assert reduction - 1e-9 <= achieved <= reduction + 0.01 + 1e-9
     if allocation == "local":
-        shares = [ladder.stops[taken[ladder.name]] / len(ladder.order) for ladder in ladders]
+        shares = [schedule.removed[taken[schedule.name]] / len(schedule.order) for schedule in schedules]
         assert max(shares) - min(shares) < 0.05
 
 
@@ -151,9 +155,9 @@ def test_exchange_finds_what_plain_steps_miss() -> None:
         def change(self, name: str, units: object, back: bool = False) -> None:
             self.amount["macs"] += (1 if back else -1) * (8 if name == "first" else 10) * len(units)  # type: ignore[arg-type]
 
-    ladders = [Ladder("first", (0, 1), (0, 1), (0.0,)), Ladder("second", (0, 1), (0, 1), (0.2,))]
+    schedules = [WidthSchedule("first", (0, 1), (0, 1), (0.0,)), WidthSchedule("second", (0, 1), (0, 1), (0.2,))]
     costs = Costing()
-    taken = shrink_to(costs, ladders, "macs", 100, 0.10, 0.01).taken
+    taken = shrink_to(costs, schedules, "macs", 100, 0.10, 0.01).taken
     assert taken == {"first": 0, "second": 1}
     assert costs.amount["macs"] == 90
 
@@ -162,12 +166,12 @@ def test_most_reachable_changes_nothing() -> None:
     model, example = deep(), torch.zeros(1, 3, 8, 8)
     groups = cuttable(model, example)
     costs = Costs(model, groups, example)
-    ladders = ladders_for(groups, max_sparsity=0.5)
-    taken = dict.fromkeys((ladder.name for ladder in ladders), 1)
-    for ladder in ladders:
-        costs.change(ladder.name, ladder.gone(1))
+    schedules = schedules_for(groups, max_sparsity=0.5)
+    taken = dict.fromkeys((schedule.name for schedule in schedules), 1)
+    for schedule in schedules:
+        costs.change(schedule.name, schedule.gone(1))
     before = dict(costs.amount)
-    assert most_reachable(costs, ladders, taken, "channels") == 176  # half of 64 + 96 + 64 + 128
+    assert most_reachable(costs, schedules, taken, "channels") == 176  # half of 64 + 96 + 64 + 128
     assert costs.amount == pytest.approx(before)
 
 
@@ -175,7 +179,7 @@ def test_equal_scores_shrink_all_groups_alike() -> None:
     model, example = deep(), torch.zeros(1, 3, 8, 8)
     groups = cuttable(model, example)
     limits = {"allocation": "global", "round_to": None, "min_width": 1, "max_sparsity": 0.9}
-    ladders = [make_ladder(group, torch.ones(group.width), **limits) for group in groups]
+    schedules = [make_width_schedule(group, torch.ones(group.width), **limits) for group in groups]
     costs = Costs(model, groups, example)
-    taken = shrink_to(costs, ladders, "channels", costs.amount["channels"], 0.5, 0.01).taken
+    taken = shrink_to(costs, schedules, "channels", costs.amount["channels"], 0.5, 0.01).taken
     assert [taken[group.name] for group in groups] == [32, 48, 32, 64]

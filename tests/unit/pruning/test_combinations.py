@@ -16,9 +16,9 @@ from pruning_bootcamp.pruning.budget import shrink_to
 from pruning_bootcamp.pruning.combinations import Widths, search
 from pruning_bootcamp.pruning.costs import Costs
 from pruning_bootcamp.pruning.groups import Group, find_groups
-from pruning_bootcamp.pruning.ladders import Ladder, make_ladder
 from pruning_bootcamp.pruning.sections import BUDGETS
 from pruning_bootcamp.pruning.structured import StructuredPlan, plan_structured
+from pruning_bootcamp.pruning.width_schedules import WidthSchedule, make_width_schedule
 
 TOLERANCE = 0.01
 
@@ -107,25 +107,25 @@ def cuttable(model: nn.Module, example: Tensor) -> list[Group]:
     return [group for group in find_groups(model, example) if group.reason is None]
 
 
-def ladders_for(groups: list[Group], round_to: int | None = None) -> list[Ladder]:
+def schedules_for(groups: list[Group], round_to: int | None = None) -> list[WidthSchedule]:
     generator = torch.Generator().manual_seed(0)
     limits = {"allocation": "global", "round_to": round_to, "min_width": 1, "max_sparsity": 0.9}
-    return [make_ladder(group, torch.rand(group.width, generator=generator), **limits) for group in groups]  # type: ignore[arg-type]
+    return [make_width_schedule(group, torch.rand(group.width, generator=generator), **limits) for group in groups]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("measure", ["macs", "params", "channels"])
 def test_many_combinations_at_once_cost_what_each_costs(network: nn.Module, example: Tensor, measure: str) -> None:
     groups = cuttable(network, example)
-    ladders = ladders_for(groups)
+    schedules = schedules_for(groups)
     costs = Costs(network, groups, example)
-    widths = Widths(costs, ladders, measure)  # type: ignore[arg-type]
+    widths = Widths(costs, schedules, measure)  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(0)
-    rows = torch.stack([torch.randint(0, stops, (5,), generator=generator) for stops in widths.stops], 1).numpy()
+    rows = torch.stack([torch.randint(0, count, (5,), generator=generator) for count in widths.options], 1).numpy()
     amounts = widths.amounts(rows)
     for row, amount in zip(rows, amounts, strict=True):
         alone = Costs(network, groups, example)
-        for ladder, steps in zip(ladders, row, strict=True):
-            alone.change(ladder.name, ladder.gone(int(steps)))
+        for schedule, steps in zip(schedules, row, strict=True):
+            alone.change(schedule.name, schedule.gone(int(steps)))
         assert amount == pytest.approx(alone.amount[measure], rel=1e-12)  # type: ignore[index]
 
 
@@ -135,8 +135,8 @@ def test_of_the_combinations_that_fit_the_one_nearest_to_the_scores_is_taken() -
     groups = cuttable(model, example)
     scores = ([0.1, 9.0], [5.0, 9.0], [0.2, 9.0])
     limits = {"allocation": "global", "round_to": None, "min_width": 1, "max_sparsity": 0.9}
-    ladders = [make_ladder(g, torch.tensor(s), **limits) for g, s in zip(groups, scores, strict=True)]  # type: ignore[arg-type]
-    widths = Widths(Costs(model, groups, example), ladders, "channels")
+    schedules = [make_width_schedule(g, torch.tensor(s), **limits) for g, s in zip(groups, scores, strict=True)]  # type: ignore[arg-type]
+    widths = Widths(Costs(model, groups, example), schedules, "channels")
     found = search(widths, [0, 0, 0], 4.0, 4.0, 4.0, nearest=False)
     assert found.steps == (1, 0, 1)
     assert (found.combinations, found.complete) == (8, True)
@@ -151,7 +151,7 @@ def test_too_many_combinations_end_in_time_and_alike() -> None:
         costs = Costs(model, groups, example)
         baseline = costs.amount["macs"]
         began = time.perf_counter()
-        shrunk = shrink_to(costs, ladders_for(groups, round_to=16), "macs", baseline, 0.3, 1e-6)
+        shrunk = shrink_to(costs, schedules_for(groups, round_to=16), "macs", baseline, 0.3, 1e-6)
         assert time.perf_counter() - began < 60
         found.append((shrunk, costs.amount["macs"]))
     assert found[0] == found[1]

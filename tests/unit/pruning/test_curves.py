@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.pruning.allocation import ALLOCATIONS
+from pruning_bootcamp.pruning.apportionment import apportion, apportion_evenly
 from pruning_bootcamp.pruning.curves import Knots, counts_from_scan, lower_hull, walk
-from pruning_bootcamp.pruning.sharing import level, spread
 from pruning_bootcamp.runs import write_yaml
 
 
@@ -114,7 +114,7 @@ def test_the_total_is_exact_and_no_other_choice_costs_less(found: dict[str, Knot
     assert sum(chosen.values()) == total
     assert all(0 <= chosen[name] <= sizes[name] for name in sizes)
     reached = sum(cost(found[name], chosen[name]) for name in found)
-    uniform = spread({name: float(size) for name, size in sizes.items()}, sizes, total)
+    uniform = apportion({name: float(size) for name, size in sizes.items()}, sizes, total)
     assert reached <= sum(cost(found[name], uniform[name]) for name in found) + 1e-9
     others = itertools.product(*(range(size + 1) for size in sizes.values()))
     least = min(
@@ -141,7 +141,7 @@ def test_level_gives_the_same_share_above_what_there_was(given_: list[tuple[int,
     sizes = {str(i): size for i, (size, _) in enumerate(given_)}
     least = {str(i): round(part * size) for i, (size, part) in enumerate(given_)}
     total = sum(least.values()) + round(share * (sum(sizes.values()) - sum(least.values())))
-    found = level(sizes, least, total)
+    found = apportion_evenly(sizes, least, total)
     assert sum(found.values()) == total
     assert all(least[name] <= found[name] <= sizes[name] for name in sizes)
     raised = [name for name in sizes if found[name] > least[name]]

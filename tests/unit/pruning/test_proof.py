@@ -141,7 +141,7 @@ def test_the_first_wrong_layer_is_named_with_its_group(make_network: Make, examp
 
 
 def test_a_branch_that_hardly_shows_is_proven_too(make_network: Make, example: Tensor) -> None:
-    """A scale of zero hides the branch in the network as it is; the shaken round sees it."""
+    """A scale of zero hides the branch in the network as it is; the randomised round sees it."""
     model = make_network("next")
     with torch.no_grad():
         model.scale.zero_()

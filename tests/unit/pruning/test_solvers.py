@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.pruning import solvers
-from pruning_bootcamp.pruning.absorb import find_absorbers
+from pruning_bootcamp.pruning.bias_correction import find_bias_corrections
 from pruning_bootcamp.pruning.solvers import ToSolve, reconstruct
 from pruning_bootcamp.pruning.unstructured import check_unstructured, prune_unstructured
 from pruning_bootcamp.tools.modes import detached_clone
@@ -126,11 +126,11 @@ def absorbed(net: nn.Module, x: Tensor) -> dict[str, nn.Module]:
     layers = {name: m for name, m in net.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
     before = {name: value.clone() for name, value in net.state_dict().items()}
     state = torch.get_rng_state()
-    found = find_absorbers(net, layers, x)
+    found = find_bias_corrections(net, layers, x)
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert torch.equal(torch.get_rng_state(), state)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
-    return {name: absorber.module for name, absorber in found.items()}
+    return {name: correction.module for name, correction in found.items()}
 
 
 class Wired(nn.Module):
@@ -191,13 +191,13 @@ def test_one_norm_that_is_none_does_not_cost_the_others_theirs() -> None:
 
 def test_a_shift_is_seen_by_the_network_behind_as_if_the_layer_had_made_it() -> None:
     net, x, shift = Wired("direct"), smooth(4), torch.tensor([1.0, -2.0, 0.5])
-    (absorber,) = find_absorbers(net, {"conv": net.conv}, x[:2]).values()
+    (correction,) = find_bias_corrections(net, {"conv": net.conv}, x[:2]).values()
     net.eval()
     shifted = net.other(net.norm(net.conv(x) + shift[:, None, None]).relu())
-    absorber.set(shift)
+    correction.set(shift)
     assert torch.allclose(net(x), shifted, atol=1e-5)
-    absorber.set(torch.zeros(3))
-    assert torch.equal(net.norm.running_mean, absorber.start)
+    correction.set(torch.zeros(3))
+    assert torch.equal(net.norm.running_mean, correction.start)
 
 
 class Guarded(nn.Module):

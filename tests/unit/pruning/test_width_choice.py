@@ -68,8 +68,8 @@ def test_a_budget_is_met_where_attention_gets_cheaper_too(asked: float) -> None:
 def test_single_cuts_teach_the_cost_of_every_combination() -> None:
     it = network()
     budget = Budget("flops_reduction", 0.5, "global", {})
-    ladders = list(choose_widths(it, budget, Limits(1, 0.95), falls_back=False).ladders.values())
-    single = cut_one_by_one(it.model, it.groups, ladders, it.example)
+    schedules = list(choose_widths(it, budget, Limits(1, 0.95), falls_back=False).schedules.values())
+    single = cut_one_by_one(it.model, it.groups, schedules, it.example)
     for keys, values in itertools.product((0, 1, 7, 20), (0, 3, 30)):
         costs = Costs(it.model, it.groups, it.example, it.products)
         assert costs.learn(single)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.pruning import lockstep
-from pruning_bootcamp.pruning.lockstep import Visit, in_lockstep
+from pruning_bootcamp.pruning import layerwise
+from pruning_bootcamp.pruning.layerwise import Visit, calibrate_layerwise
 from pruning_bootcamp.tools.modes import detached_clone
 
 
@@ -29,7 +29,7 @@ def hooks(model: nn.Module) -> int:
 
 def live_passes() -> int:
     gc.collect()
-    return sum(isinstance(thing, lockstep._Pass) and bool(thing) for thing in gc.get_objects())
+    return sum(isinstance(thing, layerwise._Pass) and bool(thing) for thing in gc.get_objects())
 
 
 @torch.no_grad()
@@ -54,7 +54,7 @@ def test_every_layer_gets_what_changed_layers_make_and_what_the_reference_makes_
                 assert torch.equal(visit.wanted, reference[: at + 1](x))  # not what the ReLU made of it
         halve(net, path)
 
-    assert in_lockstep(net, reference, ["0", "4", "2"], images(), change) == []
+    assert calibrate_layerwise(net, reference, ["0", "4", "2"], images(), change) == []
     assert seen == ["0", "2", "4"]
 
 
@@ -63,7 +63,7 @@ def test_modes_hooks_random_state_and_gradients_are_left_as_found() -> None:
     net[3].eval()
     reference = detached_clone(net).eval()
     modes, state = [module.training for module in net.modules()], torch.get_rng_state()
-    in_lockstep(net, reference, ["0", "2"], images(), lambda path, visits: halve(net, path))
+    calibrate_layerwise(net, reference, ["0", "2"], images(), lambda path, visits: halve(net, path))
     assert [module.training for module in net.modules()] == modes
     assert not any(module.training for module in reference.modules())
     assert torch.equal(torch.get_rng_state(), state)
@@ -83,7 +83,7 @@ def test_an_error_inside_change_leaves_nothing_behind(error: type[BaseException]
             raise error
 
     with pytest.raises(error):
-        in_lockstep(net, reference, ["0", "2", "4"], images(), change)
+        calibrate_layerwise(net, reference, ["0", "2", "4"], images(), change)
     assert hooks(net) == hooks(reference) == live_passes() == 0
     assert net.training
     assert torch.is_grad_enabled()
@@ -98,14 +98,14 @@ def test_an_error_inside_a_network_comes_out_and_leaves_nothing_behind(which: st
     pair = {"model": chain(), "reference": chain()}
     pair[which][3] = Fails()
     with pytest.raises(ZeroDivisionError):
-        in_lockstep(*pair.values(), ["0", "4"], images(), lambda path, visits: None)
+        calibrate_layerwise(*pair.values(), ["0", "4"], images(), lambda path, visits: None)
     assert sum(map(hooks, pair.values())) == live_passes() == 0
 
 
 def test_a_layer_that_the_reference_lacks_leaves_no_hook() -> None:
     net, reference = chain(), chain()[:3]
     with pytest.raises(AttributeError):
-        in_lockstep(net, reference, ["0", "4"], images(), lambda path, visits: None)
+        calibrate_layerwise(net, reference, ["0", "4"], images(), lambda path, visits: None)
     assert hooks(net) == hooks(reference) == live_passes() == 0
 
 
@@ -129,7 +129,7 @@ def test_a_layer_used_twice_is_changed_at_its_first_run_and_one_never_used_is_na
         seen[path] = visits
         halve(net, path)
 
-    assert in_lockstep(net, reference, ["never", "b", "a"], images(), change) == ["never"]
+    assert calibrate_layerwise(net, reference, ["never", "b", "a"], images(), change) == ["never"]
     with torch.no_grad():
         for x, a, b in zip(images(), seen["a"], seen["b"], strict=True):
             assert torch.equal(a.inputs, x)
@@ -161,7 +161,7 @@ def test_an_order_that_depends_on_the_batch_changes_each_layer_once_with_those_t
         seen[path] = sum(len(visit.inputs) for visit in visits)
         halve(net, path)
 
-    assert in_lockstep(net, reference, ["a", "b", "last"], images(4), change) == []
+    assert calibrate_layerwise(net, reference, ["a", "b", "last"], images(4), change) == []
     assert list(seen) == ["a", "b", "last"]
     assert seen["last"] == 2 + 3 + 4 + 5
     assert live_passes() == 0
@@ -182,7 +182,7 @@ def test_a_layer_that_only_the_pruned_network_runs_is_an_error_that_names_it() -
             value.zero_()
 
     with pytest.raises(BootcampError, match="b: runs in the pruned network and not in the dense one"):
-        in_lockstep(net, reference, ["a", "b"], images(), change)
+        calibrate_layerwise(net, reference, ["a", "b"], images(), change)
     assert hooks(net) == live_passes() == 0
 
 
@@ -221,11 +221,11 @@ def test_contexts_of_a_forward_pass_stay_its_own(context: Callable[[], torch.no_
             got = [net.c(visit.inputs) for visit in visits]
             assert all(torch.equal(a, b) for a, b in zip(got, alone, strict=True))
 
-    in_lockstep(net, reference, ["a", "b", "c"], images(), change)
+    calibrate_layerwise(net, reference, ["a", "b", "c"], images(), change)
     assert torch.is_grad_enabled()
     assert not torch.is_autocast_enabled("cpu")
     with pytest.raises(IndexError):  # given up in the middle
-        in_lockstep(net, reference, ["b"], images(), lambda path, visits: [][0])
+        calibrate_layerwise(net, reference, ["b"], images(), lambda path, visits: [][0])
     assert torch.is_grad_enabled()
     assert not torch.is_autocast_enabled("cpu")
     assert live_passes() == 0

@@ -68,7 +68,7 @@ def _own_modes() -> Iterator[None]:
 
 
 @torch.no_grad()
-def in_lockstep(
+def calibrate_layerwise(
     model: nn.Module,
     reference: nn.Module,
     layers: Sequence[str],

@@ -44,7 +44,7 @@ def draw_positions(layer: nn.Module, output: Tensor, generator: Generator) -> Te
     return None if count <= POSITIONS else torch.randperm(count, generator=generator)[:POSITIONS].sort().values
 
 
-def input_columns(layer: nn.Module, x: Tensor, output: Tensor, positions: Tensor | None = None) -> Tensor:
+def im2col(layer: nn.Module, x: Tensor, output: Tensor, positions: Tensor | None = None) -> Tensor:
     """[groups, samples, columns] float32: what each output position multiplies, in the order of weight_rows.
 
     `x` and `output` are the layer's own, with a batch dimension. Stride, padding (every mode), dilation and groups are
@@ -81,7 +81,7 @@ def input_columns(layer: nn.Module, x: Tensor, output: Tensor, positions: Tensor
 
 
 def output_rows(layer: nn.Module, output: Tensor, positions: Tensor | None = None) -> Tensor:
-    """[groups, samples, out / groups] float32, the samples as input_columns has them."""
+    """[groups, samples, out / groups] float32, the samples as im2col has them."""
     y = output.detach().float()
     if isinstance(layer, nn.Linear):
         y = y.reshape(len(y), -1, y.shape[-1])

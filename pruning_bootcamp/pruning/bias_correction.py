@@ -15,7 +15,7 @@ from pruning_bootcamp.tools.modes import beside, evaluation_mode
 
 
 @dataclass(frozen=True)
-class Absorber:
+class BiasCorrection:
     """Where a constant of the layer's outputs goes. `start` is the bias or mean that was there when it was found."""
 
     module: nn.Module
@@ -34,14 +34,16 @@ class Absorber:
 
 
 @torch.no_grad()
-def find_absorbers(model: nn.Module, layers: Mapping[str, nn.Module], images: Tensor) -> dict[str, Absorber]:
+def find_bias_corrections(
+    model: nn.Module, layers: Mapping[str, nn.Module], images: Tensor
+) -> dict[str, BiasCorrection]:
     """Layer name -> what takes up a shift; layers without any are left out. The model runs on these images.
 
     A batch norm counts where it is given what one layer gave out, and where a shift of both changes no output of the
     network: nothing else reads the layer's outputs, and nothing overwrites them before the norm.
     """
     found = {
-        name: Absorber(layer, layer.bias.detach().clone(), norm=False)
+        name: BiasCorrection(layer, layer.bias.detach().clone(), norm=False)
         for name, layer in layers.items()
         if isinstance(layer.bias, Tensor)
     }
@@ -55,7 +57,7 @@ def find_absorbers(model: nn.Module, layers: Mapping[str, nn.Module], images: Te
 
 def _norms_behind(
     model: nn.Module, layers: Mapping[str, nn.Module], images: Tensor
-) -> tuple[list[Tensor], dict[str, Absorber]]:
+) -> tuple[list[Tensor], dict[str, BiasCorrection]]:
     """The model's outputs, and for each layer the batch norm that is handed its output, once and no other's."""
     outputs: dict[int, tuple[str, Tensor]] = {}  # the tensors are kept, so that no other gets the same id
     fed: dict[nn.Module, list[str | None]] = {}
@@ -76,17 +78,17 @@ def _norms_behind(
             if isinstance(norm, _BatchNorm) and norm.running_mean is not None:
                 hooks.callback(norm.register_forward_pre_hook(before, with_kwargs=True).remove)
         made = _run(model, images)
-    found: dict[str, Absorber] = {}
+    found: dict[str, BiasCorrection] = {}
     for norm, (source, *others) in fed.items():
         if source is not None and not others and len(_mean(norm)) == len(_weight(layers[source])):
-            found.setdefault(source, Absorber(norm, _mean(norm).clone(), norm=True))
+            found.setdefault(source, BiasCorrection(norm, _mean(norm).clone(), norm=True))
     return made, found
 
 
 def _take_up(
     model: nn.Module,
     layers: Mapping[str, nn.Module],
-    norms: Mapping[str, Absorber],
+    norms: Mapping[str, BiasCorrection],
     images: Tensor,
     outputs: list[Tensor],
 ) -> bool:
@@ -94,21 +96,21 @@ def _take_up(
     generator = Generator().manual_seed(0)
 
     @contextlib.contextmanager
-    def shifted(layer: nn.Module, absorber: Absorber) -> Iterator[None]:
-        drawn = torch.randn(len(absorber.start), generator=generator).to(absorber.start)
-        shift = drawn * absorber.module.get_buffer("running_var").sqrt()
+    def shifted(layer: nn.Module, correction: BiasCorrection) -> Iterator[None]:
+        drawn = torch.randn(len(correction.start), generator=generator).to(correction.start)
+        shift = drawn * correction.module.get_buffer("running_var").sqrt()
         shape = (-1,) if isinstance(layer, nn.Linear) else (-1, *[1] * (_weight(layer).ndim - 2))
         handle = layer.register_forward_hook(lambda layer, args, output: output + shift.reshape(shape).to(output))
-        absorber.set(-shift)
+        correction.set(-shift)
         try:
             yield
         finally:
             handle.remove()
-            absorber.set(torch.zeros_like(shift))
+            correction.set(torch.zeros_like(shift))
 
     with contextlib.ExitStack() as shifts:
-        for name, absorber in norms.items():
-            shifts.enter_context(shifted(layers[name], absorber))
+        for name, correction in norms.items():
+            shifts.enter_context(shifted(layers[name], correction))
         again = _run(model, images)
     return bool(outputs) and all(_same(a, b) for a, b in zip(outputs, again, strict=True))
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 Counts = dict[str, int]
 
 
-def spread(weights: Mapping[str, float], limits: Mapping[str, int], total: int) -> Counts:
+def apportion(weights: Mapping[str, float], limits: Mapping[str, int], total: int) -> Counts:
     """Whole numbers in proportion to `weights`, each at most its limit, whose sum is exactly `total`."""
     assert 0 <= total <= sum(limits.values())
     full: set[str] = set()
@@ -28,13 +28,15 @@ def spread(weights: Mapping[str, float], limits: Mapping[str, int], total: int) 
     return counts
 
 
-def level(sizes: Mapping[str, int], least: Mapping[str, int], total: int) -> Counts:
+def apportion_evenly(sizes: Mapping[str, int], least: Mapping[str, int], total: int) -> Counts:
     """The same share of each size, but nowhere below `least`, whose sum is exactly `total`."""
     assert sum(least[name] for name in sizes) <= total
     held: set[str] = set()
     while True:  # one that has more than its share keeps it, and the others share what that leaves
         free = {name: size for name, size in sizes.items() if name not in held}
-        shared = spread({n: float(size) for n, size in free.items()}, free, total - sum(least[name] for name in held))
+        shared = apportion(
+            {n: float(size) for n, size in free.items()}, free, total - sum(least[name] for name in held)
+        )
         under = {name for name in free if shared[name] < least[name]}
         if not under:
             return {name: least[name] if name in held else shared[name] for name in sizes}

@@ -11,27 +11,28 @@ from pruning_bootcamp.pruning.groups import Group
 
 
 @dataclass(frozen=True)
-class Ladder:
+class WidthSchedule:
     """How a group may shrink: its units from the worst to the best, and the numbers of them which may go.
 
-    `stops` begins with 0. `keys[i]` says when the step to `stops[i + 1]` is due: the smallest of all groups goes first.
+    `removed` begins with 0. `keys[i]` says when the step to `removed[i + 1]` is due: the smallest of all groups goes
+    first.
     """
 
     name: str
     order: tuple[int, ...]
-    stops: tuple[int, ...]
+    removed: tuple[int, ...]
     keys: tuple[float, ...]
 
     def step(self, number: int) -> tuple[int, ...]:
         """The units that go in step `number` (from 0)."""
-        return self.order[self.stops[number] : self.stops[number + 1]]
+        return self.order[self.removed[number] : self.removed[number + 1]]
 
     def gone(self, steps: int) -> tuple[int, ...]:
         """All units that go in so many steps."""
-        return self.order[: self.stops[steps]]
+        return self.order[: self.removed[steps]]
 
 
-def make_ladder(
+def make_width_schedule(
     group: Group,
     score: Tensor,
     *,
@@ -39,31 +40,31 @@ def make_ladder(
     round_to: int | None,
     min_width: int,
     max_sparsity: float,
-) -> Ladder:
-    """The ladder of one group; ties in the score go by the lowest channel.
+) -> WidthSchedule:
+    """The schedule of one group; ties in the score go by the lowest channel.
 
     local: a step's key is the share of the group that is gone after it, so all groups shrink alike. global: its key is
     the mean score of its units over the mean score of the group, so groups with large weights are not spared for it.
     """
     order = torch.sort(score, stable=True).indices
     a_unit = group.channels / group.width
-    stops = [0]
+    removed = [0]
     for gone in range(1, group.width):
         channels = (group.width - gone) * a_unit
         fits = round_to is None or channels % round_to == 0
         if fits and channels >= min_width and gone <= max_sparsity * group.width + 1e-9:
-            stops.append(gone)
+            removed.append(gone)
     mean = float(score.mean())
     relative = (score / mean if mean > 0 else score)[order].tolist()
-    steps = list(itertools.pairwise(stops))
+    steps = list(itertools.pairwise(removed))
     if allocation == "local":
         keys = [after / group.width for _, after in steps]
     else:
         keys = [sum(relative[before:after]) / (after - before) for before, after in steps]
-    return Ladder(group.name, tuple(order.tolist()), tuple(stops), tuple(keys))
+    return WidthSchedule(group.name, tuple(order.tolist()), tuple(removed), tuple(keys))
 
 
-def nearest_stop(ladder: Ladder, share: float) -> int:
-    """Steps to take so that `round(share * width)` units go, or as near as the stops allow (the fewer on a tie)."""
-    wanted = round(share * len(ladder.order))
-    return min(range(len(ladder.stops)), key=lambda number: (abs(ladder.stops[number] - wanted), number))
+def nearest_step(schedule: WidthSchedule, share: float) -> int:
+    """Steps to take so that `round(share * width)` units go, or as near as its steps allow (the fewer on a tie)."""
+    wanted = round(share * len(schedule.order))
+    return min(range(len(schedule.removed)), key=lambda number: (abs(schedule.removed[number] - wanted), number))

@@ -8,11 +8,11 @@ import torch
 from torch import Generator, Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.pruning.columns import (
+from pruning_bootcamp.pruning.im2col import (
     POSITIONS,
     draw_positions,
     groups_of,
-    input_columns,
+    im2col,
     is_product,
     output_rows,
     product_layers,
@@ -48,7 +48,7 @@ def convolution(dimensions: int, settings: dict[str, Any]) -> nn.Module:
 def product(layer: nn.Module, x: Tensor, y: Tensor, positions: Tensor | None) -> Tensor:
     """What the columns say the layer gives: [groups, samples, out / groups]."""
     rows = weight_rows(layer, layer.weight.detach()).float()
-    made = input_columns(layer, x, y, positions) @ rows.transpose(1, 2)
+    made = im2col(layer, x, y, positions) @ rows.transpose(1, 2)
     return made if layer.bias is None else made + layer.bias.detach().float().reshape(groups_of(layer), 1, -1)
 
 
@@ -95,9 +95,9 @@ def test_half_precision_columns_are_exact_in_single(dtype: torch.dtype, make: An
     x = torch.randn((2, 4, 6, 6) if isinstance(layer, nn.Conv2d) else (7, 6)).to(dtype)
     single = copy.deepcopy(layer).float()
     y = single(x.float()).detach()
-    columns = input_columns(layer, x, y)
+    columns = im2col(layer, x, y)
     assert columns.dtype == torch.float32
-    assert torch.equal(columns, input_columns(single, x.float(), y))
+    assert torch.equal(columns, im2col(single, x.float(), y))
     assert torch.allclose(product(layer, x, y, None), output_rows(layer, y), atol=1e-5)
 
 
@@ -125,7 +125,7 @@ def test_a_layer_that_pads_by_itself_is_an_error_and_no_wrong_columns() -> None:
     layer = Padding(2, 3, 3)
     x = torch.randn(2, 2, 5, 5)
     with pytest.raises(BootcampError, match=r"Padding\(2, 3.*\(5, 5\) positions.*make \(3, 3\).*pad by itself"):
-        input_columns(layer, x, layer(x))
+        im2col(layer, x, layer(x))
 
 
 def test_what_is_no_matrix_product_is_named_all_at_once() -> None:
