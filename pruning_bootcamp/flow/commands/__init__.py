@@ -1,0 +1,35 @@
+"""The commands: a config in, a plan of steps carried out on the machine, metrics out."""
+
+from pruning_bootcamp.flow.commands.looking import evaluate, export, profile
+from pruning_bootcamp.flow.commands.pipeline import PIPELINE, pipeline, pipeline_plan, resume_pipeline, show_status
+from pruning_bootcamp.flow.commands.pruning import (
+    default_folder,
+    fingerprint_of,
+    prune_structured,
+    prune_unstructured,
+    pruning_plan,
+    train,
+    training_plan,
+)
+from pruning_bootcamp.flow.commands.quickstart import quickstart
+from pruning_bootcamp.flow.commands.scanning import sensitivity
+
+__all__ = [
+    "PIPELINE",
+    "default_folder",
+    "evaluate",
+    "export",
+    "fingerprint_of",
+    "pipeline",
+    "pipeline_plan",
+    "profile",
+    "prune_structured",
+    "prune_unstructured",
+    "pruning_plan",
+    "quickstart",
+    "resume_pipeline",
+    "sensitivity",
+    "show_status",
+    "train",
+    "training_plan",
+]
