@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from pruning_bootcamp.logs import LOGGER
+
 LIBRARY = Path(__file__).resolve().parent.parent / "docs" / "library.md"
 BLOCKS = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", LIBRARY.read_text(), re.DOTALL)
 
@@ -30,6 +32,7 @@ def test_a_block_prints_what_the_document_says(
 ) -> None:
     code, expected = BLOCKS[number]
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(LOGGER, "handlers", [])  # a test before may have started the screen, as a command does
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(compile(code, f"{LIBRARY.name}, block {number + 1}", "exec"), session)
