@@ -137,9 +137,13 @@ class Trial:
             folder = self.root / f"{name}-{n}"
             code = self._end(self._start(folder, lambda n=n: failing(n, number)))  # type: ignore[misc]
             codes[f"exit {code}"] += 1
-            if code not in (0, 2):  # 0: only the status could not be written, which the run survives
+            if code not in (0, 2):  # 0: what could not be written can be done without
                 wrong.append(f"{name} at write {n}: exit {code}")
             wrong += self._resume(folder)
+        folder = self.root / f"{name}-status"
+        if (code := self._end(self._start(folder, lambda: failing(None, number)))) != 2:
+            wrong.append(f"{name} for status.yaml alone: exit {code}, and a run that can't say that it ended must not")
+        wrong += self._resume(folder)
         return {"writes": total, "tried": len(chosen), **codes, "wrong": wrong}
 
     def _count(self, name: str, watch: Callable[[], Any]) -> int:
@@ -323,8 +327,12 @@ def snapshots(folder: Path, into: Path) -> Iterator[dict[str, int]]:
 
 
 @contextlib.contextmanager
-def failing(at: int, number: int) -> Iterator[dict[str, int]]:
-    """Inside, the `at`-th file that is put in place or made durable can't be (0: none fails, they are only counted)."""
+def failing(at: int | None, number: int) -> Iterator[dict[str, int]]:
+    """Inside, the `at`-th file that is put in place or made durable can't be (0: none fails, they are only counted).
+
+    Folders made durable do not count, nor does status.yaml, which is written as time goes by; `at` None: it alone
+    fails, every time.
+    """
     counted = {"events": 0}
     originals = {name: getattr(os, name) for name in ("replace", "fsync", "mkdir")}
 
@@ -335,8 +343,12 @@ def failing(at: int, number: int) -> Iterator[dict[str, int]]:
         def changed(*args: Any, **named: Any) -> Any:
             if name == "mkdir" and Path(args[0]).is_dir():
                 return originals[name](*args, **named)
-            counted["events"] += 1
-            if counted["events"] == at:
+            path = os.readlink(f"/proc/self/fd/{args[0]}") if name == "fsync" else str(args[0])
+            if name == "fsync" and os.path.isdir(path):  # some file systems don't offer it: no harm
+                return originals[name](*args, **named)
+            status = "status.yaml" in path
+            counted["events"] += not status
+            if (status and at is None) or (not status and counted["events"] == at):
                 raise OSError(number, os.strerror(number), str(args[0]))
             return originals[name](*args, **named)
 

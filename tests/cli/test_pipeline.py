@@ -297,7 +297,7 @@ def test_a_disk_that_fails_at_the_last_file_is_no_completed_pipeline(
         write_text(path, text)
 
     (finished / "run" / "metrics.yaml").unlink()
-    monkeypatch.setattr("pruning_bootcamp.flow.commands.pipeline.write_text", full)
+    monkeypatch.setattr("pruning_bootcamp.flow.commands.pipelining.write_text", full)
     assert "no room" in command(finished, *RUN, expect=2)
     assert content(finished / "run" / "status.yaml")["state"] == "failed"
     monkeypatch.undo()

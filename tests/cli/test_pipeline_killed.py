@@ -28,7 +28,7 @@ def test_some_kills_states_and_failing_disks(tmp_path: Path) -> None:
     assert summary["writes"]["states"] > 30
     for fault in ("full_disk", "read_only"):
         assert summary[fault]["tried"] == 4
-        assert summary[fault].get("exit 2", 0) >= 2
+        assert summary[fault].get("exit 2", 0) >= 3  # the cache of decoded images can be done without
 
 
 @pytest.mark.slow

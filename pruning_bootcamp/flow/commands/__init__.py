@@ -1,7 +1,7 @@
 """The commands: a config in, a plan of steps carried out on the machine, metrics out."""
 
 from pruning_bootcamp.flow.commands.looking import evaluate, export, profile
-from pruning_bootcamp.flow.commands.pipeline import PIPELINE, pipeline, pipeline_plan, resume_pipeline, show_status
+from pruning_bootcamp.flow.commands.pipelining import PIPELINE, pipeline, pipeline_plan, resume_pipeline, show_status
 from pruning_bootcamp.flow.commands.pruning import (
     default_folder,
     fingerprint_of,
@@ -11,8 +11,8 @@ from pruning_bootcamp.flow.commands.pruning import (
     train,
     training_plan,
 )
-from pruning_bootcamp.flow.commands.quickstart import quickstart
 from pruning_bootcamp.flow.commands.scanning import sensitivity
+from pruning_bootcamp.flow.commands.starting import quickstart
 
 __all__ = [
     "PIPELINE",

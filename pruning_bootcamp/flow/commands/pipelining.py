@@ -16,7 +16,7 @@ from pruning_bootcamp.flow import verdict, view
 from pruning_bootcamp.flow.commands.pruning import look_ahead
 from pruning_bootcamp.flow.metrics import collect
 from pruning_bootcamp.flow.naming import as_written
-from pruning_bootcamp.flow.plan import EXPORT, Plan
+from pruning_bootcamp.flow.plan import EXPORT, VALIDATION, Plan
 from pruning_bootcamp.flow.report import model_card, pipeline_report, say_goal, say_results, size_table
 from pruning_bootcamp.flow.run import (
     REPORT,
@@ -78,7 +78,7 @@ def pipeline_plan(cfg: Config) -> tuple[Command, Plan]:
         _finish_pipeline,
         ("pruned_model.pth", REPORT, f"{EXPORTS}/{CARD}", *_exports(cfg)),
         goal=_pipelines_goal(cfg),
-        stops=lambda carried: check_gates(carried, _so_far(carried)),
+        stops=_check_gates,
         stopped=_write_stopped,
         prepare=look_ahead,
         begins=_check_exports,
@@ -108,6 +108,12 @@ def _check_exports(run: Run) -> None:
             f"--save-dir: {run.folder} holds an '{EXPORTS}' that no run of ours wrote, and a pipeline puts its files "
             "there. Choose another folder with --save-dir DIR."
         )
+
+
+def _check_gates(carried: Carried) -> None:
+    """Once the validation split was read, so that all that fails by then is said in one go."""
+    if VALIDATION in carried.done:
+        check_gates(carried, _so_far(carried))
 
 
 def _so_far(carried: Carried) -> Metrics:
