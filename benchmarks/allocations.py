@@ -25,7 +25,7 @@ from pruning_bootcamp.flow.steps.batch_norm import recover_batch_norm
 from pruning_bootcamp.logs import LOGGER, start_screen
 from pruning_bootcamp.preflight import check
 from pruning_bootcamp.pruning.masks import detached_copy
-from pruning_bootcamp.pruning.unstructured import prune_unstructured
+from pruning_bootcamp.pruning.weights.unstructured import prune_unstructured
 from pruning_bootcamp.reporting import markdown_table
 from pruning_bootcamp.runs import write_text
 from pruning_bootcamp.training.recovery import first_images

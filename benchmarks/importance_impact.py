@@ -20,9 +20,9 @@ from pruning_bootcamp.flow import start
 from pruning_bootcamp.logs import LOGGER, start_screen
 from pruning_bootcamp.plain import to_plain
 from pruning_bootcamp.preflight import check
-from pruning_bootcamp.pruning.scores import SCORES, layer_seed, needs_of
 from pruning_bootcamp.pruning.stats import LayerStats, gather
 from pruning_bootcamp.pruning.targets import find_targets
+from pruning_bootcamp.pruning.weights.scores import SCORES, layer_seed, needs_of
 from pruning_bootcamp.reporting import markdown_table
 from pruning_bootcamp.runs import write_yaml
 from pruning_bootcamp.runtime import environment

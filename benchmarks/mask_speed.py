@@ -25,7 +25,7 @@ from torch.nn.utils import prune
 from pruning_bootcamp.models import MODELS
 from pruning_bootcamp.plain import to_plain
 from pruning_bootcamp.pruning.masks import Masks
-from pruning_bootcamp.pruning.unstructured import prune_unstructured
+from pruning_bootcamp.pruning.weights.unstructured import prune_unstructured
 from pruning_bootcamp.runtime import environment, seed_everything
 from pruning_bootcamp.training.hooks import MaskHook, StepState
 

@@ -27,7 +27,7 @@ from pruning_bootcamp.flow.steps.batch_norm import recover_batch_norm
 from pruning_bootcamp.logs import LOGGER, start_screen
 from pruning_bootcamp.plain import to_plain
 from pruning_bootcamp.preflight import check
-from pruning_bootcamp.pruning.unstructured import prune_unstructured
+from pruning_bootcamp.pruning.weights.unstructured import prune_unstructured
 from pruning_bootcamp.runs import read_yaml, write_text, write_yaml
 from pruning_bootcamp.runtime import environment
 from pruning_bootcamp.tools.datasets import Splits, eval_batches

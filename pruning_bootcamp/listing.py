@@ -13,12 +13,12 @@ from pruning_bootcamp.exporters import EXPORTERS
 from pruning_bootcamp.flow.plan import COMPRESSIONS
 from pruning_bootcamp.models import MODELS
 from pruning_bootcamp.plugins import is_plugin, source_of
-from pruning_bootcamp.pruning.allocation import ALLOCATIONS
-from pruning_bootcamp.pruning.channel_scores import CHANNEL_SCORES
+from pruning_bootcamp.pruning.channels.scores import CHANNEL_SCORES
 from pruning_bootcamp.pruning.patterns import PATTERNS
-from pruning_bootcamp.pruning.schedules import SCHEDULES
-from pruning_bootcamp.pruning.scores import SCORES
 from pruning_bootcamp.pruning.solvers import SOLVERS
+from pruning_bootcamp.pruning.weights.allocation import ALLOCATIONS
+from pruning_bootcamp.pruning.weights.schedules import SCHEDULES
+from pruning_bootcamp.pruning.weights.scores import SCORES
 from pruning_bootcamp.registry import Entry, Registry
 from pruning_bootcamp.runtime import choose_device
 from pruning_bootcamp.tasks import TASKS

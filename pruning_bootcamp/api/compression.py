@@ -22,8 +22,8 @@ from pruning_bootcamp.flow.step import Step
 from pruning_bootcamp.locks import locked
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.plain import Plain
-from pruning_bootcamp.pruning.magnitude_pruner import MagnitudePruner
 from pruning_bootcamp.pruning.targets import find_targets
+from pruning_bootcamp.pruning.weights.magnitude_pruner import MagnitudePruner
 from pruning_bootcamp.runs import atomic_path, scratch_folder
 from pruning_bootcamp.runtime import choose_device, seeded_rng
 from pruning_bootcamp.schema import coerce

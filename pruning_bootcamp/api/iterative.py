@@ -14,7 +14,7 @@ from pruning_bootcamp.checkpoints.attributes import check_unsaved, unsaved
 from pruning_bootcamp.checkpoints.files import plain, read_file, write_file
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.logs import LOGGER
-from pruning_bootcamp.pruning.magnitude_pruner import IterativeMagnitudePruner
+from pruning_bootcamp.pruning.weights.magnitude_pruner import IterativeMagnitudePruner
 from pruning_bootcamp.runs import atomic_path
 from pruning_bootcamp.runtime import choose_device, preserved_rng
 from pruning_bootcamp.tasks import IMAGE_CLASSIFICATION

@@ -15,11 +15,11 @@ from pruning_bootcamp.checkpoints.files import (
     plain,
     plain_tensor,
     read_file,
+    weights_hash,
     write_file,
     write_sparse_file,
 )
 from pruning_bootcamp.checkpoints.foreign import fit_state_dict
-from pruning_bootcamp.checkpoints.identity import weights_hash
 from pruning_bootcamp.checkpoints.recipe import Recipe, find_changes, rebuild, recipe_from, tensors_of
 from pruning_bootcamp.checkpoints.reload import check_proof, check_same, example_input, make_proof
 from pruning_bootcamp.checkpoints.sparse import rounded

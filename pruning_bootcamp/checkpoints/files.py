@@ -1,5 +1,6 @@
 """Reading and writing checkpoint files: plain values and tensors only, never a pickle that could run code."""
 
+import hashlib
 import json
 import pickle
 import re
@@ -199,3 +200,14 @@ def _corrupt(path: Path, error: Exception) -> BootcampError:
         f"{path}: is damaged or no checkpoint at all ({size:,} bytes; {type(error).__name__}: {reason}). "
         "Fetch or make it again."
     )
+
+
+def weights_hash(model: nn.Module) -> str:
+    """SHA-256 over name, type, shape and value of every tensor of the state dict, 16 digits."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        if isinstance(value, torch.Tensor):
+            plain = value.detach().cpu().contiguous()
+            digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
+            digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]

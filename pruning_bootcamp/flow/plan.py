@@ -27,7 +27,7 @@ from pruning_bootcamp.flow.start import task_of
 from pruning_bootcamp.flow.step import Step, StepContext
 from pruning_bootcamp.flow.steps import cut, dense, evaluate, export, prune, scan, training
 from pruning_bootcamp.pruning.pipeline_stages import PruningStage
-from pruning_bootcamp.pruning.schedules import iterative_sparsities
+from pruning_bootcamp.pruning.weights.schedules import iterative_sparsities
 from pruning_bootcamp.registry import Registry
 from pruning_bootcamp.runs import content_hash
 from pruning_bootcamp.runtime import choose_device, environment

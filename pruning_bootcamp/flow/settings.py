@@ -8,13 +8,13 @@ import torch
 
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.plugins import short_name
-from pruning_bootcamp.pruning import choices
-from pruning_bootcamp.pruning.allocation import ALLOCATIONS
-from pruning_bootcamp.pruning.multiples import resolve_round_to
+from pruning_bootcamp.pruning.channels.multiples import resolve_round_to
 from pruning_bootcamp.pruning.patterns import PATTERNS
-from pruning_bootcamp.pruning.scores import SCORES, needs_of
 from pruning_bootcamp.pruning.sections import PruneSettings
 from pruning_bootcamp.pruning.solvers import SOLVERS
+from pruning_bootcamp.pruning.weights import choices
+from pruning_bootcamp.pruning.weights.allocation import ALLOCATIONS
+from pruning_bootcamp.pruning.weights.scores import SCORES, needs_of
 from pruning_bootcamp.runtime import choose_device
 from pruning_bootcamp.schema import Choice
 from pruning_bootcamp.training.gradual import GradualPruning

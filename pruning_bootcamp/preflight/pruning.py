@@ -8,10 +8,10 @@ from pruning_bootcamp.errors import BootcampError, Problem
 from pruning_bootcamp.flow import settings
 from pruning_bootcamp.flow.start import BASELINE_CHECKPOINT
 from pruning_bootcamp.preflight.training import duration
+from pruning_bootcamp.pruning.channels.structured import check_structured
 from pruning_bootcamp.pruning.patterns import PATTERNS
-from pruning_bootcamp.pruning.schedules import check_schedule
-from pruning_bootcamp.pruning.structured import check_structured
-from pruning_bootcamp.pruning.unstructured import check_unstructured
+from pruning_bootcamp.pruning.weights.schedules import check_schedule
+from pruning_bootcamp.pruning.weights.unstructured import check_unstructured
 from pruning_bootcamp.training.gradual import check_gradual
 from pruning_bootcamp.training.rewinding import rewind_file, step_file
 

@@ -5,8 +5,7 @@ from pruning_bootcamp.duration import parse_duration
 from pruning_bootcamp.errors import BootcampError, Problem
 from pruning_bootcamp.registry import Registry
 from pruning_bootcamp.tools.datasets import AUGMENTATIONS
-from pruning_bootcamp.training.checks import check_settings
-from pruning_bootcamp.training.optim import LR_SCHEDULES, OPTIMIZERS
+from pruning_bootcamp.training.optim import LR_SCHEDULES, OPTIMIZERS, check_settings
 
 
 def train(cfg: Config) -> list[Problem]:

@@ -10,7 +10,7 @@ from pruning_bootcamp.plain import to_plain
 from pruning_bootcamp.results import Comparison, Metrics, Network
 
 if TYPE_CHECKING:  # a table of a finished run needs no torch
-    from pruning_bootcamp.pruning.structured import StructuredPlan
+    from pruning_bootcamp.pruning.channels.structured import StructuredPlan
     from pruning_bootcamp.tasks import Metric, Task
     from pruning_bootcamp.tools.latency import Analysis, LatencyStats, LayerLatency
     from pruning_bootcamp.training.records import Epoch

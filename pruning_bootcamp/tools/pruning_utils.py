@@ -8,11 +8,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from pruning_bootcamp.pruning.magnitude_pruner import IterativeMagnitudePruner, MagnitudePruner
 from pruning_bootcamp.pruning.masks import detached_copy, make_plain
 from pruning_bootcamp.pruning.stats import Batches
 from pruning_bootcamp.pruning.targets import find_targets
-from pruning_bootcamp.pruning.unstructured import UnstructuredResult, prune_unstructured
+from pruning_bootcamp.pruning.weights.magnitude_pruner import IterativeMagnitudePruner, MagnitudePruner
+from pruning_bootcamp.pruning.weights.unstructured import UnstructuredResult, prune_unstructured
 
 __all__ = [
     "IterativeMagnitudePruner",

@@ -12,10 +12,10 @@ from pruning_bootcamp.errors import BootcampError, Problem
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.plain import from_plain, to_plain
 from pruning_bootcamp.pruning.masks import Masks, detached_copy
-from pruning_bootcamp.pruning.schedules import SCHEDULES, check_schedule
 from pruning_bootcamp.pruning.sections import PruneSettings
 from pruning_bootcamp.pruning.stats import Batches
-from pruning_bootcamp.pruning.unstructured import UnstructuredResult, prune_unstructured
+from pruning_bootcamp.pruning.weights.schedules import SCHEDULES, check_schedule
+from pruning_bootcamp.pruning.weights.unstructured import UnstructuredResult, prune_unstructured
 from pruning_bootcamp.results import Update
 from pruning_bootcamp.schema import Choice, named
 from pruning_bootcamp.tasks import IMAGE_CLASSIFICATION, Task

@@ -13,13 +13,13 @@ from pruning_bootcamp.errors import BootcampError, Problem
 from pruning_bootcamp.runtime import preserved_rng
 from pruning_bootcamp.tasks import IMAGE_CLASSIFICATION, Task
 from pruning_bootcamp.tools.datasets import Splits
-from pruning_bootcamp.training.checks import check_settings
 from pruning_bootcamp.training.distributed import World, join_world
 from pruning_bootcamp.training.engine import Training
 from pruning_bootcamp.training.features import FeatureMatch
 from pruning_bootcamp.training.hooks import Hook
 from pruning_bootcamp.training.interrupts import Interrupts
 from pruning_bootcamp.training.losses import Objective
+from pruning_bootcamp.training.optim import check_settings
 from pruning_bootcamp.training.progress import Progress
 from pruning_bootcamp.training.records import Epoch, check_loss
 from pruning_bootcamp.training.settings import TrainSettings

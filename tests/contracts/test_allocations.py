@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.pruning.allocation import ALLOCATIONS
+from pruning_bootcamp.pruning.weights.allocation import ALLOCATIONS
 from pruning_bootcamp.runs import write_yaml
 
 ARGS: dict[str, dict] = {"per_layer": {"layers": {"b": 0.25}}}

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.pruning.channel_scores import CHANNEL_SCORES, score_groups, why_not_scored
-from pruning_bootcamp.pruning.groups import Group, find_groups
+from pruning_bootcamp.pruning.channels.scores import CHANNEL_SCORES, score_groups, why_not_scored
+from pruning_bootcamp.pruning.graph import Group, find_groups
 
 
 class Network(nn.Module):

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError, Problem
-from pruning_bootcamp.pruning.allocation import ALLOCATIONS
 from pruning_bootcamp.pruning.patterns import PATTERNS
-from pruning_bootcamp.pruning.schedules import SCHEDULES, iterative_sparsities
-from pruning_bootcamp.pruning.scores import SCORES
 from pruning_bootcamp.pruning.solvers import SOLVERS
-from pruning_bootcamp.pruning.unstructured import check_unstructured, prune_unstructured
+from pruning_bootcamp.pruning.weights.allocation import ALLOCATIONS
+from pruning_bootcamp.pruning.weights.schedules import SCHEDULES, iterative_sparsities
+from pruning_bootcamp.pruning.weights.scores import SCORES
+from pruning_bootcamp.pruning.weights.unstructured import check_unstructured, prune_unstructured
 from pruning_bootcamp.runs import write_yaml
 
 # Settings that must be given; whoever registers a name with such a setting adds a line.

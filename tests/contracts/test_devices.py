@@ -13,18 +13,18 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from pruning_bootcamp.pruning.allocation import ALLOCATIONS
-from pruning_bootcamp.pruning.channel_scores import CHANNEL_SCORES
-from pruning_bootcamp.pruning.choices import resolve
-from pruning_bootcamp.pruning.decision import decide_masks
+from pruning_bootcamp.pruning.channels.scores import CHANNEL_SCORES
+from pruning_bootcamp.pruning.channels.structured import cut_channels, plan_structured
 from pruning_bootcamp.pruning.masks import SparsityMask, apply_masks, detached_copy
 from pruning_bootcamp.pruning.patterns import PATTERNS
-from pruning_bootcamp.pruning.scores import SCORES, importance, needs_labels, needs_of
 from pruning_bootcamp.pruning.sections import PruneSettings
 from pruning_bootcamp.pruning.solvers import SOLVERS, ToSolve
 from pruning_bootcamp.pruning.stats import STATISTICS, LayerStats, gather
-from pruning_bootcamp.pruning.structured import cut_channels, plan_structured
-from pruning_bootcamp.pruning.unstructured import UnstructuredPruning, prune_unstructured
+from pruning_bootcamp.pruning.weights.allocation import ALLOCATIONS
+from pruning_bootcamp.pruning.weights.choices import resolve
+from pruning_bootcamp.pruning.weights.decision import decide_masks
+from pruning_bootcamp.pruning.weights.scores import SCORES, importance, needs_labels, needs_of
+from pruning_bootcamp.pruning.weights.unstructured import UnstructuredPruning, prune_unstructured
 from pruning_bootcamp.runs import write_yaml
 from pruning_bootcamp.schema import Choice
 

@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.models import MODELS, build_model, make_prunable
-from pruning_bootcamp.pruning.structured import cut_channels, plan_structured
+from pruning_bootcamp.pruning.channels.structured import cut_channels, plan_structured
 from pruning_bootcamp.tools.metrics import count_macs
 
 QUICK = ("resnet18", "mobilenet_v2", "mobilenet_v3_small", "squeezenet1_0", "googlenet", "regnet_y_400mf")

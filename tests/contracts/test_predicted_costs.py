@@ -11,8 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pruning_bootcamp.errors import GoalNotMet
 from pruning_bootcamp.models import build_model
-from pruning_bootcamp.pruning import width_choice
-from pruning_bootcamp.pruning.structured import cut_channels, plan_structured
+from pruning_bootcamp.pruning.channels import width_choice
+from pruning_bootcamp.pruning.channels.structured import cut_channels, plan_structured
 from pruning_bootcamp.tools.metrics import compute_flops
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.pruning.schedules import (
+from pruning_bootcamp.pruning.weights.schedules import (
     SCHEDULES,
     Cubic,
     Exponential,

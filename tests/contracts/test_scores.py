@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.pruning.scores import SCORES, importance, layer_seed, needs_labels, needs_of
 from pruning_bootcamp.pruning.stats import STATISTICS, LayerStats, gather
-from pruning_bootcamp.pruning.unstructured import check_unstructured, prune_unstructured
+from pruning_bootcamp.pruning.weights.scores import SCORES, importance, layer_seed, needs_labels, needs_of
+from pruning_bootcamp.pruning.weights.unstructured import check_unstructured, prune_unstructured
 
 SHAPES = [(7, 5), (4, 3, 3, 3), (8, 1, 3, 3), (1, 1)]
 

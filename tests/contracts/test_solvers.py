@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.pruning.solvers import SOLVERS
-from pruning_bootcamp.pruning.unstructured import check_unstructured, prune_unstructured
+from pruning_bootcamp.pruning.weights.unstructured import check_unstructured, prune_unstructured
 
 NEEDS_IMAGES = [name for name in SOLVERS if SOLVERS[name].facts.get("images")]
 PATTERNS: list[dict[str, Any]] = [

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.models import build_model
+from pruning_bootcamp.pruning.channels.structured import cut_channels, plan_structured
 from pruning_bootcamp.pruning.stats import STATISTICS, gather, unmeasured
-from pruning_bootcamp.pruning.structured import cut_channels, plan_structured
 from pruning_bootcamp.pruning.targets import find_targets
 from pruning_bootcamp.tasks import IMAGE_CLASSIFICATION, TASKS, Task, check_task, evaluate, open_task
 from pruning_bootcamp.tools.datasets import Splits, eval_batches, load_dataset

@@ -39,12 +39,12 @@ from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.exporters import EXPORTERS
 from pruning_bootcamp.models import MODELS, build_model
 from pruning_bootcamp.preflight import CHECKS, check
-from pruning_bootcamp.pruning.allocation import ALLOCATIONS
-from pruning_bootcamp.pruning.channel_scores import CHANNEL_SCORES
+from pruning_bootcamp.pruning.channels.scores import CHANNEL_SCORES
 from pruning_bootcamp.pruning.patterns import PATTERNS
-from pruning_bootcamp.pruning.schedules import SCHEDULES
-from pruning_bootcamp.pruning.scores import SCORES
 from pruning_bootcamp.pruning.solvers import SOLVERS
+from pruning_bootcamp.pruning.weights.allocation import ALLOCATIONS
+from pruning_bootcamp.pruning.weights.schedules import SCHEDULES
+from pruning_bootcamp.pruning.weights.scores import SCORES
 from pruning_bootcamp.tools.datasets import AUGMENTATIONS, DATASETS
 from pruning_bootcamp.tools.datasets.decoding import Decoder
 from pruning_bootcamp.tools.datasets.formats import read_cifar, read_idx

@@ -17,7 +17,7 @@ from pruning_bootcamp.flow.steps.prune import SCORED, spread_of
 from pruning_bootcamp.flow.steps.training import judged
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.models import make_prunable
-from pruning_bootcamp.pruning.structured import StructuredPlan, cut_channels, plan_structured, score_channels
+from pruning_bootcamp.pruning.channels.structured import StructuredPlan, cut_channels, plan_structured, score_channels
 from pruning_bootcamp.reporting import structured_table
 from pruning_bootcamp.tools.metrics import compute_params
 from pruning_bootcamp.tools.modes import evaluation_mode

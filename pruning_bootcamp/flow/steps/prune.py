@@ -14,10 +14,10 @@ from pruning_bootcamp.flow.step import Network, StepContext
 from pruning_bootcamp.flow.steps.batch_norm import recover_batch_norm
 from pruning_bootcamp.flow.steps.training import fine_tuned, judged, trained
 from pruning_bootcamp.logs import LOGGER
-from pruning_bootcamp.pruning.allocation import ALLOCATIONS
-from pruning_bootcamp.pruning.scores import needs_labels, needs_of, score_stats
 from pruning_bootcamp.pruning.solvers import SOLVERS
-from pruning_bootcamp.pruning.unstructured import UnstructuredPruning, UnstructuredResult
+from pruning_bootcamp.pruning.weights.allocation import ALLOCATIONS
+from pruning_bootcamp.pruning.weights.scores import needs_labels, needs_of, score_stats
+from pruning_bootcamp.pruning.weights.unstructured import UnstructuredPruning, UnstructuredResult
 from pruning_bootcamp.results import Recovery
 from pruning_bootcamp.tools.datasets import Splits, eval_batches
 from pruning_bootcamp.training.gradual import GradualPruning, say_left_out

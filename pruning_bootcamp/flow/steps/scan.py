@@ -22,7 +22,7 @@ from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.pages import has_plotly
 from pruning_bootcamp.plain import to_plain
 from pruning_bootcamp.pruning.patterns import PATTERNS
-from pruning_bootcamp.pruning.unstructured import UnstructuredResult, check_unstructured
+from pruning_bootcamp.pruning.weights.unstructured import UnstructuredResult, check_unstructured
 from pruning_bootcamp.results import Metrics, Scan
 from pruning_bootcamp.runs import Run, write_text, write_yaml
 from pruning_bootcamp.sensitivity import Points, Quality, Site, as_scan, pruner, put_back, ranking, scan, sites

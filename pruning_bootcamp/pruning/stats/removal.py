@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.pruning.bias_correction import BiasCorrection, find_bias_corrections
-from pruning_bootcamp.pruning.im2col import (
+from pruning_bootcamp.pruning.layers.bias_correction import BiasCorrection, find_bias_corrections
+from pruning_bootcamp.pruning.layers.im2col import (
     draw_positions,
     im2col,
     output_rows,
@@ -19,7 +19,7 @@ from pruning_bootcamp.pruning.im2col import (
     unknown_product,
     weight_rows,
 )
-from pruning_bootcamp.pruning.least_squares import removal_costs
+from pruning_bootcamp.pruning.layers.least_squares import removal_costs
 from pruning_bootcamp.pruning.stats.base import (
     STATISTICS,
     Batches,

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from pruning_bootcamp.pruning.masks import make_plain
-from pruning_bootcamp.pruning.unstructured import prune_unstructured
+from pruning_bootcamp.pruning.weights.unstructured import prune_unstructured
 
 
 class SmallNet(nn.Module):

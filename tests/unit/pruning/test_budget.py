@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from pruning_bootcamp.pruning.budget import most_reachable, shrink_to
-from pruning_bootcamp.pruning.costs import Costs
-from pruning_bootcamp.pruning.groups import Group, cut_members, find_groups
-from pruning_bootcamp.pruning.width_schedules import WidthSchedule, make_width_schedule, nearest_step
+from pruning_bootcamp.pruning.channels.budget import most_reachable, shrink_to
+from pruning_bootcamp.pruning.channels.costs import Costs
+from pruning_bootcamp.pruning.channels.width_schedules import WidthSchedule, make_width_schedule, nearest_step
+from pruning_bootcamp.pruning.graph import Group, cut_members, find_groups
 
 
 def cuttable(model: nn.Module, example: Tensor) -> list[Group]:

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pruning_bootcamp.pruning.channel_scores import CHANNEL_SCORES, bn_scale, l1, l2, random, why_not_scored
-from pruning_bootcamp.pruning.groups import Group, find_groups
+from pruning_bootcamp.pruning.channels.scores import CHANNEL_SCORES, bn_scale, l1, l2, random, why_not_scored
+from pruning_bootcamp.pruning.graph import Group, find_groups
 
 
 class Sum(nn.Module):

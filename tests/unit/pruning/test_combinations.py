@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError, GoalNotMet
-from pruning_bootcamp.pruning.budget import shrink_to
-from pruning_bootcamp.pruning.combinations import Widths, search
-from pruning_bootcamp.pruning.costs import Costs
-from pruning_bootcamp.pruning.groups import Group, find_groups
+from pruning_bootcamp.pruning.channels.budget import shrink_to
+from pruning_bootcamp.pruning.channels.combinations import Widths, search
+from pruning_bootcamp.pruning.channels.costs import Costs
+from pruning_bootcamp.pruning.channels.structured import StructuredPlan, plan_structured
+from pruning_bootcamp.pruning.channels.width_schedules import WidthSchedule, make_width_schedule
+from pruning_bootcamp.pruning.graph import Group, find_groups
 from pruning_bootcamp.pruning.sections import BUDGETS
-from pruning_bootcamp.pruning.structured import StructuredPlan, plan_structured
-from pruning_bootcamp.pruning.width_schedules import WidthSchedule, make_width_schedule
 
 TOLERANCE = 0.01
 
@@ -159,7 +159,7 @@ def test_too_many_combinations_end_in_time_and_alike() -> None:
 
 
 def test_a_search_that_is_not_complete_says_how_many_were_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pruning_bootcamp.pruning import combinations
+    from pruning_bootcamp.pruning.channels import combinations
 
     monkeypatch.setattr(combinations, "MOST_ROWS", 8)
     monkeypatch.setattr(combinations, "LEAST_ROWS", 1)

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.pruning.allocation import ALLOCATIONS
-from pruning_bootcamp.pruning.apportionment import apportion, apportion_evenly
-from pruning_bootcamp.pruning.curves import Knots, counts_from_scan, lower_hull, walk
+from pruning_bootcamp.pruning.weights.allocation import ALLOCATIONS
+from pruning_bootcamp.pruning.weights.apportionment import apportion, apportion_evenly
+from pruning_bootcamp.pruning.weights.curves import Knots, counts_from_scan, lower_hull, walk
 from pruning_bootcamp.runs import write_yaml
 
 

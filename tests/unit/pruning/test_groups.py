@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.pruning.groups import Group, cut_members, find_groups
+from pruning_bootcamp.pruning.graph import Group, cut_members, find_groups
 
 Make = Callable[[str], nn.Module]
 

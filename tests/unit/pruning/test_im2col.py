@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.pruning.im2col import (
+from pruning_bootcamp.pruning.layers.im2col import (
     POSITIONS,
     draw_positions,
     groups_of,

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from pruning_bootcamp.checkpoints import Recipe, load_checkpoint, save_checkpoint
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.evaluation import cost_of, sparsity_text
-from pruning_bootcamp.pruning.magnitude_pruner import MagnitudePruner
 from pruning_bootcamp.pruning.masks import Masks
-from pruning_bootcamp.pruning.scores import SCORES
 from pruning_bootcamp.pruning.targets import choose_targets
-from pruning_bootcamp.pruning.unstructured import prune_unstructured
+from pruning_bootcamp.pruning.weights.magnitude_pruner import MagnitudePruner
+from pruning_bootcamp.pruning.weights.scores import SCORES
+from pruning_bootcamp.pruning.weights.unstructured import prune_unstructured
 from pruning_bootcamp.tools.metrics import compute_sparsity
 from pruning_bootcamp.training.hooks import MaskHook, StepState
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.pruning import layerwise
-from pruning_bootcamp.pruning.layerwise import Visit, calibrate_layerwise
+from pruning_bootcamp.pruning.layers import layerwise
+from pruning_bootcamp.pruning.layers.layerwise import Visit, calibrate_layerwise
 from pruning_bootcamp.tools.modes import detached_clone
 
 

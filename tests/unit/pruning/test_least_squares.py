@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pruning_bootcamp.pruning import least_squares
-from pruning_bootcamp.pruning.least_squares import factorise, fit_rows, removal_costs, scale_of
+from pruning_bootcamp.pruning.layers import least_squares
+from pruning_bootcamp.pruning.layers.least_squares import factorise, fit_rows, removal_costs, scale_of
 
 SAMPLES, COLUMNS, ROWS = 60, 12, 7
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.pruning.magnitude_pruner import IterativeMagnitudePruner, MagnitudePruner
+from pruning_bootcamp.pruning.weights.magnitude_pruner import IterativeMagnitudePruner, MagnitudePruner
 
 
 class Block(nn.Module):

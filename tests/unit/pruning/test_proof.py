@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from pruning_bootcamp.errors import GoalNotMet
-from pruning_bootcamp.pruning.groups import Group, Keep, Member, cut_members, find_groups
+from pruning_bootcamp.pruning.channels.proof import prove_slice
+from pruning_bootcamp.pruning.channels.zeroed import zeroed
+from pruning_bootcamp.pruning.graph import Group, Keep, Member, cut_members, find_groups
 from pruning_bootcamp.pruning.masks import detached_copy
-from pruning_bootcamp.pruning.proof import prove_slice
-from pruning_bootcamp.pruning.zeroed import zeroed
 
 Make = Callable[[str], nn.Module]
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.pruning.allocation import ALLOCATIONS
 from pruning_bootcamp.pruning.patterns import PATTERNS
 from pruning_bootcamp.pruning.targets import swap_channels, transposed_groups
-from pruning_bootcamp.pruning.unstructured import UnstructuredResult, prune_unstructured
+from pruning_bootcamp.pruning.weights.allocation import ALLOCATIONS
+from pruning_bootcamp.pruning.weights.unstructured import UnstructuredResult, prune_unstructured
 
 QUICK = settings(max_examples=40, deadline=None)
 ALLOCATION_ARGS: dict[str, dict[str, Any]] = {"per_layer": {"layers": {"0": 0.5}}}

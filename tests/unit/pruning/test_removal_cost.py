@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.pruning.scores import importance
 from pruning_bootcamp.pruning.stats import LayerStats, gather, removal
 from pruning_bootcamp.pruning.targets import find_targets
+from pruning_bootcamp.pruning.weights.scores import importance
 
 SIGNS = torch.tensor([[1.0, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]])  # columns at right angles
 SIZES = torch.tensor([0.5, 1.0, 2.0, 3.0])

@@ -3,8 +3,8 @@
 import pytest
 
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.pruning.schedules import Cubic, Exponential, Gradual, OneShot
-from pruning_bootcamp.pruning.settings import PruningConfig
+from pruning_bootcamp.pruning.weights.schedules import Cubic, Exponential, Gradual, OneShot
+from pruning_bootcamp.pruning.weights.settings import PruningConfig
 
 
 def test_one_shot_is_nothing_then_everything() -> None:

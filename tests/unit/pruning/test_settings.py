@@ -4,7 +4,7 @@ import pytest
 
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.pruning.pipeline_stages import PruningStage
-from pruning_bootcamp.pruning.settings import CalibrationConfig
+from pruning_bootcamp.pruning.weights.settings import CalibrationConfig
 
 
 def test_the_stages_of_the_case_study_and_failed() -> None:

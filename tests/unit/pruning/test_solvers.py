@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.pruning import solvers
-from pruning_bootcamp.pruning.bias_correction import find_bias_corrections
+from pruning_bootcamp.pruning.layers.bias_correction import find_bias_corrections
 from pruning_bootcamp.pruning.solvers import ToSolve, reconstruct
-from pruning_bootcamp.pruning.unstructured import check_unstructured, prune_unstructured
+from pruning_bootcamp.pruning.weights.unstructured import check_unstructured, prune_unstructured
 from pruning_bootcamp.tools.modes import detached_clone
 
 EXACT = {"damping": 1e-8}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pruning_bootcamp.pruning.selection import keep_highest
-from pruning_bootcamp.pruning.sweep import Part, kernel_major, parts_of, sweep
+from pruning_bootcamp.pruning.solvers.sweep import Part, kernel_major, parts_of, sweep
 
 ROWS, COLUMNS = 6, 16
 

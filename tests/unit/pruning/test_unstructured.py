@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.pruning.allocation import ALLOCATIONS
 from pruning_bootcamp.pruning.patterns import PATTERNS
-from pruning_bootcamp.pruning.scores import SCORES, needs_of
 from pruning_bootcamp.pruning.solvers import SOLVERS
-from pruning_bootcamp.pruning.unstructured import check_unstructured, prune_unstructured
+from pruning_bootcamp.pruning.weights.allocation import ALLOCATIONS
+from pruning_bootcamp.pruning.weights.scores import SCORES, needs_of
+from pruning_bootcamp.pruning.weights.unstructured import check_unstructured, prune_unstructured
 
 
 def network() -> nn.Sequential:

@@ -6,10 +6,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pruning_bootcamp.pruning.costs import Costs
-from pruning_bootcamp.pruning.groups import Group, Member, cut_members
-from pruning_bootcamp.pruning.trial_cut import cut_one_by_one, keep_masks
-from pruning_bootcamp.pruning.width_choice import Budget, Limits, Network, choose_widths
+from pruning_bootcamp.pruning.channels.costs import Costs
+from pruning_bootcamp.pruning.channels.width_choice import (
+    Budget,
+    Limits,
+    Network,
+    choose_widths,
+    cut_one_by_one,
+    keep_masks,
+)
+from pruning_bootcamp.pruning.graph import Group, Member, cut_members
 from pruning_bootcamp.tools.metrics import count_macs, count_products
 
 TOKENS, WIDTH, KEYS, VALUES, CLASSES = 5, 8, 24, 40, 4

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pruning_bootcamp.duration import Duration
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.pruning.masks import detached_copy
-from pruning_bootcamp.pruning.unstructured import prune_unstructured
+from pruning_bootcamp.pruning.weights.unstructured import prune_unstructured
 from pruning_bootcamp.schema import Choice
 from pruning_bootcamp.tools.metrics import compute_sparsity
 from pruning_bootcamp.training.gradual import GradualPruning, check_gradual, planned_sparsities, update_steps

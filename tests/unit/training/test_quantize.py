@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pruning_bootcamp.checkpoints.sparse import read_sparse, write_sparse
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.pruning.unstructured import prune_unstructured
+from pruning_bootcamp.pruning.weights.unstructured import prune_unstructured
 from pruning_bootcamp.tasks import IMAGE_CLASSIFICATION, evaluate
 from pruning_bootcamp.tools.datasets import eval_batches
 from pruning_bootcamp.tools.modes import detached_clone

@@ -10,7 +10,7 @@ from pruning_bootcamp.checkpoints import Recipe, load_checkpoint, save_checkpoin
 from pruning_bootcamp.duration import parse_duration
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.models import build_model
-from pruning_bootcamp.pruning.unstructured import prune_unstructured
+from pruning_bootcamp.pruning.weights.unstructured import prune_unstructured
 from pruning_bootcamp.training.hooks import Hook, StepState
 from pruning_bootcamp.training.loop import fit
 from pruning_bootcamp.training.rewinding import StepCheckpoints, load_values, rewind, rewind_file

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.pruning.masks import check_masks, zero_pruned
-from pruning_bootcamp.pruning.schedules import Exponential
 from pruning_bootcamp.pruning.targets import find_targets
-from pruning_bootcamp.pruning.unstructured import UnstructuredResult, prune_unstructured
+from pruning_bootcamp.pruning.weights.schedules import Exponential
+from pruning_bootcamp.pruning.weights.unstructured import UnstructuredResult, prune_unstructured
 
 
 class MagnitudePruner:

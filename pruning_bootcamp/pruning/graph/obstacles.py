@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 from torch_pruning.ops import OPTYPE
 
-from pruning_bootcamp.pruning.groups.members import TRANSPOSED, Member
+from pruning_bootcamp.pruning.graph.members import TRANSPOSED, Member
 
 Node = Any  # torch-pruning has no types
 Visits = dict[tuple[Node, Callable[..., Any]], dict[int, int]]  # (node, side) -> its index -> root index

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from pruning_bootcamp.errors import BootcampError, Problem
-from pruning_bootcamp.pruning.choices import Choices
 from pruning_bootcamp.pruning.masks import Masks
+from pruning_bootcamp.pruning.weights.choices import Choices
 
 
 def decide_masks(

@@ -8,16 +8,23 @@ import torch
 from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError, GoalNotMet, Problem, nearest, unknown
-from pruning_bootcamp.pruning.budget import TOLERANCE
-from pruning_bootcamp.pruning.channel_scores import CHANNEL_SCORES, score_groups, why_not_scored
-from pruning_bootcamp.pruning.groups import Group, cut_members, find_groups
+from pruning_bootcamp.pruning.channels.budget import TOLERANCE
+from pruning_bootcamp.pruning.channels.multiples import Multiples, check_round_to, resolve_round_to
+from pruning_bootcamp.pruning.channels.proof import SliceProof, prove_slice
+from pruning_bootcamp.pruning.channels.scores import CHANNEL_SCORES, score_groups, why_not_scored
+from pruning_bootcamp.pruning.channels.width_choice import (
+    Allocation,
+    Budget,
+    Limits,
+    Network,
+    WidthChoice,
+    choose_widths,
+)
+from pruning_bootcamp.pruning.channels.width_schedules import WidthSchedule
+from pruning_bootcamp.pruning.graph import Group, cut_members, find_groups
 from pruning_bootcamp.pruning.masks import detached_copy
-from pruning_bootcamp.pruning.multiples import Multiples, check_round_to, resolve_round_to
-from pruning_bootcamp.pruning.proof import SliceProof, prove_slice
 from pruning_bootcamp.pruning.sections import BUDGETS, StructuredSettings
 from pruning_bootcamp.pruning.targets import check_patterns, matches
-from pruning_bootcamp.pruning.width_choice import Allocation, Budget, Limits, Network, WidthChoice, choose_widths
-from pruning_bootcamp.pruning.width_schedules import WidthSchedule
 from pruning_bootcamp.schema import check_ranges, named
 from pruning_bootcamp.tools.metrics import count_products
 from pruning_bootcamp.tools.modes import beside

@@ -18,8 +18,8 @@ from torch_pruning.ops import OPTYPE
 from torch_pruning.utils import flatten_as_list
 
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.pruning.groups.members import Group, Kind, Member
-from pruning_bootcamp.pruning.groups.obstacles import Visits, layer_problem, operation_problems, why_not_reached
+from pruning_bootcamp.pruning.graph.members import Group, Kind, Member
+from pruning_bootcamp.pruning.graph.obstacles import Visits, layer_problem, operation_problems, why_not_reached
 from pruning_bootcamp.tools.modes import device_of_model
 
 _LAYERS = (nn.modules.conv._ConvNd, nn.Linear)

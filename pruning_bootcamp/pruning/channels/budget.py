@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pruning_bootcamp.pruning.combinations import Search, Widths, search
-from pruning_bootcamp.pruning.costs import Costs, Measure
-from pruning_bootcamp.pruning.width_schedules import WidthSchedule
+from pruning_bootcamp.pruning.channels.combinations import Search, Widths, search
+from pruning_bootcamp.pruning.channels.costs import Costs, Measure
+from pruning_bootcamp.pruning.channels.width_schedules import WidthSchedule
 
 TOLERANCE = 0.01  # the achieved reduction lies within this of the asked one, both as shares
 

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pruning_bootcamp.pruning.groups import Group, dimensions
+from pruning_bootcamp.pruning.graph import Group, dimensions
 from pruning_bootcamp.tools.metrics import Product, count_products
 
 Measure = Literal["macs", "params", "channels"]

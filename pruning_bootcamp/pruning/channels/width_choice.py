@@ -4,17 +4,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError, GoalNotMet
-from pruning_bootcamp.pruning.budget import TOLERANCE, most_reachable, shrink_to
-from pruning_bootcamp.pruning.combinations import Search
-from pruning_bootcamp.pruning.costs import Costs, Measure
-from pruning_bootcamp.pruning.groups import Group
-from pruning_bootcamp.pruning.multiples import narrower
-from pruning_bootcamp.pruning.trial_cut import cut_one_by_one, keep_masks, products_after
-from pruning_bootcamp.pruning.width_schedules import WidthSchedule, make_width_schedule, nearest_step
-from pruning_bootcamp.tools.metrics import Product
+from pruning_bootcamp.pruning.channels.budget import TOLERANCE, most_reachable, shrink_to
+from pruning_bootcamp.pruning.channels.combinations import Search
+from pruning_bootcamp.pruning.channels.costs import Costs, Measure
+from pruning_bootcamp.pruning.channels.multiples import narrower
+from pruning_bootcamp.pruning.channels.proof import prove_slice
+from pruning_bootcamp.pruning.channels.width_schedules import WidthSchedule, make_width_schedule, nearest_step
+from pruning_bootcamp.pruning.graph import Group, Keep, cut_members
+from pruning_bootcamp.pruning.masks import detached_copy
+from pruning_bootcamp.tools.metrics import Product, count_products
 
 Allocation = Literal["local", "global"]
 ATTEMPTS = 4  # plans by what was foreseen, by what single cuts showed, and twice by the difference that remained
@@ -198,3 +200,37 @@ def _searched(search: Search | None) -> str:
 
 def _count(number: int) -> str:
     return f"{number:,}" if number < 10**9 else f"{number:.1e}" if number < 10**300 else "more than 1e+300"
+
+
+def keep_masks(groups: Sequence[Group], gone: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """Group -> True for each unit that stays."""
+    keep = {}
+    for group in groups:
+        keep[group.name] = torch.ones(group.width, dtype=torch.bool)
+        keep[group.name][list(gone.get(group.name, ()))] = False
+    return keep
+
+
+def products_after(model: nn.Module, groups: Sequence[Group], keep: Keep, example: Tensor) -> list[Product]:
+    """What one input is multiplied by in a copy of `model` without the dropped units.
+
+    Raises GoalNotMet, naming the first layer that is cut wrongly, when the copy does not run.
+    """
+    cut = detached_copy(model)
+    cut_members(cut, groups, keep)
+    try:
+        return count_products(cut, example)[0]
+    except (RuntimeError, ValueError, IndexError):
+        prove_slice(model, cut, groups, keep, example)  # raises, with the layer at which it goes wrong
+        raise
+
+
+def cut_one_by_one(
+    model: nn.Module, groups: Sequence[Group], schedules: Sequence[WidthSchedule], example: Tensor
+) -> dict[str, tuple[int, list[Product]]]:
+    """Group -> (units cut from it alone, what is multiplied then): how each product depends on each group."""
+    found = {}
+    for schedule in schedules:
+        keep = keep_masks(groups, {schedule.name: schedule.gone(1)})
+        found[schedule.name] = (schedule.removed[1], products_after(model, groups, keep, example))
+    return found

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pruning_bootcamp.pruning.least_squares import factorise, scale_of
+from pruning_bootcamp.pruning.layers.least_squares import factorise, scale_of
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from pruning_bootcamp.errors import GoalNotMet
-from pruning_bootcamp.pruning.groups import Group, Keep, cut_members
+from pruning_bootcamp.pruning.channels.zeroed import KeptNorm, zeroed
+from pruning_bootcamp.pruning.graph import Group, Keep, cut_members
 from pruning_bootcamp.pruning.masks import detached_copy
-from pruning_bootcamp.pruning.zeroed import KeptNorm, zeroed
 from pruning_bootcamp.tools.inputs import inputs_like
 
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-5}

@@ -3,11 +3,11 @@
 from dataclasses import dataclass, field
 
 from pruning_bootcamp.errors import BootcampError, Problem
-from pruning_bootcamp.pruning.schedules import OneShot, Schedule
-from pruning_bootcamp.pruning.scores import needs_of
 from pruning_bootcamp.pruning.sections import PruneSettings
 from pruning_bootcamp.pruning.solvers import SOLVERS
-from pruning_bootcamp.pruning.unstructured import check_unstructured
+from pruning_bootcamp.pruning.weights.schedules import OneShot, Schedule
+from pruning_bootcamp.pruning.weights.scores import needs_of
+from pruning_bootcamp.pruning.weights.unstructured import check_unstructured
 from pruning_bootcamp.schema import Choice
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from pruning_bootcamp.errors import BootcampError, Problem
-from pruning_bootcamp.pruning.allocation import ALLOCATIONS
 from pruning_bootcamp.pruning.patterns import PATTERNS
-from pruning_bootcamp.pruning.scores import SCORES, needs_labels, needs_of
 from pruning_bootcamp.pruning.sections import PruneSettings
 from pruning_bootcamp.pruning.solvers import SOLVERS
+from pruning_bootcamp.pruning.weights.allocation import ALLOCATIONS
+from pruning_bootcamp.pruning.weights.scores import SCORES, needs_labels, needs_of
 from pruning_bootcamp.registry import Entry
 from pruning_bootcamp.runs import siblings
 from pruning_bootcamp.schema import Choice, check_ranges

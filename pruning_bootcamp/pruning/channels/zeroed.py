@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pruning_bootcamp.pruning.groups import Group, Keep
-from pruning_bootcamp.pruning.groups.members import TRANSPOSED
+from pruning_bootcamp.pruning.graph import Group, Keep
+from pruning_bootcamp.pruning.graph.members import TRANSPOSED
 from pruning_bootcamp.pruning.masks import detached_copy
 from pruning_bootcamp.tools.modes import device_of_model
 

@@ -9,13 +9,13 @@ import torch
 from torch import Generator, Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.pruning.bias_correction import find_bias_corrections
-from pruning_bootcamp.pruning.im2col import draw_positions, im2col, output_rows, product_layers, weight_rows
-from pruning_bootcamp.pruning.layerwise import Visit, calibrate_layerwise
-from pruning_bootcamp.pruning.least_squares import fit_rows
+from pruning_bootcamp.pruning.layers.bias_correction import find_bias_corrections
+from pruning_bootcamp.pruning.layers.im2col import draw_positions, im2col, output_rows, product_layers, weight_rows
+from pruning_bootcamp.pruning.layers.layerwise import Visit, calibrate_layerwise
+from pruning_bootcamp.pruning.layers.least_squares import fit_rows
 from pruning_bootcamp.pruning.masks import Masks, apply_masks
 from pruning_bootcamp.pruning.selection import keep_highest
-from pruning_bootcamp.pruning.sweep import Part, kernel_major, parts_of, sweep
+from pruning_bootcamp.pruning.solvers.sweep import Part, kernel_major, parts_of, sweep
 from pruning_bootcamp.registry import Registry
 
 

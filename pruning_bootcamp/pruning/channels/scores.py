@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.plain import Plain
-from pruning_bootcamp.pruning.groups import Group, Member, dimensions
-from pruning_bootcamp.pruning.scores import not_finite
+from pruning_bootcamp.pruning.graph import Group, Member, dimensions
+from pruning_bootcamp.pruning.weights.scores import not_finite
 from pruning_bootcamp.registry import Registry
 
 

@@ -8,12 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError, Problem
-from pruning_bootcamp.pruning.choices import Choices, counting_score, resolve
-from pruning_bootcamp.pruning.decision import choose, decide_masks, earlier_first, gone_units, unit_of
-from pruning_bootcamp.pruning.im2col import unknown_product
+from pruning_bootcamp.pruning.layers.im2col import unknown_product
 from pruning_bootcamp.pruning.masks import Masks, apply_masks, check_masks
-from pruning_bootcamp.pruning.schedules import iterative_sparsities
-from pruning_bootcamp.pruning.scores import (
+from pruning_bootcamp.pruning.sections import PruneSettings
+from pruning_bootcamp.pruning.solvers import ToSolve, put_back_on_error
+from pruning_bootcamp.pruning.stats import Batches, LayerStats, gather, unmeasured
+from pruning_bootcamp.pruning.stats.base import device_of, images_in
+from pruning_bootcamp.pruning.targets import Targets, choose_targets, swap_channels, transposed_groups
+from pruning_bootcamp.pruning.weights.choices import Choices, counting_score, resolve
+from pruning_bootcamp.pruning.weights.decision import choose, decide_masks, earlier_first, gone_units, unit_of
+from pruning_bootcamp.pruning.weights.schedules import iterative_sparsities
+from pruning_bootcamp.pruning.weights.scores import (
     ScoreStats,
     check_finite,
     importance,
@@ -21,11 +26,6 @@ from pruning_bootcamp.pruning.scores import (
     needs_of,
     score_stats,
 )
-from pruning_bootcamp.pruning.sections import PruneSettings
-from pruning_bootcamp.pruning.solvers import ToSolve, put_back_on_error
-from pruning_bootcamp.pruning.stats import Batches, LayerStats, gather, unmeasured
-from pruning_bootcamp.pruning.stats.base import device_of, images_in
-from pruning_bootcamp.pruning.targets import Targets, choose_targets, swap_channels, transposed_groups
 from pruning_bootcamp.runtime import preserved_rng
 from pruning_bootcamp.schema import named
 from pruning_bootcamp.tasks import IMAGE_CLASSIFICATION, Task

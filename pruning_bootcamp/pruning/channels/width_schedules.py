@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pruning_bootcamp.pruning.groups import Group
+from pruning_bootcamp.pruning.graph import Group
 
 
 @dataclass(frozen=True)

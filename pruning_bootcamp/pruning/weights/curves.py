@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pruning_bootcamp.errors import BootcampError, nearest
-from pruning_bootcamp.pruning.apportionment import Counts, apportion, apportion_evenly
+from pruning_bootcamp.pruning.weights.apportionment import Counts, apportion, apportion_evenly
 from pruning_bootcamp.runs import read_yaml, siblings
 from pruning_bootcamp.schema import shown
 

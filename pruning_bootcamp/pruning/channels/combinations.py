@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pruning_bootcamp.pruning.costs import Costs, Measure, Polynomial
-from pruning_bootcamp.pruning.width_schedules import WidthSchedule
+from pruning_bootcamp.pruning.channels.costs import Costs, Measure, Polynomial
+from pruning_bootcamp.pruning.channels.width_schedules import WidthSchedule
 
 WORK = 8_000_000  # numbers computed per group, at most: a tenth of a second or so
 MOST_ROWS, LEAST_ROWS = 1_000_000, 2_000

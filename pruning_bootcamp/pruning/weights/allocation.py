@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from pruning_bootcamp.errors import BootcampError, listed
-from pruning_bootcamp.pruning.apportionment import Counts, apportion
-from pruning_bootcamp.pruning.curves import Measure, counts_from_scan, read_rows
 from pruning_bootcamp.pruning.selection import count_below, count_equal, kth_smallest
 from pruning_bootcamp.pruning.targets import matches
+from pruning_bootcamp.pruning.weights.apportionment import Counts, apportion
+from pruning_bootcamp.pruning.weights.curves import Measure, counts_from_scan, read_rows
 from pruning_bootcamp.registry import Registry
 
 
