@@ -140,10 +140,11 @@ class Trial:
             if code not in (0, 2):  # 0: what could not be written can be done without
                 wrong.append(f"{name} at write {n}: exit {code}")
             wrong += self._resume(folder)
-        folder = self.root / f"{name}-status"
-        if (code := self._end(self._start(folder, lambda: failing(None, number)))) != 2:
-            wrong.append(f"{name} for status.yaml alone: exit {code}, and a run that can't say that it ended must not")
-        wrong += self._resume(folder)
+        if chosen and (self.root / f"{name}-count" / "status.yaml").exists():
+            folder = self.root / f"{name}-status"
+            if (code := self._end(self._start(folder, lambda: failing(None, number)))) != 2:
+                wrong.append(f"{name} for status.yaml alone: exit {code}, and a run that can't say it ended must not")
+            wrong += self._resume(folder)
         return {"writes": total, "tried": len(chosen), **codes, "wrong": wrong}
 
     def _count(self, name: str, watch: Callable[[], Any]) -> int:

@@ -22,13 +22,13 @@ def killed(*options: str) -> dict:
 
 @pytest.mark.timeout(900)
 def test_some_kills_states_and_failing_disks(tmp_path: Path) -> None:
-    summary = killed("--kills", "6", "--writes", "8", "--faults", "4")
-    assert summary["kills"]["sent"] == 6
-    assert summary["writes"]["tried"] == 8
+    summary = killed("--kills", "3", "--writes", "4", "--faults", "3")
+    assert summary["kills"]["sent"] == 3
+    assert summary["writes"]["tried"] == 4
     assert summary["writes"]["states"] > 30
     for fault in ("full_disk", "read_only"):
-        assert summary[fault]["tried"] == 4
-        assert summary[fault].get("exit 2", 0) >= 3  # the cache of decoded images can be done without
+        assert summary[fault]["tried"] == 3
+        assert summary[fault].get("exit 2", 0) >= 2  # the cache of decoded images can be done without
 
 
 @pytest.mark.slow
