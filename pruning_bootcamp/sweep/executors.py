@@ -29,10 +29,10 @@ class Event:
 
 
 class Executor(Protocol):
-    """Runs tasks that have a `number`."""
+    """Runs specs that have a `number`, each in a process of its own."""
 
     def free(self) -> int:
-        """How many more tasks can begin now."""
+        """How many more specs can begin now."""
 
     def submit(self, spec: Any) -> None: ...
 

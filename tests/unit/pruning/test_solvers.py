@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.pruning import solvers
 from pruning_bootcamp.pruning.layers.bias_correction import find_bias_corrections
-from pruning_bootcamp.pruning.solvers import ToSolve, reconstruct
+from pruning_bootcamp.pruning.solvers import LayerwiseProblem, reconstruct
 from pruning_bootcamp.pruning.weights.unstructured import check_unstructured, prune_unstructured
 from pruning_bootcamp.tools.modes import detached_clone
 
@@ -280,7 +280,7 @@ def test_inputs_that_depend_on_each_other_or_are_all_zero_are_told(solver: str) 
 def test_reconstruct_alone_zeroes_what_the_masks_say_before_it_fits() -> None:
     net, x = toy(), smooth()
     masks = {"0.weight": torch.rand(6, 3, 3, 3) < 0.5}
-    found = reconstruct(ToSolve(model=net, masks=masks, images=[x], reference=detached_clone(net)))
+    found = reconstruct(LayerwiseProblem(model=net, masks=masks, images=[x], reference=detached_clone(net)))
     assert torch.equal(found["0.weight"], masks["0.weight"])
     assert (net[0].weight[~masks["0.weight"]] == 0).all()
 
