@@ -13,7 +13,7 @@ from pruning_bootcamp.pruning.weights.apportionment import Counts, apportion, ap
 from pruning_bootcamp.runs import read_yaml, siblings
 from pruning_bootcamp.schema import shown
 
-Measure = Literal["loss", "accuracy"]
+ScanMetric = Literal["loss", "accuracy"]
 Knots = list[tuple[int, float]]
 """(how many weights go, what that costs), the first at 0"""
 
@@ -30,7 +30,7 @@ class Row:
     costs: Mapping[str, tuple[tuple[float, float], ...]]
 
 
-def counts_from_scan(sizes: Mapping[str, int], gone: Mapping[str, int], total: int, file: str, by: Measure) -> Counts:
+def counts_from_scan(sizes: Mapping[str, int], gone: Mapping[str, int], total: int, file: str, by: ScanMetric) -> Counts:
     """Counts of every weight whose sum is `total`, at the least summed cost by the curves in `file`, none below `gone`.
 
     `sizes` are in units of what goes together (single weights, or blocks). Within a row that holds several weights each
@@ -98,7 +98,7 @@ def lower_hull(curve: Knots) -> Knots:
     return hull
 
 
-def knots(row: Row, sizes: Mapping[str, int], by: Measure) -> Knots:
+def knots(row: Row, sizes: Mapping[str, int], by: ScanMetric) -> Knots:
     """A row's curve over how many of its weights go: 0 at 0, and never falling: what falls is noise of few images."""
     found: Knots = [(0, 0.0)]
     for sparsity, cost in row.costs[by]:
