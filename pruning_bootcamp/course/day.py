@@ -9,7 +9,7 @@ WEEKS = ("zeros anywhere", "whole channels", "better choices, and all of it by i
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
+class CourseStep:
     """One command of a day, and why it is run. Words as one types them after `.venv/bin/`."""
 
     why: str
@@ -62,7 +62,7 @@ class Day(Heading):
     why: str
     idea: str
     """Markdown: the method with its formula and paper"""
-    steps: tuple[Step, ...]
+    steps: tuple[CourseStep, ...]
     see: str
     claims: tuple[Claim, ...]
     questions: tuple[Question, ...]

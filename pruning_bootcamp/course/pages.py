@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pruning_bootcamp.course.dataset import command_for, path_for
-from pruning_bootcamp.course.day import Day, Step
+from pruning_bootcamp.course.day import CourseStep, Day
 from pruning_bootcamp.course.marks import Marked, plain, render, with_names
 from pruning_bootcamp.course.reading import days
 from pruning_bootcamp.runs import write_text
@@ -73,7 +73,7 @@ def _neighbours(day: Day) -> str:
     return following or "It is the last."
 
 
-def _typed(step: Step, dataset: str) -> str:
+def _typed(step: CourseStep, dataset: str) -> str:
     return f"# {step.why}\n{_wrapped(command_for(step, dataset))}"
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import yaml
 
 from pruning_bootcamp.course.claims import REASONS, Claim, Figure, Order, Place
-from pruning_bootcamp.course.day import Day, Heading, Question, Step
+from pruning_bootcamp.course.day import CourseStep, Day, Heading, Question
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.schema import check_settings
 
@@ -38,7 +38,7 @@ def read_day(text: str, where: str) -> Day:
     if not isinstance(front, dict):
         raise BootcampError(f"the front matter is no table of names and values. {FORM}", where=where)
     problems: list[str] = []
-    steps = [_made(Step, entry, where, problems) for where, entry in _listed(front, "steps", problems)]
+    steps = [_made(CourseStep, entry, where, problems) for where, entry in _listed(front, "steps", problems)]
     claims = [_claim(entry, where, problems) for where, entry in _listed(front, "claims", problems)]
     heading = _made(Heading, front, "", problems)
     body = _sections(found.group(2), problems)

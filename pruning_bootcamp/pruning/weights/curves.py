@@ -30,7 +30,9 @@ class Row:
     costs: Mapping[str, tuple[tuple[float, float], ...]]
 
 
-def counts_from_scan(sizes: Mapping[str, int], gone: Mapping[str, int], total: int, file: str, by: ScanMetric) -> Counts:
+def counts_from_scan(
+    sizes: Mapping[str, int], gone: Mapping[str, int], total: int, file: str, by: ScanMetric
+) -> Counts:
     """Counts of every weight whose sum is `total`, at the least summed cost by the curves in `file`, none below `gone`.
 
     `sizes` are in units of what goes together (single weights, or blocks). Within a row that holds several weights each

@@ -195,7 +195,7 @@ class UnstructuredPruning:
                 count = choices.pattern.fact("fixed_count", score)
             return choose(score, count, kept, choices)
 
-        solving = LayerwiseProblem(
+        layerwise = LayerwiseProblem(
             model=self.model,
             masks=masks,
             images=images,
@@ -207,9 +207,9 @@ class UnstructuredPruning:
             earlier=earlier,
             notes=notes,
         )
-        with put_back_on_error(solving), preserved_rng():
+        with put_back_on_error(layerwise), preserved_rng():
             torch.manual_seed(self.seed)
-            masks = {**earlier, **choices.solver(solving)}
+            masks = {**earlier, **choices.solver(layerwise)}
             if self._solved:
                 _check_weights(self._fitting)
         apply_masks(self.model, masks)
