@@ -48,7 +48,11 @@ def report(results: Path, format: str = "md", save_dir: Path | None = None) -> P
 
 
 def _sparsities(findings: Findings) -> list[tuple[str, LayerSparsities]]:
-    return [(found.group.title, entry) for found in findings.groups for entry in layer_sparsities(found.group.settings)]
+    return [
+        (found.experiment.title, entry)
+        for found in findings.experiments
+        for entry in layer_sparsities(found.experiment.settings)
+    ]
 
 
 _COLUMNS: dict[str, Callable[[Record], object]] = {

@@ -1,11 +1,11 @@
-"""The fairness card of a group: what a comparison needs to be worth anything, whether it is there, how to mend it."""
+"""The fairness card of an experiment: what makes a comparison worth something, whether it is there, how to mend it."""
 
 import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from pruning_bootcamp.reporting.collect import Found
-from pruning_bootcamp.reporting.groups import Group, Setting, same_budget
+from pruning_bootcamp.reporting.experiments import Experiment, Setting, same_budget
 from pruning_bootcamp.reporting.records import Record, trains_after
 from pruning_bootcamp.reporting.values import counted, table, threads_said
 from pruning_bootcamp.results import Environment, Profile
@@ -26,17 +26,17 @@ class Check:
     """commands, or what else to do"""
 
 
-def fairness_card(group: Group, profiles: Sequence[Found[Profile]]) -> list[Check]:
-    pruned = [setting for setting in group.pruned if setting.first.method.split(",")[0] != "dense"]
+def fairness_card(experiment: Experiment, profiles: Sequence[Found[Profile]]) -> list[Check]:
+    pruned = [setting for setting in experiment.pruned if setting.first.method.split(",")[0] != "dense"]
     return [
         _random_baseline(pruned),
-        _dense_trained_on(group, pruned),
+        _dense_trained_on(experiment, pruned),
         _seeds(pruned),
-        _same_dense(group, pruned),
+        _same_dense(experiment, pruned),
         _same_images(pruned),
         _same_recovery(pruned),
         _same_machine(profiles, pruned),
-        _same_code(group),
+        _same_code(experiment),
     ]
 
 
@@ -53,13 +53,13 @@ def _random_baseline(pruned: Sequence[Setting]) -> Check:
     return Check(question, False, f"missing at {_names(amount or command for command, amount in budgets)}", mend)
 
 
-def _dense_trained_on(group: Group, pruned: Sequence[Setting]) -> Check:
+def _dense_trained_on(experiment: Experiment, pruned: Sequence[Setting]) -> Check:
     question = "The dense network with the same extra training"
     trained = [setting for setting in pruned if setting.first.config and trains_after(setting.first)]
     if not trained:
         said = "no network was trained after pruning" if any(s.first.config for s in pruned) else "not recorded"
         return Check(question, None, said)
-    have = {_training(s.first) for s in group.pruned if s.first.method.startswith("dense, trained on")}
+    have = {_training(s.first) for s in experiment.pruned if s.first.method.startswith("dense, trained on")}
     missing = {_training(s.first): s.first for s in trained if _training(s.first) not in have}
     if not missing:
         return Check(
@@ -94,7 +94,7 @@ def _new_seeds(setting: Setting) -> list[int]:
     return new[: ENOUGH_SEEDS - len(setting.seeds)]
 
 
-def _same_dense(group: Group, pruned: Sequence[Setting]) -> Check:
+def _same_dense(experiment: Experiment, pruned: Sequence[Setting]) -> Check:
     question = "The same dense network to start from"
     records = [record for setting in pruned for record in setting.records]
     known_by = {record.dense.weights or record.dense.accuracy for record in records}
@@ -103,8 +103,8 @@ def _same_dense(group: Group, pruned: Sequence[Setting]) -> Check:
     if None in known_by:
         return Check(question, False, "not recorded for some", ["Prune again from one --checkpoint."])
     known = "" if all(record.dense.weights for record in records) else ", told by that accuracy alone"
-    if group.dense_accuracy is not None:
-        return Check(question, True, f"{group.dense_accuracy:.2f}% on the test images{known}")
+    if experiment.dense_accuracy is not None:
+        return Check(question, True, f"{experiment.dense_accuracy:.2f}% on the test images{known}")
     if len(known_by) == 1:
         return Check(question, True, f"its weights are {next(iter(known_by))}")
     return Check(question, True, f"each seed its own ({counted(len(known_by), 'dense network')}); compare the drops")
@@ -164,10 +164,10 @@ def _same_machine(profiles: Sequence[Found[Profile]], pruned: Sequence[Setting])
     )
 
 
-def _same_code(group: Group) -> Check:
+def _same_code(experiment: Experiment) -> Check:
     return _alike(
         "The same version of the code",
-        [record for record in group.records if record.metrics.environment is not None],
+        [record for record in experiment.records if record.metrics.environment is not None],
         lambda r: (str(_environment(r).pruning_bootcamp), str(_environment(r).torch)),
         lambda seen: f"pruning_bootcamp {seen[0]}, torch {seen[1]}",
         "Run the older ones again.",

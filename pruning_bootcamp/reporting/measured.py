@@ -36,7 +36,7 @@ ACCURACY = "accuracy"
 
 
 def layers(found: Sequence[tuple[str, LayerSparsities]]) -> Section | None:
-    """A heatmap and a table of each group: what each layer lost."""
+    """A heatmap and a table of each experiment: what each layer lost."""
     blocks: list[Block] = []
     for place, (title, entry) in enumerate(found):
         names = list(dict.fromkeys(layer for shares in entry.shares.values() for layer in shares))

@@ -5,8 +5,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pruning_bootcamp.reporting.experiments import Experiment, Setting
 from pruning_bootcamp.reporting.fairness import quoted
-from pruning_bootcamp.reporting.groups import Group, Setting
 from pruning_bootcamp.reporting.records import Record
 from pruning_bootcamp.reporting.values import Spread, counted, number, spread, table
 from pruning_bootcamp.results import Gate
@@ -93,17 +93,17 @@ Known = tuple[Setting, Spread, Spread]
 """a setting, its validation accuracy, and what it saves"""
 
 
-def pick(group: Group, command: str) -> Advice | None:
+def pick(experiment: Experiment, command: str) -> Advice | None:
     """The setting that saves most among those that kept their accuracy on validation and missed no goal."""
     known: list[Known] = [
         (setting, val, saved)
-        for setting in group.pruned
+        for setting in experiment.pruned
         if setting.first.command == command and not setting.first.method.startswith("dense")
         if (val := setting.val_accuracy) is not None and (saved := _saved(setting)) is not None
     ]
     if not known:
         return None
-    reference, of_what = _reference(group, known)
+    reference, of_what = _reference(experiment, known)
     rule = (
         f"on validation images: within the allowed drop (goal.accuracy_drop, else 1.5 points) {of_what}, "
         f"{reference:.2f}%; of those without a missed goal the one that saves most, and of equals the more accurate"
@@ -122,9 +122,9 @@ def pick(group: Group, command: str) -> Advice | None:
     return Advice(f"Take {setting.label} ({command}).{_unjudged(setting)}", rule, figures, _next(setting, command))
 
 
-def _reference(group: Group, known: Sequence[Known]) -> tuple[float, str]:
+def _reference(experiment: Experiment, known: Sequence[Known]) -> tuple[float, str]:
     """Validation accuracy of the dense network, by its own run or the pruned ones; without either the best there is."""
-    dense = spread([record.val_accuracy for record in group.baselines])
+    dense = spread([record.val_accuracy for record in experiment.baselines])
     dense = dense or spread([record.dense.val_accuracy for setting, _, _ in known for record in setting.records])
     if dense is not None:
         return dense.mean, "of the dense network"

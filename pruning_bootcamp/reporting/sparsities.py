@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pruning_bootcamp.checkpoints.files import read_file
 from pruning_bootcamp.checkpoints.masks import unpack
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.reporting.groups import Setting
+from pruning_bootcamp.reporting.experiments import Setting
 from pruning_bootcamp.reporting.records import Record
 
 CHECKPOINT = "pruned_model.pth"

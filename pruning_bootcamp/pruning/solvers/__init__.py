@@ -75,7 +75,8 @@ def _not_masks(masks: Any, layerwise: LayerwiseProblem) -> str | None:
     return None
 
 
-# f(layerwise, *, ...) -> masks with as many zeros in each layer as layerwise.masks, in the pattern. The engine writes the zeros.
+# f(layerwise, *, ...) -> masks with as many zeros in each layer as layerwise.masks, in the pattern. The engine writes
+# the zeros.
 # Facts:
 #   images=True    it needs calibration images, and changes weights: on an error the engine puts the model back
 #   chooses=True   which weights go it decides itself; of the scores only each layer's count matters

@@ -94,14 +94,14 @@ def test_seeds_and_a_single_run_at_the_same_cost_are_compared_by_accuracy_alone(
     for seed in range(7):
         write_run(tmp_path, f"a{seed}", "prune-structured", score="a", seed=seed, val_accuracy=91.0, fewer=fewer)
     write_run(tmp_path, "b", "prune-structured", score="b", val_accuracy=92.0, fewer=fewer)
-    (only,) = find(collect(tmp_path)).groups
+    (only,) = find(collect(tmp_path)).experiments
     assert [setting.first.name for setting in only.front_flops] == ["b", "dense"]
 
 
 def test_the_table_says_of_which_front(tmp_path: Path) -> None:
     """zeros save no FLOPs: there the dense network beats them, and by parameters nothing does."""
     write_comparison(tmp_path)
-    (only,) = find(collect(tmp_path)).groups
+    (only,) = find(collect(tmp_path)).experiments
     (table,) = comparison(only, "t")
     assert isinstance(table, Table)
     said = {str(row.cells[0]): str(row.cells[-1]) for row in table.rows}

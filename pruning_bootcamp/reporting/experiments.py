@@ -67,8 +67,8 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Group:
-    """What may be compared with each other."""
+class Experiment:
+    """Runs that may be compared with each other: of one data set, one network, one dense network before pruning."""
 
     dataset: str
     model: str
@@ -79,7 +79,7 @@ class Group:
     baselines: Sequence[Record]
     """the runs that trained it"""
     apart: str = ""
-    """what tells it from another group of the same network and data"""
+    """what tells it from another experiment of the same network and data"""
 
     @property
     def title(self) -> str:
@@ -94,7 +94,7 @@ class Group:
         return [record for setting in self.settings for record in setting.records]
 
 
-def groups(records: Iterable[Record]) -> list[Group]:
+def experiments(records: Iterable[Record]) -> list[Experiment]:
     """By dataset, model and dense baseline, in the order of their names."""
     by_network: dict[tuple[str, str], list[Record]] = defaultdict(list)
     for record in records:
@@ -110,29 +110,32 @@ def groups(records: Iterable[Record]) -> list[Group]:
             mine = [record for record in trained if not pruned or known[record.name] in dense]
             claimed |= {record.name for record in mine}
             accuracy = _rounded(family[0].dense.accuracy) if len(dense) == 1 else None
-            found.append(Group(dataset, model, accuracy, settings([*mine, *family]), mine))
+            found.append(Experiment(dataset, model, accuracy, settings([*mine, *family]), mine))
         if alone := [record for record in trained if record.name not in claimed]:
-            found.append(Group(dataset, model, None, settings(alone), alone))
+            found.append(Experiment(dataset, model, None, settings(alone), alone))
     return _named_apart(found)
 
 
-def _named_apart(found: Sequence[Group]) -> list[Group]:
-    """Groups of one network and data each say which dense network they started from."""
+def _named_apart(found: Sequence[Experiment]) -> list[Experiment]:
+    """Experiments of one network and data each say which dense network they started from."""
 
-    def dense(group: Group) -> str:
-        if group.dense_accuracy is None:
-            validation = {record.dense.val_accuracy for record in group.records if record.command != "train"}
+    def dense(experiment: Experiment) -> str:
+        if experiment.dense_accuracy is None:
+            validation = {record.dense.val_accuracy for record in experiment.records if record.command != "train"}
             known = next(iter(validation)) if len(validation) == 1 else None
             return f"from the dense network with {known:.2f}% on validation" if known else "other dense networks"
-        return f"from the dense network with {group.dense_accuracy:.2f}%"
+        return f"from the dense network with {experiment.dense_accuracy:.2f}%"
 
-    def weights(group: Group) -> str:
-        pruned = [record.dense.weights for record in group.records if record.command != "train"]
-        return f"{group.apart}, weights {next((w for w in pruned if w), 'not recorded')[:8]}"
+    def weights(experiment: Experiment) -> str:
+        pruned = [record.dense.weights for record in experiment.records if record.command != "train"]
+        return f"{experiment.apart}, weights {next((w for w in pruned if w), 'not recorded')[:8]}"
 
     for tell in (dense, weights):
-        count = Counter(group.title for group in found)
-        found = [replace(group, apart=tell(group)) if count[group.title] > 1 else group for group in found]
+        count = Counter(experiment.title for experiment in found)
+        found = [
+            replace(experiment, apart=tell(experiment)) if count[experiment.title] > 1 else experiment
+            for experiment in found
+        ]
     return list(found)
 
 
@@ -175,7 +178,7 @@ def _rounded(value: float | None) -> float | None:
 
 
 def settings(records: Sequence[Record]) -> list[Setting]:
-    """Records with the same config but the seed, together; each with a label that no other of the group has."""
+    """Records with the same config but the seed, together; each with a label that no other of the experiment has."""
     by_setting: dict[tuple[tuple[str, str], ...], list[Record]] = defaultdict(list)
     for record in records:
         by_setting[tuple(sorted(record.setting.items()))].append(record)
@@ -214,9 +217,9 @@ class Ablation:
     values: Sequence[tuple[str, Setting]]
 
 
-def ablations(group: Group) -> list[Ablation]:
+def ablations(experiment: Experiment) -> list[Ablation]:
     """Every set of settings that differ in exactly one config key; the budgets' keys last."""
-    with_config = [setting for setting in group.settings if setting.first.config]
+    with_config = [setting for setting in experiment.settings if setting.first.config]
     keys = sorted({key for setting in with_config for key in setting.first.setting})
     found = []
     for key in keys:
