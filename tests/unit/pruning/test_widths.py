@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning_bootcamp.pruning.channels.costs import Costs
-from pruning_bootcamp.pruning.channels.width_choice import (
+from pruning_bootcamp.pruning.channels.widths import (
     Budget,
     Limits,
     Network,
