@@ -3,7 +3,16 @@
 from dataclasses import dataclass
 
 from pruning_bootcamp.plain import Part
-from pruning_bootcamp.results import BatchNorm, Comparison, Distillation, ExportedFile, Known, Network, Scan, Update
+from pruning_bootcamp.results import (
+    BatchNorm,
+    Comparison,
+    Distillation,
+    ExportedFile,
+    Known,
+    NetworkMetrics,
+    Scan,
+    Update,
+)
 from pruning_bootcamp.training.records import Epoch
 
 
@@ -108,8 +117,8 @@ class Judged(Outcome):
 class Costs(Outcome):
     """What both networks cost, and their latency where a gate asks for it."""
 
-    baseline: Network
-    pruned: Network
+    baseline: NetworkMetrics
+    pruned: NetworkMetrics
     saved: Comparison
     latency_measured: str | None = None
     """how, for the gate's words"""

@@ -7,7 +7,7 @@ from pathlib import Path
 from pruning_bootcamp.plain import Plain
 from pruning_bootcamp.reporting.collect import Run
 from pruning_bootcamp.reporting.values import number, table, text
-from pruning_bootcamp.results import Benchmark, Environment, Metrics, Network
+from pruning_bootcamp.results import Benchmark, Environment, Metrics, NetworkMetrics
 
 # What changes neither the network nor its figures, and the sections that a command does not read.
 _NEVER = ("name", "seed", "device", "threads", "save_dir", "checkpoint", "export", "profile", "card", "goal", "gates")
@@ -67,9 +67,9 @@ class Record:
         return None if m.params_m is None or zeros is None else m.params_m * (1 - zeros)
 
     @property
-    def dense(self) -> Network:
+    def dense(self) -> NetworkMetrics:
         """The dense network that it was made from, or that it is."""
-        return self.metrics if self.command == "train" else self.metrics.baseline or Network()
+        return self.metrics if self.command == "train" else self.metrics.baseline or NetworkMetrics()
 
 
 def records(runs: Sequence[Run]) -> list[Record]:
@@ -124,7 +124,7 @@ def _rows(run: Run, benchmark: Benchmark) -> Iterator[Record]:
                 accuracy=row.accuracy,
                 sparsity=row.sparsity,
                 accuracy_drop=benchmark.dense - row.accuracy,
-                baseline=Network(accuracy=benchmark.dense),
+                baseline=NetworkMetrics(accuracy=benchmark.dense),
                 environment=benchmark.environment or Environment(),
             ),
             setting={"method": row.method, "at": at},

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pruning_bootcamp.memorised import caveat
 from pruning_bootcamp.plain import to_plain
-from pruning_bootcamp.results import Comparison, Metrics, Network
+from pruning_bootcamp.results import Comparison, Metrics, NetworkMetrics
 
 if TYPE_CHECKING:  # a table of a finished run needs no torch
     from pruning_bootcamp.pruning.channels.structured import StructuredPlan
@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # a table of a finished run needs no torch
     from pruning_bootcamp.tools.latency import Analysis, LatencyStats, LayerLatency
     from pruning_bootcamp.training.records import Epoch
 
-_ROWS: tuple[tuple[str, str, Callable[[Network], float | None]], ...] = (
+_ROWS: tuple[tuple[str, str, Callable[[NetworkMetrics], float | None]], ...] = (
     ("Accuracy (%)", "{:.2f}", lambda network: network.accuracy),
     ("Validation accuracy (%)", "{:.2f}", lambda network: network.val_accuracy),
     ("FLOPs (G multiply-accumulates)", "{:.4g}", lambda network: network.flops_g),
@@ -47,7 +47,7 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> s
 _GOAL = "**Goal "
 
 
-def comparison_rows(baseline: Network, pruned: Network, metric: Metric | None = None) -> list[list[str]]:
+def comparison_rows(baseline: NetworkMetrics, pruned: NetworkMetrics, metric: Metric | None = None) -> list[list[str]]:
     """[figure, dense, pruned] for every figure that both know; `metric` is what `accuracy` stands for."""
     return [
         [_called(label, metric), form.format(before), form.format(after)]
@@ -182,7 +182,7 @@ def structured_table(plan: StructuredPlan) -> str:
     return "\n".join(lines)
 
 
-def profile_text(baseline: Network, pruned: Network, comparison: Comparison) -> str:
+def profile_text(baseline: NetworkMetrics, pruned: NetworkMetrics, comparison: Comparison) -> str:
     """BASELINE vs PRUNED: every figure that both have, with its change."""
     said = {"FLOPs": comparison.flops_reduction_pct, "Params": comparison.params_reduction_pct}
     said |= {"Latency": comparison.latency_reduction_pct}

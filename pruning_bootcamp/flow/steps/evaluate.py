@@ -13,7 +13,7 @@ from pruning_bootcamp.flow.steps.profile import pair_latency
 from pruning_bootcamp.flow.steps.training import as_shipped
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.plain import from_plain, to_plain
-from pruning_bootcamp.results import Comparison, Network
+from pruning_bootcamp.results import Comparison, NetworkMetrics
 from pruning_bootcamp.tasks import Measurement, Metric
 from pruning_bootcamp.tools.metrics import compare_metrics
 
@@ -24,8 +24,8 @@ def costs(context: StepContext) -> Costs:
     before, _ = cost_of(dense.model.cpu(), example_input(dense.recipe))
     after, flops = cost_of(final.model.cpu(), example_input(final.recipe), final.masks)
     say_disagreement(flops)
-    baseline = from_plain(Network, {**to_plain(before), "weights": weights_hash(dense.model)})
-    pruned, paired, how = from_plain(Network, to_plain(after)), Comparison(), None
+    baseline = from_plain(NetworkMetrics, {**to_plain(before), "weights": weights_hash(dense.model)})
+    pruned, paired, how = from_plain(NetworkMetrics, to_plain(after)), Comparison(), None
     if cfg.gates.min_latency_reduction_pct is not None:
         models = {"baseline": deployable_copy(dense.model), "pruned": deployable_copy(final.model)}
         timed = pair_latency(cfg, models, final.recipe, context.device)

@@ -16,7 +16,7 @@ from pruning_bootcamp.flow.steps import ways
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.plain import from_plain, to_plain
 from pruning_bootcamp.reporting import alternatives_text, analysis_text, layers_text, profile_text
-from pruning_bootcamp.results import Comparison, Network
+from pruning_bootcamp.results import Comparison, NetworkMetrics
 from pruning_bootcamp.tasks.base import with_one_output
 from pruning_bootcamp.tools.latency import (
     LatencyStats,
@@ -53,7 +53,7 @@ def compare(
             models["pruned"] = models["baseline"]
         results = _measure(cfg, networks, models, figures, device)
     comparison = compare_metrics(figures["baseline"], figures["pruned"]) | results.pop("paired", {})
-    dense, pruned = (from_plain(Network, figures[name]) for name in ("baseline", "pruned"))
+    dense, pruned = (from_plain(NetworkMetrics, figures[name]) for name in ("baseline", "pruned"))
     LOGGER.info("%s", profile_text(dense, pruned, from_plain(Comparison, comparison)))
     for key in ("layers_text", "analysis_text", "alternatives_text"):
         if key in results:

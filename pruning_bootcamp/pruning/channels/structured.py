@@ -18,7 +18,7 @@ from pruning_bootcamp.pruning.channels.widths import (
     Budget,
     ChosenWidths,
     Limits,
-    Network,
+    ScoredNetwork,
     choose_widths,
 )
 from pruning_bootcamp.pruning.graph import Group, cut_members, find_groups
@@ -162,13 +162,13 @@ def plan_structured(
     groups = [group for group in everything if group.name not in left_out]
     if scores is None:
         scores = score_groups(groups, s.score.name, _score_args(s), seed)
-    network = Network(copied, example, groups, scores, count_products(copied, example)[0], left_out)
+    network = ScoredNetwork(copied, example, groups, scores, count_products(copied, example)[0], left_out)
     multiples = resolve_round_to(s.round_to, device or example.device)
     return _plan(budget, *_coarsest(network, budget, multiples, limits))
 
 
 def _coarsest(
-    network: Network, budget: Budget, multiples: Multiples, limits: Limits
+    network: ScoredNetwork, budget: Budget, multiples: Multiples, limits: Limits
 ) -> tuple[ChosenWidths, int | None, str | None]:
     """What is chosen with the first of `multiples` that meets the budget, the multiple, and why it is that one."""
     auto, reasons = multiples.why is not None, []

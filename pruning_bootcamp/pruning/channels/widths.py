@@ -24,7 +24,7 @@ MEASURES: dict[str, Measure] = {"sparsity": "channels", "flops_reduction": "macs
 
 
 @dataclass(frozen=True)
-class Network:
+class ScoredNetwork:
     """What is cut: a copy, the groups that may lose units, their scores, and what one input is multiplied by."""
 
     model: nn.Module
@@ -87,8 +87,8 @@ class Limits:
         return ", ".join(f"{name}={value}" for name, value in named.items() if value is not None)
 
 
-def choose_widths(network: Network, budget: Budget, limits: Limits, falls_back: bool) -> ChosenWidths:
-    """What is chosen within the limits; with `falls_back`, in multiples of less than `round_to` where a group is narrow."""
+def choose_widths(network: ScoredNetwork, budget: Budget, limits: Limits, falls_back: bool) -> ChosenWidths:
+    """What is chosen within the limits; `falls_back`: in multiples of less than `round_to` where a group is narrow."""
     multiple = limits.round_to
     schedules, narrow = {}, {}
     for group in network.groups:
@@ -112,7 +112,7 @@ def choose_widths(network: Network, budget: Budget, limits: Limits, falls_back: 
     return chosen
 
 
-def _settle(network: Network, budget: Budget, limits: Limits, chosen: ChosenWidths) -> None:
+def _settle(network: ScoredNetwork, budget: Budget, limits: Limits, chosen: ChosenWidths) -> None:
     """Fill in what is chosen: plan, cut a copy, count it; where the count is another, learn from it and plan again."""
     model, example, groups = network.model, network.example, chosen.groups
     schedules = [chosen.schedules[group.name] for group in groups]
