@@ -75,7 +75,7 @@ class Command:
     goal: Goal | None = None
     testing: bool | None = None
     """whether it reads the test images; as goal.evaluate_test says where left out"""
-    stops: Callable[[Carried], None] = lambda carried: None
+    check_gates: Callable[[Carried], None] = lambda carried: None
     """raises a GoalNotMet as soon as what is known says that a gate fails"""
     stopped: Callable[[Carried, GoalNotMet], None] | None = None
     """writes what a stopped run leaves; None: nothing, where no network was made"""
@@ -226,7 +226,7 @@ def _work(
             if progress is not None:
                 _publish_cycle(plan, number, run, done)
                 if made is not None:
-                    command.stops(Carried(plan, run, device, splits, progress, done))
+                    command.check_gates(Carried(plan, run, device, splits, progress, done))
     if progress is None:
         return Metrics()
     metrics = command.finish(Carried(plan, run, device, splits, progress, done))

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 
-class Progress:
-    """`active` is False in all processes but the leader; `visible` False keeps the screen quiet, not the curves.
+class TrainingProgress:
+    """What is shown of a training. `active` is False in all processes but the leader; `visible` False keeps the screen quiet, not the curves.
 
     Without `bar` the lines stay, and something else shows how far it is.
     """

@@ -78,7 +78,7 @@ def pipeline_plan(cfg: Config) -> tuple[Command, Plan]:
         _finish_pipeline,
         ("pruned_model.pth", REPORT, f"{EXPORTS}/{CARD}", *_exports(cfg)),
         goal=_pipelines_goal(cfg),
-        stops=_check_gates,
+        check_gates=_check_gates,
         stopped=_write_stopped,
         prepare=look_ahead,
         begins=_check_exports,
