@@ -51,7 +51,7 @@ class _Stage(Outcome):
 
 
 @dataclass(frozen=True)
-class _Place:
+class _StageFolder:
     """Where a stage keeps what it makes."""
 
     folder: Path
@@ -153,30 +153,30 @@ class CompressionPipeline:
         about: dict[str, Any] = {name: getattr(self, name) for name in (*named, "seed")}
         about |= {**epochs, "learning_rate": learning_rate, "dense model": weights_hash(self.model)}
 
-        def work(stage: str, number: int) -> Callable[[_Place], _Stage]:
-            def on_place(place: _Place) -> _Stage:
+        def work(stage: str, number: int) -> Callable[[_StageFolder], _Stage]:
+            def in_folder(stage_folder: _StageFolder) -> _Stage:
                 figures: dict[str, Any] = {}
                 if stage == "quantize" and epochs[stage] == 0:
                     assert self._quantized is not None
                     self._quantized.calibrate(train_loader)
                 if stage == "prune":
                     loaders = (train_loader, val_loader)
-                    figures = self._prune(*loaders, epochs[stage], learning_rate, allowed, number, place.folder)
+                    figures = self._prune(*loaders, epochs[stage], learning_rate, allowed, number, stage_folder.folder)
                 elif stage != _REST:
                     trainer = self._trainer(seed=number, teacher=teacher if stage == "distill" else None)
                     figures["train_loss"] = trainer.learn(train_loader, epochs[stage], learning_rate)
                 elif not self._prune_the_rest(allowed):
                     return _Stage(stage=None)
-                return self._noted(stage, figures, val_loader, dense_bytes, place.folder)
+                return self._noted(stage, figures, val_loader, dense_bytes, stage_folder.folder)
 
-            return on_place
+            return in_folder
 
         with contextlib.ExitStack() as inside:
             root = Path(save_dir) if save_dir is not None else inside.enter_context(scratch_folder())
             inside.enter_context(seeded_rng(self.seed))
             if save_dir is not None:
                 inside.enter_context(locked(root, "CompressionPipeline"))
-            machine = Machine(root, self.seed, None, lambda step, folder, key, inputs: _Place(folder))
+            machine = Machine(root, self.seed, None, lambda step, folder, key, inputs: _StageFolder(folder))
             entries: list[dict[str, Any]] = []
             before: dict[str, str] = {}
             for number, stage in enumerate((*self.stages, _REST)):

@@ -17,11 +17,11 @@ REASONS = {
 
 
 @dataclass(frozen=True)
-class Place:
+class MetricPath:
     """Where a measured figure stands: `FILE KEY`."""
 
     text: str
-    """the key's parts are joined by /; a number is a place in a list, `name=value` the entry whose `name` is that"""
+    """the key's parts are joined by /; a number is an index of a list, `name=value` the entry whose `name` is that"""
 
     @property
     def file(self) -> str:
@@ -48,7 +48,7 @@ class Figure:
     """A measured value lies in a range, or on one side of a limit."""
 
     figure: str
-    """its Place"""
+    """its MetricPath"""
     about: float | None = None
     """what was measured; another machine may be `within` of it"""
     within: float = 0.0
@@ -56,8 +56,8 @@ class Figure:
     at_most: float | None = None
 
     @property
-    def places(self) -> tuple[Place, ...]:
-        return (Place(self.figure),)
+    def paths(self) -> tuple[MetricPath, ...]:
+        return (MetricPath(self.figure),)
 
     def __str__(self) -> str:
         if self.about is not None:
@@ -83,18 +83,18 @@ class Order:
     """what the course states as certain, less than was measured anywhere; in the figures' unit"""
 
     @property
-    def places(self) -> tuple[Place, ...]:
-        return tuple(Place(text) for text in self.higher + self.lower)
+    def paths(self) -> tuple[MetricPath, ...]:
+        return tuple(MetricPath(text) for text in self.higher + self.lower)
 
     def __str__(self) -> str:
-        files, keys = {place.file for place in self.places}, {place.key for place in self.places}
+        files, keys = {path.file for path in self.paths}, {path.key for path in self.paths}
         # what is the same on both sides is said once
         if len(keys) == 1:
-            start, names = f"{keys.pop()} of ", [place.file for place in self.places]
+            start, names = f"{keys.pop()} of ", [path.file for path in self.paths]
         elif len(files) == 1:
-            start, names = f"{files.pop()} ", [place.key for place in self.places]
+            start, names = f"{files.pop()} ", [path.key for path in self.paths]
         else:
-            start, names = "", [place.text for place in self.places]
+            start, names = "", [path.text for path in self.paths]
         count = len(self.higher)
         return f"{start}{' and '.join(names[:count])} >= {' and '.join(names[count:])} + {self.margin:g}"
 
@@ -124,7 +124,7 @@ class Verdict:
 
 def judge(claim: Claim, results: Path) -> Verdict:
     """Whether the claim holds for the files under `results`, the folder that stands for the course's results/."""
-    values = [place.read(results) for place in claim.test.places]
+    values = [path.read(results) for path in claim.test.paths]
     known = [value for value in values if value is not None]
     if len(known) < len(values):
         return Verdict(None, math.nan, "not there", "not measured here yet")

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from pruning_bootcamp.course.claims import REASONS, Claim, Figure, Order, Place
+from pruning_bootcamp.course.claims import REASONS, Claim, Figure, MetricPath, Order
 from pruning_bootcamp.course.day import CourseStep, Day, Heading, Question
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.schema import check_settings
@@ -92,12 +92,12 @@ def _claim(given: Any, where: str, problems: list[str]) -> Claim | None:
             problems.append(f"{where}: one of about, at_least and at_most is needed.")
     if test is None:
         return None
-    problems += [f"{where}: '{place.text}' is no FILE KEY." for place in test.places if not _is_place(place)]
+    problems += [f"{where}: '{path.text}' is no FILE KEY." for path in test.paths if not _is_metric_path(path)]
     return Claim(name, test, REASONS.get(because, because))
 
 
-def _is_place(place: Place) -> bool:
-    return place.file.startswith("results/") and bool(place.key) and " " not in place.key
+def _is_metric_path(path: MetricPath) -> bool:
+    return path.file.startswith("results/") and bool(path.key) and " " not in path.key
 
 
 def _sections(text: str, problems: list[str]) -> dict[str, str]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class TrainingProgress:
-    """What is shown of a training. `active` is False in all processes but the leader; `visible` False keeps the screen quiet, not the curves.
+    """`active` is False in all processes but the leader; `visible` False keeps the screen quiet, not the curves.
 
     Without `bar` the lines stay, and something else shows how far it is.
     """

@@ -84,15 +84,15 @@ def test_the_figures_of_a_day_are_in_folders_that_some_day_until_then_makes(day:
     made = {path.rpartition("/")[0] for earlier in days()[: day.number] for path in earlier.makes}
     assert day.claims
     for claim in day.claims:
-        for place in claim.test.places:
-            assert place.file.rpartition("/")[0] in made, claim
+        for path in claim.test.paths:
+            assert path.file.rpartition("/")[0] in made, claim
 
 
 @by_number
 def test_no_time_is_stated_but_as_less_saved_than_the_flops(day: Day) -> None:
     """A latency differs from machine to machine; that it falls by less than the FLOPs is what may be said."""
     for claim in day.claims:
-        if any("latency" in place.key for place in claim.test.places):
+        if any("latency" in path.key for path in claim.test.paths):
             assert isinstance(claim.test, Order), claim
             assert all("flops" in text for text in claim.test.higher), claim
 
