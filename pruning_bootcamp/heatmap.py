@@ -11,7 +11,7 @@ from rich.text import Text
 from pruning_bootcamp import pages
 from pruning_bootcamp.plain import Plain
 from pruning_bootcamp.reporting import markdown_table
-from pruning_bootcamp.reporting.figures import Figure, axes, plain
+from pruning_bootcamp.reporting.plots import Figure, axes, plain
 from pruning_bootcamp.results import Scan, ScanRow
 from pruning_bootcamp.sensitivity import ranking
 

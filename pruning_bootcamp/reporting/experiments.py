@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from pruning_bootcamp.reporting.figures import pareto_front
+from pruning_bootcamp.reporting.pareto import pareto_front
 from pruning_bootcamp.reporting.records import PRUNING, Record
 from pruning_bootcamp.reporting.values import Spread, spread
 

@@ -17,7 +17,8 @@ from pruning_bootcamp.reporting.document import (
     Text,
     columns,
 )
-from pruning_bootcamp.reporting.figures import flops_against_latency, heatmap, lines, trade_off, unbeaten
+from pruning_bootcamp.reporting.pareto import unbeaten
+from pruning_bootcamp.reporting.plots import flops_against_latency, heatmap, lines, trade_off
 from pruning_bootcamp.reporting.sparsities import LayerSparsities
 from pruning_bootcamp.reporting.values import UNKNOWN, counted, link, number, rate, threads_said
 from pruning_bootcamp.results import (

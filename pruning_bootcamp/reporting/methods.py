@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from pruning_bootcamp.reporting.document import Block, Cell, Column, Command, Plot, Row, Table, Text, columns
 from pruning_bootcamp.reporting.experiments import Setting
-from pruning_bootcamp.reporting.figures import trade_off
 from pruning_bootcamp.reporting.findings import ExperimentFindings, validation_of
+from pruning_bootcamp.reporting.plots import trade_off
 from pruning_bootcamp.reporting.values import Spread, amount, beaten_by_none
 
 CostOf = Callable[[Setting], Spread | None]

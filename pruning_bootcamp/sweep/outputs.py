@@ -9,7 +9,8 @@ from pathlib import Path
 from pruning_bootcamp import pages
 from pruning_bootcamp.plain import to_plain
 from pruning_bootcamp.reporting import markdown_table
-from pruning_bootcamp.reporting.figures import Figure, hypervolume, trade_off, unbeaten
+from pruning_bootcamp.reporting.pareto import hypervolume, unbeaten
+from pruning_bootcamp.reporting.plots import Figure, trade_off
 from pruning_bootcamp.results import Study, Trial
 from pruning_bootcamp.runs import write_text, write_yaml
 from pruning_bootcamp.sweep.space import shown_setting, text_of

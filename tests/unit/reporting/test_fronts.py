@@ -15,9 +15,10 @@ from pruning_bootcamp.logs import start_screen
 from pruning_bootcamp.reporting.collect import collect
 from pruning_bootcamp.reporting.command import report
 from pruning_bootcamp.reporting.document import Table
-from pruning_bootcamp.reporting.figures import trade_off, unbeaten
 from pruning_bootcamp.reporting.findings import find
 from pruning_bootcamp.reporting.methods import comparison
+from pruning_bootcamp.reporting.pareto import unbeaten
+from pruning_bootcamp.reporting.plots import trade_off
 from pruning_bootcamp.reporting.values import spread
 from pruning_bootcamp.results import Dense, Objective, Study, Trial
 from pruning_bootcamp.sweep.outputs import choose, concluded
