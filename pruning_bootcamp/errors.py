@@ -56,7 +56,7 @@ class BootcampError(Exception):
 
 
 class GoalNotMet(BootcampError):
-    """The work was done and measured, and the figure misses the goal, gate or proof: exit code 3."""
+    """The work was done and measured, and the metric misses the goal, gate or proof: exit code 3."""
 
     exit_code = 3
 

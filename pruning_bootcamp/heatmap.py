@@ -101,7 +101,7 @@ def summary(scan: Scan) -> str:
 
 
 def heat_report(scan: Scan, title: str) -> str:
-    """report.md: the heat map in figures."""
+    """report.md: the heat map in numbers."""
     header = [scan.by, "weights", *(f"{100 * sparsity:g}%" for sparsity in scan.sparsities)]
     rows = [[row.name, row.size, *map(_number, points_lost(scan, row))] for row in scan.rows]
     losses = [[row.name, row.size, *(f"{a:.4f}" for a in loss_added(scan, row))] for row in scan.rows]
@@ -124,8 +124,8 @@ def as_csv(scan: Scan) -> str:
     writer.writerow(["name", "weights", "sparsity", "accuracy", "loss", "points_lost", "loss_added"])
     for row in scan.rows:
         for point, lost, added in zip(row.points, points_lost(scan, row), loss_added(scan, row), strict=True):
-            figures = [point.sparsity, point.accuracy, point.loss, round(lost, 4), round(added, 6)]
-            writer.writerow([row.name, row.size, *figures])
+            numbers = [point.sparsity, point.accuracy, point.loss, round(lost, 4), round(added, 6)]
+            writer.writerow([row.name, row.size, *numbers])
     return out.getvalue()
 
 
@@ -149,7 +149,7 @@ def as_page(scan: Scan, title: str) -> str:
 
 
 def _place(scan: Scan, name: str, what: str, values: list[list[float]], digits: int) -> str:
-    """Where a heat map goes, and its figures as a table."""
+    """Where a heat map goes, and its numbers as a table."""
     columns = [pages.Column(scan.by), pages.Column("weights", numeric=True)]
     columns += [pages.Column(f"{100 * sparsity:g}%", numeric=True) for sparsity in scan.sparsities]
     rows = []

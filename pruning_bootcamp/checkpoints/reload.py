@@ -106,12 +106,12 @@ def check_builder(model: nn.Module, recipe: Recipe) -> nn.Module:
 
 
 def say_random(recipe: Recipe) -> None:
-    """Said once: figures of such a network vary from one measurement to the next."""
+    """Said once: metrics of such a network vary from one measurement to the next."""
     if recipe.model not in _SAID:
         _SAID.add(recipe.model)
         LOGGER.warning(
             "Model: %s gives other outputs in each pass, in eval mode too (dropout that is always on, a state of its "
-            "own?): figures measured on it vary",
+            "own?): metrics measured on it vary",
             recipe.model,
         )
 

@@ -49,7 +49,7 @@ def show_all(
 @curriculum.command("day", epilog=examples("curriculum day 5", "curriculum day 5 --figures"))
 def day(
     number: Annotated[int, typer.Argument(metavar="N", help="1 to 21.")],
-    figures: Annotated[bool, typer.Option("--figures", help="Only the course's figures beside yours.")] = False,
+    figures: Annotated[bool, typer.Option("--figures", help="Only the course's metrics beside yours.")] = False,
     results: Results = None,
     dataset: Dataset = "digits",
     debug: Debug = False,

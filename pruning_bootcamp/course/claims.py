@@ -18,7 +18,7 @@ REASONS = {
 
 @dataclass(frozen=True)
 class MetricPath:
-    """Where a measured figure stands: `FILE KEY`."""
+    """Where a measured metric stands: `FILE KEY`."""
 
     text: str
     """the key's parts are joined by /; a number is an index of a list, `name=value` the entry whose `name` is that"""
@@ -44,10 +44,10 @@ class MetricPath:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figure:
+class Range:
     """A measured value lies in a range, or on one side of a limit."""
 
-    figure: str
+    metric: str
     """its MetricPath"""
     about: float | None = None
     """what was measured; another machine may be `within` of it"""
@@ -57,12 +57,12 @@ class Figure:
 
     @property
     def paths(self) -> tuple[MetricPath, ...]:
-        return (MetricPath(self.figure),)
+        return (MetricPath(self.metric),)
 
     def __str__(self) -> str:
         if self.about is not None:
-            return f"{self.figure} {self.about:g} +- {self.within:g}"
-        return f"{self.figure} {f'<= {self.at_most:g}' if self.at_least is None else f'>= {self.at_least:g}'}"
+            return f"{self.metric} {self.about:g} +- {self.within:g}"
+        return f"{self.metric} {f'<= {self.at_most:g}' if self.at_least is None else f'>= {self.at_least:g}'}"
 
     def holds(self, measured: float) -> bool:
         if self.about is not None:
@@ -77,10 +77,10 @@ class Order:
     """Each of `higher` lies above each of `lower`, by `margin` or more: a best or worst of several too."""
 
     higher: tuple[str, ...]
-    """Places"""
+    """MetricPaths"""
     lower: tuple[str, ...]
     margin: float
-    """what the course states as certain, less than was measured anywhere; in the figures' unit"""
+    """what the course states as certain, less than was measured anywhere; in the metrics' unit"""
 
     @property
     def paths(self) -> tuple[MetricPath, ...]:
@@ -104,7 +104,7 @@ class Claim:
     """What may be said of any machine, under a name by which the text refers to it."""
 
     name: str
-    test: Figure | Order
+    test: Range | Order
     because: str
     """why it holds elsewhere too: a count, a proof, an error of so many images, or how often it was measured"""
 
@@ -114,9 +114,9 @@ class Verdict:
     """A claim held against what was measured here."""
 
     holds: bool | None
-    """None: a file or a figure of it is not there"""
+    """None: a file or a metric of it is not there"""
     value: float
-    """the figure; of an order, by how much it holds (below 0: the other way round); nan where it is not there"""
+    """the metric; of an order, by how much it holds (below 0: the other way round); nan where it is not there"""
     measured: str
     said: str
     """what came out instead, where it does not hold"""
@@ -128,14 +128,14 @@ def judge(claim: Claim, results: Path) -> Verdict:
     known = [value for value in values if value is not None]
     if len(known) < len(values):
         return Verdict(None, math.nan, "not there", "not measured here yet")
-    if isinstance(claim.test, Figure):
-        return _judge_figure(claim.test, known[0])
+    if isinstance(claim.test, Range):
+        return _judge_range(claim.test, known[0])
     count = len(claim.test.higher)
     return _judge_order(claim.test, known[:count], known[count:])
 
 
-def _judge_figure(figure: Figure, value: float) -> Verdict:
-    holds = figure.holds(value)
+def _judge_range(range_: Range, value: float) -> Verdict:
+    holds = range_.holds(value)
     return Verdict(holds, value, f"{value:.5g}", "" if holds else f"here it was {value:.5g}")
 
 

@@ -49,7 +49,7 @@ def plain(marked: Marked) -> str:
 
 
 def with_names(marked: Marked) -> str:
-    """As the pages have it: the sentence, and the names under which its figures stand below."""
+    """As the pages have it: the sentence, and the names under which its claims stand below."""
     claims = [name for name in marked.names if name not in ALWAYS]
     return f"{marked.text} [{', '.join(claims)}]" if claims else marked.text
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from pruning_bootcamp.course.claims import REASONS, Claim, Figure, MetricPath, Order
+from pruning_bootcamp.course.claims import REASONS, Claim, MetricPath, Order, Range
 from pruning_bootcamp.course.day import CourseStep, Day, Heading, Question
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.schema import check_settings
@@ -77,17 +77,17 @@ def _listed(front: dict[str, Any], key: str, problems: list[str]) -> list[tuple[
 
 
 def _claim(given: Any, where: str, problems: list[str]) -> Claim | None:
-    """A Claim from `name`, `because` and the fields of a Figure or an Order."""
+    """A Claim from `name`, `because` and the fields of a Range or an Order."""
     fields = dict(given) if isinstance(given, Mapping) else {}
     name, because = fields.pop("name", None), fields.pop("because", None)
     if not isinstance(name, str) or not isinstance(because, str):
-        problems.append(f"{where}: a table with name, because and the fields of a figure or an order is needed.")
+        problems.append(f"{where}: a table with name, because and the fields of a range or an order is needed.")
         return None
-    test: Figure | Order | None
+    test: Range | Order | None
     if "higher" in fields:
         test = _made(Order, fields, where, problems)
     else:
-        test = _made(Figure, fields, where, problems)
+        test = _made(Range, fields, where, problems)
         if test is not None and (test.about, test.at_least, test.at_most).count(None) != 2:
             problems.append(f"{where}: one of about, at_least and at_most is needed.")
     if test is None:

@@ -116,7 +116,7 @@ def week1(course: CourseResults) -> Iterator[Check]:
     """A dense network that is good enough, and weights zeroed at little cost."""
     yield _file("baseline checkpoint", course.baseline, course.retrain())
     metrics = course.results / "baseline" / METRICS
-    yield _file("baseline figures", metrics, course.retrain())
+    yield _file("baseline metrics", metrics, course.retrain())
     accuracy = _number(read_yaml(metrics) if metrics.exists() else {}, "accuracy")
     yield Check(
         f"baseline accuracy of at least {LEAST_BASELINE_ACCURACY:g}%",
@@ -245,7 +245,7 @@ def _meets_goal(metrics: Metrics) -> bool:
 def _cut_text(folder: Path, metrics: Metrics) -> str:
     flops, drop = _number(metrics, "flops_reduction_pct"), _number(metrics, "accuracy_drop")
     if flops is None or drop is None:
-        return f"{folder.name} has no figures"
+        return f"{folder.name} has no metrics"
     return f"{folder.name} saved {flops:.1f}% for {drop:.2f} points"
 
 

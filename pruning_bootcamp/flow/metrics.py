@@ -28,7 +28,7 @@ Dones = Mapping[str, Done[Any]]
 def collect(steps: Sequence[Step[Any]], done: Dones, cfg: Config, splits: Splits, device: torch.device) -> Metrics:
     """What is known so far: of a run that goes through, and of one that a gate stops.
 
-    The figures in front are the test split's; with goal.evaluate_test off they are the validation split's, under names
+    The metrics in front are the test split's; with goal.evaluate_test off they are the validation split's, under names
     of their own.
     """
     testing = cfg.goal.evaluate_test
@@ -111,7 +111,7 @@ def compared(baseline: NetworkMetrics, pruned: NetworkMetrics, metric: Metric) -
 
 
 def overlaid(whole: Whole, *parts: Part) -> Whole:
-    """The same with every figure that the parts know."""
+    """The same with every metric that the parts know."""
     for part in parts:
         known = {one.name: getattr(part, one.name) for one in fields(part) if one.name != "more"}
         whole = replace(whole, **{name: value for name, value in known.items() if value is not None})

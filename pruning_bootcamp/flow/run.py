@@ -168,7 +168,7 @@ def _tidy(run: Run, command: Command) -> None:
 
 
 def judge_again(run: Run, metrics: Metrics, cfg: Config, goal: Goal | None) -> Metrics:
-    """A finished run under the goal and the gates of today: its figures stay, the judgement may not."""
+    """A finished run under the goal and the gates of today: its metrics stay, the judgement may not."""
     if goal is None or metrics.judged_on != "test":  # goal.evaluate_test is false: there is nothing to judge by
         return metrics
     try:

@@ -174,7 +174,7 @@ def _read_folder(found: Collected, walk: Walk, listed: ResultFolder) -> None:
     for file in sorted(names):
         if file.endswith(".yaml") and file not in _LOOKED_FOR and (content := _profile_in(folder / file)):
             found.profiles.append(Found(walk.name(folder / Path(file).stem), folder, content))
-    if SENSITIVITY in names:  # its metrics.yaml is a finish mark, not one network's figures
+    if SENSITIVITY in names:  # its metrics.yaml is a finish mark, not one network's metrics
         if METRICS not in names:
             found.problems.append(Omission(name, _unfinished(command, folder, config)))
         return

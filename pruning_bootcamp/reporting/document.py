@@ -86,7 +86,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Plot:
-    """A plotly figure; its table says the same in figures, and stands for it where there are no plots."""
+    """A plotly figure; its table says the same in numbers, and stands for it where there are no plots."""
 
     identifier: str
     caption: str

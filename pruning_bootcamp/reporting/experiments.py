@@ -24,38 +24,38 @@ class Setting:
     def seeds(self) -> list[int]:
         return sorted({record.seed for record in self.records if record.seed is not None})
 
-    def figure(self, read: Callable[[Record], float | None]) -> Spread | None:
+    def over_seeds(self, read: Callable[[Record], float | None]) -> Spread | None:
         """Over the seeds; None where a run does not know it."""
         return spread([read(record) for record in self.records])
 
     @property
     def accuracy(self) -> Spread | None:
         """On the test images; None where a run did not read them."""
-        return self.figure(lambda record: record.accuracy)
+        return self.over_seeds(lambda record: record.accuracy)
 
     @property
     def val_accuracy(self) -> Spread | None:
-        return self.figure(lambda record: record.val_accuracy)
+        return self.over_seeds(lambda record: record.val_accuracy)
 
     @property
     def drop(self) -> Spread | None:
-        return self.figure(lambda record: record.metrics.accuracy_drop)
+        return self.over_seeds(lambda record: record.metrics.accuracy_drop)
 
     @property
     def fewer_flops_pct(self) -> Spread | None:
-        return self.figure(lambda record: record.metrics.flops_reduction_pct)
+        return self.over_seeds(lambda record: record.metrics.flops_reduction_pct)
 
     @property
     def zeros_pct(self) -> Spread | None:
-        return self.figure(lambda r: None if r.metrics.sparsity is None else 100 * r.metrics.sparsity)
+        return self.over_seeds(lambda r: None if r.metrics.sparsity is None else 100 * r.metrics.sparsity)
 
     @property
     def flops_g(self) -> Spread | None:
-        return self.figure(lambda record: record.metrics.flops_g)
+        return self.over_seeds(lambda record: record.metrics.flops_g)
 
     @property
     def kept_params_m(self) -> Spread | None:
-        return self.figure(lambda record: record.kept_params_m)
+        return self.over_seeds(lambda record: record.kept_params_m)
 
     @property
     def n_said(self) -> str:
@@ -248,7 +248,7 @@ def _is_budget(key: str) -> bool:
 def pareto(
     settings: Sequence[Setting], quality: Callable[[Setting], float | None], cost: Callable[[Setting], float | None]
 ) -> list[Setting]:
-    """Those that no other beats: none is as good or better in both and better in one. Unknown figures take no part."""
+    """Those that no other beats: none is as good or better in both and better in one. Unknown metrics take no part."""
     known = [(q, c, s) for s in settings if (q := quality(s)) is not None and (c := cost(s)) is not None]
     return [known[place][2] for place in pareto_front([(q, c) for q, c, _ in known])]
 

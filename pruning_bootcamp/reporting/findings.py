@@ -39,7 +39,7 @@ class Findings:
 
 
 def find(collected: Collected) -> Findings:
-    """Everything that follows from the figures; reads no file."""
+    """Everything that follows from the metrics; reads no file."""
     every = records(collected.runs)
     found = []
     for experiment in experiments(every):
@@ -66,8 +66,8 @@ def validation_of(setting: Setting) -> float | None:
     return _mean(setting.val_accuracy)
 
 
-def _mean(figure: Spread | None) -> float | None:
-    return None if figure is None else figure.mean
+def _mean(value: Spread | None) -> float | None:
+    return None if value is None else value.mean
 
 
 def _profiles_of(experiment: Experiment, profiles: Sequence[Found[Profile]]) -> list[Found[Profile]]:

@@ -1,4 +1,4 @@
-"""What failed and what to do next, each by a stated rule and with the figures that it rests on."""
+"""What failed and what to do next, each by a stated rule and with the metrics that it rests on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ FAILURE_RULES = (
 class Failure:
     where: str
     rule: str
-    figures: str
+    metrics: str
 
 
 def failures(experiment: Experiment) -> list[Failure]:
@@ -42,8 +42,8 @@ def failures(experiment: Experiment) -> list[Failure]:
             share = f"{len(missed)} of {setting.n_said}" if len(setting.records) > 1 else "one seed"
             short = "; ".join(one.text for one in worst(setting)[1])
             goal = missed[0].metrics.goal or "not stated"
-            figures = f"goal: {goal}; missed by {share} ({short}); {_outcome(setting)}"
-            found.append(Failure(setting.label, FAILURE_RULES[0], figures))
+            metrics = f"goal: {goal}; missed by {share} ({short}); {_outcome(setting)}"
+            found.append(Failure(setting.label, FAILURE_RULES[0], metrics))
     found += [
         Failure(setting.label, FAILURE_RULES[1], _outcome(setting))
         for setting in methods
@@ -60,8 +60,8 @@ def failures(experiment: Experiment) -> list[Failure]:
     for setting in experiment.settings:
         val, test = setting.val_accuracy, setting.accuracy
         if val is not None and test is not None and val.mean - test.mean > FLATTERING_POINTS:
-            figures = f"validation {said(val, setting)}, test {said(test, setting)}"
-            found.append(Failure(setting.label, FAILURE_RULES[4], figures))
+            metrics = f"validation {said(val, setting)}, test {said(test, setting)}"
+            found.append(Failure(setting.label, FAILURE_RULES[4], metrics))
     for record in experiment.records:
         if falls := record.metrics.fall_backs:
             found.append(Failure(record.name, FAILURE_RULES[5], "; ".join(falls[:5])))

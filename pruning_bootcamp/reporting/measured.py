@@ -235,7 +235,7 @@ def _summary(study: Study, on_front: int) -> str:
 
 
 def _front(study: Study, cost: str | None) -> set[int]:
-    """Places of the trials that no trial and no dense network beats; by their figures, whatever the file says."""
+    """Places of the trials that no trial and no dense network beats; by their metrics, whatever the file says."""
     points = [(place, _point(trial.values, cost)) for place, trial in enumerate(study.trials)]
     known = [(place, point) for place, point in points if point is not None]
     dense = None if study.dense is None else _point(study.dense.values, cost)

@@ -27,7 +27,7 @@ def comparison(found: ExperimentFindings, identifier: str) -> list[Block]:
                 [
                     setting.label,
                     setting.n_said,
-                    amount(setting.figure(lambda record: record.val_pruned)),
+                    amount(setting.over_seeds(lambda record: record.val_pruned)),
                     amount(setting.val_accuracy),
                     amount(setting.accuracy),
                     amount(setting.drop),

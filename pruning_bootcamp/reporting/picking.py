@@ -16,13 +16,13 @@ from pruning_bootcamp.results import Gate
 class Advice:
     what: str
     rule: str
-    figures: str
+    metrics: str
     command: str | None = None
 
 
-def said(figure: Spread | None, setting: Setting) -> str:
+def said(value: Spread | None, setting: Setting) -> str:
     """`92.20 ± 0.20% (3 seeds)`, for a sentence."""
-    return "not read" if figure is None else f"{figure.shown()}% ({setting.n_said})"
+    return "not read" if value is None else f"{value.shown()}% ({setting.n_said})"
 
 
 _FLOPS = re.compile(r">= ([\d.]+)% fewer FLOPs")
@@ -32,7 +32,7 @@ _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
 @dataclass(frozen=True)
 class Shortfall:
-    """A figure that is not what was asked for."""
+    """A metric that is not what was asked for."""
 
     text: str
     share: float
@@ -45,7 +45,7 @@ def misses(setting: Setting) -> list[Record]:
 
 
 def shortfalls(record: Record) -> list[Shortfall]:
-    """Of a run that missed its goal, each figure that did; empty for any other."""
+    """Of a run that missed its goal, each metric that did; empty for any other."""
     if not _missed(record):
         return []
     found, goal, metrics = [], record.metrics.goal or "", record.metrics
@@ -58,7 +58,7 @@ def shortfalls(record: Record) -> list[Shortfall]:
         if drop > limit:
             found.append(_shortfall(f"{drop:.2f} points lost, {{}} more than {limit:g}", drop - limit, limit))
     found += [_gate(gate) for gate in metrics.gates or () if not gate.met]
-    return found or [Shortfall(f"by which figure is not recorded (goal: {goal or 'not stated'})", math.inf)]
+    return found or [Shortfall(f"by which metric is not recorded (goal: {goal or 'not stated'})", math.inf)]
 
 
 def worst(setting: Setting) -> tuple[float, list[Shortfall]]:
@@ -114,12 +114,12 @@ def pick(experiment: Experiment, command: str) -> Advice | None:
         return _none(known, kept, command, rule)
     setting, val, saved = max(fits, key=lambda entry: (entry[2].mean, entry[1].mean))
     unit = _UNITS[command]
-    figures = f"validation {said(val, setting)}, {saved.shown('{:.1f}')}{unit}"
+    metrics = f"validation {said(val, setting)}, {saved.shown('{:.1f}')}{unit}"
     if setting.accuracy is not None:
-        figures += f"; then, on the test images, {said(setting.accuracy, setting)}"
+        metrics += f"; then, on the test images, {said(setting.accuracy, setting)}"
     if (drop := setting.drop) is not None:
-        figures += f", {drop.shown()} points below the dense network"
-    return Advice(f"Take {setting.label} ({command}).{_unjudged(setting)}", rule, figures, _next(setting, command))
+        metrics += f", {drop.shown()} points below the dense network"
+    return Advice(f"Take {setting.label} ({command}).{_unjudged(setting)}", rule, metrics, _next(setting, command))
 
 
 def _reference(experiment: Experiment, known: Sequence[Known]) -> tuple[float, str]:
@@ -186,7 +186,7 @@ def _saved(setting: Setting) -> Spread | None:
     """Percent that is gone, of what _UNITS says."""
     if setting.first.command == "prune-structured":
         return setting.fewer_flops_pct
-    return setting.zeros_pct if setting.first.command == "prune-unstructured" else setting.figure(_fewer_params)
+    return setting.zeros_pct if setting.first.command == "prune-unstructured" else setting.over_seeds(_fewer_params)
 
 
 def _fewer_params(record: Record) -> float | None:

@@ -1,4 +1,4 @@
-"""A run's files -> one record with the figures in their places: what was done, at which budget, and what came out."""
+"""A run's files -> one record with the metrics in their places: what was done, at which budget, and what came out."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from pruning_bootcamp.reporting.collect import Run
 from pruning_bootcamp.reporting.values import number, table, text
 from pruning_bootcamp.results import Benchmark, Environment, Metrics, NetworkMetrics
 
-# What changes neither the network nor its figures, and the sections that a command does not read.
+# What changes neither the network nor its metrics, and the sections that a command does not read.
 _NEVER = ("name", "seed", "device", "threads", "save_dir", "checkpoint", "export", "profile", "card", "goal", "gates")
 _QUIET = ("data.root", "data.batch_size", "train.checkpoint_seconds")
 _AFTER = ("recover", "fine_tune")
@@ -23,7 +23,7 @@ PRUNING = ("prune-unstructured", "prune-structured", "pipeline run", "benchmark"
 
 @dataclass(frozen=True)
 class Record:
-    """One network: how it was made, and its figures. None = not recorded."""
+    """One network: how it was made, and its metrics. None = not recorded."""
 
     name: str
     folder: Path

@@ -61,7 +61,7 @@ def document(
         f"{counted(len(found.sweeps), 'sweep')} below {found.root}."
         + made_by_sweeps(found)
         + (f" {counted(problems, 'folder')} could not be used (see “Not in the tables”)." if problems else ""),
-        "Every figure was measured by the run it stands for. Accuracy is in percent; test accuracy was read once, at "
+        "Every metric was measured by the run it stands for. Accuracy is in percent; test accuracy was read once, at "
         "the end of a run, or not at all (–); choices rest on validation accuracy alone. ± is the standard deviation "
         "over seeds. FLOPs are multiply-accumulates, as pruning papers print them.",
     ]
@@ -91,11 +91,11 @@ def _recommendations(findings: Findings) -> Section:
             blocks += [Heading(found.experiment.title), Items([_item(line) for line in found.advice])]
     if findings.advice:
         blocks += [Heading("From profiles and scans"), Items([_item(line) for line in findings.advice])]
-    return Section("recommendations", "Recommendations", blocks or [Text("None: no rule applies to these figures.")])
+    return Section("recommendations", "Recommendations", blocks or [Text("None: no rule applies to these metrics.")])
 
 
 def _item(advice: Advice) -> Item:
-    return Item(advice.what, f"Figures: {advice.figures}.", f"Rule: {advice.rule}.", advice.command)
+    return Item(advice.what, f"Metrics: {advice.metrics}.", f"Rule: {advice.rule}.", advice.command)
 
 
 def _baselines(findings: Findings) -> Section:
@@ -104,15 +104,15 @@ def _baselines(findings: Findings) -> Section:
         experiment = found.experiment
         trained = [setting for setting in experiment.settings if setting.first.command == "train"]
         for setting in trained:
-            figures = amount(setting.val_accuracy), amount(setting.accuracy)
+            metrics = amount(setting.val_accuracy), amount(setting.accuracy)
             rows.append(
-                Row([experiment.title, setting.label, setting.n_said, *figures, *_size(setting.first, dense=False)])
+                Row([experiment.title, setting.label, setting.n_said, *metrics, *_size(setting.first, dense=False)])
             )
         if not trained and experiment.pruned:
             first = experiment.pruned[0].first
-            figures = rate(first.dense.val_accuracy), rate(first.dense.accuracy)
+            metrics = rate(first.dense.val_accuracy), rate(first.dense.accuracy)
             what = "as the pruned runs measured it"
-            rows.append(Row([experiment.title, what, "one seed", *figures, *_size(first, dense=True)]))
+            rows.append(Row([experiment.title, what, "one seed", *metrics, *_size(first, dense=True)]))
     titles = columns(
         "Network | What | Seeds | # Validation accuracy (%) | # Test accuracy (%) | # Test images"
         " | # FLOPs (G) | # Params (M)"
@@ -189,9 +189,9 @@ def _failures(findings: Findings) -> Section:
     if not cases:
         return Section("failures", "Failure cases", [*rules, Text("None was found.")])
     rows = [
-        Row([case.where, where, case.rule, case.figures], {"rule": case.rule, "about": where}) for where, case in cases
+        Row([case.where, where, case.rule, case.metrics], {"rule": case.rule, "about": where}) for where, case in cases
     ]
-    titles = columns("What | About | Rule | Figures")
+    titles = columns("What | About | Rule | Metrics")
     filters = [Filter("rule", "Rule", _options(row.attributes["rule"] for row in rows))] if len(rows) > 8 else []
     table = Table("failures-table", "What went wrong, by the rules above", titles, rows, filters)
     return Section("failures", "Failure cases", [*rules, table])

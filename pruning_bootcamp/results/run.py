@@ -166,7 +166,7 @@ class Metrics(Known, Recovery, Comparison, NetworkMetrics):
     goal_met: bool | None = None
     validation: Validation | None = None
     stopped: tuple[str, ...] | None = None
-    """why there are no test figures"""
+    """why there are no test metrics"""
     judged_on: str | None = None
     val_split: str | None = None
     test_split: str | None = None

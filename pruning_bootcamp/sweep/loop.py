@@ -179,13 +179,13 @@ class Sweep:
         return next((row for row in rows if before is None or row.number < before), None)
 
     def _settle(self, first: int, result: TrialResult) -> None:
-        """The trials with the settings of one that is over have its figures."""
+        """The trials with the settings of one that is over have its metrics."""
         for twin in self.duplicates.pop(first, []):
             self._repeat(twin, first, result)
 
     def _repeat(self, number: int, first: int, result: TrialResult) -> None:
         self.trials.tell(replace(result, number=number), repeats=first)
-        LOGGER.info("Trial %d would repeat trial %d: its figures are taken, nothing is run", number, first)
+        LOGGER.info("Trial %d would repeat trial %d: its metrics are taken, nothing is run", number, first)
         self._count()
 
     def _spec(self, number: int, settings: Mapping[str, Plain], fingerprint: str) -> TrialSpec:
@@ -239,12 +239,12 @@ class Sweep:
             f"{key.rpartition('.')[2] if key.count('.') == 1 else key} {shown_setting(value)}"
             for key, value in self._settings(result.number).items()
         )
-        figures = ", ".join(
+        metrics = ", ".join(
             f"{outputs.FORMATS[name].format(value)} {outputs.TITLES[name]}"
             for name, value in result.values.items()
             if name in ("accuracy", self.trials.cost)
         )
-        what = {"complete": figures, "pruned": f"stopped {result.reason}", "failed": f"failed: {result.reason}"}
+        what = {"complete": metrics, "pruned": f"stopped {result.reason}", "failed": f"failed: {result.reason}"}
         left = self.progress.time_left()
         LOGGER.info(
             "Trial %d (%d of %d): %s: %s (%.1f s%s)",

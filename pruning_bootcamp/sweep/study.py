@@ -98,7 +98,7 @@ class OptunaStudy:
         self._note(number, _FINGERPRINT, fingerprint)
 
     def tell(self, result: TrialResult, repeats: int | None = None) -> None:
-        """What a trial came to; for one with the settings of another, whose figures these are."""
+        """What a trial came to; for one with the settings of another, whose metrics these are."""
         import optuna
 
         self._rows = None

@@ -1,4 +1,4 @@
-"""One trial, in whichever process: a spec -> the ordinary stage in the trial's own folder -> its figures."""
+"""One trial, in whichever process: a spec -> the ordinary stage in the trial's own folder -> its metrics."""
 
 import copy
 import shutil
@@ -32,7 +32,6 @@ from pruning_bootcamp.training.hooks import Hook, StepState
 
 TRIAL = "trial.yaml"
 COSTS = ("flops_g", "latency_ms", "size_mb")
-FIGURES = ("accuracy", *COSTS, "params_m", "sparsity")
 _LOCK_SECONDS = 20.0
 
 Report = Callable[[str], None]
@@ -108,7 +107,7 @@ def run_trial(spec: TrialSpec, report: Report) -> TrialResult:
 
     try:
         metrics = _run(spec.command, cfg, watch)
-        values, weight = _figures(metrics, metrics.val_accuracy, folder / NETWORKS[spec.command], spec)
+        values, weight = _metrics(metrics, metrics.val_accuracy, folder / NETWORKS[spec.command], spec)
         result = TrialResult(spec.number, "complete", values, curve, weight)
     except Stopped as stopped:
         LOGGER.info("Stopped early: %s", stopped)
@@ -121,7 +120,7 @@ def run_trial(spec: TrialSpec, report: Report) -> TrialResult:
             return TrialResult(spec.number, "halted", reason=str(error))
         result = TrialResult(spec.number, "failed", {}, curve, reason=str(error))
     result = replace(result, seconds=round(time.perf_counter() - began, 2))
-    write_yaml(folder / TRIAL, to_plain(replace(result, fingerprint=spec.fingerprint)), "validation figures")
+    write_yaml(folder / TRIAL, to_plain(replace(result, fingerprint=spec.fingerprint)), "validation metrics")
     return result
 
 
@@ -174,10 +173,10 @@ def latency_of(model: torch.nn.Module, shape: Sequence[int], spec: TrialSpec) ->
     return round(stats.median_ms, 4)
 
 
-def _figures(cost: Cost, accuracy: float | None, network: Path, spec: TrialSpec) -> tuple[dict[str, float], float]:
-    """The trial's figures, every cost among them (size_mb: of the sparse file), and what later trials compare with."""
+def _metrics(cost: Cost, accuracy: float | None, network: Path, spec: TrialSpec) -> tuple[dict[str, float], float]:
+    """The trial's metrics, every cost among them (size_mb: of the sparse file), and what later trials compare with."""
     known = {"accuracy": accuracy, "flops_g": cost.flops_g, "params_m": cost.params_m, "sparsity": cost.sparsity}
-    figures = {name: value for name, value in known.items() if value is not None}
+    metrics = {name: value for name, value in known.items() if value is not None}
     device, _ = choose_device(config_of(spec).device)
     checkpoint = load_checkpoint(network, trust_code=True)  # the code that this very run built it with
     with scratch_folder() as scratch:
@@ -187,12 +186,12 @@ def _figures(cost: Cost, accuracy: float | None, network: Path, spec: TrialSpec)
     shape = checkpoint.recipe.input_shape
     model = checkpoint.model.to(device)
     values = {
-        "accuracy": figures["accuracy"],
-        "flops_g": figures["flops_g"],
+        "accuracy": metrics["accuracy"],
+        "flops_g": metrics["flops_g"],
         "latency_ms": latency_of(model, shape, spec),
         "size_mb": size_mb,
-        "params_m": figures["params_m"],
-        "sparsity": figures["sparsity"],
+        "params_m": metrics["params_m"],
+        "sparsity": metrics["sparsity"],
     }
     return values, values["latency_ms"] if spec.cost == "latency_ms" else running_cost(
         model, shape, checkpoint.masks, spec
@@ -200,10 +199,10 @@ def _figures(cost: Cost, accuracy: float | None, network: Path, spec: TrialSpec)
 
 
 def dense_costs(network: Path, spec: TrialSpec) -> dict[str, float]:
-    """The same figures of the dense network: the corner from which the hypervolume is measured."""
+    """The same metrics of the dense network: the corner from which the hypervolume is measured."""
     checkpoint = load_checkpoint(network, trust_code=True)
     cost, _ = cost_of(checkpoint.model, torch.zeros(1, *checkpoint.recipe.input_shape), checkpoint.masks)
-    return _figures(cost, 0.0, network, spec)[0]
+    return _metrics(cost, 0.0, network, spec)[0]
 
 
 def _wait_for(folder: Path) -> None:

@@ -120,7 +120,7 @@ def fit(
             training.load_state_dict(saved)
         first_step = training.at.step
         world.check_same_step(first_step)
-        progress = TrainingProgress(
+        shown = TrainingProgress(
             logs=logs if logs is not None or folder is None else folder / "logs",
             label=label,
             total_steps=training.at.total_steps,
@@ -132,10 +132,10 @@ def fit(
             bar=progress and not any(hook.shows_progress for hook in hooks),
         )
         features = objective.features.watching() if objective.features is not None else contextlib.nullcontext()
-        with contextlib.closing(progress), _compiler_explained(settings), features:
-            progress.say("%s", _summary(training, splits, label))
+        with contextlib.closing(shown), _compiler_explained(settings), features:
+            shown.say("%s", _summary(training, splits, label))
             training.start()
-            _run(training, progress, folder if world.leads else None, about, stop)
+            _run(training, shown, folder if world.leads else None, about, stop)
         if training.interrupted or stop.received is not None:
             stop.deliver()
         training.finish()

@@ -64,7 +64,7 @@ def quickstart(cfg: Config) -> Metrics:
     write_yaml(root / METRICS, to_plain(metrics))
     write_text(root / REPORT, run_report(f"Quickstart: {cfg.model.name} on {cfg.data.name}", metrics))
 
-    LOGGER.info("\n%s", markdown_table(["figure", "dense", "pruned"], comparison_rows(dense, metrics)))
+    LOGGER.info("\n%s", markdown_table(["metric", "dense", "pruned"], comparison_rows(dense, metrics)))
     for name, file in exported.formats.items():
         proof = f"verified, largest difference {file.max_difference:.1e}" if file.verified else "not verified"
         LOGGER.info("%s: %s, %s", name, file.file, proof)

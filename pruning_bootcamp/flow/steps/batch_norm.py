@@ -79,7 +79,7 @@ def recover_batch_norm(
         found.before.divergence,
         found.after.divergence,
     )
-    figures = BatchNorm(
+    metrics = BatchNorm(
         estimated_on=images["estimated_on"],
         judged_on=images["judged_on"],
         agreement_pct_before=round(found.before.agreement_pct, 4),
@@ -87,4 +87,4 @@ def recover_batch_norm(
         divergence_before=round(found.before.divergence, 6),
         divergence_after=round(found.after.divergence, 6),
     )
-    return Recovery(batch_norm_reestimated=found.kept, batch_norm=figures)
+    return Recovery(batch_norm_reestimated=found.kept, batch_norm=metrics)

@@ -30,13 +30,13 @@ def costs(context: StepContext) -> Costs:
         models = {"baseline": deployable_copy(dense.model), "pruned": deployable_copy(final.model)}
         timed = pair_latency(cfg, models, final.recipe, context.device)
         baseline, pruned = (
-            replace(figures, latency_ms=timed[name].median_ms, throughput_fps=timed[name].throughput_fps)
-            for name, figures in (("baseline", baseline), ("pruned", pruned))
+            replace(metrics, latency_ms=timed[name].median_ms, throughput_fps=timed[name].throughput_fps)
+            for name, metrics in (("baseline", baseline), ("pruned", pruned))
         )
         way = timed["pruned"]
         ratio = way.ratio_to(timed["baseline"])
         assert ratio is not None, "the pair was timed in the same rounds"
-        paired = ratio.figures()
+        paired = ratio.as_result()
         how = (
             f"medians of ratios, {ratio.spread}; {way.n} passes, batch {way.batch_size}, {way.backend} on "
             f"{way.device}, {way.threads} threads"

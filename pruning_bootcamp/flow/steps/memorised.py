@@ -52,7 +52,7 @@ def _measure(dense: Checkpoint, cfg: Config, splits: Splits, device: torch.devic
 def _warning(fit: Fit, splits: Splits, testing: bool) -> str:
     why = ", which are part of train/ for whoever trained it elsewhere" if splits.val_from == HELD_OUT else ""
     meaning = (
-        "Validation figures may flatter it; what is lost is judged on the test images."
+        "Validation metrics may flatter it; what is lost is judged on the test images."
         if testing
         else "Then it has no fair accuracy here, and what a pruned network loses against it is overstated."
     )

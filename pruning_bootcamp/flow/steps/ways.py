@@ -39,15 +39,15 @@ class Alternatives:
     launch_bound: list[str] = field(default_factory=list)
     """ways whose time is that of launching kernels"""
 
-    def figures(self) -> dict[str, LatencyPair]:
-        """As the profile's file keeps them: each network's figures, and their paired ratio."""
+    def as_result(self) -> dict[str, LatencyPair]:
+        """As the profile's file keeps them: each network's metrics, and their paired ratio."""
         found = {}
         for way, pair in self.pairs.items():
             ratio = pair["pruned"].ratio_to(pair["baseline"])
-            said = {} if ratio is None else to_plain(ratio.figures()) | {"verdict": ratio.verdict}
+            said = {} if ratio is None else to_plain(ratio.as_result()) | {"verdict": ratio.verdict}
             paired = from_plain(Paired, said) if said else None
             found[way] = LatencyPair(
-                baseline=pair["baseline"].figures(), pruned=pair["pruned"].figures(), paired=paired
+                baseline=pair["baseline"].as_result(), pruned=pair["pruned"].as_result(), paired=paired
             )
         return found
 

@@ -23,7 +23,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Cause:
-    """How many points of the gap come from here (positive = slower than the FLOPs promise), and the figures."""
+    """How many points of the gap come from here (positive = slower than the FLOPs promise), and why."""
 
     points: float
     text: str

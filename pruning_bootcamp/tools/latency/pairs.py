@@ -55,7 +55,7 @@ class PairedRatio:
             return "may be noise"
         return "faster" if self.median < 1 else "slower"
 
-    def figures(self) -> Comparison:
+    def as_result(self) -> Comparison:
         """What a comparison of two networks holds of it."""
         low, high = self.reduction_interval_pct or (None, None)
         return Comparison(

@@ -147,7 +147,7 @@ def test_failures_by_the_stated_rules(tmp_path: Path) -> None:
     assert cases == [(weak, "its"), (weak, "the"), (weak, "a"), (weak, "validation")], "and random's own loss is none"
     (slow,) = found.slow
     assert slow.where == "l1_0"
-    assert "10.0% less latency (median of n 100, torch, batch 1, cpu (a CPU))" in slow.figures
+    assert "10.0% less latency (median of n 100, torch, batch 1, cpu (a CPU))" in slow.metrics
 
 
 def test_fairness_says_what_is_there_and_how_to_mend_the_rest(tmp_path: Path) -> None:
@@ -198,8 +198,8 @@ def test_a_recommendation_is_chosen_on_validation_and_names_its_figures(tmp_path
     write_run(tmp_path, "luck", "prune-structured", score="luck", accuracy=99.0, val_accuracy=80.0, fewer=50.0)
     advice = experiment(tmp_path).advice
     assert advice[0].what == "Take l1, global: 50% fewer FLOPs (prune-structured)."
-    assert "validation 92.20 ± 0.20% (3 seeds), 50.0 ± 0.0% fewer FLOPs" in advice[0].figures
-    assert "on the test images, 91.20 ± 0.20% (3 seeds), 0.80 ± 0.20 points below" in advice[0].figures
+    assert "validation 92.20 ± 0.20% (3 seeds), 50.0 ± 0.0% fewer FLOPs" in advice[0].metrics
+    assert "on the test images, 91.20 ± 0.20% (3 seeds), 0.80 ± 0.20 points below" in advice[0].metrics
     assert "93.00%" in advice[0].rule
     assert advice[0].command is not None
     assert f"export -c {tmp_path}/l1_0/config.yaml --checkpoint {tmp_path}/l1_0/pruned_model.pth" in advice[0].command
@@ -238,25 +238,25 @@ def test_a_scan_names_fragile_and_tough_layers(tmp_path: Path) -> None:
     fragile, tough = findings(tmp_path).advice
     assert fragile.what == "Prune these less, or leave them out (prune.exclude): conv1."
     assert tough.what == "These can lose more than the rest: layer3.0.conv1."
-    assert fragile.figures == "conv1 loses 8.00 points at 50% (135 validation images, one scan, one seed)", (
+    assert fragile.metrics == "conv1 loses 8.00 points at 50% (135 validation images, one scan, one seed)", (
         "layer2.0.conv1 loses 3.00, and the standard error of 90% on 135 images is 2.58"
     )
-    assert "layer3.0.conv1 loses 0.10 points at 90%" in tough.figures
+    assert "layer3.0.conv1 loses 0.10 points at 90%" in tough.metrics
 
 
 def test_sparsities_are_printed_whole(tmp_path: Path) -> None:
     write_scan(tmp_path)
     path = tmp_path / "sensitivity" / "magnitude_layer" / "sensitivity.yaml"
     path.write_text(path.read_text().replace("sparsity: 0.9\n", "sparsity: 0.975\n"))
-    assert "at 97.5%" in findings(tmp_path).advice[-1].figures
+    assert "at 97.5%" in findings(tmp_path).advice[-1].metrics
 
 
 def test_a_profile_says_how_to_run_and_what_is_in_the_way(tmp_path: Path) -> None:
     write_profile(write_run(tmp_path, "cut", "prune-structured", fewer=50.0))
     run_with, look = findings(tmp_path).advice
     assert "onnxruntime on cpu, batch 16" in run_with.what, "3.2 ms for 16 images beat 1.0 ms for one"
-    assert "n at least 100" in run_with.figures
-    assert "+40.0 points: memory" in look.figures
+    assert "n at least 100" in run_with.metrics
+    assert "+40.0 points: memory" in look.metrics
 
 
 def test_profiles_with_the_same_quickest_way_are_one_line_and_noise_is_none(tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ def test_a_dense_network_that_is_quicker_than_the_pruned_one_is_named(tmp_path: 
     path.write_text(yaml.safe_dump(content))
     (run_with,) = findings(tmp_path).advice
     assert "The dense network at its quickest is quicker still: pruning saved no time there." in run_with.what
-    assert "the dense network, onnxruntime on cpu, batch 16 0.1000" in run_with.figures
+    assert "the dense network, onnxruntime on cpu, batch 16 0.1000" in run_with.metrics
 
 
 def test_a_profile_whose_cut_widths_are_all_even_is_not_told_to_round(tmp_path: Path) -> None:

@@ -115,8 +115,8 @@ def test_where_memory_is_short_the_next_smaller_batch_is_timed_and_said(monkeypa
         "torch, batch 128: the device's memory is too small; batch 64 instead",
         "torch CUDA graph, batch 1: not timed (pruned: operation not permitted when stream is capturing)",
     ]
-    figures = found.figures()["torch, batch 64"]
-    assert figures.pruned == found.pairs["torch, batch 64"]["pruned"].figures()
+    figures = found.as_result()["torch, batch 64"]
+    assert figures.pruned == found.pairs["torch, batch 64"]["pruned"].as_result()
     assert figures.paired is not None
     assert figures.paired.verdict == "may be noise", "three pairs decide nothing"
 
