@@ -241,8 +241,8 @@ class DistillationTrainer(IterativePruningTrainer):
         self._targets += count
         if self.teacher is not None and self.model.training:
             with torch.no_grad():
-                taught = _logits(self.teacher(inputs.to(self.device)))[targets != -100]
-            distilled = IMAGE_CLASSIFICATION.distance(logits, taught, self.temperature)
+                teacher_outputs = _logits(self.teacher(inputs.to(self.device)))[targets != -100]
+            distilled = IMAGE_CLASSIFICATION.distance(logits, teacher_outputs, self.temperature)
             loss = (1 - self.distill_weight) * loss + self.distill_weight * distilled
         return loss, count
 

@@ -101,7 +101,7 @@ class Task(abc.ABC):
         """The metric of the added-up `measure`s of so many samples."""
 
     @abc.abstractmethod
-    def distance(self, outputs: Tensor, taught: Tensor, temperature: float) -> Tensor:
+    def distance(self, outputs: Tensor, teacher_outputs: Tensor, temperature: float) -> Tensor:
         """How far the outputs are from a teacher's, with gradient, summed over the samples."""
 
     @abc.abstractmethod

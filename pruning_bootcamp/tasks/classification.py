@@ -47,13 +47,13 @@ class Classification(Task):
         """Percent right."""
         return 100 * sums[0] / samples
 
-    def distance(self, outputs: Tensor, taught: Tensor, temperature: float) -> Tensor:
+    def distance(self, outputs: Tensor, teacher_outputs: Tensor, temperature: float) -> Tensor:
         """Divergence from the teacher's softened outputs (Hinton et al., 2015).
 
         Times temperature squared, so that its gradients keep their size whatever the temperature (their section 2).
         """
         student = F.log_softmax(outputs.float() / temperature, dim=self.dim)
-        teacher = F.log_softmax(taught.float() / temperature, dim=self.dim)
+        teacher = F.log_softmax(teacher_outputs.float() / temperature, dim=self.dim)
         total = temperature**2 * F.kl_div(student, teacher, reduction="sum", log_target=True)
         places = self._places(outputs)
         return total if places == 1 else total / places

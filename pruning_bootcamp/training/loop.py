@@ -209,7 +209,7 @@ def _describe(training: Training, splits: Splits, fingerprint: str) -> dict[str,
     objective, parameters = training.objective, list(training.model.parameters())
     return about | {
         "keeps": "the best epoch" if training.keep_best else "the last epoch",
-        "distillation": _taught(objective),
+        "distillation": _distillation(objective),
         "seed": str(training.seed),
         "fingerprint": fingerprint,
         "data": f"{splits.name}, {len(splits.train)} training and {len(splits.val)} to choose by",
@@ -221,7 +221,7 @@ def _describe(training: Training, splits: Splits, fingerprint: str) -> dict[str,
     }
 
 
-def _taught(objective: Objective) -> str:
+def _distillation(objective: Objective) -> str:
     if objective.teacher is None:
         return "off"
     features = f", features {objective.feature_weight}" if objective.features is not None else ""
