@@ -41,7 +41,7 @@ class DenseNetwork(Outcome):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spread(Part):
+class Distribution(Part):
     """Of many numbers."""
 
     min: float
@@ -54,7 +54,7 @@ class Spread(Part):
 class Measured(Outcome):
     """Statistics or scores that were kept in a file."""
 
-    scores: dict[str, Spread] | None = None
+    scores: dict[str, Distribution] | None = None
     """of each layer or group"""
 
 

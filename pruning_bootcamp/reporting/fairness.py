@@ -181,11 +181,11 @@ def _environment(record: Record) -> Environment:
 def _alike(
     question: str,
     records: Sequence[Record],
-    look: Callable[[Record], tuple[object, ...]],
+    read: Callable[[Record], tuple[object, ...]],
     say: Callable[[tuple[object, ...]], str],
     mend: str,
 ) -> Check:
-    seen = {look(record) for record in records}
+    seen = {read(record) for record in records}
     if not seen:
         return Check(question, None, "not recorded")
     if len(seen) == 1:

@@ -89,13 +89,13 @@ _UNITS = {
     "prune-unstructured": "% zeros",
     "pipeline run": "% fewer parameters that are not zero",
 }
-Known = tuple[Setting, Spread, Spread]
+_Known = tuple[Setting, Spread, Spread]
 """a setting, its validation accuracy, and what it saves"""
 
 
 def pick(experiment: Experiment, command: str) -> Advice | None:
     """The setting that saves most among those that kept their accuracy on validation and missed no goal."""
-    known: list[Known] = [
+    known: list[_Known] = [
         (setting, val, saved)
         for setting in experiment.pruned
         if setting.first.command == command and not setting.first.method.startswith("dense")
@@ -122,7 +122,7 @@ def pick(experiment: Experiment, command: str) -> Advice | None:
     return Advice(f"Take {setting.label} ({command}).{_unjudged(setting)}", rule, metrics, _next(setting, command))
 
 
-def _reference(experiment: Experiment, known: Sequence[Known]) -> tuple[float, str]:
+def _reference(experiment: Experiment, known: Sequence[_Known]) -> tuple[float, str]:
     """Validation accuracy of the dense network, by its own run or the pruned ones; without either the best there is."""
     dense = spread([record.val_accuracy for record in experiment.baselines])
     dense = dense or spread([record.dense.val_accuracy for setting, _, _ in known for record in setting.records])
@@ -132,7 +132,7 @@ def _reference(experiment: Experiment, known: Sequence[Known]) -> tuple[float, s
     return best, "of the best setting (the dense one is not among the results)"
 
 
-def _none(known: Sequence[Known], kept: Sequence[Known], command: str, rule: str) -> Advice:
+def _none(known: Sequence[_Known], kept: Sequence[_Known], command: str, rule: str) -> Advice:
     """Nothing is recommended: how many missed their goal, how many lost too much, and what came nearest."""
     missed = [entry for entry in known if misses(entry[0])]
     lost = len(known) - len(kept)

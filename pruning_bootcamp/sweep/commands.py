@@ -120,7 +120,7 @@ def _head(cfg: Config, folder: Path, dimensions: list[Dimension], name: str, net
         spec = TrialSpec(0, "train", as_dict(trial.config_for(cfg, {}, folder, network)), "", "", cost)
         found = evaluate_on(checkpoint.model, splits.val, splits, device=device, batch_size=cfg.data.batch_size)
         metrics = trial.dense_costs(network, spec) | {"accuracy": round(found.score, 4)}
-        known = to_plain(memorised.look(checkpoint, cfg, splits, device, testing=False))
+        known = to_plain(memorised.check_validation_images(checkpoint, cfg, splits, device, testing=False))
         dense = from_plain(Dense, {**metrics, **known})
     return Study(
         name=cfg.name,

@@ -17,7 +17,7 @@ from pruning_bootcamp.sweep.executors import Event, Executor
 from pruning_bootcamp.sweep.median_pruner import Finished
 from pruning_bootcamp.sweep.showing import say
 from pruning_bootcamp.sweep.space import shown_setting
-from pruning_bootcamp.sweep.study import OptunaStudy, Row
+from pruning_bootcamp.sweep.study import OptunaStudy, TrialRow
 from pruning_bootcamp.sweep.trial import TrialSpec
 
 TRIALS = "trials"
@@ -116,7 +116,7 @@ class Sweep:
         self.progress.front = [(number, by_number[number].values) for number in study.pareto]
         return study
 
-    def _entry(self, row: Row) -> Trial:
+    def _entry(self, row: TrialRow) -> Trial:
         result = row.result or TrialResult(row.number, "running")
         own = self.trials.is_mine(row.owner)
         host, _, there = row.owner.partition(":")  # another folder of the study, perhaps of another machine
@@ -164,16 +164,16 @@ class Sweep:
     def _room(self) -> bool:
         return not self.exhausted and len(self._firsts()) < self.total
 
-    def _firsts(self) -> list[Row]:
+    def _firsts(self) -> list[TrialRow]:
         """One trial for each settings, whichever machines asked for them: one that is over, or else the first."""
-        rows: dict[str, Row] = {}
+        rows: dict[str, TrialRow] = {}
         for row in self.trials.rows():
             known = rows.get(row.fingerprint)
             if row.repeats is None and (known is None or (known.result is None and row.result is not None)):
                 rows[row.fingerprint] = row
         return list(rows.values())
 
-    def _known(self, fingerprint: str, before: int | None = None) -> Row | None:
+    def _known(self, fingerprint: str, before: int | None = None) -> TrialRow | None:
         """The first trial with these settings, finished or running."""
         rows = [row for row in self.trials.rows() if row.fingerprint == fingerprint and row.repeats is None]
         return next((row for row in rows if before is None or row.number < before), None)

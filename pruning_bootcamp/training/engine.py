@@ -50,7 +50,7 @@ class Training:
         self.model = model.to(device=world.device, memory_format=layout)  # type: ignore[call-overload]
         if objective.teacher is not None:
             objective.teacher.to(world.device).eval()
-        look: dict[str, Any] = {"mean": splits.mean, "std": splits.std, "device": world.device}
+        options: dict[str, Any] = {"mean": splits.mean, "std": splits.std, "device": world.device}
         self._data = TrainBatches(
             splits.train,
             batch_size=settings.batch_size,
@@ -58,10 +58,10 @@ class Training:
             augment=splits.augment if settings.augment is None else settings.augment,
             rank=world.rank,
             world=world.size,
-            **look,
+            **options,
         )
         self._val = splits.val.subset(torch.arange(world.rank, len(splits.val), world.size)).to(world.device)
-        self._look = look
+        self._reading = options
 
         self.optimizer = OPTIMIZERS[settings.optimizer.name](
             model, lr=settings.lr, weight_decay=settings.weight_decay, **settings.optimizer.args
@@ -243,7 +243,7 @@ class Training:
         self.world.share_buffers(network)
         # no gradients are kept, so twice the batch fits
         size = 2 * math.ceil(self.settings.batch_size / self.world.size)
-        batches = eval_batches(self._val, batch_size=size, **self._look) if len(self._val) else iter(())
+        batches = eval_batches(self._val, batch_size=size, **self._reading) if len(self._val) else iter(())
         found = total(network, batches, self.task, amp=self.settings.amp)
         if self.world.size > 1:
             width = int(self.world.leaders([len(found.sums)])[0])  # a process may have no sample at all

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pruning_bootcamp.checkpoints.sparse.coding import inflated, inputs_second
 from pruning_bootcamp.checkpoints.sparse.encodings import DamagedError, decode, from_int8
-from pruning_bootcamp.checkpoints.sparse.index import Row
+from pruning_bootcamp.checkpoints.sparse.index import TensorRow
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Encoding:
     m: int = 0
 
 
-def _piece_lengths(group: Sequence[Row]) -> list[int]:
+def _piece_lengths(group: Sequence[TensorRow]) -> list[int]:
     """Bytes of each piece of a group before deflation."""
     lengths = [
         sum(row.form.position_bytes(row.size) for row in group if row.form is not None and row.form.kind == kind)
@@ -41,17 +41,19 @@ def _piece_lengths(group: Sequence[Row]) -> list[int]:
     return lengths
 
 
-def _counts(group: Sequence[Row]) -> dict[int, int]:
+def _counts(group: Sequence[TensorRow]) -> dict[int, int]:
     """Width in bytes -> how many values of it the group has, by width; none that it has none of."""
     parts = [part for row in group for part in row.parts]
     widths = sorted({width for count, width in parts if count > 0})
     return {width: sum(count for count, other in parts if other == width) for width in widths}
 
 
-def decoded(rows: list[Row], sizes: list[list[int]], data: bytes) -> tuple[dict[str, Tensor], dict[str, Encoding]]:
+def decoded(
+    rows: list[TensorRow], sizes: list[list[int]], data: bytes
+) -> tuple[dict[str, Tensor], dict[str, Encoding]]:
     if sum(sum(group) for group in sizes) != len(data):
         raise DamagedError("its pieces are not as long as its data")
-    groups: list[list[Row]] = [[] for _ in sizes]
+    groups: list[list[TensorRow]] = [[] for _ in sizes]
     for row in rows:
         if row.form is not None:
             if row.group >= len(groups):
@@ -80,8 +82,8 @@ def decoded(rows: list[Row], sizes: list[list[int]], data: bytes) -> tuple[dict[
 
 
 def _shared_out(
-    group: Sequence[Row], pieces: Sequence[bytes], stored: int
-) -> Iterator[tuple[Row, int, np.ndarray, np.ndarray, np.ndarray]]:
+    group: Sequence[TensorRow], pieces: Sequence[bytes], stored: int
+) -> Iterator[tuple[TensorRow, int, np.ndarray, np.ndarray, np.ndarray]]:
     """(row, bytes in the file, positions, scales, values) of each tensor of a group."""
     positions = {"bitmask": pieces[0], "nm": pieces[1], "dense": b""}
     places = dict.fromkeys(positions, 0)
@@ -106,7 +108,7 @@ def _shared_out(
 
 
 def _tensor(
-    row: Row, share: int, positions: np.ndarray, scales: np.ndarray, values: np.ndarray
+    row: TensorRow, share: int, positions: np.ndarray, scales: np.ndarray, values: np.ndarray
 ) -> tuple[Tensor, Encoding]:
     assert row.form is not None
     try:

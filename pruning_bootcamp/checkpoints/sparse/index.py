@@ -21,7 +21,7 @@ LARGEST_RANK = 64
 
 
 @dataclass(frozen=True)
-class Row:
+class TensorRow:
     """What the index says of one tensor, checked on its own and against the limit."""
 
     name: str
@@ -53,12 +53,12 @@ class Row:
         return self.form.position_bytes(self.size) + sum(count * width for count, width in self.parts)
 
 
-def checked_rows(content: Mapping[str, Any], allowed: int) -> list[Row]:
+def checked_rows(content: Mapping[str, Any], allowed: int) -> list[TensorRow]:
     """The index's rows, none claiming what the file's size does not warrant."""
     found = content.get("rows")
     if not isinstance(found, list):
         raise DamagedError("its index has no rows")
-    rows: list[Row] = []
+    rows: list[TensorRow] = []
     names: set[str] = set()
     total = 0
     for entry in found:
@@ -73,7 +73,7 @@ def checked_rows(content: Mapping[str, Any], allowed: int) -> list[Row]:
     return rows
 
 
-def _row(entry: Any, earlier: Sequence[Row]) -> Row:
+def _row(entry: Any, earlier: Sequence[TensorRow]) -> TensorRow:
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
         raise DamagedError("a row of its index has no name")
     name, shape, int8 = entry["name"], entry.get("shape"), entry.get("int8", False)
@@ -93,9 +93,9 @@ def _row(entry: Any, earlier: Sequence[Row]) -> Row:
         original = earlier[of]
         if original.form is None or (original.dtype, original.shape, original.int8) != (dtype, sides, int8):
             raise DamagedError(f"{name}: can't equal {original.name}")
-        return Row(name, dtype, sides, int8, 0, None, of)
+        return TensorRow(name, dtype, sides, int8, 0, None, of)
     group = _number(entry.get("group"), f"{name}: the group")
-    return Row(name, dtype, sides, int8, group, _form(entry, name, sides))
+    return TensorRow(name, dtype, sides, int8, group, _form(entry, name, sides))
 
 
 def _form(entry: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> Form:

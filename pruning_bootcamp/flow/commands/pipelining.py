@@ -13,7 +13,7 @@ from pruning_bootcamp.errors import BootcampError, GoalNotMet
 from pruning_bootcamp.exporters import EXPORTERS
 from pruning_bootcamp.flow import plan as plans
 from pruning_bootcamp.flow import verdict, view
-from pruning_bootcamp.flow.commands.pruning import look_ahead
+from pruning_bootcamp.flow.commands.pruning import check_ahead
 from pruning_bootcamp.flow.metrics import collect
 from pruning_bootcamp.flow.naming import as_written
 from pruning_bootcamp.flow.plan import EXPORT, VALIDATION, Plan
@@ -80,7 +80,7 @@ def pipeline_plan(cfg: Config) -> tuple[Command, Plan]:
         goal=_pipelines_goal(cfg),
         check_gates=_check_gates,
         stopped=_write_stopped,
-        prepare=look_ahead,
+        prepare=check_ahead,
         begins=_check_exports,
         replaces=(METRICS, EXPORTS),
         keeps_stages=True,

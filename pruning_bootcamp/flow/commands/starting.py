@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.flow import verdict
-from pruning_bootcamp.flow.commands.looking import export, profile
+from pruning_bootcamp.flow.commands.inspecting import export, profile
 from pruning_bootcamp.flow.commands.pruning import prune_structured, train
 from pruning_bootcamp.flow.metrics import overlaid
 from pruning_bootcamp.flow.report import say_goal

@@ -55,14 +55,14 @@ def judge_on(context: StepContext, split: str) -> Judged:
     """Score and loss of both networks, each as it would be shipped, on every sample of the split."""
     dense, final = context.network("dense"), context.network()
     images = context.splits.test if split == "test" else context.splits.val
-    look: dict[str, Any] = {"device": context.device, "batch_size": context.cfg.data.batch_size, "progress": False}
-    look["task"] = task = context.task
-    before = after = evaluate_on(dense.model.to(context.device), images, context.splits, **look)
+    options: dict[str, Any] = {"device": context.device, "batch_size": context.cfg.data.batch_size, "progress": False}
+    options["task"] = task = context.task
+    before = after = evaluate_on(dense.model.to(context.device), images, context.splits, **options)
     if context.inputs["dense"].network == context.inputs["before"].network:  # a training: there is one network only
         return _judged(split, before, after, task.metric)
     shipped = steps.Network(final.model.to(context.device), final.recipe, final.masks, final.ranges)
     with as_shipped(shipped) as model:
-        after = evaluate_on(model, images, context.splits, **look)
+        after = evaluate_on(model, images, context.splits, **options)
     text = "Dense: %s, pruned: %s (%d %s %s)"
     scores = (task.metric.text(found.score) for found in (before, after))
     LOGGER.info(text, *scores, after.n, split, task.noun)

@@ -46,8 +46,8 @@ def _lost(context: StepContext, dense: nn.Module, file: Mapping[str, Any]) -> di
     if "accuracy" not in file:
         return {}
     splits = context.splits
-    look: dict[str, Any] = {"mean": splits.mean, "std": splits.std, "limit": file["agreement_images"]}
-    batches = eval_batches(splits.val, batch_size=context.cfg.data.batch_size, device="cpu", **look)
+    options: dict[str, Any] = {"mean": splits.mean, "std": splits.std, "limit": file["agreement_images"]}
+    batches = eval_batches(splits.val, batch_size=context.cfg.data.batch_size, device="cpu", **options)
     task = context.task
     before = round(evaluate(dense, batches, task).score, 4)
     compared = compare_metrics({"accuracy": before}, file, higher_is_better=task.metric.higher_is_better)

@@ -23,7 +23,9 @@ from pruning_bootcamp.tools.datasets.splits import HELD_OUT
 MOST_IMAGES = 1000
 
 
-def look(dense: Checkpoint, cfg: Config, splits: Splits, device: torch.device, testing: bool | None = None) -> Known:
+def check_validation_images(
+    dense: Checkpoint, cfg: Config, splits: Splits, device: torch.device, testing: bool | None = None
+) -> Known:
     """Whether the dense network knows its validation images; a warning where it may. `testing` as for `open_data`."""
     name = splits.val.content_hash()
     if dense.metrics.get(HASH) == name:

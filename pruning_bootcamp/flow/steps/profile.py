@@ -20,7 +20,7 @@ from pruning_bootcamp.results import Comparison, NetworkMetrics
 from pruning_bootcamp.tasks.base import with_one_output
 from pruning_bootcamp.tools.latency import (
     LatencyStats,
-    Measured,
+    TimedNetwork,
     compare_latencies,
     flops_latency_analysis,
     profile_layers,
@@ -80,7 +80,8 @@ def _measure(
     layers = profile_layers({name: (model, images) for name, model in models.items()}, runs=max(5, runs // 2))
     by_layer = bool(BACKENDS[cfg.profile.backend].facts.get("by_layer"))
     measured = {
-        name: Measured(metrics[name]["flops_g"] * 1e9, stats[name], layers[name] if by_layer else ()) for name in models
+        name: TimedNetwork(metrics[name]["flops_g"] * 1e9, stats[name], layers[name] if by_layer else ())
+        for name in models
     }
     analysis = flops_latency_analysis(measured["baseline"], measured["pruned"])
     assert analysis.ratio is not None, "the pair was timed in the same rounds"
@@ -102,7 +103,7 @@ def _measure(
         "cut_widths": vars(widths),
         "layers_text": layers_text(layers["baseline"], layers["pruned"]),
         "analysis_text": analysis_text(
-            analysis, stats, what_would_pay(Measured(measured["pruned"].macs, stats["pruned"], layers["pruned"]))
+            analysis, stats, what_would_pay(TimedNetwork(measured["pruned"].macs, stats["pruned"], layers["pruned"]))
         ),
         "alternatives_text": alternatives_text(
             alternatives.pairs, alternatives.launch_bound, alternatives.notes, widths.advice

@@ -9,7 +9,7 @@ import pytest
 
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.plain import to_plain
-from pruning_bootcamp.tools.latency import LatencyStats, Measured, flops_latency_analysis
+from pruning_bootcamp.tools.latency import LatencyStats, TimedNetwork, flops_latency_analysis
 from pruning_bootcamp.tools.latency.pairs import (
     PairedRatio,
     block_length,
@@ -161,7 +161,7 @@ def test_the_analysis_goes_by_the_pairs_not_by_the_ranges() -> None:
     wobble = 1 + 0.01 * np.sin(np.arange(60) * 1.7)
     dense, pruned = stats(machine), stats(0.65 * machine * wobble)
     assert pruned.p95_ms > dense.p5_ms, "the ranges overlap"
-    found = flops_latency_analysis(Measured(100.0, dense), Measured(50.0, pruned))
+    found = flops_latency_analysis(TimedNetwork(100.0, dense), TimedNetwork(50.0, pruned))
     assert found.certain
     assert found.ratio is not None
     assert found.latency_reduction_pct == found.ratio.reduction_pct == pytest.approx(35.0, abs=0.5)
