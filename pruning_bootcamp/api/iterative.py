@@ -211,6 +211,7 @@ class DistillationTrainer(IterativePruningTrainer):
     _right, _targets = 0, 0
 
     def judge(self, loader: Loader) -> dict[str, float]:
+        """{accuracy, in percent; perplexity} of the model, over the targets of `loader` that are not -100."""
         self._right, self._targets = 0, 0
         perplexity = self.perplexity(loader)
         return {"accuracy": 100 * self._right / self._targets, "perplexity": perplexity}
