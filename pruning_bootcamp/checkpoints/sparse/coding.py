@@ -27,6 +27,7 @@ class Coded:
 
     @property
     def length(self) -> int:
+        """Bytes of positions, values and scales, before deflating."""
         return self.positions.size + self.values.size + self.scales.size
 
 
@@ -68,6 +69,7 @@ def bytes_of(tensor: Tensor) -> np.ndarray:
 
 
 def form_row(form: Form) -> dict[str, Any]:
+    """The form as the index keeps it: without the settings that its kind has not."""
     if form.kind == "nm":
         return {"kind": "nm", "n": form.n, "m": form.m}
     return {"kind": form.kind} | ({"count": form.count} if form.kind == "bitmask" else {})
@@ -85,6 +87,7 @@ def _pieces(group: Sequence[Coded]) -> Iterator[bytes]:
 
 
 def stored_pieces(group: Sequence[Coded]) -> list[bytes]:
+    """The pieces of tensors that share a group, each deflated, in the order in which `decoded` expects them."""
     return [deflated(piece) for piece in _pieces(group)]
 
 

@@ -51,6 +51,10 @@ def _counts(group: Sequence[TensorRow]) -> dict[int, int]:
 def decoded(
     rows: list[TensorRow], sizes: list[list[int]], data: bytes
 ) -> tuple[dict[str, Tensor], dict[str, Encoding]]:
+    """Name -> tensor, and name -> how it was stored, of rows and their groups' pieces (`sizes` in bytes, in order).
+
+    Raises DamagedError where index and data contradict each other; nothing is inflated beyond what the rows state.
+    """
     if sum(sum(group) for group in sizes) != len(data):
         raise DamagedError("its pieces are not as long as its data")
     groups: list[list[TensorRow]] = [[] for _ in sizes]

@@ -35,10 +35,12 @@ class TensorRow:
 
     @property
     def size(self) -> int:
+        """Items of the tensor, stored or not."""
         return math.prod(self.shape)
 
     @property
     def width(self) -> int:
+        """Bytes of a stored item."""
         return 1 if self.int8 else self.dtype.itemsize
 
     @property
@@ -49,6 +51,7 @@ class TensorRow:
 
     @property
     def length(self) -> int:
+        """Bytes of its positions and values, inflated."""
         assert self.form is not None
         return self.form.position_bytes(self.size) + sum(count * width for count, width in self.parts)
 
@@ -113,6 +116,7 @@ def _form(entry: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> Form:
 
 
 def checked_sizes(content: Mapping[str, Any]) -> list[list[int]]:
+    """Bytes of each deflated piece, a list a group. Raises DamagedError where the index does not say so."""
     sizes = content.get("sizes")
     if not isinstance(sizes, list) or not all(isinstance(group, list) for group in sizes):
         raise DamagedError("its index has no sizes")
@@ -120,6 +124,7 @@ def checked_sizes(content: Mapping[str, Any]) -> list[list[int]]:
 
 
 def checked_metadata(content: Mapping[str, Any]) -> dict[str, str]:
+    """The file's metadata, texts by name. Raises DamagedError where they are anything else."""
     metadata = content.get("metadata")
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise DamagedError("its metadata are no table of texts")
