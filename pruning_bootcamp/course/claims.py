@@ -25,10 +25,12 @@ class MetricPath:
 
     @property
     def file(self) -> str:
+        """Below results/, whichever folder stands for it."""
         return self.text.partition(" ")[0]
 
     @property
     def key(self) -> str:
+        """The key in that file, empty where the text has none."""
         return self.text.partition(" ")[2]
 
     def read(self, results: Path) -> float | None:
@@ -57,6 +59,7 @@ class Range:
 
     @property
     def paths(self) -> tuple[MetricPath, ...]:
+        """The one path that it is about: what a claim reads, of whichever kind it is."""
         return (MetricPath(self.metric),)
 
     def __str__(self) -> str:
@@ -65,6 +68,7 @@ class Range:
         return f"{self.metric} {f'<= {self.at_most:g}' if self.at_least is None else f'>= {self.at_least:g}'}"
 
     def holds(self, measured: float) -> bool:
+        """Whether the value lies within, ends included; nan never does."""
         if self.about is not None:
             return abs(measured - self.about) <= self.within + 1e-9
         return (self.at_least is None or measured >= self.at_least) and (
@@ -84,6 +88,7 @@ class Order:
 
     @property
     def paths(self) -> tuple[MetricPath, ...]:
+        """The paths of `higher`, then those of `lower`."""
         return tuple(MetricPath(text) for text in self.higher + self.lower)
 
     def __str__(self) -> str:

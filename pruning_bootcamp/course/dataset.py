@@ -66,6 +66,10 @@ def _moved(word: str, folder: str) -> str:
 
 
 def main(dataset: str, *words: str) -> None:
+    """Print, a word a line, what a script is to run for the words of a command with this dataset.
+
+    Raises BootcampError for a dataset that the course doesn't run on.
+    """
     command = " ".join(words)
     steps = [step for day in days() for step in day.steps if step.command == command]
     # a command that is no day's own is taken as it is typed

@@ -43,14 +43,17 @@ class Heading:
 
     @property
     def week(self) -> int:
+        """1 to 3."""
         return (self.number - 1) // 7 + 1
 
     @property
     def script(self) -> str:
+        """The day's script, seen from the repository's root."""
         return f"scripts/day{self.number:02}_{self.topic}.sh"
 
     @property
     def file(self) -> str:
+        """The day's Markdown, seen from the repository's root."""
         return f"pruning_bootcamp/course/days/day{self.number:02}.md"
 
 

@@ -30,6 +30,7 @@ class Marked:
 
 
 def marked_in(text: str) -> Iterator[Marked]:
+    """The marked passages of the text, in order."""
     for found in _MARK.finditer(text):
         yield Marked(tuple(part.strip() for part in found.group(1).split(",")), found.group(2))
 
@@ -45,6 +46,7 @@ def render(text: str, show: Callable[[Marked], str]) -> str:
 
 
 def plain(marked: Marked) -> str:
+    """As scripts have it: the sentence alone."""
     return marked.text
 
 

@@ -78,6 +78,7 @@ class CourseResults:
 
     @property
     def baseline(self) -> Path:
+        """The dense network's checkpoint, there or not."""
         return self.results / "baseline" / "best_model.pth"
 
     def type(self, command: str, save: str | None = None, checkpoint: bool = False) -> str:
@@ -90,15 +91,18 @@ class CourseResults:
         return " ".join(word for word in words if word) + self.override
 
     def retrain(self) -> str:
+        """The command that trains the dense network."""
         return self.type("train", save="baseline")
 
     def prune(self, method: str, more: str = "") -> str:
+        """The command that zeroes half of the weights by `method`; `more` is typed behind it."""
         mode = "global" if method == "global" else "layerwise"
         folder = f"unstructured/{method}_{mode}_sp0.5"
         command = f"prune-unstructured --method {method} --mode {mode} --sparsity 0.5{more}"
         return self.type(command, save=folder, checkpoint=True)
 
     def cut(self, epochs: int = 30) -> str:
+        """The command that halves the FLOPs by bn_scale and distils for so many epochs."""
         command = f"prune-structured --method bn_scale --target-flops-reduction 0.5 {DISTILLED.format(epochs=epochs)}"
         return self.type(command, save="structured/bn_scale_flops0.5", checkpoint=True)
 
