@@ -200,5 +200,6 @@ def _worked(status: Status) -> list[Any]:
 
 
 def sha256(path: Path) -> str:
+    """The file's hash, in hexadecimal."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

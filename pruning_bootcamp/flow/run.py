@@ -58,6 +58,7 @@ class Carried:
 
     @property
     def cfg(self) -> Config:
+        """The config of its plan."""
         return self.plan.cfg
 
 

@@ -185,6 +185,7 @@ def judge_files(gates: GatesConfig, files: Mapping[str, ExportedFile], doubt: st
 
 
 def failed(gates: Sequence[Gate]) -> Iterator[Gate]:
+    """The gates that are not met."""
     return (gate for gate in gates if not gate.met)
 
 

@@ -67,6 +67,7 @@ def pipeline(cfg: Config, resume: bool | None = None, dry_run: bool = False) -> 
 
 
 def pipeline_plan(cfg: Config) -> tuple[Command, Plan]:
+    """The pipeline as steps, and what follows them: gates, export, the model card, report.md, the metrics."""
     plan = plans.begin(cfg, None if cfg.checkpoint is None else checkpoint_path(cfg.checkpoint))
     plans.compress(plan, cfg.pipeline.steps)
     plans.evaluate_both(plan, on_validation=True)

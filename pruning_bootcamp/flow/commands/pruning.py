@@ -61,6 +61,7 @@ def train(cfg: Config, resume: bool | None = None, watch: Watch = unwatched, dry
 
 
 def training_plan(cfg: Config) -> tuple[Command, Plan]:
+    """A dense training as steps, and what it must leave: best_model.pth and a file for each of `train.save_steps`."""
     plan = plans.begin(cfg, None)
     plans.evaluate_both(plan, on_validation=False)
     plan.steps = [step for step in plan.steps if step.name != plans.VALIDATION]  # its best epoch's is known
@@ -114,6 +115,7 @@ def prune_structured(
 
 
 def pruning_plan(cfg: Config, name: str, checkpoint: Path, method: str | None = None) -> tuple[Command, Plan]:
+    """A checkpoint's pruning by the command `name`, as steps; `method`, where given, names the default folder."""
     plan = plans.begin(cfg, checkpoint)
     plans.compress(plan, [name])
     plans.evaluate_both(plan, on_validation=bool(verdict.asked_of_accuracy(cfg.gates)))
