@@ -46,6 +46,7 @@ class Budget:
 
     @property
     def measure(self) -> Measure:
+        """What its total is counted in."""
         return MEASURES[self.name]
 
     @property
@@ -71,6 +72,7 @@ class ChosenWidths:
     problem: BootcampError | None = None
 
     def gone(self, name: str) -> tuple[int, ...]:
+        """Indices of the units that the group loses."""
         return self.schedules[name].gone(self.taken[name])
 
 

@@ -22,6 +22,7 @@ class Part:
         return block.reshape(len(block), self.positions, self.channels).transpose(1, 2)
 
     def as_columns(self, weight: Tensor) -> Tensor:
+        """[out, in, kernel positions] -> [rows, columns]: `as_weight` undone."""
         return weight.transpose(1, 2).reshape(len(weight), -1)
 
 
