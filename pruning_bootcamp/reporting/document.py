@@ -116,6 +116,7 @@ class Document:
 
 
 def markdown(document: Document) -> str:
+    """The document as Markdown: text of files is made harmless, tables are whole, and a plot's table stands for it."""
     parts = [f"# {plain(document.title)}", *(plain(line) for line in document.lead)]
     for section in document.sections:
         parts.append(f"## {plain(section.title)}")

@@ -18,10 +18,12 @@ class Setting:
 
     @property
     def first(self) -> Record:
+        """The run that speaks for all where they must agree: its command, budget and config."""
         return self.records[0]
 
     @property
     def seeds(self) -> list[int]:
+        """Rising, each once; without those of runs that did not record any."""
         return sorted({record.seed for record in self.records if record.seed is not None})
 
     def over_seeds(self, read: Callable[[Record], float | None]) -> Spread | None:
@@ -35,26 +37,32 @@ class Setting:
 
     @property
     def val_accuracy(self) -> Spread | None:
+        """Percent, on validation images."""
         return self.over_seeds(lambda record: record.val_accuracy)
 
     @property
     def drop(self) -> Spread | None:
+        """Points of test accuracy below the dense network; negative where it gained."""
         return self.over_seeds(lambda record: record.metrics.accuracy_drop)
 
     @property
     def fewer_flops_pct(self) -> Spread | None:
+        """FLOPs saved, in percent of the dense network's."""
         return self.over_seeds(lambda record: record.metrics.flops_reduction_pct)
 
     @property
     def zeros_pct(self) -> Spread | None:
+        """Zeros, in percent of the prunable weights."""
         return self.over_seeds(lambda r: None if r.metrics.sparsity is None else 100 * r.metrics.sparsity)
 
     @property
     def flops_g(self) -> Spread | None:
+        """Multiply-accumulates of one image, in 10⁹."""
         return self.over_seeds(lambda record: record.metrics.flops_g)
 
     @property
     def kept_params_m(self) -> Spread | None:
+        """Parameters that are not zero, in millions."""
         return self.over_seeds(lambda record: record.kept_params_m)
 
     @property
@@ -83,14 +91,17 @@ class Experiment:
 
     @property
     def title(self) -> str:
+        """`MODEL on DATASET`, and what tells it apart, where another is of the same two."""
         return f"{self.model} on {self.dataset}" + (f", {self.apart}" if self.apart else "")
 
     @property
     def pruned(self) -> list[Setting]:
+        """The settings whose runs pruned; the dense trainings are left out."""
         return [setting for setting in self.settings if setting.first.command in PRUNING]
 
     @property
     def records(self) -> list[Record]:
+        """All runs, setting by setting."""
         return [record for setting in self.settings for record in setting.records]
 
 
@@ -254,4 +265,5 @@ def pareto(
 
 
 def same_budget(one: Setting, other: Setting) -> bool:
+    """Whether both asked the same command for the same amount."""
     return (one.first.command, one.first.amount) == (other.first.command, other.first.amount)

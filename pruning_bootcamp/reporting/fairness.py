@@ -27,6 +27,7 @@ class Check:
 
 
 def fairness_card(experiment: Experiment, profiles: Sequence[Found[Profile]]) -> list[Check]:
+    """The checks of an experiment, in the order in which they are shown; each says how to mend what it misses."""
     pruned = [setting for setting in experiment.pruned if setting.first.method.split(",")[0] != "dense"]
     return [
         _random_baseline(pruned),

@@ -63,6 +63,7 @@ def find(collected: Collected) -> Findings:
 
 
 def validation_of(setting: Setting) -> float | None:
+    """Mean validation accuracy in percent; None where a run does not know its own."""
     return _mean(setting.val_accuracy)
 
 

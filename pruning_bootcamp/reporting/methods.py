@@ -120,6 +120,7 @@ def _fronts_said(setting: Setting, fronts: Mapping[str, Sequence[Setting]]) -> s
 
 
 def ablations(found: ExperimentFindings, identifier: str) -> list[Block]:
+    """A table for each config key in which settings differ alone."""
     blocks: list[Block] = []
     for place, ablation in enumerate(found.ablations):
         rows = [
@@ -149,6 +150,7 @@ def ablations(found: ExperimentFindings, identifier: str) -> list[Block]:
 
 
 def fairness(found: ExperimentFindings, identifier: str) -> list[Block]:
+    """The fairness card as a table, with the commands that mend what it misses; nothing where nothing was pruned."""
     if not found.experiment.pruned:
         return []
     rows = [Row([check.question, MARKS[check.met], check.found]) for check in found.fairness]

@@ -63,6 +63,7 @@ def _markers(series: Series, filled: Collection[tuple[float, float]] | None = No
 
 
 def lines(series: Mapping[str, Sequence[tuple[float, float]]], x_title: str, y_title: str) -> Figure:
+    """A line for each series of (x, y); colour, dash and symbol differ, so that it reads without colours."""
     traces: list[Plain] = [
         {
             "type": "scatter",

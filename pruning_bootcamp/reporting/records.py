@@ -50,6 +50,7 @@ class Record:
 
     @property
     def val_accuracy(self) -> float | None:
+        """Percent, on validation images; after the last cycle where the run says it only there."""
         m = self.metrics
         return m.cycles[-1].val_accuracy if m.val_accuracy is None and m.cycles else m.val_accuracy
 

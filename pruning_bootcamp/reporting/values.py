@@ -31,6 +31,7 @@ def table(value: object) -> dict[str, Plain]:
 
 
 def text(value: object) -> str | None:
+    """The text, or None for everything else and for an empty one."""
     return value if isinstance(value, str) and value else None
 
 
@@ -82,8 +83,10 @@ def link(folder: Path, target: Path) -> str:
 
 
 def beaten_by_none(n: int) -> str:
+    """The sentence below a plot of `n` points on the front."""
     return "One of them is beaten by none" if n == 1 else f"{n} of them are beaten by none (the dotted line)"
 
 
 def threads_said(threads: int | None) -> str:
+    """`1 thread`, `4 threads`; `? threads` where it was not recorded."""
     return "1 thread" if threads == 1 else f"{'?' if threads is None else threads} threads"
