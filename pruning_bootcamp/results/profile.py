@@ -104,4 +104,5 @@ class Profile(Part):
 
     @property
     def pruned_latency(self) -> Latency | None:
+        """None where latency was not measured."""
         return None if self.latency is None else self.latency.pruned
