@@ -60,6 +60,7 @@ class Sweep:
         self._count()
 
     def has_work(self) -> bool:
+        """Whether a trial waits to be begun, or may still be suggested."""
         return bool(self.waiting) or self._room()
 
     def work(self, executor: Executor) -> None:

@@ -90,10 +90,12 @@ def recommend(
 
 
 def cost_of_sweep(study: Study) -> str:
+    """The metric that accuracy is traded against: the objective that is made small."""
     return next(objective.name for objective in study.objectives if objective.direction == "minimize")
 
 
 def write_sweep(folder: Path, study: Study) -> None:
+    """sweep.yaml, whole: every trial, the front and the recommendation."""
     write_yaml(folder / SWEEP, to_plain(study), _NOTE)
 
 

@@ -65,6 +65,10 @@ class TrialCallback(Hook):
         self._weight: float | None = None
 
     def on_epoch_end(self, state: StepState) -> None:
+        """Reports the epoch, counted over all cycles; raises Stopped where the last cycle is below the median.
+
+        Nothing is stopped after its last step: it is paid for.
+        """
         epochs = -(-state.total_steps // state.steps_per_epoch)
         epoch = (self._cycle - 1) * epochs + state.epoch
         assert state.metrics is not None
@@ -84,9 +88,11 @@ class TrialCallback(Hook):
         return is_below_median(self._curve, self._weight, others, **early)
 
     def state_dict(self) -> dict[str, Any]:
+        """The validation accuracies so far, by epoch."""
         return {"curve": dict(self._curve)}
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Adds the saved epochs to those of earlier cycles."""
         self._curve.update(saved["curve"])
 
 
