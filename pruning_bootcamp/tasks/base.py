@@ -53,6 +53,7 @@ class Metric:
 
     @property
     def lost_title(self) -> str:
+        """The same for people: `accuracy drop`."""
         return self.lost_name.replace("_", " ")
 
 
