@@ -100,7 +100,7 @@ def eval_batches(
     limit: int | None = None,
     channels_last: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """(images, labels) in the split's order, every image once; with a limit, that many, evenly spaced over the split."""
+    """(images, labels) in the split's order, each once; with a limit, that many, evenly spaced over the split."""
     device = torch.device(device)
     normalise = _preparation(split, mean, std, device, channels_last)
     indices = evenly_spaced(len(split), limit)

@@ -33,6 +33,7 @@ class Tree:
 
     @property
     def parts(self) -> dict[str, Path]:
+        """The folders that are there, by name."""
         named = {"train": self.train, "test": self.test, "val": self.val}
         return {name: part for name, part in named.items() if part is not None}
 

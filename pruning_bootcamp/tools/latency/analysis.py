@@ -41,10 +41,12 @@ class Analysis:
 
     @property
     def discrepancy_points(self) -> float:
+        """FLOPs reduction minus latency reduction; positive: slower than the FLOPs promise."""
         return self.flops_reduction_pct - self.latency_reduction_pct
 
     @property
     def significant(self) -> bool:
+        """Whether the gap is wide enough to be worth a word, in either direction."""
         return abs(self.discrepancy_points) > SIGNIFICANT_POINTS
 
 

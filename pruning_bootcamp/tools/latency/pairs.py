@@ -36,6 +36,7 @@ class PairedRatio:
 
     @property
     def bounded(self) -> bool:
+        """Whether there were enough pairs for an interval; without, `low` is 0 and `high` infinite."""
         return math.isfinite(self.high)
 
     @property
