@@ -92,6 +92,7 @@ class Training:
 
     @property
     def finished(self) -> bool:
+        """All steps are done, or `early_stopping` epochs were no better than the best."""
         patience = self.settings.early_stopping
         tired = patience is not None and self.at.epoch - self.best.epoch >= patience
         return self.at.step >= self.at.total_steps or tired
@@ -103,6 +104,7 @@ class Training:
 
     @property
     def images_per_second(self) -> float:
+        """Of this process, over its training steps; 0 before the first."""
         return self._images / self._seconds if self._seconds else 0.0
 
     def start(self) -> None:
@@ -276,6 +278,10 @@ class Training:
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Go on exactly where `state_dict` was taken; hooks are matched by their order.
+
+        Raises BootcampError where the state has another number of hooks.
+        """
         self.at.step, self.at.epoch = saved["step"], saved["epoch"]
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])

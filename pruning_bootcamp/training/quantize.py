@@ -144,6 +144,7 @@ class QuantizationAware(Hook):
         self._set(_unpacked(saved), dict(zip(saved["layers"], saved["batches"], strict=True)))
 
     def on_start(self, state: StepState) -> None:
+        """Raises BootcampError where another network is trained, or the `with` block has ended."""
         if state.model is not self.model:
             raise BootcampError("hooks: this quantisation belongs to another network than the one to be trained.")
         if not all(_is_quantized(layer) for layer in self.layers.values()):
@@ -166,12 +167,15 @@ class QuantizationAware(Hook):
                 range_.set(values[:2] / values[2], range_.batches)
 
     def on_epoch_end(self, state: StepState) -> None:
+        """Remembers the ranges that this epoch was judged with, for `use_epoch`."""
         self._epochs[state.epoch] = self._packed()
 
     def state_dict(self) -> dict[str, Any]:
+        """The ranges of now, and of each epoch."""
         return {"now": self._packed(), "epochs": dict(self._epochs)}
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Goes on with those ranges, and with the number of batches behind them."""
         now = saved["now"]
         self._set(_unpacked(now), dict(zip(now["layers"], now["batches"], strict=True)))
         self._epochs = dict(saved["epochs"])

@@ -47,13 +47,16 @@ class Sums:
 
     @property
     def mean_loss(self) -> float:
+        """Per image; 0 before the first."""
         return self.loss / self.images if self.images else 0.0
 
     def score(self, task: Task) -> float:
+        """The task's metric over the images so far; 0 before the first."""
         return task.score(self.measured, self.images) if self.images else 0.0
 
     @property
     def images_per_second(self) -> float:
+        """Of all processes together; 0 before the first step."""
         return self.images / self.seconds if self.seconds else 0.0
 
 
