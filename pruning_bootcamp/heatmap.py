@@ -35,6 +35,7 @@ def points_lost(scan: Scan, row: ScanRow) -> list[float]:
 
 
 def loss_added(scan: Scan, row: ScanRow) -> list[float]:
+    """How much loss each sparsity of the row adds to the dense network's; below 0 where it takes some away."""
     return [point.loss - scan.dense.loss for point in row.points]
 
 
