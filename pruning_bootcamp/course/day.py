@@ -27,7 +27,7 @@ class Question:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Heading:
+class FrontMatter:
     """What the front matter says as it stands."""
 
     number: int
@@ -58,7 +58,7 @@ class Heading:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Day(Heading):
+class Day(FrontMatter):
     """One lesson: what it teaches, what is typed, what is seen, what must exist afterwards."""
 
     learn: tuple[str, ...]

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import yaml
 
 from pruning_bootcamp.course.claims import REASONS, Claim, MetricPath, Order, Range
-from pruning_bootcamp.course.day import CourseStep, Day, Heading, Question
+from pruning_bootcamp.course.day import CourseStep, Day, FrontMatter, Question
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.schema import check_settings
 
@@ -40,13 +40,13 @@ def read_day(text: str, where: str) -> Day:
     problems: list[str] = []
     steps = [_made(CourseStep, entry, where, problems) for where, entry in _listed(front, "steps", problems)]
     claims = [_claim(entry, where, problems) for where, entry in _listed(front, "claims", problems)]
-    heading = _made(Heading, front, "", problems)
+    front_matter = _made(FrontMatter, front, "", problems)
     body = _sections(found.group(2), problems)
-    if problems or heading is None:
+    if problems or front_matter is None:
         raise BootcampError(*problems, where=where)
     learn = re.split(r"^- ", body["What you learn"], flags=re.MULTILINE)[1:]
     return Day(
-        **vars(heading),
+        **vars(front_matter),
         steps=tuple(step for step in steps if step is not None),
         claims=tuple(claim for claim in claims if claim is not None),
         learn=tuple(" ".join(line.split()) for line in learn),

@@ -25,7 +25,7 @@ Metrics = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Check:
+class CourseCheck:
     """One thing that must be there or hold, what was found, and what to type when it does not."""
 
     what: str
@@ -116,24 +116,24 @@ class CourseResults:
         return found
 
 
-def week1(course: CourseResults) -> Iterator[Check]:
+def week1(course: CourseResults) -> Iterator[CourseCheck]:
     """A dense network that is good enough, and weights zeroed at little cost."""
     yield _file("baseline checkpoint", course.baseline, course.retrain())
     metrics = course.results / "baseline" / METRICS
     yield _file("baseline metrics", metrics, course.retrain())
     accuracy = _number(read_yaml(metrics) if metrics.exists() else {}, "accuracy")
-    yield Check(
+    yield CourseCheck(
         f"baseline accuracy of at least {LEAST_BASELINE_ACCURACY:g}%",
         accuracy is not None and accuracy >= LEAST_BASELINE_ACCURACY,
         "not known" if accuracy is None else f"{accuracy:.2f}%",
         course.retrain() + ("" if accuracy is None else " --no-resume train.epochs=60ep"),
     )
     pruned = course.finished("unstructured")
-    yield Check("an unstructured pruning", bool(pruned), f"{len(pruned)} finished", course.prune("global"))
+    yield CourseCheck("an unstructured pruning", bool(pruned), f"{len(pruned)} finished", course.prune("global"))
     drops = {folder.name: _number(metrics, "accuracy_drop") for folder, metrics in pruned.items()}
     known = {name: drop for name, drop in drops.items() if drop is not None and pruned_half(pruned, name)}
     best = min(known, key=lambda name: known[name], default=None)
-    yield Check(
+    yield CourseCheck(
         f"half of the weights or more zero at a drop of at most {MOST_DROP_UNSTRUCTURED:g} points",
         best is not None and known[best] <= MOST_DROP_UNSTRUCTURED,
         "none" if best is None else f"{best} lost {known[best]:.2f}",
@@ -146,15 +146,15 @@ def pruned_half(runs: Mapping[Path, Metrics], name: str) -> bool:
     return any(folder.name == name and (_number(run, "sparsity") or 0) >= 0.495 for folder, run in runs.items())
 
 
-def week2(course: CourseResults) -> Iterator[Check]:
+def week2(course: CourseResults) -> Iterator[CourseCheck]:
     """Channels cut to the course's goal; the network that met it exported, and timed."""
     cut = course.finished("structured")
-    yield Check("a structured pruning", bool(cut), f"{len(cut)} finished", course.cut())
+    yield CourseCheck("a structured pruning", bool(cut), f"{len(cut)} finished", course.cut())
     preferred = course.results / "structured" / "bn_scale_flops0.5"
     met = [folder for folder, metrics in cut.items() if _meets_goal(metrics)]
     again = course.cut(60 if preferred in cut else 30)
     limits = f"at least {LEAST_FLOPS_REDUCTION:g}% fewer FLOPs at a drop of at most {MOST_DROP_STRUCTURED:g} points"
-    yield Check(
+    yield CourseCheck(
         f"the goal, {limits}",
         bool(met),
         ", ".join(map(_cut_text, met, (cut[folder] for folder in met)))
@@ -167,7 +167,7 @@ def week2(course: CourseResults) -> Iterator[Check]:
     export = (
         f"pruning-bootcamp export {course.config} --checkpoint {chosen / 'pruned_model.pth'} --format both --verify"
     )
-    yield Check(
+    yield CourseCheck(
         "a network that meets it as ONNX",
         bool(onnx),
         str(onnx[0] / "model.onnx") if onnx else "none",
@@ -176,7 +176,7 @@ def week2(course: CourseResults) -> Iterator[Check]:
     )
     profiles = [course.results / "week2_validation.yaml", *(folder / "profile.yaml" for folder in met)]
     analysed = {path: gap for path in profiles if (gap := _discrepancy(path)) is not None}
-    yield Check(
+    yield CourseCheck(
         "FLOPs against measured latency",
         bool(analysed),
         ", ".join(f"{path}: {gap:.1f} points apart" for path, gap in analysed.items()) or "none",
@@ -186,17 +186,17 @@ def week2(course: CourseResults) -> Iterator[Check]:
     )
 
 
-def week3(course: CourseResults) -> Iterator[Check]:
+def week3(course: CourseResults) -> Iterator[CourseCheck]:
     """Methods compared, a search over the settings, and the report."""
     names = [folder.name for folder in course.finished("unstructured")]
     for method in UNSTRUCTURED_METHODS:
         mine = [name for name in names if name.startswith(f"{method}_")]
-        yield Check(f"pruned by {method}", bool(mine), ", ".join(mine) or "none", course.prune(method))
+        yield CourseCheck(f"pruned by {method}", bool(mine), ", ".join(mine) or "none", course.prune(method))
     sweeps = {path.parent.name: _sweep(path) for path in sorted((course.results / "sweep").glob("*/sweep.yaml"))}
     good = {name: (trials, front) for name, (trials, front) in sweeps.items() if trials > 1 and front}
     other = " data.name=cifar10 model.name=cifar_resnet18" if "cifar10" in course.config else ""
     save = "" if course.results == Path("results") else f" --save-dir {course.results / 'sweep' / 'digits'}"
-    yield Check(
+    yield CourseCheck(
         "a sweep with its Pareto front",
         bool(good),
         ", ".join(f"{name}: {trials} trials, {front} on the front" for name, (trials, front) in good.items()) or "none",
@@ -206,7 +206,7 @@ def week3(course: CourseResults) -> Iterator[Check]:
     yield _comparison(course)
     reports = [course.results / "summary.md", course.results / "summary.html"]
     there = [path for path in reports if path.exists() and path.stat().st_size > 0]
-    yield Check(
+    yield CourseCheck(
         "the written report",
         bool(there),
         ", ".join(map(str, there)) or "none",
@@ -214,14 +214,14 @@ def week3(course: CourseResults) -> Iterator[Check]:
     )
 
 
-def final(course: CourseResults) -> Iterator[Check]:
+def final(course: CourseResults) -> Iterator[CourseCheck]:
     """All three weeks, and two methods or more compared."""
     yield from week1(course)
     yield from week2(course)
     yield from week3(course)
 
 
-STAGES: dict[str, Callable[[CourseResults], Iterator[Check]]] = {
+STAGES: dict[str, Callable[[CourseResults], Iterator[CourseCheck]]] = {
     "week1": week1,
     "week2": week2,
     "week3": week3,
@@ -229,8 +229,8 @@ STAGES: dict[str, Callable[[CourseResults], Iterator[Check]]] = {
 }
 
 
-def _file(what: str, path: Path, mend: str) -> Check:
-    return Check(what, path.exists(), str(path) if path.exists() else f"there is no {path}", mend)
+def _file(what: str, path: Path, mend: str) -> CourseCheck:
+    return CourseCheck(what, path.exists(), str(path) if path.exists() else f"there is no {path}", mend)
 
 
 def _number(metrics: Mapping[str, Any], key: str) -> float | None:
@@ -267,14 +267,14 @@ def _sweep(path: Path) -> tuple[int, int]:
     return len(complete), len(front) if isinstance(front, list) else 0
 
 
-def _comparison(course: CourseResults) -> Check:
+def _comparison(course: CourseResults) -> CourseCheck:
     """The table of methods, with its columns and two methods or more."""
     path = course.results / COMPARISON
     mend = f"pruning-bootcamp curriculum compare --results {course.results}"
     if not path.exists():
-        return Check("the table of methods", False, f"there is no {path}", mend)
+        return CourseCheck("the table of methods", False, f"there is no {path}", mend)
     with open(path, encoding="utf-8", newline="") as stream:
         header, *rows = list(csv.reader(stream)) or [[]]
     if tuple(header) != COLUMNS:
-        return Check("the table of methods", False, f"{path} has the columns {','.join(header)}", mend)
-    return Check("the table of methods", len(rows) >= 2, f"{path}, {len(rows)} runs", mend)
+        return CourseCheck("the table of methods", False, f"{path} has the columns {','.join(header)}", mend)
+    return CourseCheck("the table of methods", len(rows) >= 2, f"{path}, {len(rows)} runs", mend)

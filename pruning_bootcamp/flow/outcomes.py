@@ -114,7 +114,7 @@ class Judged(Outcome):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Costs(Outcome):
+class ComparedCosts(Outcome):
     """What both networks cost, and their latency where a gate asks for it."""
 
     baseline: NetworkMetrics

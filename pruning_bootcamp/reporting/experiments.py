@@ -10,7 +10,7 @@ from pruning_bootcamp.reporting.values import Spread, spread
 
 
 @dataclass(frozen=True)
-class Setting:
+class SettingRuns:
     """Runs that differ in nothing but the seed."""
 
     label: str
@@ -83,7 +83,7 @@ class Experiment:
     dense_accuracy: float | None
     """of the dense network that all of them started from, percent on the test split; None when seeds have their own, or
     when the test images were not read"""
-    settings: Sequence[Setting]
+    settings: Sequence[SettingRuns]
     baselines: Sequence[Record]
     """the runs that trained it"""
     apart: str = ""
@@ -95,7 +95,7 @@ class Experiment:
         return f"{self.model} on {self.dataset}" + (f", {self.apart}" if self.apart else "")
 
     @property
-    def pruned(self) -> list[Setting]:
+    def pruned(self) -> list[SettingRuns]:
         """The settings whose runs pruned; the dense trainings are left out."""
         return [setting for setting in self.settings if setting.first.command in PRUNING]
 
@@ -188,14 +188,14 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
 
 
-def settings(records: Sequence[Record]) -> list[Setting]:
+def settings(records: Sequence[Record]) -> list[SettingRuns]:
     """Records with the same config but the seed, together; each with a label that no other of the experiment has."""
     by_setting: dict[tuple[tuple[str, str], ...], list[Record]] = defaultdict(list)
     for record in records:
         by_setting[tuple(sorted(record.setting.items()))].append(record)
     bundles = [sorted(bundle, key=lambda record: (record.seed or 0, record.name)) for bundle in by_setting.values()]
     labels = _labels([bundle[0] for bundle in bundles])
-    made = [Setting(label, bundle) for label, bundle in zip(labels, bundles, strict=True)]
+    made = [SettingRuns(label, bundle) for label, bundle in zip(labels, bundles, strict=True)]
     return sorted(made, key=lambda setting: (setting.first.command != "train", setting.first.command, setting.label))
 
 
@@ -225,7 +225,7 @@ class Ablation:
     """Settings that are the same but for one config key."""
 
     key: str
-    values: Sequence[tuple[str, Setting]]
+    values: Sequence[tuple[str, SettingRuns]]
 
 
 def ablations(experiment: Experiment) -> list[Ablation]:
@@ -234,7 +234,7 @@ def ablations(experiment: Experiment) -> list[Ablation]:
     keys = sorted({key for setting in with_config for key in setting.first.setting})
     found = []
     for key in keys:
-        by_rest: dict[tuple[tuple[str, str], ...], list[Setting]] = defaultdict(list)
+        by_rest: dict[tuple[tuple[str, str], ...], list[SettingRuns]] = defaultdict(list)
         for setting in with_config:
             rest = tuple(sorted((name, value) for name, value in setting.first.setting.items() if name != key))
             by_rest[rest].append(setting)
@@ -257,13 +257,15 @@ def _is_budget(key: str) -> bool:
 
 
 def pareto(
-    settings: Sequence[Setting], quality: Callable[[Setting], float | None], cost: Callable[[Setting], float | None]
-) -> list[Setting]:
+    settings: Sequence[SettingRuns],
+    quality: Callable[[SettingRuns], float | None],
+    cost: Callable[[SettingRuns], float | None],
+) -> list[SettingRuns]:
     """Those that no other beats: none is as good or better in both and better in one. Unknown metrics take no part."""
     known = [(q, c, s) for s in settings if (q := quality(s)) is not None and (c := cost(s)) is not None]
     return [known[place][2] for place in pareto_front([(q, c) for q, c, _ in known])]
 
 
-def same_budget(one: Setting, other: Setting) -> bool:
+def same_budget(one: SettingRuns, other: SettingRuns) -> bool:
     """Whether both asked the same command for the same amount."""
     return (one.first.command, one.first.amount) == (other.first.command, other.first.amount)

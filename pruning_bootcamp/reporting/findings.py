@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pruning_bootcamp.reporting.collect import Collected, Found
-from pruning_bootcamp.reporting.experiments import Ablation, Experiment, Setting, ablations, experiments, pareto
-from pruning_bootcamp.reporting.fairness import Check, fairness_card
+from pruning_bootcamp.reporting.experiments import Ablation, Experiment, SettingRuns, ablations, experiments, pareto
+from pruning_bootcamp.reporting.fairness import FairnessCheck, fairness_card
 from pruning_bootcamp.reporting.hints import from_scan, quickest, slow_savings
 from pruning_bootcamp.reporting.judgement import Failure, failures, recommendations
 from pruning_bootcamp.reporting.picking import Advice
@@ -19,11 +19,11 @@ from pruning_bootcamp.results import Profile
 class ExperimentFindings:
     experiment: Experiment
     ablations: Sequence[Ablation]
-    front_flops: Sequence[Setting]
+    front_flops: Sequence[SettingRuns]
     """validation accuracy against multiply-accumulates: those that no other beats"""
-    front_params: Sequence[Setting]
+    front_params: Sequence[SettingRuns]
     """the same against parameters that are not zero"""
-    fairness: Sequence[Check]
+    fairness: Sequence[FairnessCheck]
     failures: Sequence[Failure]
     advice: Sequence[Advice]
 
@@ -62,7 +62,7 @@ def find(collected: Collected) -> Findings:
     return Findings(collected, every, found, slow_savings(collected.profiles), advice)
 
 
-def validation_of(setting: Setting) -> float | None:
+def validation_of(setting: SettingRuns) -> float | None:
     """Mean validation accuracy in percent; None where a run does not know its own."""
     return _mean(setting.val_accuracy)
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pruning_bootcamp.reporting.experiments import Experiment, Setting, same_budget
+from pruning_bootcamp.reporting.experiments import Experiment, SettingRuns, same_budget
 from pruning_bootcamp.reporting.fairness import ENOUGH_SEEDS, again
 from pruning_bootcamp.reporting.picking import Advice, misses, pick, said, worst
 from pruning_bootcamp.reporting.records import PRUNING
@@ -110,12 +110,12 @@ def _close(experiment: Experiment) -> list[Advice]:
     return [advice for _, advice in sorted(found, key=lambda pair: pair[0])[:_MOST_CLOSE]]
 
 
-def _trained(setting: Setting) -> bool:
+def _trained(setting: SettingRuns) -> bool:
     """A network as it was pruned is no rival of one that was trained afterwards."""
     return "no fine-tuning" not in setting.first.method
 
 
-def _no_better_than_random(setting: Setting, pruned: Sequence[Setting]) -> str | None:
+def _no_better_than_random(setting: SettingRuns, pruned: Sequence[SettingRuns]) -> str | None:
     mine = setting.val_accuracy
     if setting.first.random or setting.first.method.startswith("dense") or mine is None:
         return None
@@ -126,7 +126,7 @@ def _no_better_than_random(setting: Setting, pruned: Sequence[Setting]) -> str |
     return None
 
 
-def _outcome(setting: Setting) -> str:
+def _outcome(setting: SettingRuns) -> str:
     drop, fewer, zeros = setting.drop, setting.fewer_flops_pct, setting.zeros_pct
     parts = [f"test {said(setting.accuracy, setting)}"]
     parts += [f"{drop.shown()} points below dense"] if drop is not None else []

@@ -9,10 +9,10 @@ from pruning_bootcamp.reporting.document import (
     Bullets,
     Cell,
     Column,
-    Heading,
     Plot,
     Row,
     Section,
+    Subheading,
     Table,
     Text,
     columns,
@@ -43,7 +43,7 @@ def layers(found: Sequence[tuple[str, LayerSparsities]]) -> Section | None:
         names = list(dict.fromkeys(layer for shares in entry.shares.values() for layer in shares))
         labels = list(entry.shares)
         of_what = "zero weights" if entry.kind == "weights" else "channels cut"
-        blocks.append(Heading(f"{title}: {of_what}"))
+        blocks.append(Subheading(f"{title}: {of_what}"))
         if labels:
             values = [[_percent(entry.shares[label].get(name)) for label in labels] for name in names]
             cells = [
@@ -162,7 +162,7 @@ def scans(found: Sequence[Found[Scan]]) -> Section | None:
             Row([name, *(rate(dict(points).get(sparsity)) for sparsity in grid)]) for name, points in series.items()
         ]
         blocks += [
-            Heading(f"{scan.name}: {c.score} by {c.by}"),
+            Subheading(f"{scan.name}: {c.score} by {c.by}"),
             Plot(
                 f"sensitivity-{place}",
                 f"Validation accuracy with one {c.by} pruned at a time",
@@ -211,7 +211,7 @@ def _sweep(sweep: Found[Study], identifier: str, target: Path) -> list[Block]:
         *(*(Column(goal, True) for goal in shown), Column("Pareto")),
     ]
     own_table = Table(f"{identifier}-table", f"{sweep.name}: its trials", titles, cells, search=len(cells) > 8)
-    heading = Heading(f"{sweep.name}: {study.command}, {study.sampler}")
+    heading = Subheading(f"{sweep.name}: {study.command}, {study.sampler}")
     blocks: list[Block] = [heading, Text(_summary(study, len(on_front)))]
     points = _points(study, cost)
     if not points["trials"] or cost is None:

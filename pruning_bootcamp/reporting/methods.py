@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from pruning_bootcamp.reporting.document import Block, Cell, Column, Command, Plot, Row, Table, Text, columns
-from pruning_bootcamp.reporting.experiments import Setting
+from pruning_bootcamp.reporting.document import Block, Cell, Column, CommandLines, Plot, Row, Table, Text, columns
+from pruning_bootcamp.reporting.experiments import SettingRuns
 from pruning_bootcamp.reporting.findings import ExperimentFindings, validation_of
 from pruning_bootcamp.reporting.plots import trade_off
 from pruning_bootcamp.reporting.values import Spread, amount, beaten_by_none
 
-CostOf = Callable[[Setting], Spread | None]
+CostOf = Callable[[SettingRuns], Spread | None]
 MARKS = {True: "✓ yes", False: "✗ no", None: "– n/a"}
 _SHOWN_POINTS = 15.0  # below that far from the best, points would press the others together
 
@@ -50,7 +50,7 @@ def trade_offs(found: ExperimentFindings, identifier: str) -> list[Block]:
     """Validation accuracy against FLOPs and against parameters that are not zero, each with its Pareto front."""
     without = [setting for setting in found.experiment.settings if validation_of(setting) is None]
     blocks: list[Block] = []
-    asked: tuple[tuple[str, CostOf, str, Sequence[Setting]], ...] = (
+    asked: tuple[tuple[str, CostOf, str, Sequence[SettingRuns]], ...] = (
         ("flops-g", lambda one: one.flops_g, "FLOPs (G multiply-accumulates)", found.front_flops),
         (
             "kept-params-m",
@@ -70,7 +70,7 @@ def trade_offs(found: ExperimentFindings, identifier: str) -> list[Block]:
 
 
 def _trade_off(
-    found: ExperimentFindings, identifier: str, cost: CostOf, title: str, front: Sequence[Setting]
+    found: ExperimentFindings, identifier: str, cost: CostOf, title: str, front: Sequence[SettingRuns]
 ) -> Plot | None:
     series: dict[str, list[tuple[float, float, str]]] = {}
     rows = []
@@ -113,7 +113,7 @@ def _trade_off(
     )
 
 
-def _fronts_said(setting: Setting, fronts: Mapping[str, Sequence[Setting]]) -> str:
+def _fronts_said(setting: SettingRuns, fronts: Mapping[str, Sequence[SettingRuns]]) -> str:
     """Against which costs no other setting beats it: one that leads by parameters may well be beaten by FLOPs."""
     mine = [cost for cost, front in fronts.items() if any(setting is other for other in front)]
     return f"✓ {' and '.join(mine)}" if mine else "–"
@@ -162,5 +162,5 @@ def fairness(found: ExperimentFindings, identifier: str) -> list[Block]:
             words = [line for line in check.mend if line not in commands]
             blocks.append(Text(f"To mend “{check.question}”:{' ' + ' '.join(words) if words else ''}"))
             if commands:
-                blocks.append(Command(commands))
+                blocks.append(CommandLines(commands))
     return blocks

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pruning_bootcamp.reporting.experiments import Experiment, Setting
+from pruning_bootcamp.reporting.experiments import Experiment, SettingRuns
 from pruning_bootcamp.reporting.fairness import quoted
 from pruning_bootcamp.reporting.records import Record
 from pruning_bootcamp.reporting.values import Spread, counted, number, spread, table
@@ -20,7 +20,7 @@ class Advice:
     command: str | None = None
 
 
-def said(value: Spread | None, setting: Setting) -> str:
+def said(value: Spread | None, setting: SettingRuns) -> str:
     """`92.20 ± 0.20% (3 seeds)`, for a sentence."""
     return "not read" if value is None else f"{value.shown()}% ({setting.n_said})"
 
@@ -39,7 +39,7 @@ class Shortfall:
     """of what was asked for (of at least 1): how far it is off; infinite where that can't be told"""
 
 
-def misses(setting: Setting) -> list[Record]:
+def misses(setting: SettingRuns) -> list[Record]:
     """The runs of a setting that were judged, and missed their goal or were stopped by a gate."""
     return [record for record in setting.records if _missed(record)]
 
@@ -61,7 +61,7 @@ def shortfalls(record: Record) -> list[Shortfall]:
     return found or [Shortfall(f"by which metric is not recorded (goal: {goal or 'not stated'})", math.inf)]
 
 
-def worst(setting: Setting) -> tuple[float, list[Shortfall]]:
+def worst(setting: SettingRuns) -> tuple[float, list[Shortfall]]:
     """Of the runs of a setting, what the one that misses by most falls short of; and the largest share of it."""
     by_run = [shortfalls(record) for record in misses(setting)]
     return max(((max(one.share for one in run), run) for run in by_run), key=lambda pair: pair[0])
@@ -89,7 +89,7 @@ _UNITS = {
     "prune-unstructured": "% zeros",
     "pipeline run": "% fewer parameters that are not zero",
 }
-_Known = tuple[Setting, Spread, Spread]
+_Known = tuple[SettingRuns, Spread, Spread]
 """a setting, its validation accuracy, and what it saves"""
 
 
@@ -158,7 +158,7 @@ def _none(known: Sequence[_Known], kept: Sequence[_Known], command: str, rule: s
     )
 
 
-def _unjudged(setting: Setting) -> str:
+def _unjudged(setting: SettingRuns) -> str:
     """Said of a network that no goal speaks for."""
     judged = sum(record.metrics.goal_met is not None for record in setting.records)
     if setting.accuracy is None:
@@ -168,7 +168,7 @@ def _unjudged(setting: Setting) -> str:
     return "" if judged == len(setting.records) else f" Its goal was judged in {judged} of {setting.n_said} only."
 
 
-def _next(setting: Setting, command: str) -> str | None:
+def _next(setting: SettingRuns, command: str) -> str | None:
     """What to type with the network that is taken: export it, or first read its test images."""
     first = setting.first
     if command == "pipeline run":
@@ -182,7 +182,7 @@ def _next(setting: Setting, command: str) -> str | None:
     return f"pruning-bootcamp export {config}--checkpoint {checkpoint}{form}"
 
 
-def _saved(setting: Setting) -> Spread | None:
+def _saved(setting: SettingRuns) -> Spread | None:
     """Percent that is gone, of what _UNITS says."""
     if setting.first.command == "prune-structured":
         return setting.fewer_flops_pct
@@ -194,6 +194,6 @@ def _fewer_params(record: Record) -> float | None:
     return None if not dense or kept is None else 100 * (1 - kept / dense)
 
 
-def _allowed_drop(setting: Setting) -> float:
+def _allowed_drop(setting: SettingRuns) -> float:
     allowed = number(table(setting.first.config.get("goal")).get("accuracy_drop"))
     return 1.5 if allowed is None else allowed

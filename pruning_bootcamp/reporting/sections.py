@@ -12,11 +12,11 @@ from pruning_bootcamp.reporting.document import (
     Cell,
     Document,
     Filter,
-    Heading,
     Item,
     Items,
     Row,
     Section,
+    Subheading,
     Table,
     Text,
     columns,
@@ -88,9 +88,9 @@ def _recommendations(findings: Findings) -> Section:
     blocks: list[Block] = []
     for found in findings.experiments:
         if found.advice:
-            blocks += [Heading(found.experiment.title), Items([_item(line) for line in found.advice])]
+            blocks += [Subheading(found.experiment.title), Items([_item(line) for line in found.advice])]
     if findings.advice:
-        blocks += [Heading("From profiles and scans"), Items([_item(line) for line in findings.advice])]
+        blocks += [Subheading("From profiles and scans"), Items([_item(line) for line in findings.advice])]
     return Section("recommendations", "Recommendations", blocks or [Text("None: no rule applies to these metrics.")])
 
 
@@ -175,7 +175,7 @@ def _per_group(identifier: str, title: str, findings: Findings, make: Maker) -> 
     for place, found in enumerate(findings.experiments):
         made = make(found, f"{identifier}-{place}")
         if made:
-            blocks += [Heading(found.experiment.title), *made]
+            blocks += [Subheading(found.experiment.title), *made]
     return Section(identifier, title, blocks) if blocks else None
 
 

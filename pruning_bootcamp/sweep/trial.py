@@ -34,7 +34,7 @@ TRIAL = "trial.yaml"
 COSTS = ("flops_g", "latency_ms", "size_mb")
 _LOCK_SECONDS = 20.0
 
-Report = Callable[[str], None]
+ReportLine = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Stopped(Exception):
 class TrialCallback(Hook):
     """Reports every epoch's validation accuracy, and stops the training once it is below the median."""
 
-    def __init__(self, spec: TrialSpec, cycle: int, last: bool, curve: dict[int, float], report: Report) -> None:
+    def __init__(self, spec: TrialSpec, cycle: int, last: bool, curve: dict[int, float], report: ReportLine) -> None:
         self._spec, self._cycle, self._curve, self._report = spec, cycle, curve, report
         self._judges = last and spec.early is not None
         self._weight: float | None = None
@@ -96,7 +96,7 @@ class TrialCallback(Hook):
         self._curve.update(saved["curve"])
 
 
-def run_trial(spec: TrialSpec, report: Report) -> TrialResult:
+def run_trial(spec: TrialSpec, report: ReportLine) -> TrialResult:
     """Run the trial, or what is left of it. A problem with these settings is a failed trial, not an error."""
     folder = Path(spec.folder)
     if (known := finished_trial(folder, spec.fingerprint)) is not None:

@@ -16,9 +16,9 @@ from pruning_bootcamp.tools.datasets import Splits, TrainBatches, eval_batches
 from pruning_bootcamp.training.distributed import World, seed_step
 from pruning_bootcamp.training.ema import MovingAverage
 from pruning_bootcamp.training.hooks import Hook, MaskHook, ScaleSparsity, StepState, apply_masks_exactly, same_masks
-from pruning_bootcamp.training.losses import Objective
+from pruning_bootcamp.training.losses import TrainingLoss
 from pruning_bootcamp.training.optim import OPTIMIZERS, learning_rate
-from pruning_bootcamp.training.records import Best, Epoch, Report, Sums
+from pruning_bootcamp.training.records import Best, Epoch, StepReport, Sums
 from pruning_bootcamp.training.settings import TrainSettings
 
 _AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -41,15 +41,15 @@ class Training:
         seed: int,
         masks: Mapping[str, Tensor] | None,
         hooks: Sequence[Hook],
-        objective: Objective,
+        training_loss: TrainingLoss,
     ) -> None:
-        self.settings, self.world, self.seed, self.objective = settings, world, seed, objective
-        self.task = objective.task
+        self.settings, self.world, self.seed, self.training_loss = settings, world, seed, training_loss
+        self.task = training_loss.task
         self.keep_best = keep_best
         layout = torch.channels_last if settings.channels_last else torch.contiguous_format
         self.model = model.to(device=world.device, memory_format=layout)  # type: ignore[call-overload]
-        if objective.teacher is not None:
-            objective.teacher.to(world.device).eval()
+        if training_loss.teacher is not None:
+            training_loss.teacher.to(world.device).eval()
         options: dict[str, Any] = {"mean": splits.mean, "std": splits.std, "device": world.device}
         self._data = TrainBatches(
             splits.train,
@@ -119,7 +119,7 @@ class Training:
         for hook in self.hooks:
             hook.on_start(self.at)
 
-    def steps_of_epoch(self, asked_to_stop: Callable[[], bool]) -> Iterator[Report]:
+    def steps_of_epoch(self, asked_to_stop: Callable[[], bool]) -> Iterator[StepReport]:
         """The rest of the running epoch; a report after each step, on an accelerator after every 50.
 
         `interrupted` is set as soon as any process is asked to stop: they all leave after the same step.
@@ -152,7 +152,7 @@ class Training:
             self.sums.images += sum(sizes)
             now = time.perf_counter()
             self._count(sum(sizes), now - since)
-            yield Report([total / size for total, size in zip(totals, sizes, strict=True)], rates)
+            yield StepReport([total / size for total, size in zip(totals, sizes, strict=True)], rates)
             losses, measured, sizes, rates = [], [], [], []
             since = time.perf_counter()
             if self.epoch_is_complete or self.interrupted:
@@ -166,7 +166,7 @@ class Training:
         with torch.autocast(device.type, dtype=_AMP_TYPES.get(amp or ""), enabled=amp is not None):
             # the last, smaller batch of an epoch is not worth a second compilation
             forward = self._compiled if len(inputs) == self._full_batch else self._forward
-            loss, measured = self.objective(forward, inputs, targets, self.at.step)
+            loss, measured = self.training_loss(forward, inputs, targets, self.at.step)
         # DDP averages over processes, whose shares of a batch may differ by one image: make it the global mean
         self._scaler.scale(loss * (self.world.size / global_size)).backward()
         self._scaler.unscale_(self.optimizer)

@@ -18,7 +18,7 @@ from pruning_bootcamp.training.engine import Training
 from pruning_bootcamp.training.features import FeatureMatch
 from pruning_bootcamp.training.hooks import Hook
 from pruning_bootcamp.training.interrupts import Interrupts
-from pruning_bootcamp.training.losses import Objective
+from pruning_bootcamp.training.losses import TrainingLoss
 from pruning_bootcamp.training.optim import check_settings
 from pruning_bootcamp.training.progress import TrainingProgress
 from pruning_bootcamp.training.records import Epoch, check_loss
@@ -90,7 +90,7 @@ def fit(
     problems = check_settings(settings) + _problems(splits, settings, world, distill_weight, distill_temperature)
     if problems:
         raise BootcampError(*problems)
-    objective = Objective(
+    training_loss = TrainingLoss(
         classes=len(splits.class_names),
         task=task,
         label_smoothing=settings.label_smoothing,
@@ -112,7 +112,7 @@ def fit(
             seed=seed,
             masks=masks,
             hooks=hooks,
-            objective=objective,
+            training_loss=training_loss,
         )
         about = _describe(training, splits, fingerprint)
         saved = read_state(folder, about)
@@ -131,7 +131,7 @@ def fit(
             visible=progress,
             bar=progress and not any(hook.shows_progress for hook in hooks),
         )
-        features = objective.features.watching() if objective.features is not None else contextlib.nullcontext()
+        features = training_loss.features.watching() if training_loss.features is not None else contextlib.nullcontext()
         with contextlib.closing(shown), _compiler_explained(settings), features:
             shown.say("%s", _summary(training, splits, label))
             training.start()
@@ -206,10 +206,10 @@ def _describe(training: Training, splits: Splits, fingerprint: str) -> dict[str,
     """What a resume point must share with the training that goes on from it, in words for the message."""
     others = ("checkpoint_seconds", "save_steps")  # what comes out is the same
     about = {name: str(value) for name, value in vars(training.settings).items() if name not in others}
-    objective, parameters = training.objective, list(training.model.parameters())
+    training_loss, parameters = training.training_loss, list(training.model.parameters())
     return about | {
         "keeps": "the best epoch" if training.keep_best else "the last epoch",
-        "distillation": _distillation(objective),
+        "distillation": _distillation(training_loss),
         "seed": str(training.seed),
         "fingerprint": fingerprint,
         "data": f"{splits.name}, {len(splits.train)} training and {len(splits.val)} to choose by",
@@ -221,11 +221,11 @@ def _describe(training: Training, splits: Splits, fingerprint: str) -> dict[str,
     }
 
 
-def _distillation(objective: Objective) -> str:
-    if objective.teacher is None:
+def _distillation(training_loss: TrainingLoss) -> str:
+    if training_loss.teacher is None:
         return "off"
-    features = f", features {objective.feature_weight}" if objective.features is not None else ""
-    return f"{objective.distill_weight} at {objective.distill_temperature}{features}"
+    features = f", features {training_loss.feature_weight}" if training_loss.features is not None else ""
+    return f"{training_loss.distill_weight} at {training_loss.distill_temperature}{features}"
 
 
 def _summary(training: Training, splits: Splits, label: str) -> str:

@@ -14,7 +14,7 @@ from pruning_bootcamp.training.features import FeatureMatch
 
 
 @dataclass
-class Objective:
+class TrainingLoss:
     """Called with a batch: the loss summed over its samples (with gradient), and what the task measures of them."""
 
     classes: int

@@ -61,14 +61,14 @@ class Sums:
 
 
 @dataclass
-class Report:
+class StepReport:
     """Mean losses and learning rates of the steps since the report before."""
 
     losses: list[float]
     rates: list[float]
 
 
-def check_loss(report: Report, last_step: int, amp: str | None) -> None:
+def check_loss(report: StepReport, last_step: int, amp: str | None) -> None:
     """BootcampError for the first step whose loss is not a number."""
     first = last_step - len(report.losses) + 1
     for step, (loss, rate) in enumerate(zip(report.losses, report.rates, strict=True), start=first):

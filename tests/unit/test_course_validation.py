@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pruning_bootcamp.course.validation import STAGES, Check, CourseResults, check_results_folder, validate_course
+from pruning_bootcamp.course.validation import STAGES, CourseCheck, CourseResults, check_results_folder, validate_course
 from pruning_bootcamp.errors import BootcampError
 
 
@@ -41,7 +41,7 @@ def course(tmp_path: Path) -> Path:
     return results
 
 
-def failing(results: Path, stage: str) -> list[Check]:
+def failing(results: Path, stage: str) -> list[CourseCheck]:
     return [check for check in STAGES[stage](CourseResults(results)) if not check.ok]
 
 

@@ -33,7 +33,7 @@ class Encoding:
 def _piece_lengths(group: Sequence[TensorRow]) -> list[int]:
     """Bytes of each piece of a group before deflation."""
     lengths = [
-        sum(row.form.position_bytes(row.size) for row in group if row.form is not None and row.form.kind == kind)
+        sum(row.layout.position_bytes(row.size) for row in group if row.layout is not None and row.layout.kind == kind)
         for kind in ("bitmask", "nm")
     ]
     for width, count in _counts(group).items():
@@ -59,7 +59,7 @@ def decoded(
         raise DamagedError("its pieces are not as long as its data")
     groups: list[list[TensorRow]] = [[] for _ in sizes]
     for row in rows:
-        if row.form is not None:
+        if row.layout is not None:
             if row.group >= len(groups):
                 raise DamagedError(f"{row.name} is in group {row.group} of {len(groups)}")
             groups[row.group].append(row)
@@ -77,7 +77,7 @@ def decoded(
         for row, share, positions, scales, values in _shared_out(group, pieces, sum(stored)):
             tensors[row.name], encodings[row.name] = _tensor(row, share, positions, scales, values)
     for row in rows:
-        if row.form is None:
+        if row.layout is None:
             original = rows[row.of].name
             tensors[row.name] = tensors[original].clone()
             encodings[row.name] = dataclasses.replace(encodings[original], kind="same", stored_bytes=0)
@@ -99,9 +99,9 @@ def _shared_out(
     taken = dict.fromkeys(joined, 0)
     total, passed = sum(row.length for row in group), 0
     for row in group:
-        assert row.form is not None
-        kind, at = row.form.kind, places[row.form.kind]
-        places[kind] += row.form.position_bytes(row.size)
+        assert row.layout is not None
+        kind, at = row.layout.kind, places[row.layout.kind]
+        places[kind] += row.layout.position_bytes(row.size)
         parts = []
         for count, width in row.parts:
             parts.append(joined[width][taken[width] : taken[width] + count])
@@ -114,12 +114,12 @@ def _shared_out(
 def _tensor(
     row: TensorRow, share: int, positions: np.ndarray, scales: np.ndarray, values: np.ndarray
 ) -> tuple[Tensor, Encoding]:
-    assert row.form is not None
+    assert row.layout is not None
     try:
-        items = np.ascontiguousarray(decode(positions, values, row.form, row.size))
+        items = np.ascontiguousarray(decode(positions, values, row.layout, row.size))
     except DamagedError as damage:
         raise DamagedError(f"{row.name}: {damage}") from damage
-    encoding = Encoding(row.form.kind, share, row.size * row.dtype.itemsize, None, n=row.form.n, m=row.form.m)
+    encoding = Encoding(row.layout.kind, share, row.size * row.dtype.itemsize, None, n=row.layout.n, m=row.layout.m)
     if row.dtype == torch.bool and (items > 1).any():
         raise DamagedError(f"{row.name}: holds a truth value other than 0 and 1")
     flat = torch.from_numpy(items.reshape(-1))

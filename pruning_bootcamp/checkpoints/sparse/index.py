@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from pruning_bootcamp.checkpoints.sparse.encodings import LARGEST_M, DamagedError, Form
+from pruning_bootcamp.checkpoints.sparse.encodings import LARGEST_M, DamagedError, Layout
 
 DTYPES = {
     str(dtype).removeprefix("torch."): dtype
@@ -29,7 +29,7 @@ class TensorRow:
     shape: tuple[int, ...]
     int8: bool
     group: int
-    form: Form | None
+    layout: Layout | None
     """None: it is the same as tensor `of`"""
     of: int = 0
 
@@ -46,14 +46,14 @@ class TensorRow:
     @property
     def parts(self) -> list[tuple[int, int]]:
         """(count, width) of its scales and of its values."""
-        assert self.form is not None
-        return [(self.shape[0] if self.int8 else 0, 4), (self.form.count, self.width)]
+        assert self.layout is not None
+        return [(self.shape[0] if self.int8 else 0, 4), (self.layout.count, self.width)]
 
     @property
     def length(self) -> int:
         """Bytes of its positions and values, inflated."""
-        assert self.form is not None
-        return self.form.position_bytes(self.size) + sum(count * width for count, width in self.parts)
+        assert self.layout is not None
+        return self.layout.position_bytes(self.size) + sum(count * width for count, width in self.parts)
 
 
 def checked_rows(content: Mapping[str, Any], allowed: int) -> list[TensorRow]:
@@ -94,24 +94,24 @@ def _row(entry: Any, earlier: Sequence[TensorRow]) -> TensorRow:
     if entry.get("kind") == "same":
         of = _number(entry.get("of"), f"{name}: the tensor that it equals", len(earlier) - 1)
         original = earlier[of]
-        if original.form is None or (original.dtype, original.shape, original.int8) != (dtype, sides, int8):
+        if original.layout is None or (original.dtype, original.shape, original.int8) != (dtype, sides, int8):
             raise DamagedError(f"{name}: can't equal {original.name}")
         return TensorRow(name, dtype, sides, int8, 0, None, of)
     group = _number(entry.get("group"), f"{name}: the group")
-    return TensorRow(name, dtype, sides, int8, group, _form(entry, name, sides))
+    return TensorRow(name, dtype, sides, int8, group, _layout(entry, name, sides))
 
 
-def _form(entry: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> Form:
+def _layout(entry: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> Layout:
     size, kind = math.prod(shape), entry.get("kind")
     if kind == "dense":
-        return Form("dense", size)
+        return Layout("dense", size)
     if kind == "bitmask":
-        return Form("bitmask", _number(entry.get("count"), f"{name}: the count", size))
+        return Layout("bitmask", _number(entry.get("count"), f"{name}: the count", size))
     if kind == "nm":
         m = _number(entry.get("m"), f"{name}: M", LARGEST_M)
         n = _number(entry.get("n"), f"{name}: N", m)
         if m >= 2 and n >= 1 and size % m == 0:
-            return Form("nm", size // m * n, n, m)
+            return Layout("nm", size // m * n, n, m)
     raise DamagedError(f"{name}: has no encoding known here")
 
 

@@ -7,7 +7,7 @@ from pruning_bootcamp.backends import deployable_copy
 from pruning_bootcamp.checkpoints import example_input, weights_hash
 from pruning_bootcamp.evaluation import cost_of, evaluate_on, say_disagreement
 from pruning_bootcamp.flow import step as steps
-from pruning_bootcamp.flow.outcomes import Costs, Judged
+from pruning_bootcamp.flow.outcomes import ComparedCosts, Judged
 from pruning_bootcamp.flow.step import StepContext
 from pruning_bootcamp.flow.steps.profile import pair_latency
 from pruning_bootcamp.flow.steps.training import as_shipped
@@ -18,7 +18,7 @@ from pruning_bootcamp.tasks import Measurement, Metric
 from pruning_bootcamp.tools.metrics import compare_metrics
 
 
-def costs(context: StepContext) -> Costs:
+def costs(context: StepContext) -> ComparedCosts:
     """FLOPs, parameters and zeros of both networks; their latency where a gate asks for it."""
     cfg, dense, final = context.cfg, context.network("dense"), context.network()
     before, _ = cost_of(dense.model.cpu(), example_input(dense.recipe))
@@ -42,7 +42,7 @@ def costs(context: StepContext) -> Costs:
             f"{way.device}, {way.threads} threads"
         )
     saved = from_plain(Comparison, compare_metrics(to_plain(baseline), to_plain(pruned)) | to_plain(paired))
-    return Costs(
+    return ComparedCosts(
         baseline=baseline,
         pruned=pruned,
         saved=saved,

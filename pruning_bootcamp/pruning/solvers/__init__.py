@@ -15,7 +15,7 @@ from pruning_bootcamp.pruning.layers.layerwise import Visit, calibrate_layerwise
 from pruning_bootcamp.pruning.layers.least_squares import fit_rows
 from pruning_bootcamp.pruning.masks import Masks, apply_masks
 from pruning_bootcamp.pruning.selection import keep_highest
-from pruning_bootcamp.pruning.solvers.sweep import Part, kernel_major, parts_of, sweep
+from pruning_bootcamp.pruning.solvers.sweep import ColumnBlock, kernel_major, parts_of, sweep
 from pruning_bootcamp.registry import Registry
 
 
@@ -242,7 +242,7 @@ class _Chooser:
     """Which weights of each part go: of all that must, as near as can be to the part's share."""
 
     def __init__(
-        self, layerwise: LayerwiseProblem, parts: Sequence[Part], keep: Tensor, earlier: Tensor | None
+        self, layerwise: LayerwiseProblem, parts: Sequence[ColumnBlock], keep: Tensor, earlier: Tensor | None
     ) -> None:
         self.layerwise, self.keep, self.earlier = layerwise, keep, earlier
         self.as_scored = not all(layerwise.fits((len(keep), part.channels, part.positions)) for part in parts)
@@ -252,7 +252,7 @@ class _Chooser:
         self._gone = {part.columns.start: self._gone_in(part, earlier) for part in parts}
         self._left = sum(self._gone_in(part, keep) for part in parts)
 
-    def __call__(self, part: Part, score: Tensor) -> Tensor:
+    def __call__(self, part: ColumnBlock, score: Tensor) -> Tensor:
         if self.as_scored:
             return self.keep[:, part.columns]
         start, unit = part.columns.start, self.layerwise.unit
@@ -266,5 +266,5 @@ class _Chooser:
         self._left -= count
         return kept
 
-    def _gone_in(self, part: Part, keep: Tensor | None) -> int:
+    def _gone_in(self, part: ColumnBlock, keep: Tensor | None) -> int:
         return 0 if keep is None else self.layerwise.gone(part.as_weight(keep[:, part.columns]))
