@@ -21,7 +21,7 @@ from pruning_bootcamp.reporting.pareto import unbeaten
 from pruning_bootcamp.reporting.plots import trade_off
 from pruning_bootcamp.reporting.values import spread
 from pruning_bootcamp.results import Dense, Objective, Study, Trial
-from pruning_bootcamp.sweep.outputs import choose, concluded
+from pruning_bootcamp.sweep.outputs import concluded, recommend
 from pruning_bootcamp.sweep.showing import say
 
 Drawn = tuple[float, float]  # cost, accuracy
@@ -165,7 +165,7 @@ def test_a_trial_that_the_dense_network_beats_is_neither_on_the_front_nor_taken(
 def test_the_trial_to_take_keeps_the_accuracy() -> None:
     found = study((95.0, 2.0), (94.0, 1.5), (93.6, 1.2), (90.0, 0.1))
     assert (found.chosen, found.chosen_keeps_accuracy) == (1, True), "the cheapest within 1.5 points"
-    assert choose([], "latency_ms", None, 1.5, 0).because == "no trial was completed"
+    assert recommend([], "latency_ms", None, 1.5, 0).because == "no trial was completed"
 
 
 def test_sweep_show_takes_no_trial_that_lost_too_much(capfd: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ from pruning_bootcamp.reporting import alternatives_text, analysis_text, compari
 from pruning_bootcamp.reporting.measured import _difference
 from pruning_bootcamp.results import Analysis, Comparison, Metrics, NetworkMetrics
 from pruning_bootcamp.tools import latency
-from pruning_bootcamp.tools.latency import LatencyStats, Measured, flops_latency_analysis
+from pruning_bootcamp.tools.latency import LatencyStats, TimedNetwork, flops_latency_analysis
 from pruning_bootcamp.training.records import Epoch
 
 ENVIRONMENT = {"torch": "2.15.0", "device": "cpu (a CPU)"}
@@ -118,7 +118,7 @@ def test_widths_are_advised_where_some_are_uneven_and_the_dense_network_is_quick
 
 def analysis(factor: float) -> latency.Analysis:
     both = pair(factor)
-    return flops_latency_analysis(Measured(100.0, both["baseline"]), Measured(50.0, both["pruned"]))
+    return flops_latency_analysis(TimedNetwork(100.0, both["baseline"]), TimedNetwork(50.0, both["pruned"]))
 
 
 def test_the_analysis_says_interval_and_direction_as_the_figure_has_it() -> None:
