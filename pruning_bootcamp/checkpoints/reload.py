@@ -93,13 +93,13 @@ def check_builder(model: nn.Module, recipe: Recipe) -> nn.Module:
         try:
             with seeded_rng(seed):
                 changed = replace(recipe, changes=find_changes(network, recipe))
-                twin = rebuild(changed, dict(tensors))
+                rebuilt = rebuild(changed, dict(tensors))
         except BootcampError as error:
             raise BootcampError(
                 *(f"model.name: {recipe.model}: built again, it is not the same network: {p}" for p in error.problems),
                 IN_ARGS,
             ) from error
-        check_same(network, twin, recipe)
+        check_same(network, rebuilt, recipe)
         if time.perf_counter() - begun > _SECONDS:
             break
     return network

@@ -181,8 +181,8 @@ class Sweep:
 
     def _settle(self, first: int, result: TrialResult) -> None:
         """The trials with the settings of one that is over have its metrics."""
-        for twin in self.duplicates.pop(first, []):
-            self._repeat(twin, first, result)
+        for duplicate in self.duplicates.pop(first, []):
+            self._repeat(duplicate, first, result)
 
     def _repeat(self, number: int, first: int, result: TrialResult) -> None:
         self.trials.tell(replace(result, number=number), repeats=first)
