@@ -20,7 +20,7 @@ from pruning_bootcamp.config import load
 from pruning_bootcamp.logs import LOGGER, start_screen
 from pruning_bootcamp.preflight import check
 from pruning_bootcamp.reporting import markdown_table
-from pruning_bootcamp.reporting.figures import Point, hypervolume
+from pruning_bootcamp.reporting.pareto import Point, hypervolume
 from pruning_bootcamp.sweep.commands import run
 from pruning_bootcamp.sweep.known import folder_of
 from pruning_bootcamp.sweep.outputs import cost_of_sweep

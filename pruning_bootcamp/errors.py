@@ -16,7 +16,7 @@ class Problem:
         return f"{self.path}: {self.text}" if self.path else self.text
 
     def under(self, place: str) -> "Problem":
-        """The same, found while looking at `place`: `prune.score` under("sweep.space") is `sweep.space.prune.score`."""
+        """The same, found within `place`: `prune.score` under("sweep.space") is `sweep.space.prune.score`."""
         return replace(self, path=f"{place}.{self.path}" if self.path else place)
 
     def renamed(self, names: Mapping[str, str]) -> "Problem":
@@ -56,7 +56,7 @@ class BootcampError(Exception):
 
 
 class GoalNotMet(BootcampError):
-    """The work was done and measured, and the figure misses the goal, gate or proof: exit code 3."""
+    """The work was done and measured, and the metric misses the goal, gate or proof: exit code 3."""
 
     exit_code = 3
 

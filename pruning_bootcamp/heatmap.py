@@ -11,7 +11,7 @@ from rich.text import Text
 from pruning_bootcamp import pages
 from pruning_bootcamp.plain import Plain
 from pruning_bootcamp.reporting import markdown_table
-from pruning_bootcamp.reporting.figures import Figure, axes, plain
+from pruning_bootcamp.reporting.plots import Figure, axes, plain
 from pruning_bootcamp.results import Scan, ScanRow
 from pruning_bootcamp.sensitivity import ranking
 
@@ -35,6 +35,7 @@ def points_lost(scan: Scan, row: ScanRow) -> list[float]:
 
 
 def loss_added(scan: Scan, row: ScanRow) -> list[float]:
+    """How much loss each sparsity of the row adds to the dense network's; below 0 where it takes some away."""
     return [point.loss - scan.dense.loss for point in row.points]
 
 
@@ -101,7 +102,7 @@ def summary(scan: Scan) -> str:
 
 
 def heat_report(scan: Scan, title: str) -> str:
-    """report.md: the heat map in figures."""
+    """report.md: the heat map in numbers."""
     header = [scan.by, "weights", *(f"{100 * sparsity:g}%" for sparsity in scan.sparsities)]
     rows = [[row.name, row.size, *map(_number, points_lost(scan, row))] for row in scan.rows]
     losses = [[row.name, row.size, *(f"{a:.4f}" for a in loss_added(scan, row))] for row in scan.rows]
@@ -124,8 +125,8 @@ def as_csv(scan: Scan) -> str:
     writer.writerow(["name", "weights", "sparsity", "accuracy", "loss", "points_lost", "loss_added"])
     for row in scan.rows:
         for point, lost, added in zip(row.points, points_lost(scan, row), loss_added(scan, row), strict=True):
-            figures = [point.sparsity, point.accuracy, point.loss, round(lost, 4), round(added, 6)]
-            writer.writerow([row.name, row.size, *figures])
+            numbers = [point.sparsity, point.accuracy, point.loss, round(lost, 4), round(added, 6)]
+            writer.writerow([row.name, row.size, *numbers])
     return out.getvalue()
 
 
@@ -149,7 +150,7 @@ def as_page(scan: Scan, title: str) -> str:
 
 
 def _place(scan: Scan, name: str, what: str, values: list[list[float]], digits: int) -> str:
-    """Where a heat map goes, and its figures as a table."""
+    """Where a heat map goes, and its numbers as a table."""
     columns = [pages.Column(scan.by), pages.Column("weights", numeric=True)]
     columns += [pages.Column(f"{100 * sparsity:g}%", numeric=True) for sparsity in scan.sparsities]
     rows = []

@@ -55,6 +55,6 @@ def judge(fit: Fit, test_accuracy: float | None = None, test_images: int = 0) ->
 
 
 def caveat(found: str | None) -> str:
-    """What to add where a validation figure is judged, by what KEY says; nothing where nothing speaks against it."""
+    """What to add where a validation metric is judged, by what KEY says; nothing where nothing speaks against it."""
     words = {POSSIBLE: "may have been", LIKELY: "was probably"}.get(found or NO_SIGN)
     return f", which the dense network {words} trained on" if words else ""

@@ -114,14 +114,14 @@ def table(
 
 
 def plot(identifier: str, caption: str, description: str, table_html: str, height_px: int = 420) -> str:
-    """The place of a plot, what it shows in words, and its figures as a table for those who can't see it."""
+    """The place of a plot, what it shows in words, and its numbers as a table for those who can't see it."""
     name = escape(identifier)
     return (
         f'<figure class="plot-frame"><div class="plot" id="{name}" data-figure="{name}" role="img" '
         f'aria-label="{escape(f"{caption}. {description}")}" style="height:{height_px}px">'
-        "<noscript>The plot needs JavaScript; its figures are in the table below.</noscript></div>\n"
+        "<noscript>The plot needs JavaScript; its numbers are in the table below.</noscript></div>\n"
         f"<figcaption><strong>{escape(caption)}.</strong> {escape(description)}</figcaption>\n"
-        f"<details><summary>The figures of this plot as a table</summary>\n{table_html}</details></figure>\n"
+        f"<details><summary>The numbers of this plot as a table</summary>\n{table_html}</details></figure>\n"
     )
 
 

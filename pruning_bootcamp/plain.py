@@ -19,9 +19,9 @@ Plain = None | bool | int | float | str | list["Plain"] | dict[str, "Plain"]
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A part of a file of results. A figure that is None is not known, and is not written.
+    """A part of a file of results. A value that is None is not known, and is not written.
 
-    But a figure without a default is always written, as null where it is None; and so is one that stands `beside`
+    But a value without a default is always written, as null where it is None; and so is one that stands `beside`
     another, where that is known.
     """
 
@@ -30,7 +30,7 @@ class Part:
 
 
 def beside(name: str) -> Any:
-    """A figure that is written, as null if need be, wherever the figure `name` is."""
+    """A value that is written, as null if need be, wherever the value `name` is."""
     return field(default=None, metadata={"beside": name})
 
 

@@ -35,6 +35,7 @@ class Entry(Generic[F]):
 
     @property
     def settings(self) -> dict[str, Setting]:
+        """What a user may set, by name."""
         return settings_of(self.function, self.given)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -186,4 +187,5 @@ class Registry(Generic[F]):
         return len(self._entries)
 
     def entries(self) -> list[Entry[F]]:
+        """Our own, in the order of their names; what users brought is not among them."""
         return [self._entries[name] for name in self]

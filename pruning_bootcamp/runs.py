@@ -163,6 +163,7 @@ def publish(source: Path, target: Path) -> None:
 
 
 def write_text(path: Path | str, text: str) -> None:
+    """Write UTF-8 to a temporary name, then rename: a reader finds the old text or the new one, never half of it."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -232,6 +233,7 @@ class Run:
     """files without which it is not finished, whatever metrics.yaml says"""
 
     def path(self, name: str) -> Path:
+        """Where the run keeps its file of that name, there or not."""
         return self.folder / name
 
     def finished(self) -> dict[str, Any] | None:

@@ -204,6 +204,7 @@ class Setting:
 
     @property
     def required(self) -> bool:
+        """Whether it must be given: it has no default."""
         return self.default is dataclasses.MISSING
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # ./scripts/course.sh        all 21 days in order, 21 minutes on 2 busy cores; DATASET=cifar10 too.
-# You should see each day end in its figures, and at last the checks of all weeks. A finished day is quick.
+# You should see each day end in its metrics, and at last the checks of all weeks. A finished day is quick.
 # A goal that is missed (exit 3) does not stop it; the last exit code says that there was one.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

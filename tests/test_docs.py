@@ -1,5 +1,6 @@
 """README and pages are true: their commands and options exist, their links lead somewhere."""
 
+import ast
 import pkgutil
 import re
 from pathlib import Path
@@ -64,3 +65,39 @@ def test_every_name_of_the_reference_exists() -> None:
     for name in names:
         found: object = pkgutil.resolve_name(name)
         assert getattr(found, "__doc__", None), name
+
+
+def undocumented(text: str) -> list[str]:
+    """Public functions of a module, and public methods of its public classes, that don't say what they give."""
+    found = []
+    for node in ast.parse(text).body:
+        is_public_class = isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+        for inner in node.body if is_public_class else [node]:
+            if isinstance(inner, ast.FunctionDef) and not inner.name.startswith("_") and not ast.get_docstring(inner):
+                found.append(f"{node.name}.{inner.name}" if is_public_class else inner.name)
+    return found
+
+
+def test_a_function_without_a_docstring_is_found() -> None:
+    text = """
+def said():
+    "Something."
+def bare(): ...
+def _private(): ...
+class A:
+    def method(self): ...
+class _B:
+    def method(self): ...
+"""
+    assert undocumented(text) == ["bare", "A.method"]
+
+
+def test_every_public_function_is_documented() -> None:
+    modules = sorted((REPOSITORY / "pruning_bootcamp").rglob("*.py"))
+    assert len(modules) > 100
+    missing = [
+        f"{module.relative_to(REPOSITORY)}: {name}"
+        for module in modules
+        for name in undocumented(module.read_text(encoding="utf-8"))
+    ]
+    assert not missing, "without a docstring:\n" + "\n".join(missing)

@@ -47,11 +47,11 @@ class _Stage(Outcome):
     """What a stage came to; None: there was nothing to do."""
 
     stage: str | None
-    figures: dict[str, Plain] = field(default_factory=dict)
+    metrics: dict[str, Plain] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class _Place:
+class _StageFolder:
     """Where a stage keeps what it makes."""
 
     folder: Path
@@ -119,7 +119,7 @@ class CompressionPipeline:
         learning_rate: float = 1e-4,
         save_dir: Path | str | None = None,
     ) -> dict[str, Any]:
-        """All stages; what was reached at which price, and each stage's figures in `stages`.
+        """All stages; what was reached at which price, and each stage's metrics in `stages`.
 
         With a `save_dir` each finished stage and round is kept there, and the same call after a kill (a fresh pipeline,
         the dense model, the same data) goes on after the last one and ends with the same bits.
@@ -153,30 +153,30 @@ class CompressionPipeline:
         about: dict[str, Any] = {name: getattr(self, name) for name in (*named, "seed")}
         about |= {**epochs, "learning_rate": learning_rate, "dense model": weights_hash(self.model)}
 
-        def work(stage: str, number: int) -> Callable[[_Place], _Stage]:
-            def on_place(place: _Place) -> _Stage:
-                figures: dict[str, Any] = {}
+        def work(stage: str, number: int) -> Callable[[_StageFolder], _Stage]:
+            def in_folder(stage_folder: _StageFolder) -> _Stage:
+                metrics: dict[str, Any] = {}
                 if stage == "quantize" and epochs[stage] == 0:
                     assert self._quantized is not None
                     self._quantized.calibrate(train_loader)
                 if stage == "prune":
                     loaders = (train_loader, val_loader)
-                    figures = self._prune(*loaders, epochs[stage], learning_rate, allowed, number, place.folder)
+                    metrics = self._prune(*loaders, epochs[stage], learning_rate, allowed, number, stage_folder.folder)
                 elif stage != _REST:
                     trainer = self._trainer(seed=number, teacher=teacher if stage == "distill" else None)
-                    figures["train_loss"] = trainer.learn(train_loader, epochs[stage], learning_rate)
+                    metrics["train_loss"] = trainer.learn(train_loader, epochs[stage], learning_rate)
                 elif not self._prune_the_rest(allowed):
                     return _Stage(stage=None)
-                return self._noted(stage, figures, val_loader, dense_bytes, place.folder)
+                return self._noted(stage, metrics, val_loader, dense_bytes, stage_folder.folder)
 
-            return on_place
+            return in_folder
 
         with contextlib.ExitStack() as inside:
             root = Path(save_dir) if save_dir is not None else inside.enter_context(scratch_folder())
             inside.enter_context(seeded_rng(self.seed))
             if save_dir is not None:
                 inside.enter_context(locked(root, "CompressionPipeline"))
-            machine = Machine(root, self.seed, None, lambda step, folder, key, inputs: _Place(folder))
+            machine = Machine(root, self.seed, None, lambda step, folder, key, inputs: _StageFolder(folder))
             entries: list[dict[str, Any]] = []
             before: dict[str, str] = {}
             for number, stage in enumerate((*self.stages, _REST)):
@@ -189,7 +189,7 @@ class CompressionPipeline:
                 before = {"before": name}
                 if done.outcome.stage is not None:
                     self._take_up(done.folder)
-                    entries.append({"stage": stage, **done.outcome.figures})
+                    entries.append({"stage": stage, **done.outcome.metrics})
             if self._int8:
                 round_weights(self.model, self.masks, self.exclude)
             final = self._trainer().judge(val_loader)
@@ -226,12 +226,12 @@ class CompressionPipeline:
             self._write(detached_clone(self.model), temporary)
 
     def _noted(
-        self, stage: str, figures: Mapping[str, Any], val_loader: Loader, dense_bytes: int, folder: Path
+        self, stage: str, metrics: Mapping[str, Any], val_loader: Loader, dense_bytes: int, folder: Path
     ) -> "_Stage":
-        """The stage's figures; the network as it is now is kept in the folder."""
+        """The stage's metrics; the network as it is now is kept in the folder."""
         size = self._bytes(detached_clone(self.model))
         about = {"sparsity": self.sparsity, "compressed_bytes": size, "compression_ratio": dense_bytes / size}
-        found = {**self._trainer().judge(val_loader), **about, **figures}
+        found = {**self._trainer().judge(val_loader), **about, **metrics}
         LOGGER.info(
             "%s: accuracy %.2f%%, %.2f%% pruned, %.2fx smaller",
             *(stage, found["accuracy"], 100 * self.sparsity, dense_bytes / size),
@@ -243,7 +243,7 @@ class CompressionPipeline:
         }
         with atomic_path(folder / _STATE) as temporary:
             write_file(temporary, plain(content, "compression"))
-        return _Stage(stage=stage, figures=found)
+        return _Stage(stage=stage, metrics=found)
 
     def _take_up(self, folder: Path) -> None:
         """Stand where the stage that was kept in the folder ended."""

@@ -63,7 +63,7 @@ class IterativePruningTrainer:
         learning_rate: float = 1e-4,
         save_dir: Path | str | None = None,
     ) -> dict[str, Any]:
-        """All rounds; what was reached at which price, and every round's figures in `history`.
+        """All rounds; what was reached at which price, and every round's metrics in `history`.
 
         `perplexity_degradation` is relative to the dense model (0.1: 10% more), `compression_ratio` and
         `achieved_sparsity` are those of the target layers. With a `save_dir` each round ends in iteration_N.pth there,
@@ -123,19 +123,19 @@ class IterativePruningTrainer:
     def _round(self, train_loader: Loader, val_loader: Loader, epochs: int, learning_rate: float) -> None:
         """Prune, retrain with the zeros held, and measure before and after; one entry of the pruner's history."""
         number = len(self.pruner.history) + 1
-        figures = self.pruner.prune_step(self.model)
-        figures["perplexity_pruned"] = self.perplexity(val_loader)
+        metrics = self.pruner.prune_step(self.model)
+        metrics["perplexity_pruned"] = self.perplexity(val_loader)
         with preserved_rng():
             torch.manual_seed(self.seed + number)  # a round draws the same whatever ran before it
-            figures["train_loss"] = self._retrain(train_loader, epochs, learning_rate)
-        figures["perplexity"] = self.perplexity(val_loader)
+            metrics["train_loss"] = self._retrain(train_loader, epochs, learning_rate)
+        metrics["perplexity"] = self.perplexity(val_loader)
         LOGGER.info(
             "Iteration %d/%d: %.2f%% pruned, perplexity %.4g, retrained %.4g",
             number,
             self.pruner.num_iterations,
-            100 * figures["sparsity"],
-            figures["perplexity_pruned"],
-            figures["perplexity"],
+            100 * metrics["sparsity"],
+            metrics["perplexity_pruned"],
+            metrics["perplexity"],
         )
 
     def _retrain(self, loader: Loader, epochs: int, learning_rate: float) -> list[float]:
@@ -211,6 +211,7 @@ class DistillationTrainer(IterativePruningTrainer):
     _right, _targets = 0, 0
 
     def judge(self, loader: Loader) -> dict[str, float]:
+        """{accuracy, in percent; perplexity} of the model, over the targets of `loader` that are not -100."""
         self._right, self._targets = 0, 0
         perplexity = self.perplexity(loader)
         return {"accuracy": 100 * self._right / self._targets, "perplexity": perplexity}
@@ -241,8 +242,8 @@ class DistillationTrainer(IterativePruningTrainer):
         self._targets += count
         if self.teacher is not None and self.model.training:
             with torch.no_grad():
-                taught = _logits(self.teacher(inputs.to(self.device)))[targets != -100]
-            distilled = IMAGE_CLASSIFICATION.distance(logits, taught, self.temperature)
+                teacher_outputs = _logits(self.teacher(inputs.to(self.device)))[targets != -100]
+            distilled = IMAGE_CLASSIFICATION.distance(logits, teacher_outputs, self.temperature)
             loss = (1 - self.distill_weight) * loss + self.distill_weight * distilled
         return loss, count
 

@@ -45,7 +45,7 @@ class Result:
     model: nn.Module
     """a plain module in eval mode, on the device that it was pruned on"""
     metrics: Metrics
-    """every figure; judged on validation, so under val_ names, where no `test` was given"""
+    """every metric; judged on validation, so under val_ names, where no `test` was given"""
     text: str
     folder: Path | None
     """where everything was kept, with a `save_dir`"""

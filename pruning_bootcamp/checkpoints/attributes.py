@@ -92,7 +92,7 @@ def check_unsaved(model: nn.Module, digests: Mapping[str, Any], where: str) -> N
 
 
 def _variables(module: str) -> Mapping[str, Any]:
-    """Of a source file; those of a notebook or a running script are its data and figures, and no network's."""
+    """Of a source file; those of a notebook or a running script are its data and plots, and no network's."""
     return vars(sys.modules[module]) if module in sys.modules and module != "__main__" else {}
 
 

@@ -49,6 +49,7 @@ class Recipe:
 
     @property
     def inputs(self) -> Inputs:
+        """The shape of one input, and below which number its tokens lie (None: they are fractions)."""
         return Inputs(self.input_shape, self.input_below)
 
     def as_dict(self) -> dict[str, Any]:

@@ -93,25 +93,25 @@ def check_builder(model: nn.Module, recipe: Recipe) -> nn.Module:
         try:
             with seeded_rng(seed):
                 changed = replace(recipe, changes=find_changes(network, recipe))
-                twin = rebuild(changed, dict(tensors))
+                rebuilt = rebuild(changed, dict(tensors))
         except BootcampError as error:
             raise BootcampError(
                 *(f"model.name: {recipe.model}: built again, it is not the same network: {p}" for p in error.problems),
                 IN_ARGS,
             ) from error
-        check_same(network, twin, recipe)
+        check_same(network, rebuilt, recipe)
         if time.perf_counter() - begun > _SECONDS:
             break
     return network
 
 
 def say_random(recipe: Recipe) -> None:
-    """Said once: figures of such a network vary from one measurement to the next."""
+    """Said once: metrics of such a network vary from one measurement to the next."""
     if recipe.model not in _SAID:
         _SAID.add(recipe.model)
         LOGGER.warning(
             "Model: %s gives other outputs in each pass, in eval mode too (dropout that is always on, a state of its "
-            "own?): figures measured on it vary",
+            "own?): metrics measured on it vary",
             recipe.model,
         )
 

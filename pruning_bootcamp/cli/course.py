@@ -27,7 +27,7 @@ Dataset = Annotated[
 ]
 
 
-def place_of(results: Path | None, dataset: str) -> Path:
+def results_folder(results: Path | None, dataset: str) -> Path:
     """The folder of the course's results; a BootcampError for a dataset that the course doesn't run on."""
     from pruning_bootcamp.course.dataset import FOLDERS, check_dataset
 
@@ -43,13 +43,13 @@ def show_all(
     if context.invoked_subcommand is None:
         from pruning_bootcamp.course.view import show_course
 
-        show_course(place_of(results, dataset), dataset)
+        show_course(results_folder(results, dataset), dataset)
 
 
 @curriculum.command("day", epilog=examples("curriculum day 5", "curriculum day 5 --figures"))
 def day(
     number: Annotated[int, typer.Argument(metavar="N", help="1 to 21.")],
-    figures: Annotated[bool, typer.Option("--figures", help="Only the course's figures beside yours.")] = False,
+    figures: Annotated[bool, typer.Option("--figures", help="Only the course's metrics beside yours.")] = False,
     results: Results = None,
     dataset: Dataset = "digits",
     debug: Debug = False,
@@ -57,11 +57,11 @@ def day(
     """One day: what you learn, why, the idea, the commands, what you should see, questions with answers."""
     from pruning_bootcamp.course.view import day_number, show_day, show_figures
 
-    found, place = day_number(number), place_of(results, dataset)
+    found, folder = day_number(number), results_folder(results, dataset)
     if figures:
-        show_figures(found, place, dataset)
+        show_figures(found, folder, dataset)
     else:
-        show_day(found, place, dataset)
+        show_day(found, folder, dataset)
 
 
 @curriculum.command("compare", epilog=examples("curriculum compare", "curriculum compare --results results"))
@@ -69,4 +69,4 @@ def compare(results: Results = None, dataset: Dataset = "digits", debug: Debug =
     """Every pruning run in one table, written to final_comparison.csv."""
     from pruning_bootcamp.course.view import compare as run
 
-    run(place_of(results, dataset))
+    run(results_folder(results, dataset))

@@ -45,13 +45,13 @@ def validate(
     debug: Debug = False,
 ) -> None:
     """Check a config without running anything, all problems at once; or what a week of the course must have made."""
-    from pruning_bootcamp.course.validation import STAGES, check_place, validate_course
+    from pruning_bootcamp.course.validation import STAGES, check_results_folder, validate_course
 
     if what in STAGES:
         from pruning_bootcamp.course.dataset import FOLDERS, check_dataset
 
         folder = FOLDERS[check_dataset(dataset)]
-        check_place(what, results, overrides)
+        check_results_folder(what, results, overrides)
         if not validate_course(what, results or Path(folder)):
             raise typer.Exit(3)
         return

@@ -55,7 +55,7 @@ def profile(
     backend: Annotated[str | None, setting("profile.backend", "--backend", metavar="NAME")] = None,
     batch_size: Annotated[int | None, setting("profile.batch_size", "--batch-size")] = None,
     save_results: Annotated[
-        Path | None, typer.Option("--save-results", metavar="FILE", help="Write the figures as YAML.")
+        Path | None, typer.Option("--save-results", metavar="FILE", help="Write the metrics as YAML.")
     ] = None,
     save_dir: SaveDir = None,
     device: Device = None,

@@ -27,7 +27,7 @@ class GoalConfig:
     accuracy_drop: float = 1.5
     """at most so many points of accuracy lost, on the test split"""
     evaluate_test: bool = True
-    """false: training and pruning leave the test split unread, give validation figures (val_...) and judge no goal"""
+    """false: training and pruning leave the test split unread, give validation metrics (val_...) and judge no goal"""
 
 
 @dataclass

@@ -17,18 +17,20 @@ REASONS = {
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a measured figure stands: `FILE KEY`."""
+class MetricPath:
+    """Where a measured metric stands: `FILE KEY`."""
 
     text: str
-    """the key's parts are joined by /; a number is a place in a list, `name=value` the entry whose `name` is that"""
+    """the key's parts are joined by /; a number is an index of a list, `name=value` the entry whose `name` is that"""
 
     @property
     def file(self) -> str:
+        """Below results/, whichever folder stands for it."""
         return self.text.partition(" ")[0]
 
     @property
     def key(self) -> str:
+        """The key in that file, empty where the text has none."""
         return self.text.partition(" ")[2]
 
     def read(self, results: Path) -> float | None:
@@ -44,11 +46,11 @@ class Place:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figure:
+class Range:
     """A measured value lies in a range, or on one side of a limit."""
 
-    figure: str
-    """its Place"""
+    metric: str
+    """its MetricPath"""
     about: float | None = None
     """what was measured; another machine may be `within` of it"""
     within: float = 0.0
@@ -56,15 +58,17 @@ class Figure:
     at_most: float | None = None
 
     @property
-    def places(self) -> tuple[Place, ...]:
-        return (Place(self.figure),)
+    def paths(self) -> tuple[MetricPath, ...]:
+        """The one path that it is about: what a claim reads, of whichever kind it is."""
+        return (MetricPath(self.metric),)
 
     def __str__(self) -> str:
         if self.about is not None:
-            return f"{self.figure} {self.about:g} +- {self.within:g}"
-        return f"{self.figure} {f'<= {self.at_most:g}' if self.at_least is None else f'>= {self.at_least:g}'}"
+            return f"{self.metric} {self.about:g} +- {self.within:g}"
+        return f"{self.metric} {f'<= {self.at_most:g}' if self.at_least is None else f'>= {self.at_least:g}'}"
 
     def holds(self, measured: float) -> bool:
+        """Whether the value lies within, ends included; nan never does."""
         if self.about is not None:
             return abs(measured - self.about) <= self.within + 1e-9
         return (self.at_least is None or measured >= self.at_least) and (
@@ -77,24 +81,25 @@ class Order:
     """Each of `higher` lies above each of `lower`, by `margin` or more: a best or worst of several too."""
 
     higher: tuple[str, ...]
-    """Places"""
+    """MetricPaths"""
     lower: tuple[str, ...]
     margin: float
-    """what the course states as certain, less than was measured anywhere; in the figures' unit"""
+    """what the course states as certain, less than was measured anywhere; in the metrics' unit"""
 
     @property
-    def places(self) -> tuple[Place, ...]:
-        return tuple(Place(text) for text in self.higher + self.lower)
+    def paths(self) -> tuple[MetricPath, ...]:
+        """The paths of `higher`, then those of `lower`."""
+        return tuple(MetricPath(text) for text in self.higher + self.lower)
 
     def __str__(self) -> str:
-        files, keys = {place.file for place in self.places}, {place.key for place in self.places}
+        files, keys = {path.file for path in self.paths}, {path.key for path in self.paths}
         # what is the same on both sides is said once
         if len(keys) == 1:
-            start, names = f"{keys.pop()} of ", [place.file for place in self.places]
+            start, names = f"{keys.pop()} of ", [path.file for path in self.paths]
         elif len(files) == 1:
-            start, names = f"{files.pop()} ", [place.key for place in self.places]
+            start, names = f"{files.pop()} ", [path.key for path in self.paths]
         else:
-            start, names = "", [place.text for place in self.places]
+            start, names = "", [path.text for path in self.paths]
         count = len(self.higher)
         return f"{start}{' and '.join(names[:count])} >= {' and '.join(names[count:])} + {self.margin:g}"
 
@@ -104,7 +109,7 @@ class Claim:
     """What may be said of any machine, under a name by which the text refers to it."""
 
     name: str
-    test: Figure | Order
+    test: Range | Order
     because: str
     """why it holds elsewhere too: a count, a proof, an error of so many images, or how often it was measured"""
 
@@ -114,9 +119,9 @@ class Verdict:
     """A claim held against what was measured here."""
 
     holds: bool | None
-    """None: a file or a figure of it is not there"""
+    """None: a file or a metric of it is not there"""
     value: float
-    """the figure; of an order, by how much it holds (below 0: the other way round); nan where it is not there"""
+    """the metric; of an order, by how much it holds (below 0: the other way round); nan where it is not there"""
     measured: str
     said: str
     """what came out instead, where it does not hold"""
@@ -124,18 +129,18 @@ class Verdict:
 
 def judge(claim: Claim, results: Path) -> Verdict:
     """Whether the claim holds for the files under `results`, the folder that stands for the course's results/."""
-    values = [place.read(results) for place in claim.test.places]
+    values = [path.read(results) for path in claim.test.paths]
     known = [value for value in values if value is not None]
     if len(known) < len(values):
         return Verdict(None, math.nan, "not there", "not measured here yet")
-    if isinstance(claim.test, Figure):
-        return _judge_figure(claim.test, known[0])
+    if isinstance(claim.test, Range):
+        return _judge_range(claim.test, known[0])
     count = len(claim.test.higher)
     return _judge_order(claim.test, known[:count], known[count:])
 
 
-def _judge_figure(figure: Figure, value: float) -> Verdict:
-    holds = figure.holds(value)
+def _judge_range(range_: Range, value: float) -> Verdict:
+    holds = range_.holds(value)
     return Verdict(holds, value, f"{value:.5g}", "" if holds else f"here it was {value:.5g}")
 
 

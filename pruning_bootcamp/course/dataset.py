@@ -5,7 +5,7 @@ python -m pruning_bootcamp.course.dataset cifar10 COMMAND...      the words to r
 
 import sys
 
-from pruning_bootcamp.course.day import Step
+from pruning_bootcamp.course.day import CourseStep
 from pruning_bootcamp.course.reading import days
 from pruning_bootcamp.errors import BootcampError, unknown
 
@@ -33,7 +33,7 @@ def check_dataset(name: str) -> str:
     return name
 
 
-def command_for(step: Step, dataset: str) -> str:
+def command_for(step: CourseStep, dataset: str) -> str:
     """What to type for a step with this dataset."""
     if dataset == "digits":
         return step.command
@@ -66,10 +66,14 @@ def _moved(word: str, folder: str) -> str:
 
 
 def main(dataset: str, *words: str) -> None:
+    """Print, a word a line, what a script is to run for the words of a command with this dataset.
+
+    Raises BootcampError for a dataset that the course doesn't run on.
+    """
     command = " ".join(words)
     steps = [step for day in days() for step in day.steps if step.command == command]
     # a command that is no day's own is taken as it is typed
-    for word in command_for(steps[0] if steps else Step(why="", command=command), check_dataset(dataset)).split():
+    for word in command_for(steps[0] if steps else CourseStep(why="", command=command), check_dataset(dataset)).split():
         print(word)
 
 

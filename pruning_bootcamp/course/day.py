@@ -9,7 +9,7 @@ WEEKS = ("zeros anywhere", "whole channels", "better choices, and all of it by i
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
+class CourseStep:
     """One command of a day, and why it is run. Words as one types them after `.venv/bin/`."""
 
     why: str
@@ -27,7 +27,7 @@ class Question:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Heading:
+class FrontMatter:
     """What the front matter says as it stands."""
 
     number: int
@@ -43,26 +43,29 @@ class Heading:
 
     @property
     def week(self) -> int:
+        """1 to 3."""
         return (self.number - 1) // 7 + 1
 
     @property
     def script(self) -> str:
+        """The day's script, seen from the repository's root."""
         return f"scripts/day{self.number:02}_{self.topic}.sh"
 
     @property
     def file(self) -> str:
+        """The day's Markdown, seen from the repository's root."""
         return f"pruning_bootcamp/course/days/day{self.number:02}.md"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Day(Heading):
+class Day(FrontMatter):
     """One lesson: what it teaches, what is typed, what is seen, what must exist afterwards."""
 
     learn: tuple[str, ...]
     why: str
     idea: str
     """Markdown: the method with its formula and paper"""
-    steps: tuple[Step, ...]
+    steps: tuple[CourseStep, ...]
     see: str
     claims: tuple[Claim, ...]
     questions: tuple[Question, ...]

@@ -30,6 +30,7 @@ class Marked:
 
 
 def marked_in(text: str) -> Iterator[Marked]:
+    """The marked passages of the text, in order."""
     for found in _MARK.finditer(text):
         yield Marked(tuple(part.strip() for part in found.group(1).split(",")), found.group(2))
 
@@ -45,11 +46,12 @@ def render(text: str, show: Callable[[Marked], str]) -> str:
 
 
 def plain(marked: Marked) -> str:
+    """As scripts have it: the sentence alone."""
     return marked.text
 
 
 def with_names(marked: Marked) -> str:
-    """As the pages have it: the sentence, and the names under which its figures stand below."""
+    """As the pages have it: the sentence, and the names under which its claims stand below."""
     claims = [name for name in marked.names if name not in ALWAYS]
     return f"{marked.text} [{', '.join(claims)}]" if claims else marked.text
 

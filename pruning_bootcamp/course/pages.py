@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pruning_bootcamp.course.dataset import command_for, path_for
-from pruning_bootcamp.course.day import Day, Step
+from pruning_bootcamp.course.day import CourseStep, Day
 from pruning_bootcamp.course.marks import Marked, plain, render, with_names
 from pruning_bootcamp.course.reading import days
 from pruning_bootcamp.runs import write_text
@@ -37,7 +37,7 @@ def page_of(day: Day, dataset: str = "digits", show: Callable[[Marked], str] = w
         *([f"(All that follows was measured on the digits; with {dataset} nothing is claimed.)"] if other else []),
         day.see,
         "```figures\n" + "\n".join(f"{claim.name}: {claim.test}" for claim in day.claims) + "\n```",
-        "(The name by which the text refers to it; file and key; and the range in which the digits' figure lies on any "
+        "(The name by which the text refers to it; file and key; and the range in which the digits' metric lies on any "
         f"machine, or what lies above what by how much. `pruning-bootcamp curriculum day {day.number} --figures` shows "
         "yours beside them.) Why they may be stated of a machine that is not this one:",
         _reasons(day),
@@ -73,7 +73,7 @@ def _neighbours(day: Day) -> str:
     return following or "It is the last."
 
 
-def _typed(step: Step, dataset: str) -> str:
+def _typed(step: CourseStep, dataset: str) -> str:
     return f"# {step.why}\n{_wrapped(command_for(step, dataset))}"
 
 
@@ -115,7 +115,7 @@ def course_script() -> str:
     lines = [
         "#!/usr/bin/env bash",
         f"# ./scripts/course.sh        all 21 days in order, {minutes} minutes on 2 busy cores; DATASET=cifar10 too.",
-        "# You should see each day end in its figures, and at last the checks of all weeks. A finished day is quick.",
+        "# You should see each day end in its metrics, and at last the checks of all weeks. A finished day is quick.",
         "# A goal that is missed (exit 3) does not stop it; the last exit code says that there was one.",
         "set -euo pipefail",
         'cd "$(dirname "${BASH_SOURCE[0]}")/.."',

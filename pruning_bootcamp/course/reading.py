@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 import yaml
 
-from pruning_bootcamp.course.claims import REASONS, Claim, Figure, Order, Place
-from pruning_bootcamp.course.day import Day, Heading, Question, Step
+from pruning_bootcamp.course.claims import REASONS, Claim, MetricPath, Order, Range
+from pruning_bootcamp.course.day import CourseStep, Day, FrontMatter, Question
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.schema import check_settings
 
@@ -38,15 +38,15 @@ def read_day(text: str, where: str) -> Day:
     if not isinstance(front, dict):
         raise BootcampError(f"the front matter is no table of names and values. {FORM}", where=where)
     problems: list[str] = []
-    steps = [_made(Step, entry, where, problems) for where, entry in _listed(front, "steps", problems)]
+    steps = [_made(CourseStep, entry, where, problems) for where, entry in _listed(front, "steps", problems)]
     claims = [_claim(entry, where, problems) for where, entry in _listed(front, "claims", problems)]
-    heading = _made(Heading, front, "", problems)
+    front_matter = _made(FrontMatter, front, "", problems)
     body = _sections(found.group(2), problems)
-    if problems or heading is None:
+    if problems or front_matter is None:
         raise BootcampError(*problems, where=where)
     learn = re.split(r"^- ", body["What you learn"], flags=re.MULTILINE)[1:]
     return Day(
-        **vars(heading),
+        **vars(front_matter),
         steps=tuple(step for step in steps if step is not None),
         claims=tuple(claim for claim in claims if claim is not None),
         learn=tuple(" ".join(line.split()) for line in learn),
@@ -77,27 +77,27 @@ def _listed(front: dict[str, Any], key: str, problems: list[str]) -> list[tuple[
 
 
 def _claim(given: Any, where: str, problems: list[str]) -> Claim | None:
-    """A Claim from `name`, `because` and the fields of a Figure or an Order."""
+    """A Claim from `name`, `because` and the fields of a Range or an Order."""
     fields = dict(given) if isinstance(given, Mapping) else {}
     name, because = fields.pop("name", None), fields.pop("because", None)
     if not isinstance(name, str) or not isinstance(because, str):
-        problems.append(f"{where}: a table with name, because and the fields of a figure or an order is needed.")
+        problems.append(f"{where}: a table with name, because and the fields of a range or an order is needed.")
         return None
-    test: Figure | Order | None
+    test: Range | Order | None
     if "higher" in fields:
         test = _made(Order, fields, where, problems)
     else:
-        test = _made(Figure, fields, where, problems)
+        test = _made(Range, fields, where, problems)
         if test is not None and (test.about, test.at_least, test.at_most).count(None) != 2:
             problems.append(f"{where}: one of about, at_least and at_most is needed.")
     if test is None:
         return None
-    problems += [f"{where}: '{place.text}' is no FILE KEY." for place in test.places if not _is_place(place)]
+    problems += [f"{where}: '{path.text}' is no FILE KEY." for path in test.paths if not _is_metric_path(path)]
     return Claim(name, test, REASONS.get(because, because))
 
 
-def _is_place(place: Place) -> bool:
-    return place.file.startswith("results/") and bool(place.key) and " " not in place.key
+def _is_metric_path(path: MetricPath) -> bool:
+    return path.file.startswith("results/") and bool(path.key) and " " not in path.key
 
 
 def _sections(text: str, problems: list[str]) -> dict[str, str]:

@@ -25,7 +25,7 @@ Metrics = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Check:
+class CourseCheck:
     """One thing that must be there or hold, what was found, and what to type when it does not."""
 
     what: str
@@ -37,7 +37,7 @@ class Check:
 def validate_course(stage: str, results: Path) -> bool:
     """Show every check of week1, week2, week3 or final over `results`; whether all hold."""
     console = Console(soft_wrap=True)
-    everything = list(STAGES[stage](Place(results)))
+    everything = list(STAGES[stage](CourseResults(results)))
     for check in everything:
         mark = "[green]✓[/green]" if check.ok else "[red]✗[/red]"
         console.print(mark, end=" ")
@@ -50,7 +50,7 @@ def validate_course(stage: str, results: Path) -> bool:
     return not missing
 
 
-def check_place(stage: str, results: Path | None, overrides: list[str] | None) -> None:
+def check_results_folder(stage: str, results: Path | None, overrides: list[str] | None) -> None:
     """A week takes a folder of results, and no settings."""
     problems = []
     if overrides:
@@ -61,7 +61,7 @@ def check_place(stage: str, results: Path | None, overrides: list[str] | None) -
         raise BootcampError(*problems)
 
 
-class Place:
+class CourseResults:
     """The results of a course, and how its commands are typed for them: the config, and folders when not results/."""
 
     def __init__(self, results: Path) -> None:
@@ -78,6 +78,7 @@ class Place:
 
     @property
     def baseline(self) -> Path:
+        """The dense network's checkpoint, there or not."""
         return self.results / "baseline" / "best_model.pth"
 
     def type(self, command: str, save: str | None = None, checkpoint: bool = False) -> str:
@@ -90,15 +91,18 @@ class Place:
         return " ".join(word for word in words if word) + self.override
 
     def retrain(self) -> str:
+        """The command that trains the dense network."""
         return self.type("train", save="baseline")
 
     def prune(self, method: str, more: str = "") -> str:
+        """The command that zeroes half of the weights by `method`; `more` is typed behind it."""
         mode = "global" if method == "global" else "layerwise"
         folder = f"unstructured/{method}_{mode}_sp0.5"
         command = f"prune-unstructured --method {method} --mode {mode} --sparsity 0.5{more}"
         return self.type(command, save=folder, checkpoint=True)
 
     def cut(self, epochs: int = 30) -> str:
+        """The command that halves the FLOPs by bn_scale and distils for so many epochs."""
         command = f"prune-structured --method bn_scale --target-flops-reduction 0.5 {DISTILLED.format(epochs=epochs)}"
         return self.type(command, save="structured/bn_scale_flops0.5", checkpoint=True)
 
@@ -112,28 +116,28 @@ class Place:
         return found
 
 
-def week1(place: Place) -> Iterator[Check]:
+def week1(course: CourseResults) -> Iterator[CourseCheck]:
     """A dense network that is good enough, and weights zeroed at little cost."""
-    yield _file("baseline checkpoint", place.baseline, place.retrain())
-    metrics = place.results / "baseline" / METRICS
-    yield _file("baseline figures", metrics, place.retrain())
+    yield _file("baseline checkpoint", course.baseline, course.retrain())
+    metrics = course.results / "baseline" / METRICS
+    yield _file("baseline metrics", metrics, course.retrain())
     accuracy = _number(read_yaml(metrics) if metrics.exists() else {}, "accuracy")
-    yield Check(
+    yield CourseCheck(
         f"baseline accuracy of at least {LEAST_BASELINE_ACCURACY:g}%",
         accuracy is not None and accuracy >= LEAST_BASELINE_ACCURACY,
         "not known" if accuracy is None else f"{accuracy:.2f}%",
-        place.retrain() + ("" if accuracy is None else " --no-resume train.epochs=60ep"),
+        course.retrain() + ("" if accuracy is None else " --no-resume train.epochs=60ep"),
     )
-    pruned = place.finished("unstructured")
-    yield Check("an unstructured pruning", bool(pruned), f"{len(pruned)} finished", place.prune("global"))
+    pruned = course.finished("unstructured")
+    yield CourseCheck("an unstructured pruning", bool(pruned), f"{len(pruned)} finished", course.prune("global"))
     drops = {folder.name: _number(metrics, "accuracy_drop") for folder, metrics in pruned.items()}
     known = {name: drop for name, drop in drops.items() if drop is not None and pruned_half(pruned, name)}
     best = min(known, key=lambda name: known[name], default=None)
-    yield Check(
+    yield CourseCheck(
         f"half of the weights or more zero at a drop of at most {MOST_DROP_UNSTRUCTURED:g} points",
         best is not None and known[best] <= MOST_DROP_UNSTRUCTURED,
         "none" if best is None else f"{best} lost {known[best]:.2f}",
-        place.prune("global", "" if best is None else " fine_tune.epochs=30ep"),
+        course.prune("global", "" if best is None else " fine_tune.epochs=30ep"),
     )
 
 
@@ -142,15 +146,15 @@ def pruned_half(runs: Mapping[Path, Metrics], name: str) -> bool:
     return any(folder.name == name and (_number(run, "sparsity") or 0) >= 0.495 for folder, run in runs.items())
 
 
-def week2(place: Place) -> Iterator[Check]:
+def week2(course: CourseResults) -> Iterator[CourseCheck]:
     """Channels cut to the course's goal; the network that met it exported, and timed."""
-    cut = place.finished("structured")
-    yield Check("a structured pruning", bool(cut), f"{len(cut)} finished", place.cut())
-    preferred = place.results / "structured" / "bn_scale_flops0.5"
+    cut = course.finished("structured")
+    yield CourseCheck("a structured pruning", bool(cut), f"{len(cut)} finished", course.cut())
+    preferred = course.results / "structured" / "bn_scale_flops0.5"
     met = [folder for folder, metrics in cut.items() if _meets_goal(metrics)]
-    again = place.cut(60 if preferred in cut else 30)
+    again = course.cut(60 if preferred in cut else 30)
     limits = f"at least {LEAST_FLOPS_REDUCTION:g}% fewer FLOPs at a drop of at most {MOST_DROP_STRUCTURED:g} points"
-    yield Check(
+    yield CourseCheck(
         f"the goal, {limits}",
         bool(met),
         ", ".join(map(_cut_text, met, (cut[folder] for folder in met)))
@@ -160,62 +164,64 @@ def week2(place: Place) -> Iterator[Check]:
     )
     chosen = preferred if preferred in met or not met else met[0]
     onnx = [folder for folder in met if (folder / "model.onnx").exists()]
-    export = f"pruning-bootcamp export {place.config} --checkpoint {chosen / 'pruned_model.pth'} --format both --verify"
-    yield Check(
+    export = (
+        f"pruning-bootcamp export {course.config} --checkpoint {chosen / 'pruned_model.pth'} --format both --verify"
+    )
+    yield CourseCheck(
         "a network that meets it as ONNX",
         bool(onnx),
         str(onnx[0] / "model.onnx") if onnx else "none",
         # what missed the goal is not to be shipped: first one that meets it
-        export + place.override if met or not cut else again,
+        export + course.override if met or not cut else again,
     )
-    profiles = [place.results / "week2_validation.yaml", *(folder / "profile.yaml" for folder in met)]
+    profiles = [course.results / "week2_validation.yaml", *(folder / "profile.yaml" for folder in met)]
     analysed = {path: gap for path in profiles if (gap := _discrepancy(path)) is not None}
-    yield Check(
+    yield CourseCheck(
         "FLOPs against measured latency",
         bool(analysed),
         ", ".join(f"{path}: {gap:.1f} points apart" for path, gap in analysed.items()) or "none",
-        f"pruning-bootcamp profile {place.config} --baseline {place.baseline} "
+        f"pruning-bootcamp profile {course.config} --baseline {course.baseline} "
         f"--pruned {chosen / 'pruned_model.pth'} --measure-latency "
-        f"--save-results {place.results / 'week2_validation.yaml'}" + place.override,
+        f"--save-results {course.results / 'week2_validation.yaml'}" + course.override,
     )
 
 
-def week3(place: Place) -> Iterator[Check]:
+def week3(course: CourseResults) -> Iterator[CourseCheck]:
     """Methods compared, a search over the settings, and the report."""
-    names = [folder.name for folder in place.finished("unstructured")]
+    names = [folder.name for folder in course.finished("unstructured")]
     for method in UNSTRUCTURED_METHODS:
         mine = [name for name in names if name.startswith(f"{method}_")]
-        yield Check(f"pruned by {method}", bool(mine), ", ".join(mine) or "none", place.prune(method))
-    sweeps = {path.parent.name: _sweep(path) for path in sorted((place.results / "sweep").glob("*/sweep.yaml"))}
+        yield CourseCheck(f"pruned by {method}", bool(mine), ", ".join(mine) or "none", course.prune(method))
+    sweeps = {path.parent.name: _sweep(path) for path in sorted((course.results / "sweep").glob("*/sweep.yaml"))}
     good = {name: (trials, front) for name, (trials, front) in sweeps.items() if trials > 1 and front}
-    other = " data.name=cifar10 model.name=cifar_resnet18" if "cifar10" in place.config else ""
-    save = "" if place.results == Path("results") else f" --save-dir {place.results / 'sweep' / 'digits'}"
-    yield Check(
+    other = " data.name=cifar10 model.name=cifar_resnet18" if "cifar10" in course.config else ""
+    save = "" if course.results == Path("results") else f" --save-dir {course.results / 'sweep' / 'digits'}"
+    yield CourseCheck(
         "a sweep with its Pareto front",
         bool(good),
         ", ".join(f"{name}: {trials} trials, {front} on the front" for name, (trials, front) in good.items()) or "none",
         "pruning-bootcamp sweep -c cfgs/sweep/digits.yaml --sampler grid --trials 24 --workers 2"
-        f"{save}{other}{place.override}",
+        f"{save}{other}{course.override}",
     )
-    yield _comparison(place)
-    reports = [place.results / "summary.md", place.results / "summary.html"]
+    yield _comparison(course)
+    reports = [course.results / "summary.md", course.results / "summary.html"]
     there = [path for path in reports if path.exists() and path.stat().st_size > 0]
-    yield Check(
+    yield CourseCheck(
         "the written report",
         bool(there),
         ", ".join(map(str, there)) or "none",
-        f"pruning-bootcamp report --results {place.results} --format md",
+        f"pruning-bootcamp report --results {course.results} --format md",
     )
 
 
-def final(place: Place) -> Iterator[Check]:
+def final(course: CourseResults) -> Iterator[CourseCheck]:
     """All three weeks, and two methods or more compared."""
-    yield from week1(place)
-    yield from week2(place)
-    yield from week3(place)
+    yield from week1(course)
+    yield from week2(course)
+    yield from week3(course)
 
 
-STAGES: dict[str, Callable[[Place], Iterator[Check]]] = {
+STAGES: dict[str, Callable[[CourseResults], Iterator[CourseCheck]]] = {
     "week1": week1,
     "week2": week2,
     "week3": week3,
@@ -223,8 +229,8 @@ STAGES: dict[str, Callable[[Place], Iterator[Check]]] = {
 }
 
 
-def _file(what: str, path: Path, mend: str) -> Check:
-    return Check(what, path.exists(), str(path) if path.exists() else f"there is no {path}", mend)
+def _file(what: str, path: Path, mend: str) -> CourseCheck:
+    return CourseCheck(what, path.exists(), str(path) if path.exists() else f"there is no {path}", mend)
 
 
 def _number(metrics: Mapping[str, Any], key: str) -> float | None:
@@ -243,7 +249,7 @@ def _meets_goal(metrics: Metrics) -> bool:
 def _cut_text(folder: Path, metrics: Metrics) -> str:
     flops, drop = _number(metrics, "flops_reduction_pct"), _number(metrics, "accuracy_drop")
     if flops is None or drop is None:
-        return f"{folder.name} has no figures"
+        return f"{folder.name} has no metrics"
     return f"{folder.name} saved {flops:.1f}% for {drop:.2f} points"
 
 
@@ -261,14 +267,14 @@ def _sweep(path: Path) -> tuple[int, int]:
     return len(complete), len(front) if isinstance(front, list) else 0
 
 
-def _comparison(place: Place) -> Check:
+def _comparison(course: CourseResults) -> CourseCheck:
     """The table of methods, with its columns and two methods or more."""
-    path = place.results / COMPARISON
-    mend = f"pruning-bootcamp curriculum compare --results {place.results}"
+    path = course.results / COMPARISON
+    mend = f"pruning-bootcamp curriculum compare --results {course.results}"
     if not path.exists():
-        return Check("the table of methods", False, f"there is no {path}", mend)
+        return CourseCheck("the table of methods", False, f"there is no {path}", mend)
     with open(path, encoding="utf-8", newline="") as stream:
         header, *rows = list(csv.reader(stream)) or [[]]
     if tuple(header) != COLUMNS:
-        return Check("the table of methods", False, f"{path} has the columns {','.join(header)}", mend)
-    return Check("the table of methods", len(rows) >= 2, f"{path}, {len(rows)} runs", mend)
+        return CourseCheck("the table of methods", False, f"{path} has the columns {','.join(header)}", mend)
+    return CourseCheck("the table of methods", len(rows) >= 2, f"{path}, {len(rows)} runs", mend)

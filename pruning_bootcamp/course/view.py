@@ -1,4 +1,4 @@
-"""The course on the screen: what there is and what was done, one day, its figures beside yours, the comparison."""
+"""The course on the screen: what there is and what was done, one day, its metrics beside yours, the comparison."""
 
 import csv
 import io
@@ -82,7 +82,7 @@ def show_figures(day: Day, results: Path, dataset: str = "digits") -> bool:
     console = Console(soft_wrap=True)
     console.print(markdown_table(["claim", "course", "here", ""], rows), markup=False, highlight=False)
     if dataset != "digits":
-        console.print(f"\nThe course's figures are the digits': nothing is claimed of {dataset}.", highlight=False)
+        console.print(f"\nThe course's metrics are the digits': nothing is claimed of {dataset}.", highlight=False)
     return good
 
 

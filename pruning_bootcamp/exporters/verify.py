@@ -50,6 +50,7 @@ class Difference:
 
     @staticmethod
     def largest(differences: Iterable["Difference"]) -> "Difference":
+        """The worst of several comparisons, each number on its own: largest differences, least agreement."""
         found = list(differences)
         return Difference(
             max(one.absolute for one in found),

@@ -167,9 +167,9 @@ def hashes_in(folder: Path) -> dict[str, str]:
     }
 
 
-def plain(figures: Mapping[str, Any]) -> dict[str, Any]:
+def plain(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """As YAML will give it back: no tuples, no NumPy numbers."""
-    return dict(json.loads(json.dumps(figures, default=_number)))
+    return dict(json.loads(json.dumps(metrics, default=_number)))
 
 
 def _number(value: Any) -> Any:

@@ -13,7 +13,7 @@ from pruning_bootcamp.flow.start import task_of
 from pruning_bootcamp.flow.step import Done, Step
 from pruning_bootcamp.flow.steps import memorised
 from pruning_bootcamp.plain import Part, from_plain, to_plain
-from pruning_bootcamp.results import Comparison, Cycle, Metrics, Network, SliceProof, Validation
+from pruning_bootcamp.results import Comparison, Cycle, Metrics, NetworkMetrics, SliceProof, Validation
 from pruning_bootcamp.runtime import environment
 from pruning_bootcamp.tasks import Metric
 from pruning_bootcamp.tools.datasets import Splits
@@ -28,14 +28,14 @@ Dones = Mapping[str, Done[Any]]
 def collect(steps: Sequence[Step[Any]], done: Dones, cfg: Config, splits: Splits, device: torch.device) -> Metrics:
     """What is known so far: of a run that goes through, and of one that a gate stops.
 
-    The figures in front are the test split's; with goal.evaluate_test off they are the validation split's, under names
+    The metrics in front are the test split's; with goal.evaluate_test off they are the validation split's, under names
     of their own.
     """
     testing = cfg.goal.evaluate_test
     metric = task_of(cfg).metric
     validation, test = _judged(done, VALIDATION), _judged(done, TEST)
     metrics = _made(steps, done)
-    baseline = Network()
+    baseline = NetworkMetrics()
     if COSTS in done:
         costs = done[COSTS].outcome
         baseline = costs.baseline
@@ -44,11 +44,14 @@ def collect(steps: Sequence[Step[Any]], done: Dones, cfg: Config, splits: Splits
     if test is not None:
         baseline = replace(baseline, accuracy=test.baseline_accuracy)
         metrics = replace(metrics, accuracy=test.accuracy, loss=test.loss, test_images=test.images)
-        before, after = Network(accuracy=test.baseline_accuracy), Network(accuracy=test.accuracy)
+        before, after = NetworkMetrics(accuracy=test.baseline_accuracy), NetworkMetrics(accuracy=test.accuracy)
         metrics = overlaid(metrics, compared(before, after, metric))
     if validation is not None:
         metrics = replace(metrics, val_accuracy=validation.accuracy)
-        before, after = Network(accuracy=validation.baseline_accuracy), Network(accuracy=validation.accuracy)
+        before, after = (
+            NetworkMetrics(accuracy=validation.baseline_accuracy),
+            NetworkMetrics(accuracy=validation.accuracy),
+        )
         lost = compared(before, after, metric)
         if testing:
             found = Validation(
@@ -101,14 +104,14 @@ def about(metrics: Metrics, cfg: Config, splits: Splits | None, device: torch.de
     return replace(metrics, seed=cfg.seed, environment=environment(device))
 
 
-def compared(baseline: Network, pruned: Network, metric: Metric) -> Comparison:
+def compared(baseline: NetworkMetrics, pruned: NetworkMetrics, metric: Metric) -> Comparison:
     """What the pruned network saves and loses."""
     higher = metric.higher_is_better
     return from_plain(Comparison, compare_metrics(to_plain(baseline), to_plain(pruned), higher_is_better=higher))
 
 
 def overlaid(whole: Whole, *parts: Part) -> Whole:
-    """The same with every figure that the parts know."""
+    """The same with every metric that the parts know."""
     for part in parts:
         known = {one.name: getattr(part, one.name) for one in fields(part) if one.name != "more"}
         whole = replace(whole, **{name: value for name, value in known.items() if value is not None})

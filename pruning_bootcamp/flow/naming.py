@@ -7,24 +7,24 @@ from pruning_bootcamp.tasks import IMAGE_CLASSIFICATION, Metric
 _OURS = IMAGE_CLASSIFICATION.metric
 
 
-def as_written(metric: Metric, figures: dict[str, Any]) -> dict[str, Any]:
-    """The figures with `accuracy` and `accuracy_drop`, alone or in a longer name, as the metric calls them."""
-    return _renamed(figures, _OURS, metric)
+def as_written(metric: Metric, metrics: dict[str, Any]) -> dict[str, Any]:
+    """The metrics with `accuracy` and `accuracy_drop`, alone or in a longer name, as the metric calls them."""
+    return _renamed(metrics, _OURS, metric)
 
 
-def as_read(metric: Metric, figures: dict[str, Any]) -> dict[str, Any]:
+def as_read(metric: Metric, metrics: dict[str, Any]) -> dict[str, Any]:
     """What `as_written` wrote, in the machine's own names."""
-    return _renamed(figures, metric, _OURS)
+    return _renamed(metrics, metric, _OURS)
 
 
-def _renamed(figures: Any, before: Metric, after: Metric) -> Any:
+def _renamed(metrics: Any, before: Metric, after: Metric) -> Any:
     if before.name == after.name:
-        return figures
-    if isinstance(figures, list):
-        return [_renamed(inner, before, after) for inner in figures]
-    if not isinstance(figures, dict):
-        return figures
+        return metrics
+    if isinstance(metrics, list):
+        return [_renamed(inner, before, after) for inner in metrics]
+    if not isinstance(metrics, dict):
+        return metrics
     return {
         key.replace(before.lost_name, after.lost_name).replace(before.name, after.name): _renamed(value, before, after)
-        for key, value in figures.items()
+        for key, value in metrics.items()
     }

@@ -3,7 +3,16 @@
 from dataclasses import dataclass
 
 from pruning_bootcamp.plain import Part
-from pruning_bootcamp.results import BatchNorm, Comparison, Distillation, ExportedFile, Known, Network, Scan, Update
+from pruning_bootcamp.results import (
+    BatchNorm,
+    Comparison,
+    Distillation,
+    ExportedFile,
+    Known,
+    NetworkMetrics,
+    Scan,
+    Update,
+)
 from pruning_bootcamp.training.records import Epoch
 
 
@@ -32,7 +41,7 @@ class DenseNetwork(Outcome):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spread(Part):
+class Distribution(Part):
     """Of many numbers."""
 
     min: float
@@ -45,7 +54,7 @@ class Spread(Part):
 class Measured(Outcome):
     """Statistics or scores that were kept in a file."""
 
-    scores: dict[str, Spread] | None = None
+    scores: dict[str, Distribution] | None = None
     """of each layer or group"""
 
 
@@ -105,11 +114,11 @@ class Judged(Outcome):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Costs(Outcome):
+class ComparedCosts(Outcome):
     """What both networks cost, and their latency where a gate asks for it."""
 
-    baseline: Network
-    pruned: Network
+    baseline: NetworkMetrics
+    pruned: NetworkMetrics
     saved: Comparison
     latency_measured: str | None = None
     """how, for the gate's words"""

@@ -11,7 +11,7 @@ from pruning_bootcamp.errors import Problem, listed, unknown
 from pruning_bootcamp.flow import settings
 from pruning_bootcamp.flow.machine import key_of
 from pruning_bootcamp.flow.outcomes import (
-    Costs,
+    ComparedCosts,
     Cut,
     DenseNetwork,
     Exported,
@@ -116,7 +116,7 @@ def evaluate_both(plan: Plan, on_validation: bool) -> None:
         threads = here.threads if cfg.threads is None else cfg.threads
         latency = {"latency": as_dict(cfg)["profile"] | {"device": here.device, "threads": threads}}
     testing, noun = cfg.goal.evaluate_test, task_of(cfg).noun
-    plan.add(COSTS, "Counting costs", stage, evaluate.costs, Costs, settings=latency)
+    plan.add(COSTS, "Counting costs", stage, evaluate.costs, ComparedCosts, settings=latency)
     if on_validation or not testing:
         work = partial(evaluate.judge_on, split="validation")
         plan.add(VALIDATION, f"Evaluating on the validation {noun}", stage, work, Judged)

@@ -20,7 +20,7 @@ from pruning_bootcamp.tasks import Task
 
 
 def pipeline_report(cfg: Config, metrics: Metrics, gates: Sequence[Gate], progress: Progress) -> str:
-    """Figures, verdict, gates, sizes, the stages with their time and memory; of a stopped pipeline what there is."""
+    """Metrics, verdict, gates, sizes, the stages with their time and memory; of a stopped pipeline what there is."""
     status, task = progress.status, task_of(cfg)
     title, noun = task.metric.title, task.noun
     parts = [f"# Pipeline {cfg.name}: {cfg.model.name} on {cfg.data.name}"]
@@ -37,7 +37,7 @@ def pipeline_report(cfg: Config, metrics: Metrics, gates: Sequence[Gate], progre
     if metrics.accuracy is not None and metrics.baseline is not None:
         parts += [
             f"## On {metrics.test_images} test {noun} (read once)",
-            markdown_table(["figure", "dense", "compressed"], comparison_rows(metrics.baseline, metrics, task.metric)),
+            markdown_table(["metric", "dense", "compressed"], comparison_rows(metrics.baseline, metrics, task.metric)),
             f"- {task.metric.lost_title}: {metrics.accuracy_drop:.2f} points",
             f"One seed ({cfg.seed}): no spread is claimed.",
         ]
@@ -86,14 +86,14 @@ def _proof(file: ExportedFile, task: Task) -> str:
 
 
 def say_goal(metrics: Metrics, missed: Sequence[str] = ()) -> None:
-    """How a command ends; `missed`: each figure that falls short of the goal, and what to do about it."""
+    """How a command ends; `missed`: each metric that falls short of the goal, and what to do about it."""
     LOGGER.info("\nGoal %s (%s)", "MET" if metrics.goal_met else "NOT met", metrics.goal)
     for line in missed:
         LOGGER.info("  %s", line)
 
 
 def say_results(metrics: Metrics, folder: Path, lines: Sequence[str], task: Task) -> None:
-    """The figures of a pruning, its verdict with the `lines` that explain it, and where everything is."""
+    """The metrics of a pruning, its verdict with the `lines` that explain it, and where everything is."""
     assert metrics.baseline is not None
     metric, noun = task.metric, task.noun
     doubt = caveat(metrics.validation_was_trained_on)
@@ -166,7 +166,7 @@ def model_card(cfg: Config, metrics: Metrics, status: Status, files: Mapping[str
         "## How it was made",
         "\n".join(steps),
         "## What it does",
-        markdown_table(["figure", "dense", "compressed"], comparison_rows(metrics.baseline, metrics, metric)),
+        markdown_table(["metric", "dense", "compressed"], comparison_rows(metrics.baseline, metrics, metric)),
         f"{judged.capitalize()} {noun}: {count}, read once, after every choice was made on validation {noun}. "
         f"{_capital(metric.lost_title)}: {drop:.2f} points. That is the network in "
         f"PyTorch{eight_bits}; files that round numbers were counted on validation {noun}:",
@@ -200,5 +200,6 @@ def _worked(status: Status) -> list[Any]:
 
 
 def sha256(path: Path) -> str:
+    """The file's hash, in hexadecimal."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -58,6 +58,7 @@ class Carried:
 
     @property
     def cfg(self) -> Config:
+        """The config of its plan."""
         return self.plan.cfg
 
 
@@ -75,7 +76,7 @@ class Command:
     goal: Goal | None = None
     testing: bool | None = None
     """whether it reads the test images; as goal.evaluate_test says where left out"""
-    stops: Callable[[Carried], None] = lambda carried: None
+    check_gates: Callable[[Carried], None] = lambda carried: None
     """raises a GoalNotMet as soon as what is known says that a gate fails"""
     stopped: Callable[[Carried, GoalNotMet], None] | None = None
     """writes what a stopped run leaves; None: nothing, where no network was made"""
@@ -168,7 +169,7 @@ def _tidy(run: Run, command: Command) -> None:
 
 
 def judge_again(run: Run, metrics: Metrics, cfg: Config, goal: Goal | None) -> Metrics:
-    """A finished run under the goal and the gates of today: its figures stay, the judgement may not."""
+    """A finished run under the goal and the gates of today: its metrics stay, the judgement may not."""
     if goal is None or metrics.judged_on != "test":  # goal.evaluate_test is false: there is nothing to judge by
         return metrics
     try:
@@ -226,7 +227,7 @@ def _work(
             if progress is not None:
                 _publish_cycle(plan, number, run, done)
                 if made is not None:
-                    command.stops(Carried(plan, run, device, splits, progress, done))
+                    command.check_gates(Carried(plan, run, device, splits, progress, done))
     if progress is None:
         return Metrics()
     metrics = command.finish(Carried(plan, run, device, splits, progress, done))

@@ -93,6 +93,7 @@ def growing(cfg: Config, target: float) -> GradualPruning:
 
 
 def mode_text(cfg: Config) -> str:
+    """How often and after which schedule weights are zeroed, for people: `one-shot`, `5 cycles, cubic`."""
     p = cfg.prune
     if p.gradual:
         return f"gradual, {p.schedule.name}, from {p.begin} to {p.end} of the fine-tuning, every {p.frequency}"

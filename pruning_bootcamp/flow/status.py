@@ -85,15 +85,18 @@ class Progress:
         self._write()
 
     def line(self, step: Step[Any]) -> StepStatus:
+        """The step's line of the status, to be changed in place."""
         return next(line for line in self.status.steps if line.name == step.name)
 
     def skip(self, step: Step[Any], reason: str) -> None:
+        """The step is not done in this run."""
         line = self.line(step)
         line.state, line.text = "skipped", reason
         LOGGER.log(self._level, "\n=== %s: skipped, %s ===", step.title, reason)
         self._write()
 
     def reuse(self, step: Step[Any], done: Done[Any]) -> None:
+        """The step was done by an earlier run: its time and memory are those of then."""
         self._to(step.stage)
         line = self.line(step)
         line.state, line.seconds, line.peak_memory_mb = "reused", done.seconds, done.peak_memory_mb
@@ -103,6 +106,7 @@ class Progress:
         self._write()
 
     def begin(self, step: Step[Any]) -> None:
+        """The step begins now; so does its stage, where that is another than the last step's."""
         self._to(step.stage)
         line = self.line(step)
         line.state, line.begun = "running", time.time()
@@ -117,6 +121,7 @@ class Progress:
             self._write(lightly=True)
 
     def end(self, step: Step[Any], done: Done[Any]) -> None:
+        """The step is done; its outcome's summary is shown."""
         line = self.line(step)
         line.state, line.seconds, line.peak_memory_mb, line.begun = "done", done.seconds, done.peak_memory_mb, None
         line.text = done.outcome.summary
@@ -126,6 +131,7 @@ class Progress:
         self._write()
 
     def complete(self) -> None:
+        """Every step is done, and status.yaml says so."""
         self._to(PruningStage.COMPLETE)
         self.status.state = "complete"
         self._write()
@@ -179,14 +185,17 @@ class WatchTraining(Hook):
         self.shows_progress = shown
 
     def on_start(self, state: StepState) -> None:
+        """The training goes on from `state.step`: time left is told by the steps of this process alone."""
         line = self._progress.line(self._step)
         line.first, line.begun = state.step, time.time()
         self._tell(state)
 
     def on_step_end(self, state: StepState) -> None:
+        """The view is told at once, status.yaml at most once a second."""
         self._tell(state)
 
     def on_epoch_end(self, state: StepState) -> None:
+        """Tells the epoch's score on validation."""
         assert state.metrics is not None
         self._text = f"epoch {state.epoch}: validation {self._metric.text(state.metrics.val_accuracy)}"
         self._tell(state)

@@ -106,6 +106,7 @@ class StepContext:
 
     @property
     def task(self) -> Task:
+        """The config's task, opened."""
         return task_of(self.cfg)
 
     def outcome(self, role: str, kind: type[R]) -> R:
@@ -148,6 +149,7 @@ class StepContext:
         return read_file(self.inputs[role].folder / name) if role in self.inputs else {}
 
     def keep_tensors(self, name: str, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Write {kind: {name: tensor}} into the folder, detached and on the CPU; only the leading process does."""
         if self.leads:
             plain = {kind: {key: value.detach().cpu() for key, value in some.items()} for kind, some in tensors.items()}
             with atomic_path(self.folder / name) as temporary:

@@ -1,4 +1,4 @@
-"""The verdict on a compressed network: goal and gates, one rule for every command. Pure: figures in, verdicts out."""
+"""The verdict on a compressed network: goal and gates, one rule for every command. Pure: metrics in, verdicts out."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,16 +36,16 @@ class Goal:
         return [drop] if self.flops_reduction_pct is None else [f">= {self.flops_reduction_pct:g}% fewer FLOPs", drop]
 
     def missed(self, found: Comparison) -> list[str]:
-        """Each figure that is not what the goal asks for, and what to do about it."""
+        """Each metric that is not what the goal asks for, and what to do about it."""
         lines = []
         if self.flops_reduction_pct is not None:
             saved = _known(found.flops_reduction_pct, "flops_reduction_pct")
             if not saved >= self.flops_reduction_pct:
-                text = f"{_figure(saved, self.flops_reduction_pct, 2)}% fewer FLOPs"
+                text = f"{_shown(saved, self.flops_reduction_pct, 2)}% fewer FLOPs"
                 lines.append(f"missed: {text}. Cut more, or set goal.flops_reduction_pct to what you need.")
         drop = _known(found.accuracy_drop, "accuracy_drop")
         if not drop <= self.accuracy_drop:
-            text = f"{_figure(drop, self.accuracy_drop, 2)} points of {self.metric.title} lost"
+            text = f"{_shown(drop, self.accuracy_drop, 2)} points of {self.metric.title} lost"
             lines.append(f"missed: {text}. Prune less, or train longer afterwards (fine_tune.epochs=N).")
         return lines
 
@@ -65,9 +65,9 @@ def judge(goal: Goal, metrics: Metrics, gates: Sequence[Gate] = ()) -> Metrics:
 
 
 def judge_gates(gates: GatesConfig, metrics: Metrics) -> tuple[list[Gate], list[str]]:
-    """The gates that these figures decide; and the names of the set ones they don't.
+    """The gates that these metrics decide; and the names of the set ones they don't.
 
-    `metrics` holds what is known so far: validation, costs, test figures, files.
+    `metrics` holds what is known so far: validation, costs, test metrics, files.
     """
     found: list[Gate] = []
     undecided = []
@@ -108,7 +108,7 @@ def verdict_on(cfg: Config, goal: Goal, metrics: Metrics) -> tuple[Metrics, list
 
 
 def read_metrics(path: Path, metric: Metric = IMAGE_CLASSIFICATION.metric) -> Metrics:
-    """The figures that a finished run wrote; a BootcampError where somebody changed them."""
+    """The metrics that a finished run wrote; a BootcampError where somebody changed them."""
     try:
         return from_plain(Metrics, as_read(metric, read_yaml(path)))
     except BootcampError as error:
@@ -124,11 +124,11 @@ def known_goal(metrics: Metrics, path: Path) -> Metrics:
 
 
 def _changed(what: str) -> str:
-    return f"its figures are not as the run left them ({what}). --no-resume does the run again."
+    return f"its metrics are not as the run left them ({what}). --no-resume does the run again."
 
 
 def _known(value: float | None, name: str) -> float:
-    """A figure without which there is no verdict: a run that wrote it was finished."""
+    """A metric without which there is no verdict: a run that wrote it was finished."""
     if value is None:
         raise BootcampError(_changed(f"{name} is missing"))
     return value
@@ -168,7 +168,7 @@ def judge_cost(gates: GatesConfig, metrics: Metrics) -> list[Gate]:
 def judge_files(gates: GatesConfig, files: Mapping[str, ExportedFile], doubt: str = "") -> list[Gate]:
     """Size on disk and proof of every exported file; accuracy of one that rounds: it is not quite the network.
 
-    `doubt`: what speaks against the validation images, to be said with every figure on them.
+    `doubt`: what speaks against the validation images, to be said with every metric on them.
     """
     found = []
     for name, file in files.items():
@@ -185,20 +185,21 @@ def judge_files(gates: GatesConfig, files: Mapping[str, ExportedFile], doubt: st
 
 
 def failed(gates: Sequence[Gate]) -> Iterator[Gate]:
+    """The gates that are not met."""
     return (gate for gate in gates if not gate.met)
 
 
 def _at_least(gate: str, limit: float, value: float, unit: str, where: str) -> Gate:
-    found = f"{_figure(value, limit, 2)}{unit}"
+    found = f"{_shown(value, limit, 2)}{unit}"
     return Gate(gate=gate, asked=f">= {limit:g}", found=found, where=where, met=value >= limit)
 
 
 def _at_most(gate: str, limit: float, value: float, unit: str, where: str, digits: int = 2) -> Gate:
-    found = f"{_figure(value, limit, digits)}{unit}"
+    found = f"{_shown(value, limit, digits)}{unit}"
     return Gate(gate=gate, asked=f"<= {limit:g}", found=found, where=where, met=value <= limit)
 
 
-def _figure(value: float, limit: float, digits: int) -> str:
+def _shown(value: float, limit: float, digits: int) -> str:
     """With digits enough to be told from the limit: nobody believes that 95.00 is not >= 95."""
     while value != limit and digits < _MOST_DIGITS and f"{value:.{digits}f}" == f"{limit:.{digits}f}":
         digits += 1

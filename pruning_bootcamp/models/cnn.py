@@ -28,6 +28,7 @@ class BasicBlock(nn.Module):
             self.shortcut = padded if shortcut == "A" else fixed_convolution(padded)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[n, in_channels, h, w] -> [n, channels, h / stride, w / stride], rounded up."""
         y = F.relu(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
         return F.relu(y + self.shortcut(x))
@@ -61,6 +62,7 @@ class CifarResNet(nn.Module):
         return nn.Sequential(first, *(BasicBlock(channels, channels, 1, shortcut) for _ in range(blocks - 1)))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Images [n, in_channels, h, w] of any size -> logits [n, classes]."""
         x = F.relu(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))
         return self.linear(F.adaptive_avg_pool2d(x, 1).flatten(1))
@@ -143,6 +145,7 @@ class CifarVgg(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Images [n, in_channels, h, w] of any size -> logits [n, classes]."""
         return self.classifier(torch.flatten(self.pool(self.features(x)), 1))
 
 

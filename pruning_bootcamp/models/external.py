@@ -55,10 +55,12 @@ def timm_names() -> list[str]:
 
 
 def timm_installed() -> bool:
+    """Whether timm can be imported; it is not imported for that."""
     return importlib.util.find_spec("timm") is not None
 
 
 def is_torchvision(name: str) -> bool:
+    """Whether torchvision has an image classifier of that name."""
     return name in torchvision_names()
 
 

@@ -20,6 +20,7 @@ class PadShortcut(nn.Module):
         return (self.out_channels - self.in_channels) // 2
 
     def forward(self, x: Tensor) -> Tensor:
+        """[n, in_channels, h, w] -> [n, out_channels, h / stride, w / stride], rounded up."""
         behind = self.out_channels - self.in_channels - self.before
         return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.before, behind))
 

@@ -15,10 +15,12 @@ from pruning_bootcamp.tools.datasets import check_dataset
 
 
 def data(cfg: Config) -> list[Problem]:
+    """Problems with the data set: its name, settings and folder; no image is read."""
     return check_dataset(cfg.data.name, root=cfg.data.root, args=cfg.data.args, where="data")
 
 
 def task(cfg: Config) -> list[Problem]:
+    """Problems with the task's name and settings."""
     return check_task(cfg.task.name, cfg.task.args, where="task")
 
 
@@ -32,10 +34,12 @@ def by_accuracy(cfg: Config) -> list[Problem]:
 
 
 def model(cfg: Config) -> list[Problem]:
+    """Problems with the network's name and settings; it is not built."""
     return check_model(cfg.model.name, cfg.model.args, where="model")
 
 
 def device(cfg: Config) -> list[Problem]:
+    """A device that is not there, or is no device."""
     try:
         choose_device(cfg.device)
     except BootcampError as error:
@@ -44,6 +48,7 @@ def device(cfg: Config) -> list[Problem]:
 
 
 def checkpoint(cfg: Config) -> list[Problem]:
+    """A checkpoint, where one is named, that is missing or can't be opened; it is read whole."""
     if cfg.checkpoint is None:
         return []
     path = Path(cfg.checkpoint)
@@ -73,6 +78,7 @@ def save_dir(cfg: Config) -> list[Problem]:
 
 
 def reads_test(cfg: Config) -> list[Problem]:
+    """`goal.evaluate_test=false` for a command that is there to read the test images."""
     if cfg.goal.evaluate_test:
         return []
     return [

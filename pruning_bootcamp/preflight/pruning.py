@@ -113,4 +113,5 @@ def _saved_step(cfg: Config, rewind: str) -> list[Problem]:
 
 
 def channels(cfg: Config) -> list[Problem]:
+    """Problems with the section `structured`."""
     return check_structured(cfg.structured)

@@ -14,6 +14,7 @@ from pruning_bootcamp.runtime import choose_device
 
 
 def export(cfg: Config) -> list[Problem]:
+    """Problems with the section `export`: unknown formats, and an opset too old for one of them."""
     problems = check_export(cfg.export)
     for name in formats_in(cfg.export.format):
         if name not in EXPORTERS:

@@ -9,6 +9,7 @@ from pruning_bootcamp.training.optim import LR_SCHEDULES, OPTIMIZERS, check_sett
 
 
 def train(cfg: Config) -> list[Problem]:
+    """Problems with the section `train`; ranges are judged once names and durations are right."""
     t = cfg.train
     problems = [
         *duration(t.epochs, "train.epochs", least=1),
@@ -23,6 +24,7 @@ def train(cfg: Config) -> list[Problem]:
 
 
 def fine_tune(cfg: Config) -> list[Problem]:
+    """Problems with the section `fine_tune`, but for what it takes over from a wrong `train`."""
     f = cfg.fine_tune
     problems = [
         *(_registered(LR_SCHEDULES, f.schedule, "fine_tune.schedule") if f.schedule else []),
@@ -67,6 +69,7 @@ def _registered(registry: Registry, choice: Choice, where: str) -> list[Problem]
 
 
 def duration(value: int | str, where: str, least: int = 0) -> list[Problem]:
+    """Why the value is no duration (`15ep`, `500it`, a number of epochs) of at least `least`."""
     try:
         found = parse_duration(value, where)
     except BootcampError as error:

@@ -23,10 +23,12 @@ def kth_smallest(tensors: Sequence[Tensor], k: int) -> float:
 
 
 def count_below(tensor: Tensor, value: float) -> int:
+    """How many values are below; nan is not."""
     return int(torch.count_nonzero(tensor < value))
 
 
 def count_equal(tensor: Tensor, value: float) -> int:
+    """How many values are exactly this one: the ties at a threshold."""
     return int(torch.count_nonzero(tensor == value))
 
 

@@ -1,4 +1,4 @@
-"""Figures -> words: what one run's commands print and write, and the report over a whole folder of results."""
+"""Metrics -> words: what one run's commands print and write, and the report over a whole folder of results."""
 
 from pruning_bootcamp.reporting.run import (
     alternatives_text,

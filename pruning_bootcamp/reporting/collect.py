@@ -22,7 +22,7 @@ _PARTS = {"logs", "stages", "export", "recovery"}
 
 
 @dataclass(frozen=True)
-class Problem:
+class Omission:
     """A folder or file that is not in the tables, and why."""
 
     name: str
@@ -30,7 +30,7 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Place:
+class ResultFolder:
     """A folder, and the files in it."""
 
     folder: Path
@@ -41,13 +41,13 @@ class Place:
 
 @dataclass
 class Walk:
-    """The places below `root`, in order of their names; and what was not looked into, once `places` has been."""
+    """The folders below `root`, in order of their names; and what was left unread, once they were walked."""
 
     root: Path
-    problems: list[Problem] = field(default_factory=list)
-    left_out: list[Problem] = field(default_factory=list)
+    problems: list[Omission] = field(default_factory=list)
+    left_out: list[Omission] = field(default_factory=list)
 
-    def places(self) -> Iterator[Place]:
+    def folders(self) -> Iterator[ResultFolder]:
         """Links are not followed. `root` itself is looked into whatever it is: it was named."""
         sweeps: set[Path] = set()
         for name, folders, files in os.walk(self.root, onerror=self._unreadable):
@@ -56,21 +56,21 @@ class Walk:
             if is_sweep:
                 sweeps.add(folder)
             left_out = {inner: reason for inner in folders if (reason := _not_mine(folder / inner))}
-            self.left_out += [Problem(self.name(folder / inner), left_out[inner]) for inner in sorted(left_out)]
+            self.left_out += [Omission(self.name(folder / inner), left_out[inner]) for inner in sorted(left_out)]
             own = {TRIALS, DENSE} if is_sweep else set()
             folders[:] = sorted(
                 inner
                 for inner in folders
                 if inner in own or not (inner in left_out or inner.startswith(".") or (is_run and _is_part(inner)))
             )
-            yield Place(folder, frozenset(files), _made_by(folder, sweeps))
+            yield ResultFolder(folder, frozenset(files), _made_by(folder, sweeps))
 
     def name(self, folder: Path) -> str:
         """As the report shows it: seen from the root."""
         return folder.relative_to(self.root).as_posix() if folder != self.root else self.root.resolve().name
 
     def _unreadable(self, error: OSError) -> None:
-        self.problems.append(Problem(self.name(Path(str(error.filename))), f"can't be read ({error.strerror})"))
+        self.problems.append(Omission(self.name(Path(str(error.filename))), f"can't be read ({error.strerror})"))
 
 
 def _not_mine(folder: Path) -> str | None:
@@ -125,14 +125,14 @@ class Collected:
     runs: list[Run] = field(default_factory=list)
     trials: list[Run] = field(default_factory=list)
     """runs that a sweep made; they are among `runs` where nothing else is"""
-    ended: list[tuple[bool, Problem]] = field(default_factory=list)
+    ended: list[tuple[bool, Omission]] = field(default_factory=list)
     """trials that left no network, and whether that was on purpose"""
     profiles: list[Found[Profile]] = field(default_factory=list)
     evaluations: list[Found[Metrics]] = field(default_factory=list)
     scans: list[Found[Scan]] = field(default_factory=list)
     sweeps: list[Found[Study]] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
-    left_out: list[Problem] = field(default_factory=list)
+    problems: list[Omission] = field(default_factory=list)
+    left_out: list[Omission] = field(default_factory=list)
     """not used on purpose: replaced, counted elsewhere"""
 
 
@@ -143,9 +143,9 @@ def collect(root: Path) -> Collected:
         raise BootcampError(f"--results: {root}: {what}. {siblings(root)}")
     found = Collected(root)
     walk = Walk(root, found.problems, found.left_out)
-    for place in walk.places():
-        _read_place(found, walk, place)
-    _place_trials(found)
+    for listed in walk.folders():
+        _read_folder(found, walk, listed)
+    _set_trials_apart(found)
     _count_once(found)
     if not (found.runs or found.profiles or found.scans or found.sweeps or found.evaluations):
         reasons = "".join(f"\n  {one.name}: {one.reason}" for one in [*found.problems, *found.left_out][:20])
@@ -156,8 +156,8 @@ def collect(root: Path) -> Collected:
     return found
 
 
-def _read_place(found: Collected, walk: Walk, place: Place) -> None:
-    folder, names, name = place.folder, place.files, walk.name(place.folder)
+def _read_folder(found: Collected, walk: Walk, listed: ResultFolder) -> None:
+    folder, names, name = listed.folder, listed.files, walk.name(listed.folder)
     config, command = _config(found, name, folder) if CONFIG in names else ({}, None)
 
     def keep(file: str, kind: type[Kind], kept: list[Found[Kind]]) -> None:
@@ -165,7 +165,7 @@ def _read_place(found: Collected, walk: Walk, place: Place) -> None:
             try:
                 kept.append(Found(name, folder, read_results(kind, folder / file), config, command))
             except BootcampError as error:
-                found.problems.append(_problem(name, error))
+                found.problems.append(_omission(name, error))
 
     keep(PROFILE, Profile, found.profiles)
     keep(SENSITIVITY, Scan, found.scans)
@@ -174,24 +174,24 @@ def _read_place(found: Collected, walk: Walk, place: Place) -> None:
     for file in sorted(names):
         if file.endswith(".yaml") and file not in _LOOKED_FOR and (content := _profile_in(folder / file)):
             found.profiles.append(Found(walk.name(folder / Path(file).stem), folder, content))
-    if SENSITIVITY in names:  # its metrics.yaml is a finish mark, not one network's figures
+    if SENSITIVITY in names:  # its metrics.yaml is a finish mark, not one network's metrics
         if METRICS not in names:
-            found.problems.append(Problem(name, _unfinished(command, folder, config)))
+            found.problems.append(Omission(name, _unfinished(command, folder, config)))
         return
     if SWEEP in names:
         found.problems += _open_sweep(found.sweeps, folder, name)
         return
     is_trial = TRIAL in names and folder.resolve().parent.name == TRIALS
-    sweep = place.sweep or (folder.resolve().parent.parent if is_trial else None)
+    sweep = listed.sweep or (folder.resolve().parent.parent if is_trial else None)
     try:
         if METRICS in names:
             _add_run(found, name, folder, config, command, sweep)
         elif TRIAL in names:
             found.ended.append(_ended(name, read_results(TrialResult, folder / TRIAL)))
         elif CONFIG in names and sweep is None:  # of a sweep that is not over, the sweep's own line says so
-            found.problems.append(Problem(name, _unfinished(command, folder, config)))
+            found.problems.append(Omission(name, _unfinished(command, folder, config)))
     except BootcampError as error:
-        found.problems.append(_problem(name, error))
+        found.problems.append(_omission(name, error))
 
 
 def _config(found: Collected, name: str, folder: Path) -> tuple[Mapping[str, Plain], str | None]:
@@ -199,12 +199,12 @@ def _config(found: Collected, name: str, folder: Path) -> tuple[Mapping[str, Pla
     try:
         return read_yaml(folder / CONFIG), _command(folder / CONFIG)
     except BootcampError as error:
-        found.problems.append(_problem(name, error))
+        found.problems.append(_omission(name, error))
         return {}, None
 
 
-def _problem(name: str, error: BootcampError) -> Problem:
-    return Problem(name, " ".join(str(error).split()))
+def _omission(name: str, error: BootcampError) -> Omission:
+    return Omission(name, " ".join(str(error).split()))
 
 
 def _profile_in(path: Path) -> Profile | None:
@@ -217,23 +217,23 @@ def _profile_in(path: Path) -> Profile | None:
         return None
 
 
-def _open_sweep(sweeps: list[Found[Study]], folder: Path, name: str) -> list[Problem]:
+def _open_sweep(sweeps: list[Found[Study]], folder: Path, name: str) -> list[Omission]:
     """Why a sweep, if sweep.yaml could be read, is not over: it says so itself."""
     status = next((sweep.content.status for sweep in sweeps if sweep.folder == folder), "complete")
     if status == "complete":
         return []
     again = f"pruning-bootcamp sweep -c {folder / CONFIG}"
-    return [Problem(name, f"its status is {status!r}; the trials so far are shown: go on with {again}")]
+    return [Omission(name, f"its status is {status!r}; the trials so far are shown: go on with {again}")]
 
 
-def _ended(name: str, trial: TrialResult) -> tuple[bool, Problem]:
+def _ended(name: str, trial: TrialResult) -> tuple[bool, Omission]:
     """A trial of a sweep that left no network: stopped early, which is on purpose, or failed."""
     stopped = trial.state == "pruned"
     said = "that its sweep stopped early" if stopped else f"that came to nothing ({trial.state})"
-    return stopped, Problem(name, f"a trial {said}: {trial.reason or 'no reason recorded'}")
+    return stopped, Omission(name, f"a trial {said}: {trial.reason or 'no reason recorded'}")
 
 
-def _place_trials(found: Collected) -> None:
+def _set_trials_apart(found: Collected) -> None:
     """Beside other runs a sweep's trials stand in the sweep's own section; alone they are the runs of the report."""
     made = [run for run in found.runs if run.sweep is not None]
     found.trials = made
@@ -259,7 +259,7 @@ def _add_run(
         return
     metrics = from_plain(Metrics, content, str(path))
     if why := _unusable(metrics):
-        found.problems.append(Problem(name, why))
+        found.problems.append(Omission(name, why))
     else:
         found.runs.append(Found(name, folder, metrics, config, command, sweep))
 
@@ -299,5 +299,5 @@ def _count_once(found: Collected) -> None:
         first = run if fingerprint is None else by_fingerprint.setdefault(fingerprint, run)
         if first is not run:
             found.runs.remove(run)
-            found.left_out.append(Problem(run.name, f"the same run as {first.name} (same fingerprint), counted once"))
+            found.left_out.append(Omission(run.name, f"the same run as {first.name} (same fingerprint), counted once"))
     found.runs.sort(key=lambda run: run.name)

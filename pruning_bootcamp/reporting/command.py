@@ -43,12 +43,16 @@ def report(results: Path, format: str = "md", save_dir: Path | None = None) -> P
         LOGGER.warning("not used: %s: %s", problem.name, problem.reason)
     for left_out in found.left_out:
         LOGGER.info("left out: %s: %s", left_out.name, left_out.reason)
-    LOGGER.info("Report: %s (%.2f MB)\nFigures: %s", path, path.stat().st_size / 1e6, target / f"{NAME}.csv")
+    LOGGER.info("Report: %s (%.2f MB)\nMetrics: %s", path, path.stat().st_size / 1e6, target / f"{NAME}.csv")
     return path
 
 
 def _sparsities(findings: Findings) -> list[tuple[str, LayerSparsities]]:
-    return [(found.group.title, entry) for found in findings.groups for entry in layer_sparsities(found.group.settings)]
+    return [
+        (found.experiment.title, entry)
+        for found in findings.experiments
+        for entry in layer_sparsities(found.experiment.settings)
+    ]
 
 
 _COLUMNS: dict[str, Callable[[Record], object]] = {

@@ -13,15 +13,15 @@ __all__ = [
     "Bullets",
     "Cell",
     "Column",
-    "Command",
+    "CommandLines",
     "Document",
     "Filter",
-    "Heading",
     "Item",
     "Items",
     "Plot",
     "Row",
     "Section",
+    "Subheading",
     "Table",
     "Text",
     "columns",
@@ -36,7 +36,7 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Heading:
+class Subheading:
     """Inside a section."""
 
     text: str
@@ -48,7 +48,7 @@ class Bullets:
 
 
 @dataclass(frozen=True)
-class Command:
+class CommandLines:
     """To be typed; several lines are several commands."""
 
     lines: Sequence[str]
@@ -86,7 +86,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Plot:
-    """A plotly figure; its table says the same in figures, and stands for it where there are no plots."""
+    """A plotly figure; its table says the same in numbers, and stands for it where there are no plots."""
 
     identifier: str
     caption: str
@@ -96,7 +96,7 @@ class Plot:
     height_px: int = 420
 
 
-Block = Text | Heading | Bullets | Command | Items | Table | Plot
+Block = Text | Subheading | Bullets | CommandLines | Items | Table | Plot
 
 
 @dataclass
@@ -116,6 +116,7 @@ class Document:
 
 
 def markdown(document: Document) -> str:
+    """The document as Markdown: text of files is made harmless, tables are whole, and a plot's table stands for it."""
     parts = [f"# {plain(document.title)}", *(plain(line) for line in document.lead)]
     for section in document.sections:
         parts.append(f"## {plain(section.title)}")
@@ -123,11 +124,11 @@ def markdown(document: Document) -> str:
             match block:
                 case Text(text):
                     parts.append(plain(text))
-                case Heading(text):
+                case Subheading(text):
                     parts.append(f"### {plain(text)}")
                 case Bullets(lines):
                     parts.append("\n".join(f"- {plain(line)}" for line in lines))
-                case Command(lines):
+                case CommandLines(lines):
                     parts.append("\n".join(f"    {_one_line(line)}" for line in lines))
                 case Items(items):
                     for place, item in enumerate(items, start=1):
@@ -183,11 +184,11 @@ def _block(block: Block, figures: dict[str, Mapping[str, Plain]]) -> str:
     match block:
         case Text(text):
             return f"<p>{escape(text)}</p>\n"
-        case Heading(text):
+        case Subheading(text):
             return f"<h3>{escape(text)}</h3>\n"
         case Bullets(lines):
             return "<ul>\n" + "".join(f"<li>{escape(line)}</li>\n" for line in lines) + "</ul>\n"
-        case Command(lines):
+        case CommandLines(lines):
             return f'<pre tabindex="0"><code>{escape(chr(10).join(lines))}</code></pre>\n'
         case Items(items):
             return '<ol class="items">\n' + "".join(_item(item) for item in items) + "</ol>\n"

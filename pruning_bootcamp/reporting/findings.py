@@ -1,12 +1,12 @@
-"""What a folder of results says, as data: groups, fronts, ablations, failures, fairness, recommendations."""
+"""What a folder of results says, as data: experiments, fronts, ablations, failures, fairness, recommendations."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pruning_bootcamp.reporting.collect import Collected, Found
-from pruning_bootcamp.reporting.fairness import Check, fairness_card
-from pruning_bootcamp.reporting.groups import Ablation, Group, Setting, ablations, groups, pareto
+from pruning_bootcamp.reporting.experiments import Ablation, Experiment, SettingRuns, ablations, experiments, pareto
+from pruning_bootcamp.reporting.fairness import FairnessCheck, fairness_card
 from pruning_bootcamp.reporting.hints import from_scan, quickest, slow_savings
 from pruning_bootcamp.reporting.judgement import Failure, failures, recommendations
 from pruning_bootcamp.reporting.picking import Advice
@@ -16,14 +16,14 @@ from pruning_bootcamp.results import Profile
 
 
 @dataclass(frozen=True)
-class GroupFindings:
-    group: Group
+class ExperimentFindings:
+    experiment: Experiment
     ablations: Sequence[Ablation]
-    front_flops: Sequence[Setting]
+    front_flops: Sequence[SettingRuns]
     """validation accuracy against multiply-accumulates: those that no other beats"""
-    front_params: Sequence[Setting]
+    front_params: Sequence[SettingRuns]
     """the same against parameters that are not zero"""
-    fairness: Sequence[Check]
+    fairness: Sequence[FairnessCheck]
     failures: Sequence[Failure]
     advice: Sequence[Advice]
 
@@ -32,28 +32,28 @@ class GroupFindings:
 class Findings:
     collected: Collected
     records: Sequence[Record]
-    groups: Sequence[GroupFindings]
+    experiments: Sequence[ExperimentFindings]
     slow: Sequence[Failure]
     advice: Sequence[Advice]
-    """that belong to no group: of profiles and scans"""
+    """that belong to no experiment: of profiles and scans"""
 
 
 def find(collected: Collected) -> Findings:
-    """Everything that follows from the figures; reads no file."""
+    """Everything that follows from the metrics; reads no file."""
     every = records(collected.runs)
     found = []
-    for group in groups(every):
-        profiles = _profiles_of(group, collected.profiles)
-        shown = group.settings
+    for experiment in experiments(every):
+        profiles = _profiles_of(experiment, collected.profiles)
+        shown = experiment.settings
         found.append(
-            GroupFindings(
-                group,
-                ablations(group),
+            ExperimentFindings(
+                experiment,
+                ablations(experiment),
                 pareto(shown, validation_of, lambda setting: _mean(setting.flops_g)),
                 pareto(shown, validation_of, lambda setting: _mean(setting.kept_params_m)),
-                fairness_card(group, profiles),
-                failures(group),
-                recommendations(group),
+                fairness_card(experiment, profiles),
+                failures(experiment),
+                recommendations(experiment),
             )
         )
     missed = {record.folder.resolve() for record in every if record.metrics.goal_met is False}
@@ -62,17 +62,18 @@ def find(collected: Collected) -> Findings:
     return Findings(collected, every, found, slow_savings(collected.profiles), advice)
 
 
-def validation_of(setting: Setting) -> float | None:
+def validation_of(setting: SettingRuns) -> float | None:
+    """Mean validation accuracy in percent; None where a run does not know its own."""
     return _mean(setting.val_accuracy)
 
 
-def _mean(figure: Spread | None) -> float | None:
-    return None if figure is None else figure.mean
+def _mean(value: Spread | None) -> float | None:
+    return None if value is None else value.mean
 
 
-def _profiles_of(group: Group, profiles: Sequence[Found[Profile]]) -> list[Found[Profile]]:
-    """Profiles whose pruned checkpoint is one of the group's, or that lie in one of its folders."""
-    folders = {record.folder.resolve() for record in group.records}
+def _profiles_of(experiment: Experiment, profiles: Sequence[Found[Profile]]) -> list[Found[Profile]]:
+    """Profiles whose pruned checkpoint is one of the experiment's, or that lie in one of its folders."""
+    folders = {record.folder.resolve() for record in experiment.records}
     return [profile for profile in profiles if _places_of(profile) & folders]
 
 

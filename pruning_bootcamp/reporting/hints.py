@@ -21,14 +21,14 @@ def slow_savings(profiles: Sequence[Found[Profile]]) -> list[Failure]:
         comparison = profile.content.comparison
         fewer, quicker = comparison.flops_reduction_pct, comparison.latency_reduction_pct
         if fewer and quicker is not None and fewer >= 5 and quicker < DELIVERED_SHARE * fewer:
-            figures = f"{fewer:.1f}% fewer FLOPs, {quicker:.1f}% less latency ({_measured(profile)})"
-            found.append(Failure(profile.name, FAILURE_RULES[6], figures))
+            metrics = f"{fewer:.1f}% fewer FLOPs, {quicker:.1f}% less latency ({_measured(profile)})"
+            found.append(Failure(profile.name, FAILURE_RULES[6], metrics))
     return found
 
 
 def quickest(profiles: Sequence[Found[Profile]]) -> list[Advice]:
     """How to run the pruned networks on the machines where they were timed, and what keeps time from falling."""
-    best: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)  # way, machine -> profile -> figures
+    best: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)  # way, machine -> profile -> metrics
     behind: dict[tuple[str, str], list[str]] = defaultdict(list)  # the profiles whose dense network is quicker
     for profile in profiles:
         networks = profile.content.checkpoints
@@ -50,12 +50,12 @@ def quickest(profiles: Sequence[Found[Profile]]) -> list[Advice]:
                 best[place][profile.name] += f"; the dense network, {dense[0]} {dense[1][0]:.4f}"
     found = [
         Advice(
-            f"Run {', '.join(figures)} with {way}." + _slower(behind[way, device], len(figures)),
+            f"Run {', '.join(metrics)} with {way}." + _slower(behind[way, device], len(metrics)),
             f"the least time an image of the ways that were timed on {device}",
             "medians in ms an image: "
-            + "; ".join(f"{name}: {said}" if len(figures) > 1 else said for name, said in figures.items()),
+            + "; ".join(f"{name}: {said}" if len(metrics) > 1 else said for name, said in metrics.items()),
         )
-        for (way, device), figures in best.items()
+        for (way, device), metrics in best.items()
     ]
     return found + [advice for profile in profiles for advice in _slow(profile)]
 

@@ -1,10 +1,10 @@
-"""What failed and what to do next, each by a stated rule and with the figures that it rests on."""
+"""What failed and what to do next, each by a stated rule and with the metrics that it rests on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pruning_bootcamp.reporting.experiments import Experiment, SettingRuns, same_budget
 from pruning_bootcamp.reporting.fairness import ENOUGH_SEEDS, again
-from pruning_bootcamp.reporting.groups import Group, Setting, same_budget
 from pruning_bootcamp.reporting.picking import Advice, misses, pick, said, worst
 from pruning_bootcamp.reporting.records import PRUNING
 
@@ -29,12 +29,12 @@ FAILURE_RULES = (
 class Failure:
     where: str
     rule: str
-    figures: str
+    metrics: str
 
 
-def failures(group: Group) -> list[Failure]:
+def failures(experiment: Experiment) -> list[Failure]:
     """By FAILURE_RULES, in their order. Random pruning is there to be beaten: its lost accuracy is no case."""
-    pruned = group.pruned
+    pruned = experiment.pruned
     methods = [setting for setting in pruned if not setting.first.random]
     found = []
     for setting in methods:
@@ -42,8 +42,8 @@ def failures(group: Group) -> list[Failure]:
             share = f"{len(missed)} of {setting.n_said}" if len(setting.records) > 1 else "one seed"
             short = "; ".join(one.text for one in worst(setting)[1])
             goal = missed[0].metrics.goal or "not stated"
-            figures = f"goal: {goal}; missed by {share} ({short}); {_outcome(setting)}"
-            found.append(Failure(setting.label, FAILURE_RULES[0], figures))
+            metrics = f"goal: {goal}; missed by {share} ({short}); {_outcome(setting)}"
+            found.append(Failure(setting.label, FAILURE_RULES[0], metrics))
     found += [
         Failure(setting.label, FAILURE_RULES[1], _outcome(setting))
         for setting in methods
@@ -54,38 +54,38 @@ def failures(group: Group) -> list[Failure]:
         for setting in methods
         if (compared := _no_better_than_random(setting, pruned))
     ]
-    for setting in group.settings:
+    for setting in experiment.settings:
         if setting.accuracy is not None and (setting.accuracy.std or 0.0) > WIDE_SPREAD_POINTS:
             found.append(Failure(setting.label, FAILURE_RULES[3], f"test {said(setting.accuracy, setting)}"))
-    for setting in group.settings:
+    for setting in experiment.settings:
         val, test = setting.val_accuracy, setting.accuracy
         if val is not None and test is not None and val.mean - test.mean > FLATTERING_POINTS:
-            figures = f"validation {said(val, setting)}, test {said(test, setting)}"
-            found.append(Failure(setting.label, FAILURE_RULES[4], figures))
-    for record in group.records:
+            metrics = f"validation {said(val, setting)}, test {said(test, setting)}"
+            found.append(Failure(setting.label, FAILURE_RULES[4], metrics))
+    for record in experiment.records:
         if falls := record.metrics.fall_backs:
             found.append(Failure(record.name, FAILURE_RULES[5], "; ".join(falls[:5])))
     return found
 
 
-def recommendations(group: Group) -> list[Advice]:
+def recommendations(experiment: Experiment) -> list[Advice]:
     """What to take of each command, and where more seeds are needed first."""
-    picked = (pick(group, command) for command in ("prune-structured", "prune-unstructured", "pipeline run"))
-    return [*(advice for advice in picked if advice is not None), *_close(group)]
+    picked = (pick(experiment, command) for command in ("prune-structured", "prune-unstructured", "pipeline run"))
+    return [*(advice for advice in picked if advice is not None), *_close(experiment)]
 
 
-def _close(group: Group) -> list[Advice]:
+def _close(experiment: Experiment) -> list[Advice]:
     """The two best methods of a budget that can't be told apart get more seeds."""
     rule = (
         f"the two best methods at a budget differ by less than the larger of their spreads, or one has fewer than "
         f"{ENOUGH_SEEDS} seeds: the order is not settled; of several such budgets the {_MOST_CLOSE} closest"
     )
     found: list[tuple[float, Advice]] = []
-    budgets = {(s.first.command, s.first.amount, _trained(s)) for s in group.pruned if s.first.amount}
+    budgets = {(s.first.command, s.first.amount, _trained(s)) for s in experiment.pruned if s.first.amount}
     for command, amount, trained in sorted(budgets):
         rivals = [
             (val.mean, val, setting)
-            for setting in group.pruned
+            for setting in experiment.pruned
             if (setting.first.command, setting.first.amount, _trained(setting)) == (command, amount, trained)
             and not setting.first.random
             if (val := setting.val_accuracy) is not None and setting.first.config
@@ -110,12 +110,12 @@ def _close(group: Group) -> list[Advice]:
     return [advice for _, advice in sorted(found, key=lambda pair: pair[0])[:_MOST_CLOSE]]
 
 
-def _trained(setting: Setting) -> bool:
+def _trained(setting: SettingRuns) -> bool:
     """A network as it was pruned is no rival of one that was trained afterwards."""
     return "no fine-tuning" not in setting.first.method
 
 
-def _no_better_than_random(setting: Setting, pruned: Sequence[Setting]) -> str | None:
+def _no_better_than_random(setting: SettingRuns, pruned: Sequence[SettingRuns]) -> str | None:
     mine = setting.val_accuracy
     if setting.first.random or setting.first.method.startswith("dense") or mine is None:
         return None
@@ -126,7 +126,7 @@ def _no_better_than_random(setting: Setting, pruned: Sequence[Setting]) -> str |
     return None
 
 
-def _outcome(setting: Setting) -> str:
+def _outcome(setting: SettingRuns) -> str:
     drop, fewer, zeros = setting.drop, setting.fewer_flops_pct, setting.zeros_pct
     parts = [f"test {said(setting.accuracy, setting)}"]
     parts += [f"{drop.shown()} points below dense"] if drop is not None else []

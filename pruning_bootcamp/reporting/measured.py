@@ -9,15 +9,16 @@ from pruning_bootcamp.reporting.document import (
     Bullets,
     Cell,
     Column,
-    Heading,
     Plot,
     Row,
     Section,
+    Subheading,
     Table,
     Text,
     columns,
 )
-from pruning_bootcamp.reporting.figures import flops_against_latency, heatmap, lines, trade_off, unbeaten
+from pruning_bootcamp.reporting.pareto import unbeaten
+from pruning_bootcamp.reporting.plots import flops_against_latency, heatmap, lines, trade_off
 from pruning_bootcamp.reporting.sparsities import LayerSparsities
 from pruning_bootcamp.reporting.values import UNKNOWN, counted, link, number, rate, threads_said
 from pruning_bootcamp.results import (
@@ -36,13 +37,13 @@ ACCURACY = "accuracy"
 
 
 def layers(found: Sequence[tuple[str, LayerSparsities]]) -> Section | None:
-    """A heatmap and a table of each group: what each layer lost."""
+    """A heatmap and a table of each experiment: what each layer lost."""
     blocks: list[Block] = []
     for place, (title, entry) in enumerate(found):
         names = list(dict.fromkeys(layer for shares in entry.shares.values() for layer in shares))
         labels = list(entry.shares)
         of_what = "zero weights" if entry.kind == "weights" else "channels cut"
-        blocks.append(Heading(f"{title}: {of_what}"))
+        blocks.append(Subheading(f"{title}: {of_what}"))
         if labels:
             values = [[_percent(entry.shares[label].get(name)) for label in labels] for name in names]
             cells = [
@@ -161,7 +162,7 @@ def scans(found: Sequence[Found[Scan]]) -> Section | None:
             Row([name, *(rate(dict(points).get(sparsity)) for sparsity in grid)]) for name, points in series.items()
         ]
         blocks += [
-            Heading(f"{scan.name}: {c.score} by {c.by}"),
+            Subheading(f"{scan.name}: {c.score} by {c.by}"),
             Plot(
                 f"sensitivity-{place}",
                 f"Validation accuracy with one {c.by} pruned at a time",
@@ -210,7 +211,7 @@ def _sweep(sweep: Found[Study], identifier: str, target: Path) -> list[Block]:
         *(*(Column(goal, True) for goal in shown), Column("Pareto")),
     ]
     own_table = Table(f"{identifier}-table", f"{sweep.name}: its trials", titles, cells, search=len(cells) > 8)
-    heading = Heading(f"{sweep.name}: {study.command}, {study.sampler}")
+    heading = Subheading(f"{sweep.name}: {study.command}, {study.sampler}")
     blocks: list[Block] = [heading, Text(_summary(study, len(on_front)))]
     points = _points(study, cost)
     if not points["trials"] or cost is None:
@@ -234,7 +235,7 @@ def _summary(study: Study, on_front: int) -> str:
 
 
 def _front(study: Study, cost: str | None) -> set[int]:
-    """Places of the trials that no trial and no dense network beats; by their figures, whatever the file says."""
+    """Places of the trials that no trial and no dense network beats; by their metrics, whatever the file says."""
     points = [(place, _point(trial.values, cost)) for place, trial in enumerate(study.trials)]
     known = [(place, point) for place, point in points if point is not None]
     dense = None if study.dense is None else _point(study.dense.values, cost)

@@ -1,21 +1,21 @@
-"""The settings of a group side by side: tables, plots of what each gives for what it takes, ablations, fairness."""
+"""The settings of an experiment side by side: tables, plots of quality against cost, ablations, fairness."""
 
 from collections.abc import Callable, Mapping, Sequence
 
-from pruning_bootcamp.reporting.document import Block, Cell, Column, Command, Plot, Row, Table, Text, columns
-from pruning_bootcamp.reporting.figures import trade_off
-from pruning_bootcamp.reporting.findings import GroupFindings, validation_of
-from pruning_bootcamp.reporting.groups import Setting
+from pruning_bootcamp.reporting.document import Block, Cell, Column, CommandLines, Plot, Row, Table, Text, columns
+from pruning_bootcamp.reporting.experiments import SettingRuns
+from pruning_bootcamp.reporting.findings import ExperimentFindings, validation_of
+from pruning_bootcamp.reporting.plots import trade_off
 from pruning_bootcamp.reporting.values import Spread, amount, beaten_by_none
 
-CostOf = Callable[[Setting], Spread | None]
+CostOf = Callable[[SettingRuns], Spread | None]
 MARKS = {True: "✓ yes", False: "✗ no", None: "– n/a"}
 _SHOWN_POINTS = 15.0  # below that far from the best, points would press the others together
 
 
-def comparison(found: GroupFindings, identifier: str) -> list[Block]:
+def comparison(found: ExperimentFindings, identifier: str) -> list[Block]:
     """A row a setting: mean and spread over its seeds."""
-    settings = found.group.pruned
+    settings = found.experiment.pruned
     if not settings:
         return []
     fronts = {"FLOPs": found.front_flops, "parameters": found.front_params}
@@ -27,7 +27,7 @@ def comparison(found: GroupFindings, identifier: str) -> list[Block]:
                 [
                     setting.label,
                     setting.n_said,
-                    amount(setting.figure(lambda record: record.val_pruned)),
+                    amount(setting.over_seeds(lambda record: record.val_pruned)),
                     amount(setting.val_accuracy),
                     amount(setting.accuracy),
                     amount(setting.drop),
@@ -43,14 +43,14 @@ def comparison(found: GroupFindings, identifier: str) -> list[Block]:
         " | # Test accuracy (%) | # Drop on test (points) | # Fewer FLOPs (%) | # Zeros (%) | # Goal met"
         " | On the front of"
     )
-    return [Table(identifier, f"{found.group.title}: one row a setting, over its seeds", titles, rows)]
+    return [Table(identifier, f"{found.experiment.title}: one row a setting, over its seeds", titles, rows)]
 
 
-def trade_offs(found: GroupFindings, identifier: str) -> list[Block]:
+def trade_offs(found: ExperimentFindings, identifier: str) -> list[Block]:
     """Validation accuracy against FLOPs and against parameters that are not zero, each with its Pareto front."""
-    without = [setting for setting in found.group.settings if validation_of(setting) is None]
+    without = [setting for setting in found.experiment.settings if validation_of(setting) is None]
     blocks: list[Block] = []
-    asked: tuple[tuple[str, CostOf, str, Sequence[Setting]], ...] = (
+    asked: tuple[tuple[str, CostOf, str, Sequence[SettingRuns]], ...] = (
         ("flops-g", lambda one: one.flops_g, "FLOPs (G multiply-accumulates)", found.front_flops),
         (
             "kept-params-m",
@@ -70,12 +70,12 @@ def trade_offs(found: GroupFindings, identifier: str) -> list[Block]:
 
 
 def _trade_off(
-    found: GroupFindings, identifier: str, cost: CostOf, title: str, front: Sequence[Setting]
+    found: ExperimentFindings, identifier: str, cost: CostOf, title: str, front: Sequence[SettingRuns]
 ) -> Plot | None:
     series: dict[str, list[tuple[float, float, str]]] = {}
     rows = []
     on_front = {id(setting) for setting in front}
-    for setting in found.group.settings:
+    for setting in found.experiment.settings:
         val, price = setting.val_accuracy, cost(setting)
         if val is None or price is None:
             continue
@@ -109,17 +109,18 @@ def _trade_off(
         f"Validation accuracy against {title[0].lower() + title[1:] if not title.startswith('FLOPs') else title}",
         description,
         figure,
-        Table(f"{identifier}-table", f"{found.group.title}: {title} against validation accuracy", titles, rows),
+        Table(f"{identifier}-table", f"{found.experiment.title}: {title} against validation accuracy", titles, rows),
     )
 
 
-def _fronts_said(setting: Setting, fronts: Mapping[str, Sequence[Setting]]) -> str:
+def _fronts_said(setting: SettingRuns, fronts: Mapping[str, Sequence[SettingRuns]]) -> str:
     """Against which costs no other setting beats it: one that leads by parameters may well be beaten by FLOPs."""
     mine = [cost for cost, front in fronts.items() if any(setting is other for other in front)]
     return f"✓ {' and '.join(mine)}" if mine else "–"
 
 
-def ablations(found: GroupFindings, identifier: str) -> list[Block]:
+def ablations(found: ExperimentFindings, identifier: str) -> list[Block]:
+    """A table for each config key in which settings differ alone."""
     blocks: list[Block] = []
     for place, ablation in enumerate(found.ablations):
         rows = [
@@ -148,17 +149,18 @@ def ablations(found: GroupFindings, identifier: str) -> list[Block]:
     return blocks
 
 
-def fairness(found: GroupFindings, identifier: str) -> list[Block]:
-    if not found.group.pruned:
+def fairness(found: ExperimentFindings, identifier: str) -> list[Block]:
+    """The fairness card as a table, with the commands that mend what it misses; nothing where nothing was pruned."""
+    if not found.experiment.pruned:
         return []
     rows = [Row([check.question, MARKS[check.met], check.found]) for check in found.fairness]
     titles = columns("What a fair comparison needs | There? | Found")
-    blocks: list[Block] = [Table(identifier, f"Fairness of the comparison: {found.group.title}", titles, rows)]
+    blocks: list[Block] = [Table(identifier, f"Fairness of the comparison: {found.experiment.title}", titles, rows)]
     for check in found.fairness:
         if check.met is not True and check.mend:
             commands = [line for line in check.mend if line.startswith("pruning-bootcamp")]
             words = [line for line in check.mend if line not in commands]
             blocks.append(Text(f"To mend “{check.question}”:{' ' + ' '.join(words) if words else ''}"))
             if commands:
-                blocks.append(Command(commands))
+                blocks.append(CommandLines(commands))
     return blocks

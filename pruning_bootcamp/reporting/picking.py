@@ -5,8 +5,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pruning_bootcamp.reporting.experiments import Experiment, SettingRuns
 from pruning_bootcamp.reporting.fairness import quoted
-from pruning_bootcamp.reporting.groups import Group, Setting
 from pruning_bootcamp.reporting.records import Record
 from pruning_bootcamp.reporting.values import Spread, counted, number, spread, table
 from pruning_bootcamp.results import Gate
@@ -16,13 +16,13 @@ from pruning_bootcamp.results import Gate
 class Advice:
     what: str
     rule: str
-    figures: str
+    metrics: str
     command: str | None = None
 
 
-def said(figure: Spread | None, setting: Setting) -> str:
+def said(value: Spread | None, setting: SettingRuns) -> str:
     """`92.20 ± 0.20% (3 seeds)`, for a sentence."""
-    return "not read" if figure is None else f"{figure.shown()}% ({setting.n_said})"
+    return "not read" if value is None else f"{value.shown()}% ({setting.n_said})"
 
 
 _FLOPS = re.compile(r">= ([\d.]+)% fewer FLOPs")
@@ -32,20 +32,20 @@ _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
 @dataclass(frozen=True)
 class Shortfall:
-    """A figure that is not what was asked for."""
+    """A metric that is not what was asked for."""
 
     text: str
     share: float
     """of what was asked for (of at least 1): how far it is off; infinite where that can't be told"""
 
 
-def misses(setting: Setting) -> list[Record]:
+def misses(setting: SettingRuns) -> list[Record]:
     """The runs of a setting that were judged, and missed their goal or were stopped by a gate."""
     return [record for record in setting.records if _missed(record)]
 
 
 def shortfalls(record: Record) -> list[Shortfall]:
-    """Of a run that missed its goal, each figure that did; empty for any other."""
+    """Of a run that missed its goal, each metric that did; empty for any other."""
     if not _missed(record):
         return []
     found, goal, metrics = [], record.metrics.goal or "", record.metrics
@@ -58,10 +58,10 @@ def shortfalls(record: Record) -> list[Shortfall]:
         if drop > limit:
             found.append(_shortfall(f"{drop:.2f} points lost, {{}} more than {limit:g}", drop - limit, limit))
     found += [_gate(gate) for gate in metrics.gates or () if not gate.met]
-    return found or [Shortfall(f"by which figure is not recorded (goal: {goal or 'not stated'})", math.inf)]
+    return found or [Shortfall(f"by which metric is not recorded (goal: {goal or 'not stated'})", math.inf)]
 
 
-def worst(setting: Setting) -> tuple[float, list[Shortfall]]:
+def worst(setting: SettingRuns) -> tuple[float, list[Shortfall]]:
     """Of the runs of a setting, what the one that misses by most falls short of; and the largest share of it."""
     by_run = [shortfalls(record) for record in misses(setting)]
     return max(((max(one.share for one in run), run) for run in by_run), key=lambda pair: pair[0])
@@ -89,21 +89,21 @@ _UNITS = {
     "prune-unstructured": "% zeros",
     "pipeline run": "% fewer parameters that are not zero",
 }
-Known = tuple[Setting, Spread, Spread]
+_Known = tuple[SettingRuns, Spread, Spread]
 """a setting, its validation accuracy, and what it saves"""
 
 
-def pick(group: Group, command: str) -> Advice | None:
+def pick(experiment: Experiment, command: str) -> Advice | None:
     """The setting that saves most among those that kept their accuracy on validation and missed no goal."""
-    known: list[Known] = [
+    known: list[_Known] = [
         (setting, val, saved)
-        for setting in group.pruned
+        for setting in experiment.pruned
         if setting.first.command == command and not setting.first.method.startswith("dense")
         if (val := setting.val_accuracy) is not None and (saved := _saved(setting)) is not None
     ]
     if not known:
         return None
-    reference, of_what = _reference(group, known)
+    reference, of_what = _reference(experiment, known)
     rule = (
         f"on validation images: within the allowed drop (goal.accuracy_drop, else 1.5 points) {of_what}, "
         f"{reference:.2f}%; of those without a missed goal the one that saves most, and of equals the more accurate"
@@ -114,17 +114,17 @@ def pick(group: Group, command: str) -> Advice | None:
         return _none(known, kept, command, rule)
     setting, val, saved = max(fits, key=lambda entry: (entry[2].mean, entry[1].mean))
     unit = _UNITS[command]
-    figures = f"validation {said(val, setting)}, {saved.shown('{:.1f}')}{unit}"
+    metrics = f"validation {said(val, setting)}, {saved.shown('{:.1f}')}{unit}"
     if setting.accuracy is not None:
-        figures += f"; then, on the test images, {said(setting.accuracy, setting)}"
+        metrics += f"; then, on the test images, {said(setting.accuracy, setting)}"
     if (drop := setting.drop) is not None:
-        figures += f", {drop.shown()} points below the dense network"
-    return Advice(f"Take {setting.label} ({command}).{_unjudged(setting)}", rule, figures, _next(setting, command))
+        metrics += f", {drop.shown()} points below the dense network"
+    return Advice(f"Take {setting.label} ({command}).{_unjudged(setting)}", rule, metrics, _next(setting, command))
 
 
-def _reference(group: Group, known: Sequence[Known]) -> tuple[float, str]:
+def _reference(experiment: Experiment, known: Sequence[_Known]) -> tuple[float, str]:
     """Validation accuracy of the dense network, by its own run or the pruned ones; without either the best there is."""
-    dense = spread([record.val_accuracy for record in group.baselines])
+    dense = spread([record.val_accuracy for record in experiment.baselines])
     dense = dense or spread([record.dense.val_accuracy for setting, _, _ in known for record in setting.records])
     if dense is not None:
         return dense.mean, "of the dense network"
@@ -132,7 +132,7 @@ def _reference(group: Group, known: Sequence[Known]) -> tuple[float, str]:
     return best, "of the best setting (the dense one is not among the results)"
 
 
-def _none(known: Sequence[Known], kept: Sequence[Known], command: str, rule: str) -> Advice:
+def _none(known: Sequence[_Known], kept: Sequence[_Known], command: str, rule: str) -> Advice:
     """Nothing is recommended: how many missed their goal, how many lost too much, and what came nearest."""
     missed = [entry for entry in known if misses(entry[0])]
     lost = len(known) - len(kept)
@@ -158,7 +158,7 @@ def _none(known: Sequence[Known], kept: Sequence[Known], command: str, rule: str
     )
 
 
-def _unjudged(setting: Setting) -> str:
+def _unjudged(setting: SettingRuns) -> str:
     """Said of a network that no goal speaks for."""
     judged = sum(record.metrics.goal_met is not None for record in setting.records)
     if setting.accuracy is None:
@@ -168,7 +168,7 @@ def _unjudged(setting: Setting) -> str:
     return "" if judged == len(setting.records) else f" Its goal was judged in {judged} of {setting.n_said} only."
 
 
-def _next(setting: Setting, command: str) -> str | None:
+def _next(setting: SettingRuns, command: str) -> str | None:
     """What to type with the network that is taken: export it, or first read its test images."""
     first = setting.first
     if command == "pipeline run":
@@ -182,11 +182,11 @@ def _next(setting: Setting, command: str) -> str | None:
     return f"pruning-bootcamp export {config}--checkpoint {checkpoint}{form}"
 
 
-def _saved(setting: Setting) -> Spread | None:
+def _saved(setting: SettingRuns) -> Spread | None:
     """Percent that is gone, of what _UNITS says."""
     if setting.first.command == "prune-structured":
         return setting.fewer_flops_pct
-    return setting.zeros_pct if setting.first.command == "prune-unstructured" else setting.figure(_fewer_params)
+    return setting.zeros_pct if setting.first.command == "prune-unstructured" else setting.over_seeds(_fewer_params)
 
 
 def _fewer_params(record: Record) -> float | None:
@@ -194,6 +194,6 @@ def _fewer_params(record: Record) -> float | None:
     return None if not dense or kept is None else 100 * (1 - kept / dense)
 
 
-def _allowed_drop(setting: Setting) -> float:
+def _allowed_drop(setting: SettingRuns) -> float:
     allowed = number(table(setting.first.config.get("goal")).get("accuracy_drop"))
     return 1.5 if allowed is None else allowed

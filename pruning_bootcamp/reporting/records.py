@@ -1,4 +1,4 @@
-"""A run's files -> one record with the figures in their places: what was done, at which budget, and what came out."""
+"""A run's files -> one record with the metrics in their places: what was done, at which budget, and what came out."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,9 +7,9 @@ from pathlib import Path
 from pruning_bootcamp.plain import Plain
 from pruning_bootcamp.reporting.collect import Run
 from pruning_bootcamp.reporting.values import number, table, text
-from pruning_bootcamp.results import Benchmark, Environment, Metrics, Network
+from pruning_bootcamp.results import Benchmark, Environment, Metrics, NetworkMetrics
 
-# What changes neither the network nor its figures, and the sections that a command does not read.
+# What changes neither the network nor its metrics, and the sections that a command does not read.
 _NEVER = ("name", "seed", "device", "threads", "save_dir", "checkpoint", "export", "profile", "card", "goal", "gates")
 _QUIET = ("data.root", "data.batch_size", "train.checkpoint_seconds")
 _AFTER = ("recover", "fine_tune")
@@ -23,7 +23,7 @@ PRUNING = ("prune-unstructured", "prune-structured", "pipeline run", "benchmark"
 
 @dataclass(frozen=True)
 class Record:
-    """One network: how it was made, and its figures. None = not recorded."""
+    """One network: how it was made, and its metrics. None = not recorded."""
 
     name: str
     folder: Path
@@ -50,6 +50,7 @@ class Record:
 
     @property
     def val_accuracy(self) -> float | None:
+        """Percent, on validation images; after the last cycle where the run says it only there."""
         m = self.metrics
         return m.cycles[-1].val_accuracy if m.val_accuracy is None and m.cycles else m.val_accuracy
 
@@ -67,9 +68,9 @@ class Record:
         return None if m.params_m is None or zeros is None else m.params_m * (1 - zeros)
 
     @property
-    def dense(self) -> Network:
+    def dense(self) -> NetworkMetrics:
         """The dense network that it was made from, or that it is."""
-        return self.metrics if self.command == "train" else self.metrics.baseline or Network()
+        return self.metrics if self.command == "train" else self.metrics.baseline or NetworkMetrics()
 
 
 def records(runs: Sequence[Run]) -> list[Record]:
@@ -124,7 +125,7 @@ def _rows(run: Run, benchmark: Benchmark) -> Iterator[Record]:
                 accuracy=row.accuracy,
                 sparsity=row.sparsity,
                 accuracy_drop=benchmark.dense - row.accuracy,
-                baseline=Network(accuracy=benchmark.dense),
+                baseline=NetworkMetrics(accuracy=benchmark.dense),
                 environment=benchmark.environment or Environment(),
             ),
             setting={"method": row.method, "at": at},

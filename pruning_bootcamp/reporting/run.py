@@ -1,4 +1,4 @@
-"""Figures of one run -> tables and its report.md: what was measured, how, and how to do it again."""
+"""Metrics of one run -> tables and its report.md: what was measured, how, and how to do it again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pruning_bootcamp.memorised import caveat
 from pruning_bootcamp.plain import to_plain
-from pruning_bootcamp.results import Comparison, Metrics, Network
+from pruning_bootcamp.results import Comparison, Metrics, NetworkMetrics
 
 if TYPE_CHECKING:  # a table of a finished run needs no torch
     from pruning_bootcamp.pruning.channels.structured import StructuredPlan
@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # a table of a finished run needs no torch
     from pruning_bootcamp.tools.latency import Analysis, LatencyStats, LayerLatency
     from pruning_bootcamp.training.records import Epoch
 
-_ROWS: tuple[tuple[str, str, Callable[[Network], float | None]], ...] = (
+_ROWS: tuple[tuple[str, str, Callable[[NetworkMetrics], float | None]], ...] = (
     ("Accuracy (%)", "{:.2f}", lambda network: network.accuracy),
     ("Validation accuracy (%)", "{:.2f}", lambda network: network.val_accuracy),
     ("FLOPs (G multiply-accumulates)", "{:.4g}", lambda network: network.flops_g),
@@ -47,8 +47,8 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> s
 _GOAL = "**Goal "
 
 
-def comparison_rows(baseline: Network, pruned: Network, metric: Metric | None = None) -> list[list[str]]:
-    """[figure, dense, pruned] for every figure that both know; `metric` is what `accuracy` stands for."""
+def comparison_rows(baseline: NetworkMetrics, pruned: NetworkMetrics, metric: Metric | None = None) -> list[list[str]]:
+    """[metric, dense, pruned] for every metric that both know; `metric` is what `accuracy` stands for."""
     return [
         [_called(label, metric), form.format(before), form.format(after)]
         for label, form, read in _ROWS
@@ -74,13 +74,13 @@ def _called(label: str, metric: Metric | None) -> str:
 
 
 def run_report(title: str, metrics: Metrics, history: Sequence[Epoch] = (), task: Task | None = None) -> str:
-    """report.md of one run: figures, goal, what was cut, the training, the machine. `task`: left out, of images."""
+    """report.md of one run: metrics, goal, what was cut, the training, the machine. `task`: left out, of images."""
     metric, noun = (None, "images") if task is None else (task.metric, task.noun)
     parts = [f"# {title}", "## Result"]
     if metrics.baseline is not None:
         changes = [(label, form, value) for label, form, read in _CHANGES if (value := read(metrics)) is not None]
         parts += [
-            markdown_table(["figure", "dense", "pruned"], comparison_rows(metrics.baseline, metrics, metric)),
+            markdown_table(["metric", "dense", "pruned"], comparison_rows(metrics.baseline, metrics, metric)),
             "\n".join(
                 f"- {_called(label, metric)}: {form.format(value)}{_interval(metrics) if 'latency' in label else ''}"
                 for label, form, value in changes
@@ -92,7 +92,7 @@ def run_report(title: str, metrics: Metrics, history: Sequence[Epoch] = (), task
             for label, form, read in _ROWS
             if (value := read(metrics)) is not None
         ]
-        parts.append(markdown_table(["figure", "measured"], rows))
+        parts.append(markdown_table(["metric", "measured"], rows))
     if metrics.goal is not None and metrics.goal_met is not None:
         parts.append(goal_line(metrics.goal, metrics.goal_met))
     parts.append(f"{_called(_judged_on(metrics, noun), metric)} One seed ({metrics.seed}): no spread is claimed.")
@@ -154,8 +154,8 @@ def _history_table(history: Sequence[Epoch], most: int = 12) -> str:
     stride = -(-len(history) // most)
     shown = [entry for number, entry in enumerate(history, start=1) if number % stride == 0 or number == len(history)]
     header = ["epoch", "train loss", "train accuracy", "val loss", "val accuracy", "lr"]
-    figures = [(e.epoch, e.train_loss, e.train_accuracy, e.val_loss, e.val_accuracy, e.lr) for e in shown]
-    return markdown_table(header, [[f"{figure:.4g}" for figure in line] for line in figures])
+    rows = [(e.epoch, e.train_loss, e.train_accuracy, e.val_loss, e.val_accuracy, e.lr) for e in shown]
+    return markdown_table(header, [[f"{value:.4g}" for value in row] for row in rows])
 
 
 def structured_table(plan: StructuredPlan) -> str:
@@ -182,15 +182,15 @@ def structured_table(plan: StructuredPlan) -> str:
     return "\n".join(lines)
 
 
-def profile_text(baseline: Network, pruned: Network, comparison: Comparison) -> str:
-    """BASELINE vs PRUNED: every figure that both have, with its change."""
+def profile_text(baseline: NetworkMetrics, pruned: NetworkMetrics, comparison: Comparison) -> str:
+    """BASELINE vs PRUNED: every metric that both have, with its change."""
     said = {"FLOPs": comparison.flops_reduction_pct, "Params": comparison.params_reduction_pct}
     said |= {"Latency": comparison.latency_reduction_pct}
     changes = {name: f"{-saved:+.1f}%" for name, saved in said.items() if saved is not None}
     if comparison.latency_reduction_pct is not None and comparison.speedup is not None:
         changes["Throughput"] = f"{comparison.speedup:.2f}x"
     rows = [[*row, changes.get(row[0].partition(" ")[0], "")] for row in comparison_rows(baseline, pruned)]
-    return "\n=== Baseline vs Pruned ===\n" + markdown_table(["figure", "baseline", "pruned", "change"], rows)
+    return "\n=== Baseline vs Pruned ===\n" + markdown_table(["metric", "baseline", "pruned", "change"], rows)
 
 
 def layers_text(before: Sequence[LayerLatency], after: Sequence[LayerLatency], most: int = 15) -> str:

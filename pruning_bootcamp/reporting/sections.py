@@ -12,16 +12,16 @@ from pruning_bootcamp.reporting.document import (
     Cell,
     Document,
     Filter,
-    Heading,
     Item,
     Items,
     Row,
     Section,
+    Subheading,
     Table,
     Text,
     columns,
 )
-from pruning_bootcamp.reporting.findings import Findings, GroupFindings
+from pruning_bootcamp.reporting.findings import ExperimentFindings, Findings
 from pruning_bootcamp.reporting.judgement import FAILURE_RULES
 from pruning_bootcamp.reporting.measured import latency, layers, scans, sweeps
 from pruning_bootcamp.reporting.methods import ablations, comparison, fairness, trade_offs
@@ -30,13 +30,13 @@ from pruning_bootcamp.reporting.records import Record
 from pruning_bootcamp.reporting.sparsities import LayerSparsities
 from pruning_bootcamp.reporting.values import amount, counted, link, rate
 
-Maker = Callable[[GroupFindings, str], list[Block]]
+Maker = Callable[[ExperimentFindings, str], list[Block]]
 
 
 def document(
     findings: Findings, sparsities: Sequence[tuple[str, LayerSparsities]], target: Path, command: str
 ) -> Document:
-    """The whole report. `sparsities`: (group title, table) of each group; links are relative to `target`."""
+    """The whole report. `sparsities`: (experiment title, table) of each experiment; links are relative to `target`."""
     found = findings.collected
     sections = [
         _recommendations(findings),
@@ -61,7 +61,7 @@ def document(
         f"{counted(len(found.sweeps), 'sweep')} below {found.root}."
         + made_by_sweeps(found)
         + (f" {counted(problems, 'folder')} could not be used (see “Not in the tables”)." if problems else ""),
-        "Every figure was measured by the run it stands for. Accuracy is in percent; test accuracy was read once, at "
+        "Every metric was measured by the run it stands for. Accuracy is in percent; test accuracy was read once, at "
         "the end of a run, or not at all (–); choices rest on validation accuracy alone. ± is the standard deviation "
         "over seeds. FLOPs are multiply-accumulates, as pruning papers print them.",
     ]
@@ -86,31 +86,33 @@ def made_by_sweeps(found: Collected) -> str:
 
 def _recommendations(findings: Findings) -> Section:
     blocks: list[Block] = []
-    for found in findings.groups:
+    for found in findings.experiments:
         if found.advice:
-            blocks += [Heading(found.group.title), Items([_item(line) for line in found.advice])]
+            blocks += [Subheading(found.experiment.title), Items([_item(line) for line in found.advice])]
     if findings.advice:
-        blocks += [Heading("From profiles and scans"), Items([_item(line) for line in findings.advice])]
-    return Section("recommendations", "Recommendations", blocks or [Text("None: no rule applies to these figures.")])
+        blocks += [Subheading("From profiles and scans"), Items([_item(line) for line in findings.advice])]
+    return Section("recommendations", "Recommendations", blocks or [Text("None: no rule applies to these metrics.")])
 
 
 def _item(advice: Advice) -> Item:
-    return Item(advice.what, f"Figures: {advice.figures}.", f"Rule: {advice.rule}.", advice.command)
+    return Item(advice.what, f"Metrics: {advice.metrics}.", f"Rule: {advice.rule}.", advice.command)
 
 
 def _baselines(findings: Findings) -> Section:
     rows = []
-    for found in findings.groups:
-        group = found.group
-        trained = [setting for setting in group.settings if setting.first.command == "train"]
+    for found in findings.experiments:
+        experiment = found.experiment
+        trained = [setting for setting in experiment.settings if setting.first.command == "train"]
         for setting in trained:
-            figures = amount(setting.val_accuracy), amount(setting.accuracy)
-            rows.append(Row([group.title, setting.label, setting.n_said, *figures, *_size(setting.first, dense=False)]))
-        if not trained and group.pruned:
-            first = group.pruned[0].first
-            figures = rate(first.dense.val_accuracy), rate(first.dense.accuracy)
+            metrics = amount(setting.val_accuracy), amount(setting.accuracy)
+            rows.append(
+                Row([experiment.title, setting.label, setting.n_said, *metrics, *_size(setting.first, dense=False)])
+            )
+        if not trained and experiment.pruned:
+            first = experiment.pruned[0].first
+            metrics = rate(first.dense.val_accuracy), rate(first.dense.accuracy)
             what = "as the pruned runs measured it"
-            rows.append(Row([group.title, what, "one seed", *figures, *_size(first, dense=True)]))
+            rows.append(Row([experiment.title, what, "one seed", *metrics, *_size(first, dense=True)]))
     titles = columns(
         "Network | What | Seeds | # Validation accuracy (%) | # Test accuracy (%) | # Test images"
         " | # FLOPs (G) | # Params (M)"
@@ -170,15 +172,15 @@ def _options(values: Iterable[str]) -> list[str]:
 
 def _per_group(identifier: str, title: str, findings: Findings, make: Maker) -> Section | None:
     blocks: list[Block] = []
-    for place, found in enumerate(findings.groups):
+    for place, found in enumerate(findings.experiments):
         made = make(found, f"{identifier}-{place}")
         if made:
-            blocks += [Heading(found.group.title), *made]
+            blocks += [Subheading(found.experiment.title), *made]
     return Section(identifier, title, blocks) if blocks else None
 
 
 def _failures(findings: Findings) -> Section:
-    cases = [(found.group.title, case) for found in findings.groups for case in found.failures]
+    cases = [(found.experiment.title, case) for found in findings.experiments for case in found.failures]
     cases += [("latency", case) for case in findings.slow]
     rules: list[Block] = [
         Text("A case is one of these, and random pruning's own losses are none:"),
@@ -187,9 +189,9 @@ def _failures(findings: Findings) -> Section:
     if not cases:
         return Section("failures", "Failure cases", [*rules, Text("None was found.")])
     rows = [
-        Row([case.where, where, case.rule, case.figures], {"rule": case.rule, "about": where}) for where, case in cases
+        Row([case.where, where, case.rule, case.metrics], {"rule": case.rule, "about": where}) for where, case in cases
     ]
-    titles = columns("What | About | Rule | Figures")
+    titles = columns("What | About | Rule | Metrics")
     filters = [Filter("rule", "Rule", _options(row.attributes["rule"] for row in rows))] if len(rows) > 8 else []
     table = Table("failures-table", "What went wrong, by the rules above", titles, rows, filters)
     return Section("failures", "Failure cases", [*rules, table])

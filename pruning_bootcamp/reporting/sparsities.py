@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pruning_bootcamp.checkpoints.files import read_file
 from pruning_bootcamp.checkpoints.masks import unpack
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.reporting.groups import Setting
+from pruning_bootcamp.reporting.experiments import SettingRuns
 from pruning_bootcamp.reporting.records import Record
 
 CHECKPOINT = "pruned_model.pth"
@@ -22,7 +22,7 @@ class LayerSparsities:
     notes: Sequence[str]
 
 
-def layer_sparsities(settings: Sequence[Setting]) -> list[LayerSparsities]:
+def layer_sparsities(settings: Sequence[SettingRuns]) -> list[LayerSparsities]:
     """One table for zeroed weights and one for cut channels; of each setting its first run."""
     weights: dict[str, dict[str, float]] = {}
     channels: dict[str, dict[str, float]] = {}

@@ -1,4 +1,4 @@
-"""Numbers that are numbers, tables that are tables; means with their spread; figures as cells, and links to folders."""
+"""Numbers that are numbers, tables that are tables; means with their spread; numbers as cells, and links to folders."""
 
 import math
 import os
@@ -31,6 +31,7 @@ def table(value: object) -> dict[str, Plain]:
 
 
 def text(value: object) -> str | None:
+    """The text, or None for everything else and for an empty one."""
     return value if isinstance(value, str) and value else None
 
 
@@ -41,7 +42,7 @@ def unsigned(shown: str) -> str:
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and sample standard deviation of n figures."""
+    """Mean and sample standard deviation of n numbers."""
 
     mean: float
     std: float | None
@@ -53,11 +54,11 @@ class Spread:
 
 
 def spread(values: Sequence[float | None]) -> Spread | None:
-    """None unless every value is known: a mean over some of the seeds would be another figure."""
+    """None unless every value is known: a mean over some of the seeds would be another number."""
     known = [value for value in values if value is not None]
     if not known or len(known) < len(values):
         return None
-    # exact: the mean of equal figures is that figure, so that it ties with the same figure of one run
+    # exact: the mean of equal numbers is that number, so that it ties with the same number of one run
     return Spread(float(mean(known)), stdev(known) if len(known) > 1 else None, len(known))
 
 
@@ -67,13 +68,13 @@ def counted(n: int, what: str) -> str:
 
 
 def rate(value: float | None, form: str = "{:.2f}") -> Cell:
-    """A figure of one run."""
+    """A value of one run."""
     return UNKNOWN if value is None else Cell(unsigned(form.format(value)), value)
 
 
-def amount(figure: Spread | None, form: str = "{:.2f}") -> Cell:
+def amount(value: Spread | None, form: str = "{:.2f}") -> Cell:
     """Mean ± standard deviation; sorts by the mean."""
-    return UNKNOWN if figure is None else Cell(figure.shown(form), figure.mean)
+    return UNKNOWN if value is None else Cell(value.shown(form), value.mean)
 
 
 def link(folder: Path, target: Path) -> str:
@@ -82,8 +83,10 @@ def link(folder: Path, target: Path) -> str:
 
 
 def beaten_by_none(n: int) -> str:
+    """The sentence below a plot of `n` points on the front."""
     return "One of them is beaten by none" if n == 1 else f"{n} of them are beaten by none (the dotted line)"
 
 
 def threads_said(threads: int | None) -> str:
+    """`1 thread`, `4 threads`; `? threads` where it was not recorded."""
     return "1 thread" if threads == 1 else f"{'?' if threads is None else threads} threads"

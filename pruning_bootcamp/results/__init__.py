@@ -6,7 +6,7 @@ from pruning_bootcamp.results.network import (
     Cost,
     Environment,
     LeftOut,
-    Network,
+    NetworkMetrics,
 )
 from pruning_bootcamp.results.profile import (
     Analysis,
@@ -76,7 +76,7 @@ __all__ = [
     "LeftOut",
     "Metrics",
     "ModelInput",
-    "Network",
+    "NetworkMetrics",
     "Objective",
     "Paired",
     "Profile",

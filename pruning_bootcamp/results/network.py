@@ -43,7 +43,7 @@ class Cost(Part):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Network(Cost, Accuracies):
+class NetworkMetrics(Cost, Accuracies):
     """One network: what it does, what it costs, and how long it takes."""
 
     latency_ms: float | None = None

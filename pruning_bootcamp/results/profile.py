@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from pruning_bootcamp.plain import Part
-from pruning_bootcamp.results.network import Comparison, Environment, Network
+from pruning_bootcamp.results.network import Comparison, Environment, NetworkMetrics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +88,8 @@ class Checkpoints(Part):
 class Profile(Part):
     """profile.yaml: FLOPs against latency."""
 
-    baseline: Network | None = None
-    pruned: Network | None = None
+    baseline: NetworkMetrics | None = None
+    pruned: NetworkMetrics | None = None
     comparison: Comparison
     environment: Environment | None = None
     checkpoints: Checkpoints
@@ -104,4 +104,5 @@ class Profile(Part):
 
     @property
     def pruned_latency(self) -> Latency | None:
+        """None where latency was not measured."""
         return None if self.latency is None else self.latency.pruned

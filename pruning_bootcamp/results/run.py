@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from pruning_bootcamp.plain import Part, beside
-from pruning_bootcamp.results.network import Comparison, Environment, Network
+from pruning_bootcamp.results.network import Comparison, Environment, NetworkMetrics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,11 +141,11 @@ class ModelInput(Part):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Metrics(Known, Recovery, Comparison, Network):
+class Metrics(Known, Recovery, Comparison, NetworkMetrics):
     """metrics.yaml: everything that a run measured; eval_metrics.yaml holds the same names."""
 
     val_accuracy_drop: float | None = None
-    baseline: Network | None = None
+    baseline: NetworkMetrics | None = None
     val_accuracy_pruned: float | None = None
     """before any training"""
     cycles: tuple[Cycle, ...] | None = None
@@ -166,7 +166,7 @@ class Metrics(Known, Recovery, Comparison, Network):
     goal_met: bool | None = None
     validation: Validation | None = None
     stopped: tuple[str, ...] | None = None
-    """why there are no test figures"""
+    """why there are no test metrics"""
     judged_on: str | None = None
     val_split: str | None = None
     test_split: str | None = None

@@ -50,7 +50,7 @@ class Scan(Part):
 
 @dataclass(frozen=True, kw_only=True)
 class Trial(Part):
-    """A trial of a sweep; `params`: config key -> value; `values`: figure -> value, on validation images."""
+    """A trial of a sweep; `params`: config key -> value; `values`: metric -> value, on validation images."""
 
     number: int
     state: str
@@ -95,7 +95,7 @@ class Repeat(Part):
 
 @dataclass(frozen=True, kw_only=True)
 class Dense(Known):
-    """The dense network of a sweep, by the figures that trials are compared by."""
+    """The dense network of a sweep, by the metrics that trials are compared by."""
 
     accuracy: float
     flops_g: float | None = None
@@ -106,7 +106,7 @@ class Dense(Known):
 
     @property
     def values(self) -> dict[str, float]:
-        """Figure -> value, as of a trial."""
+        """metric -> value, as of a trial"""
         named = ("accuracy", "flops_g", "latency_ms", "size_mb", "params_m", "sparsity")
         return {name: value for name in named if (value := getattr(self, name)) is not None}
 

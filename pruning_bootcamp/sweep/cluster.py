@@ -37,12 +37,15 @@ class RayExecutor:
         self._running: dict[Any, int] = {}
 
     def free(self) -> int:
+        """Workers of the cluster that nothing was handed to."""
         return self._workers - len(self._running)
 
     def submit(self, spec: Any) -> None:
+        """Ray chooses the machine."""
         self._running[self._begin(spec)] = spec.number
 
     def events(self, seconds: float) -> list[Event]:
+        """Ends only: a worker of the cluster sends no line while it runs."""
         if not self._running:
             return []
         ready, _ = self._ray.wait(list(self._running), timeout=seconds)
@@ -58,6 +61,7 @@ class RayExecutor:
         return found
 
     def close(self) -> None:
+        """Running specs are ended without being asked; a cluster that was started here ends too."""
         for reference in self._running:
             self._ray.cancel(reference, force=True)
         self._end()

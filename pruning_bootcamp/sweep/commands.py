@@ -110,7 +110,7 @@ def _dense_network(cfg: Config, folder: Path) -> Path | None:
 
 
 def _head(cfg: Config, folder: Path, dimensions: list[Dimension], name: str, network: Path | None, cost: str) -> Study:
-    """The sweep without its trials; the dense network's figures are measured once, before any worker is there."""
+    """The sweep without its trials; the dense network's metrics are measured once, before any worker is there."""
     before = written(folder)
     dense = before.dense if before is not None and before.fingerprint == name else None
     device, _ = choose_device(cfg.device)
@@ -119,9 +119,9 @@ def _head(cfg: Config, folder: Path, dimensions: list[Dimension], name: str, net
         checkpoint = open_network(network, cfg, splits)
         spec = TrialSpec(0, "train", as_dict(trial.config_for(cfg, {}, folder, network)), "", "", cost)
         found = evaluate_on(checkpoint.model, splits.val, splits, device=device, batch_size=cfg.data.batch_size)
-        figures = trial.dense_costs(network, spec) | {"accuracy": round(found.score, 4)}
-        known = to_plain(memorised.look(checkpoint, cfg, splits, device, testing=False))
-        dense = from_plain(Dense, {**figures, **known})
+        metrics = trial.dense_costs(network, spec) | {"accuracy": round(found.score, 4)}
+        known = to_plain(memorised.check_validation_images(checkpoint, cfg, splits, device, testing=False))
+        dense = from_plain(Dense, {**metrics, **known})
     return Study(
         name=cfg.name,
         command=cfg.sweep.command,

@@ -29,12 +29,13 @@ class Event:
 
 
 class Executor(Protocol):
-    """Runs tasks that have a `number`."""
+    """Runs specs that have a `number`, each in a process of its own."""
 
     def free(self) -> int:
-        """How many more tasks can begin now."""
+        """How many more specs can begin now."""
 
-    def submit(self, spec: Any) -> None: ...
+    def submit(self, spec: Any) -> None:
+        """Begin with it; only while `free` says that there is room."""
 
     def events(self, seconds: float) -> list[Event]:
         """What happened, after waiting for it at most so long."""
@@ -59,15 +60,18 @@ class LocalExecutor:
         self._workers = [self._start(place) for place in range(workers)]
 
     def free(self) -> int:
+        """Worker processes that have nothing to do."""
         return sum(worker.number is None for worker in self._workers)
 
     def submit(self, spec: Any) -> None:
+        """The first idle worker takes it; one that has died meanwhile is found by `events`."""
         worker = next(worker for worker in self._workers if worker.number is None)
         worker.number = spec.number
         with contextlib.suppress(BrokenPipeError):  # it died idle: `events` finds that out
             worker.connection.send(spec)
 
     def events(self, seconds: float) -> list[Event]:
+        """A worker that has died is an event, where it had a spec, and is replaced."""
         ends = [end for worker in self._workers for end in (worker.connection, worker.process.sentinel)]
         ready = wait(ends, timeout=seconds)
         found = []
@@ -85,6 +89,7 @@ class LocalExecutor:
         return found
 
     def close(self) -> None:
+        """Workers are asked to end; one that has not within 30 seconds is killed."""
         for worker in self._workers:
             worker.connection.close()  # an idle one ends by itself
             if worker.number is not None:

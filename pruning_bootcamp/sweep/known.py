@@ -27,6 +27,7 @@ def already_finished(cfg: Config) -> Study | None:
 
 
 def folder_of(cfg: Config) -> Path:
+    """`save_dir`, or results/sweep/NAME."""
     return Path(cfg.save_dir) if cfg.save_dir else Path("results") / "sweep" / cfg.name
 
 

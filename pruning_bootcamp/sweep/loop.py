@@ -17,7 +17,7 @@ from pruning_bootcamp.sweep.executors import Event, Executor
 from pruning_bootcamp.sweep.median_pruner import Finished
 from pruning_bootcamp.sweep.showing import say
 from pruning_bootcamp.sweep.space import shown_setting
-from pruning_bootcamp.sweep.study import OptunaStudy, Row
+from pruning_bootcamp.sweep.study import OptunaStudy, TrialRow
 from pruning_bootcamp.sweep.trial import TrialSpec
 
 TRIALS = "trials"
@@ -60,6 +60,7 @@ class Sweep:
         self._count()
 
     def has_work(self) -> bool:
+        """Whether a trial waits to be begun, or may still be suggested."""
         return bool(self.waiting) or self._room()
 
     def work(self, executor: Executor) -> None:
@@ -116,7 +117,7 @@ class Sweep:
         self.progress.front = [(number, by_number[number].values) for number in study.pareto]
         return study
 
-    def _entry(self, row: Row) -> Trial:
+    def _entry(self, row: TrialRow) -> Trial:
         result = row.result or TrialResult(row.number, "running")
         own = self.trials.is_mine(row.owner)
         host, _, there = row.owner.partition(":")  # another folder of the study, perhaps of another machine
@@ -164,28 +165,28 @@ class Sweep:
     def _room(self) -> bool:
         return not self.exhausted and len(self._firsts()) < self.total
 
-    def _firsts(self) -> list[Row]:
+    def _firsts(self) -> list[TrialRow]:
         """One trial for each settings, whichever machines asked for them: one that is over, or else the first."""
-        rows: dict[str, Row] = {}
+        rows: dict[str, TrialRow] = {}
         for row in self.trials.rows():
             known = rows.get(row.fingerprint)
             if row.repeats is None and (known is None or (known.result is None and row.result is not None)):
                 rows[row.fingerprint] = row
         return list(rows.values())
 
-    def _known(self, fingerprint: str, before: int | None = None) -> Row | None:
+    def _known(self, fingerprint: str, before: int | None = None) -> TrialRow | None:
         """The first trial with these settings, finished or running."""
         rows = [row for row in self.trials.rows() if row.fingerprint == fingerprint and row.repeats is None]
         return next((row for row in rows if before is None or row.number < before), None)
 
     def _settle(self, first: int, result: TrialResult) -> None:
-        """The trials with the settings of one that is over have its figures."""
-        for twin in self.duplicates.pop(first, []):
-            self._repeat(twin, first, result)
+        """The trials with the settings of one that is over have its metrics."""
+        for duplicate in self.duplicates.pop(first, []):
+            self._repeat(duplicate, first, result)
 
     def _repeat(self, number: int, first: int, result: TrialResult) -> None:
         self.trials.tell(replace(result, number=number), repeats=first)
-        LOGGER.info("Trial %d would repeat trial %d: its figures are taken, nothing is run", number, first)
+        LOGGER.info("Trial %d would repeat trial %d: its metrics are taken, nothing is run", number, first)
         self._count()
 
     def _spec(self, number: int, settings: Mapping[str, Plain], fingerprint: str) -> TrialSpec:
@@ -239,12 +240,12 @@ class Sweep:
             f"{key.rpartition('.')[2] if key.count('.') == 1 else key} {shown_setting(value)}"
             for key, value in self._settings(result.number).items()
         )
-        figures = ", ".join(
+        metrics = ", ".join(
             f"{outputs.FORMATS[name].format(value)} {outputs.TITLES[name]}"
             for name, value in result.values.items()
             if name in ("accuracy", self.trials.cost)
         )
-        what = {"complete": figures, "pruned": f"stopped {result.reason}", "failed": f"failed: {result.reason}"}
+        what = {"complete": metrics, "pruned": f"stopped {result.reason}", "failed": f"failed: {result.reason}"}
         left = self.progress.time_left()
         LOGGER.info(
             "Trial %d (%d of %d): %s: %s (%.1f s%s)",

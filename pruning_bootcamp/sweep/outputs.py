@@ -9,7 +9,8 @@ from pathlib import Path
 from pruning_bootcamp import pages
 from pruning_bootcamp.plain import to_plain
 from pruning_bootcamp.reporting import markdown_table
-from pruning_bootcamp.reporting.figures import Figure, hypervolume, trade_off, unbeaten
+from pruning_bootcamp.reporting.pareto import hypervolume, unbeaten
+from pruning_bootcamp.reporting.plots import Figure, trade_off
 from pruning_bootcamp.results import Study, Trial
 from pruning_bootcamp.runs import write_text, write_yaml
 from pruning_bootcamp.sweep.space import shown_setting, text_of
@@ -46,7 +47,7 @@ def concluded(study: Study) -> Study:
     front = [complete[place] for place in unbeaten(points, (dense["accuracy"], dense[cost]) if dense else None)]
     # without a dense network (command train) the dearest trial is the corner, a little further out so that it counts
     dearest = dense[cost] if dense else 1.1 * max((point[1] for point in points), default=1.0)
-    chosen = choose(front, cost, dense, study.max_drop, len(complete))
+    chosen = recommend(front, cost, dense, study.max_drop, len(complete))
     return replace(
         study,
         pareto=tuple(trial.number for trial in front),
@@ -59,7 +60,7 @@ def concluded(study: Study) -> Study:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class Recommendation:
     """The trial to take, and why; `keeps_accuracy`: else it is nearest, and not recommended."""
 
     number: int | None
@@ -67,32 +68,34 @@ class Chosen:
     keeps_accuracy: bool | None = None
 
 
-def choose(
+def recommend(
     front: Sequence[Trial],
     cost: str,
     dense: Mapping[str, float] | None,
     max_drop: float,
     completed: int,
-) -> Chosen:
+) -> Recommendation:
     """The cheapest of the front that loses at most `max_drop` points; where none is as good, the most accurate."""
     if not front:
         beaten = f"the dense network beats all {completed}: none is cheaper, or more accurate for as much"
-        return Chosen(None, beaten if completed else "no trial was completed")
+        return Recommendation(None, beaten if completed else "no trial was completed")
     best = max(front, key=lambda trial: trial.values["accuracy"])
     least = (dense["accuracy"] if dense else best.values["accuracy"]) - max_drop
     than = f"{max_drop:g} points less accurate than the {'dense network' if dense else 'best trial'}"
     good = [trial for trial in front if trial.values["accuracy"] >= least]
     if not good:
-        return Chosen(best.number, f"the most accurate; all are more than {than}", keeps_accuracy=False)
+        return Recommendation(best.number, f"the most accurate; all are more than {than}", keeps_accuracy=False)
     taken = min(good, key=lambda trial: trial.values[cost])
-    return Chosen(taken.number, f"the cheapest that is at most {than}", keeps_accuracy=True)
+    return Recommendation(taken.number, f"the cheapest that is at most {than}", keeps_accuracy=True)
 
 
 def cost_of_sweep(study: Study) -> str:
+    """The metric that accuracy is traded against: the objective that is made small."""
     return next(objective.name for objective in study.objectives if objective.direction == "minimize")
 
 
 def write_sweep(folder: Path, study: Study) -> None:
+    """sweep.yaml, whole: every trial, the front and the recommendation."""
     write_yaml(folder / SWEEP, to_plain(study), _NOTE)
 
 

@@ -21,7 +21,7 @@ _STATES = {"complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}
 
 
 @dataclass
-class Row:
+class TrialRow:
     """A trial as the database knows it."""
 
     number: int
@@ -49,10 +49,10 @@ class OptunaStudy:
     """no other machine writes to the database"""
     spaces: dict[str, Any] = field(default_factory=dict)
 
-    _rows: list[Row] | None = None
+    _rows: list[TrialRow] | None = None
     _asked: bool = False
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[TrialRow]:
         """Every trial that was really begun, by number."""
         if self._rows is not None and self.private:
             return self._rows
@@ -63,7 +63,7 @@ class OptunaStudy:
                 continue  # whoever asked for it was killed before it had settings
             result = _result(json.loads(facts[_RESULT])) if _RESULT in facts else None
             state = result.state if result is not None and trial.state.is_finished() else "running"
-            row = Row(trial.number, json.loads(facts[_SETTINGS]), state, facts[_FINGERPRINT], facts[_OWNER])
+            row = TrialRow(trial.number, json.loads(facts[_SETTINGS]), state, facts[_FINGERPRINT], facts[_OWNER])
             row.repeats, row.result = facts.get(_REPEATS), result
             found.append(row)
         self._rows = found
@@ -98,7 +98,7 @@ class OptunaStudy:
         self._note(number, _FINGERPRINT, fingerprint)
 
     def tell(self, result: TrialResult, repeats: int | None = None) -> None:
-        """What a trial came to; for one with the settings of another, whose figures these are."""
+        """What a trial came to; for one with the settings of another, whose metrics these are."""
         import optuna
 
         self._rows = None

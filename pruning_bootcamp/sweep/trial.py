@@ -1,4 +1,4 @@
-"""One trial, in whichever process: a spec -> the ordinary stage in the trial's own folder -> its figures."""
+"""One trial, in whichever process: a spec -> the ordinary stage in the trial's own folder -> its metrics."""
 
 import copy
 import shutil
@@ -32,10 +32,9 @@ from pruning_bootcamp.training.hooks import Hook, StepState
 
 TRIAL = "trial.yaml"
 COSTS = ("flops_g", "latency_ms", "size_mb")
-FIGURES = ("accuracy", *COSTS, "params_m", "sparsity")
 _LOCK_SECONDS = 20.0
 
-Report = Callable[[str], None]
+ReportLine = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -60,12 +59,16 @@ class Stopped(Exception):
 class TrialCallback(Hook):
     """Reports every epoch's validation accuracy, and stops the training once it is below the median."""
 
-    def __init__(self, spec: TrialSpec, cycle: int, last: bool, curve: dict[int, float], report: Report) -> None:
+    def __init__(self, spec: TrialSpec, cycle: int, last: bool, curve: dict[int, float], report: ReportLine) -> None:
         self._spec, self._cycle, self._curve, self._report = spec, cycle, curve, report
         self._judges = last and spec.early is not None
         self._weight: float | None = None
 
     def on_epoch_end(self, state: StepState) -> None:
+        """Reports the epoch, counted over all cycles; raises Stopped where the last cycle is below the median.
+
+        Nothing is stopped after its last step: it is paid for.
+        """
         epochs = -(-state.total_steps // state.steps_per_epoch)
         epoch = (self._cycle - 1) * epochs + state.epoch
         assert state.metrics is not None
@@ -85,13 +88,15 @@ class TrialCallback(Hook):
         return is_below_median(self._curve, self._weight, others, **early)
 
     def state_dict(self) -> dict[str, Any]:
+        """The validation accuracies so far, by epoch."""
         return {"curve": dict(self._curve)}
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Adds the saved epochs to those of earlier cycles."""
         self._curve.update(saved["curve"])
 
 
-def run_trial(spec: TrialSpec, report: Report) -> TrialResult:
+def run_trial(spec: TrialSpec, report: ReportLine) -> TrialResult:
     """Run the trial, or what is left of it. A problem with these settings is a failed trial, not an error."""
     folder = Path(spec.folder)
     if (known := finished_trial(folder, spec.fingerprint)) is not None:
@@ -108,7 +113,7 @@ def run_trial(spec: TrialSpec, report: Report) -> TrialResult:
 
     try:
         metrics = _run(spec.command, cfg, watch)
-        values, weight = _figures(metrics, metrics.val_accuracy, folder / NETWORKS[spec.command], spec)
+        values, weight = _metrics(metrics, metrics.val_accuracy, folder / NETWORKS[spec.command], spec)
         result = TrialResult(spec.number, "complete", values, curve, weight)
     except Stopped as stopped:
         LOGGER.info("Stopped early: %s", stopped)
@@ -121,7 +126,7 @@ def run_trial(spec: TrialSpec, report: Report) -> TrialResult:
             return TrialResult(spec.number, "halted", reason=str(error))
         result = TrialResult(spec.number, "failed", {}, curve, reason=str(error))
     result = replace(result, seconds=round(time.perf_counter() - began, 2))
-    write_yaml(folder / TRIAL, to_plain(replace(result, fingerprint=spec.fingerprint)), "validation figures")
+    write_yaml(folder / TRIAL, to_plain(replace(result, fingerprint=spec.fingerprint)), "validation metrics")
     return result
 
 
@@ -174,10 +179,10 @@ def latency_of(model: torch.nn.Module, shape: Sequence[int], spec: TrialSpec) ->
     return round(stats.median_ms, 4)
 
 
-def _figures(cost: Cost, accuracy: float | None, network: Path, spec: TrialSpec) -> tuple[dict[str, float], float]:
-    """The trial's figures, every cost among them (size_mb: of the sparse file), and what later trials compare with."""
+def _metrics(cost: Cost, accuracy: float | None, network: Path, spec: TrialSpec) -> tuple[dict[str, float], float]:
+    """The trial's metrics, every cost among them (size_mb: of the sparse file), and what later trials compare with."""
     known = {"accuracy": accuracy, "flops_g": cost.flops_g, "params_m": cost.params_m, "sparsity": cost.sparsity}
-    figures = {name: value for name, value in known.items() if value is not None}
+    metrics = {name: value for name, value in known.items() if value is not None}
     device, _ = choose_device(config_of(spec).device)
     checkpoint = load_checkpoint(network, trust_code=True)  # the code that this very run built it with
     with scratch_folder() as scratch:
@@ -187,12 +192,12 @@ def _figures(cost: Cost, accuracy: float | None, network: Path, spec: TrialSpec)
     shape = checkpoint.recipe.input_shape
     model = checkpoint.model.to(device)
     values = {
-        "accuracy": figures["accuracy"],
-        "flops_g": figures["flops_g"],
+        "accuracy": metrics["accuracy"],
+        "flops_g": metrics["flops_g"],
         "latency_ms": latency_of(model, shape, spec),
         "size_mb": size_mb,
-        "params_m": figures["params_m"],
-        "sparsity": figures["sparsity"],
+        "params_m": metrics["params_m"],
+        "sparsity": metrics["sparsity"],
     }
     return values, values["latency_ms"] if spec.cost == "latency_ms" else running_cost(
         model, shape, checkpoint.masks, spec
@@ -200,10 +205,10 @@ def _figures(cost: Cost, accuracy: float | None, network: Path, spec: TrialSpec)
 
 
 def dense_costs(network: Path, spec: TrialSpec) -> dict[str, float]:
-    """The same figures of the dense network: the corner from which the hypervolume is measured."""
+    """The same metrics of the dense network: the corner from which the hypervolume is measured."""
     checkpoint = load_checkpoint(network, trust_code=True)
     cost, _ = cost_of(checkpoint.model, torch.zeros(1, *checkpoint.recipe.input_shape), checkpoint.masks)
-    return _figures(cost, 0.0, network, spec)[0]
+    return _metrics(cost, 0.0, network, spec)[0]
 
 
 def _wait_for(folder: Path) -> None:

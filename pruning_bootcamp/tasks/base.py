@@ -15,7 +15,7 @@ from pruning_bootcamp.tools.modes import evaluation_mode
 
 @dataclass(frozen=True)
 class Metric:
-    """The one figure that a task's networks are judged by: its name in metrics.yaml, its unit, which way is better."""
+    """The one number that a task's networks are judged by: its name in metrics.yaml, its unit, which way is better."""
 
     name: str
     unit: str = "%"
@@ -27,7 +27,7 @@ class Metric:
 
     def __post_init__(self) -> None:
         if self.name in ("loss", "images", "sparsity") or not self.name.isidentifier():
-            raise BootcampError(f"metric '{self.name}': is another figure's name, or no plain word. Rename it.")
+            raise BootcampError(f"metric '{self.name}': is another metric's name, or no plain word. Rename it.")
 
     @property
     def title(self) -> str:
@@ -53,6 +53,7 @@ class Metric:
 
     @property
     def lost_title(self) -> str:
+        """The same for people: `accuracy drop`."""
         return self.lost_name.replace("_", " ")
 
 
@@ -101,7 +102,7 @@ class Task(abc.ABC):
         """The metric of the added-up `measure`s of so many samples."""
 
     @abc.abstractmethod
-    def distance(self, outputs: Tensor, taught: Tensor, temperature: float) -> Tensor:
+    def distance(self, outputs: Tensor, teacher_outputs: Tensor, temperature: float) -> Tensor:
         """How far the outputs are from a teacher's, with gradient, summed over the samples."""
 
     @abc.abstractmethod

@@ -18,13 +18,16 @@ class Classification(Task):
     dim = 1
 
     def misfit(self, outputs: Tensor, classes: int) -> str | None:
+        """Another number of classes along `dim` than the data has."""
         found = outputs.shape[self.dim]
         return None if found == classes else f"gives scores for {found} classes, and the data has {classes}"
 
     def describe(self, classes: Sequence[str]) -> str:
+        """One score a class, in the data's order."""
         return f"one score a class, in this order: {', '.join(classes)}"
 
     def mismatch(self, outputs: Tensor, targets: Tensor) -> str | None:
+        """Labels that are no class of the outputs, or other shapes; targets of -100 are not looked at."""
         classes, counted = outputs.shape[self.dim], targets[targets != IGNORED]
         low, high = (int(counted.min()), int(counted.max())) if counted.numel() else (0, 0)
         if outputs.movedim(self.dim, -1).shape[:-1] == targets.shape and low >= 0 and high < classes:
@@ -47,21 +50,23 @@ class Classification(Task):
         """Percent right."""
         return 100 * sums[0] / samples
 
-    def distance(self, outputs: Tensor, taught: Tensor, temperature: float) -> Tensor:
+    def distance(self, outputs: Tensor, teacher_outputs: Tensor, temperature: float) -> Tensor:
         """Divergence from the teacher's softened outputs (Hinton et al., 2015).
 
         Times temperature squared, so that its gradients keep their size whatever the temperature (their section 2).
         """
         student = F.log_softmax(outputs.float() / temperature, dim=self.dim)
-        teacher = F.log_softmax(taught.float() / temperature, dim=self.dim)
+        teacher = F.log_softmax(teacher_outputs.float() / temperature, dim=self.dim)
         total = temperature**2 * F.kl_div(student, teacher, reduction="sum", log_target=True)
         places = self._places(outputs)
         return total if places == 1 else total / places
 
     def decisions(self, outputs: Tensor) -> Tensor:
+        """The class with the highest score, at each place."""
         return outputs.argmax(self.dim)
 
     def class_scores(self, outputs: Tensor) -> Tensor:
+        """The outputs themselves: logits are logarithms of probabilities but for a constant."""
         return outputs.movedim(self.dim, -1).reshape(len(outputs), -1, outputs.shape[self.dim])
 
     def agreement(self, outputs: Tensor, wanted: Tensor) -> tuple[float, float]:

@@ -59,7 +59,7 @@ def evaluate(
     """How good the model is at the task, over every sample of `batches` (inputs, targets).
 
     The model runs in eval mode without gradients, and has its modes back afterwards. Sums are kept in float64, so the
-    figures do not depend on the batch size. Raises BootcampError when there is no sample, or when the outputs are NaN.
+    metrics do not depend on the batch size. Raises BootcampError when there is no sample, or when the outputs are NaN.
     """
     return total(model, batches, task, amp=amp).measured(task)
 

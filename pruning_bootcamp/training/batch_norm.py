@@ -97,6 +97,7 @@ class Reestimated:
 
     @property
     def kept(self) -> bool:
+        """Whether the new statistics come nearer to the dense network; the old ones are put back otherwise."""
         return self.after.better_than(self.before)
 
 

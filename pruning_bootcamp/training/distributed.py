@@ -26,6 +26,7 @@ class World:
 
     @property
     def leads(self) -> bool:
+        """Whether this is the process that writes and prints."""
         return self.rank == 0
 
     def sums(self, values: Sequence[float]) -> list[float]:

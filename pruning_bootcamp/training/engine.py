@@ -16,9 +16,9 @@ from pruning_bootcamp.tools.datasets import Splits, TrainBatches, eval_batches
 from pruning_bootcamp.training.distributed import World, seed_step
 from pruning_bootcamp.training.ema import MovingAverage
 from pruning_bootcamp.training.hooks import Hook, MaskHook, ScaleSparsity, StepState, apply_masks_exactly, same_masks
-from pruning_bootcamp.training.losses import Objective
+from pruning_bootcamp.training.losses import TrainingLoss
 from pruning_bootcamp.training.optim import OPTIMIZERS, learning_rate
-from pruning_bootcamp.training.records import Best, Epoch, Report, Sums
+from pruning_bootcamp.training.records import Best, Epoch, StepReport, Sums
 from pruning_bootcamp.training.settings import TrainSettings
 
 _AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -41,16 +41,16 @@ class Training:
         seed: int,
         masks: Mapping[str, Tensor] | None,
         hooks: Sequence[Hook],
-        objective: Objective,
+        training_loss: TrainingLoss,
     ) -> None:
-        self.settings, self.world, self.seed, self.objective = settings, world, seed, objective
-        self.task = objective.task
+        self.settings, self.world, self.seed, self.training_loss = settings, world, seed, training_loss
+        self.task = training_loss.task
         self.keep_best = keep_best
         layout = torch.channels_last if settings.channels_last else torch.contiguous_format
         self.model = model.to(device=world.device, memory_format=layout)  # type: ignore[call-overload]
-        if objective.teacher is not None:
-            objective.teacher.to(world.device).eval()
-        look: dict[str, Any] = {"mean": splits.mean, "std": splits.std, "device": world.device}
+        if training_loss.teacher is not None:
+            training_loss.teacher.to(world.device).eval()
+        options: dict[str, Any] = {"mean": splits.mean, "std": splits.std, "device": world.device}
         self._data = TrainBatches(
             splits.train,
             batch_size=settings.batch_size,
@@ -58,10 +58,10 @@ class Training:
             augment=splits.augment if settings.augment is None else settings.augment,
             rank=world.rank,
             world=world.size,
-            **look,
+            **options,
         )
         self._val = splits.val.subset(torch.arange(world.rank, len(splits.val), world.size)).to(world.device)
-        self._look = look
+        self._reading = options
 
         self.optimizer = OPTIMIZERS[settings.optimizer.name](
             model, lr=settings.lr, weight_decay=settings.weight_decay, **settings.optimizer.args
@@ -92,6 +92,7 @@ class Training:
 
     @property
     def finished(self) -> bool:
+        """All steps are done, or `early_stopping` epochs were no better than the best."""
         patience = self.settings.early_stopping
         tired = patience is not None and self.at.epoch - self.best.epoch >= patience
         return self.at.step >= self.at.total_steps or tired
@@ -103,6 +104,7 @@ class Training:
 
     @property
     def images_per_second(self) -> float:
+        """Of this process, over its training steps; 0 before the first."""
         return self._images / self._seconds if self._seconds else 0.0
 
     def start(self) -> None:
@@ -117,7 +119,7 @@ class Training:
         for hook in self.hooks:
             hook.on_start(self.at)
 
-    def steps_of_epoch(self, asked_to_stop: Callable[[], bool]) -> Iterator[Report]:
+    def steps_of_epoch(self, asked_to_stop: Callable[[], bool]) -> Iterator[StepReport]:
         """The rest of the running epoch; a report after each step, on an accelerator after every 50.
 
         `interrupted` is set as soon as any process is asked to stop: they all leave after the same step.
@@ -150,7 +152,7 @@ class Training:
             self.sums.images += sum(sizes)
             now = time.perf_counter()
             self._count(sum(sizes), now - since)
-            yield Report([total / size for total, size in zip(totals, sizes, strict=True)], rates)
+            yield StepReport([total / size for total, size in zip(totals, sizes, strict=True)], rates)
             losses, measured, sizes, rates = [], [], [], []
             since = time.perf_counter()
             if self.epoch_is_complete or self.interrupted:
@@ -164,7 +166,7 @@ class Training:
         with torch.autocast(device.type, dtype=_AMP_TYPES.get(amp or ""), enabled=amp is not None):
             # the last, smaller batch of an epoch is not worth a second compilation
             forward = self._compiled if len(inputs) == self._full_batch else self._forward
-            loss, measured = self.objective(forward, inputs, targets, self.at.step)
+            loss, measured = self.training_loss(forward, inputs, targets, self.at.step)
         # DDP averages over processes, whose shares of a batch may differ by one image: make it the global mean
         self._scaler.scale(loss * (self.world.size / global_size)).backward()
         self._scaler.unscale_(self.optimizer)
@@ -243,7 +245,7 @@ class Training:
         self.world.share_buffers(network)
         # no gradients are kept, so twice the batch fits
         size = 2 * math.ceil(self.settings.batch_size / self.world.size)
-        batches = eval_batches(self._val, batch_size=size, **self._look) if len(self._val) else iter(())
+        batches = eval_batches(self._val, batch_size=size, **self._reading) if len(self._val) else iter(())
         found = total(network, batches, self.task, amp=self.settings.amp)
         if self.world.size > 1:
             width = int(self.world.leaders([len(found.sums)])[0])  # a process may have no sample at all
@@ -276,6 +278,10 @@ class Training:
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Go on exactly where `state_dict` was taken; hooks are matched by their order.
+
+        Raises BootcampError where the state has another number of hooks.
+        """
         self.at.step, self.at.epoch = saved["step"], saved["epoch"]
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])

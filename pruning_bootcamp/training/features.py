@@ -46,10 +46,10 @@ class FeatureMatch:
     def watching(self) -> Iterator["FeatureMatch"]:
         """Inside, the points' outputs are remembered: the student's while it trains, the teacher's always."""
 
-        def watch(path: str, network: nn.Module, taught: bool) -> torch.utils.hooks.RemovableHandle:
+        def watch(path: str, network: nn.Module, is_teacher: bool) -> torch.utils.hooks.RemovableHandle:
             def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-                if isinstance(output, Tensor) and (taught or module.training):
-                    self._seen[path, taught] = output
+                if isinstance(output, Tensor) and (is_teacher or module.training):
+                    self._seen[path, is_teacher] = output
 
             return network.get_submodule(path).register_forward_hook(hook)
 

@@ -58,6 +58,7 @@ class GradualPruning(Hook):
         self._pruned_before: float | None = None
 
     def on_start(self, state: StepState) -> None:
+        """Plans the updates; at the first start the target is tried on a copy: one that can't be reached fails now."""
         s = self.settings
         times = update_steps(s.begin, s.end, s.frequency, state.total_steps, state.steps_per_epoch)
         self.masks = dict(state.masks)
@@ -80,6 +81,7 @@ class GradualPruning(Hook):
         self._update(state)
 
     def on_step_end(self, state: StepState) -> None:
+        """Prunes where an update is due at this step."""
         self._update(state)
 
     def _update(self, state: StepState) -> None:
@@ -114,10 +116,12 @@ class GradualPruning(Hook):
         return result
 
     def state_dict(self) -> dict[str, Any]:
+        """The updates so far, and the sparsity that they started from; the masks are the training's."""
         points = [to_plain(point) for point in self.points]
         return {"points": points, "pruned_before": self._pruned_before, "fall_backs": self.fall_backs}
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Goes on behind those updates: the target is not tried again."""
         self.points = [from_plain(Update, point) for point in saved["points"]]
         self._pruned_before = saved["pruned_before"]
         self.fall_backs = list(saved.get("fall_backs", []))

@@ -55,10 +55,11 @@ class Hook:
         """The epoch was evaluated: `state.metrics`."""
 
     def state_dict(self) -> dict[str, Any]:
+        """What an exact resume needs: tensors and plain values, written with the training's state."""
         return {}
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
-        pass
+        """What `state_dict` gave before the kill; called before `on_start`."""
 
 
 class MaskHook(Hook):
@@ -95,23 +96,28 @@ class MaskHook(Hook):
         apply_masks_exactly(self.model, self.masks)
 
     def on_gradients(self, state: StepState) -> None:
+        """With `gradients_too`, pruned weights' gradients are zero: the norm that clips sees the others alone."""
         if self.gradients_too and self._weights:
             pairs = [(w.grad, f) for w, f in zip(self._weights, self._factors, strict=True) if w.grad is not None]
             _multiply([gradient for gradient, _ in pairs], [factor for _, factor in pairs])
 
     @torch.no_grad()
     def on_step_end(self, state: StepState) -> None:
+        """Pruned weights are put back to zero."""
         if self._weights:
             _multiply(self._weights, self._factors)
 
     def state_dict(self) -> dict[str, Any]:
+        """The keep masks of now."""
         return {"masks": self.masks}
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Takes over the masks, and zeroes by them."""
         self.replace(saved["masks"])
 
 
 def same_masks(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    """Whether both name the same tensors and keep the same weights, on whatever devices."""
     return one.keys() == other.keys() and all(torch.equal(one[name].bool().cpu(), other[name].cpu()) for name in one)
 
 
@@ -137,6 +143,7 @@ class ScaleSparsity(Hook):
             raise BootcampError("bn_l1: the network has no batch-norm scale to train. Set bn_l1=0.")
 
     def on_gradients(self, state: StepState) -> None:
+        """Adds strength * sign(scale) to the gradients; a scale of 0 is left alone."""
         trained = [scale for scale in self._scales if scale.grad is not None]
         gradients = [scale.grad for scale in trained]
         torch._foreach_add_(gradients, torch._foreach_sign([s.detach() for s in trained]), alpha=self.strength)  # type: ignore[arg-type]

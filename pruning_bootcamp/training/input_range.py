@@ -29,6 +29,7 @@ class InputRange:
         return self._values if self._followed is None else self._followed.values
 
     def set(self, values: Tensor, batches: int) -> None:
+        """Go by [smallest, largest] = `values`, as if `batches` had been seen, and no longer by another's range."""
         self._values, self.batches, self._followed = values, batches, None
 
     def __call__(self, layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
@@ -39,6 +40,10 @@ class InputRange:
         return inputs, {**named, "input": self.quantize(named["input"], layer.training)}
 
     def quantize(self, values: Tensor, training: bool) -> Tensor:
+        """The values rounded to 8 bits in the range; in training the range first moves towards these values.
+
+        Raises BootcampError where no batch was seen, so that there is no range.
+        """
         if (training if self.observing is None else self.observing) and values.numel():
             self._observe(values.detach())
         range_ = self.values

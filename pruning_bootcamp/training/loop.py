@@ -18,9 +18,9 @@ from pruning_bootcamp.training.engine import Training
 from pruning_bootcamp.training.features import FeatureMatch
 from pruning_bootcamp.training.hooks import Hook
 from pruning_bootcamp.training.interrupts import Interrupts
-from pruning_bootcamp.training.losses import Objective
+from pruning_bootcamp.training.losses import TrainingLoss
 from pruning_bootcamp.training.optim import check_settings
-from pruning_bootcamp.training.progress import Progress
+from pruning_bootcamp.training.progress import TrainingProgress
 from pruning_bootcamp.training.records import Epoch, check_loss
 from pruning_bootcamp.training.settings import TrainSettings
 from pruning_bootcamp.training.state import read_state, remove_state, write_state
@@ -90,7 +90,7 @@ def fit(
     problems = check_settings(settings) + _problems(splits, settings, world, distill_weight, distill_temperature)
     if problems:
         raise BootcampError(*problems)
-    objective = Objective(
+    training_loss = TrainingLoss(
         classes=len(splits.class_names),
         task=task,
         label_smoothing=settings.label_smoothing,
@@ -112,7 +112,7 @@ def fit(
             seed=seed,
             masks=masks,
             hooks=hooks,
-            objective=objective,
+            training_loss=training_loss,
         )
         about = _describe(training, splits, fingerprint)
         saved = read_state(folder, about)
@@ -120,7 +120,7 @@ def fit(
             training.load_state_dict(saved)
         first_step = training.at.step
         world.check_same_step(first_step)
-        seen = Progress(
+        shown = TrainingProgress(
             logs=logs if logs is not None or folder is None else folder / "logs",
             label=label,
             total_steps=training.at.total_steps,
@@ -131,11 +131,11 @@ def fit(
             visible=progress,
             bar=progress and not any(hook.shows_progress for hook in hooks),
         )
-        features = objective.features.watching() if objective.features is not None else contextlib.nullcontext()
-        with contextlib.closing(seen), _compiler_explained(settings), features:
-            seen.say("%s", _summary(training, splits, label))
+        features = training_loss.features.watching() if training_loss.features is not None else contextlib.nullcontext()
+        with contextlib.closing(shown), _compiler_explained(settings), features:
+            shown.say("%s", _summary(training, splits, label))
             training.start()
-            _run(training, seen, folder if world.leads else None, about, stop)
+            _run(training, shown, folder if world.leads else None, about, stop)
         if training.interrupted or stop.received is not None:
             stop.deliver()
         training.finish()
@@ -152,32 +152,34 @@ def fit(
     )
 
 
-def _run(training: Training, seen: Progress, folder: Path | None, about: Mapping[str, str], stop: Interrupts) -> None:
+def _run(
+    training: Training, progress: TrainingProgress, folder: Path | None, about: Mapping[str, str], stop: Interrupts
+) -> None:
     """Steps and epochs until the end, an early stop or an interrupt; the state is written on the way."""
     last_write = time.monotonic()
 
     def write(after_seconds: float = 0.0) -> None:
         nonlocal last_write
         if folder is not None and time.monotonic() - last_write >= after_seconds:
-            seen.flush()
+            progress.flush()
             write_state(folder, {"about": dict(about), **training.state_dict()})
             last_write = time.monotonic()
 
     while not training.finished and not training.interrupted:
         for report in training.steps_of_epoch(lambda: stop.received is not None):
-            seen.steps(training.at.step, report.losses, report.rates)
-            seen.now(training.at.epoch + 1, training.sums.mean_loss, training.sums.score(training.task))
+            progress.steps(training.at.step, report.losses, report.rates)
+            progress.now(training.at.epoch + 1, training.sums.mean_loss, training.sums.score(training.task))
             check_loss(report, training.at.step, training.settings.amp)
             # after an epoch's last step the evaluation comes first: a state lies within an epoch or between two
             if not training.epoch_is_complete and not training.interrupted:
                 write(training.settings.checkpoint_seconds)
         if training.epoch_is_complete:
             speed = training.sums.images_per_second
-            seen.epoch(training.end_epoch(), speed)
+            progress.epoch(training.end_epoch(), speed)
             write(training.settings.checkpoint_seconds)
     if training.interrupted or stop.received is not None:
         write()
-        seen.say("Interrupted at step %d. The same command goes on from there.", training.at.step)
+        progress.say("Interrupted at step %d. The same command goes on from there.", training.at.step)
 
 
 def _problems(
@@ -204,10 +206,10 @@ def _describe(training: Training, splits: Splits, fingerprint: str) -> dict[str,
     """What a resume point must share with the training that goes on from it, in words for the message."""
     others = ("checkpoint_seconds", "save_steps")  # what comes out is the same
     about = {name: str(value) for name, value in vars(training.settings).items() if name not in others}
-    objective, parameters = training.objective, list(training.model.parameters())
+    training_loss, parameters = training.training_loss, list(training.model.parameters())
     return about | {
         "keeps": "the best epoch" if training.keep_best else "the last epoch",
-        "distillation": _taught(objective),
+        "distillation": _distillation(training_loss),
         "seed": str(training.seed),
         "fingerprint": fingerprint,
         "data": f"{splits.name}, {len(splits.train)} training and {len(splits.val)} to choose by",
@@ -219,11 +221,11 @@ def _describe(training: Training, splits: Splits, fingerprint: str) -> dict[str,
     }
 
 
-def _taught(objective: Objective) -> str:
-    if objective.teacher is None:
+def _distillation(training_loss: TrainingLoss) -> str:
+    if training_loss.teacher is None:
         return "off"
-    features = f", features {objective.feature_weight}" if objective.features is not None else ""
-    return f"{objective.distill_weight} at {objective.distill_temperature}{features}"
+    features = f", features {training_loss.feature_weight}" if training_loss.features is not None else ""
+    return f"{training_loss.distill_weight} at {training_loss.distill_temperature}{features}"
 
 
 def _summary(training: Training, splits: Splits, label: str) -> str:

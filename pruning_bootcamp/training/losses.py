@@ -14,7 +14,7 @@ from pruning_bootcamp.training.features import FeatureMatch
 
 
 @dataclass
-class Objective:
+class TrainingLoss:
     """Called with a batch: the loss summed over its samples (with gradient), and what the task measures of them."""
 
     classes: int
@@ -48,11 +48,13 @@ class Objective:
             measured = share * measured + (1 - share) * task.measure(outputs, partners)
         if self.teacher is not None:
             with torch.no_grad():
-                taught = task.outputs(self.teacher(inputs))
-            if taught.shape != outputs.shape:
-                shapes = f"{tuple(taught.shape)}, and the network {tuple(outputs.shape)}"
-                raise BootcampError(f"teacher: {task.misfit(taught, self.classes) or f'gives shape {shapes}'}.")
-            distilled = task.distance(outputs, taught, self.distill_temperature)
+                teacher_outputs = task.outputs(self.teacher(inputs))
+            if teacher_outputs.shape != outputs.shape:
+                shapes = f"{tuple(teacher_outputs.shape)}, and the network {tuple(outputs.shape)}"
+                raise BootcampError(
+                    f"teacher: {task.misfit(teacher_outputs, self.classes) or f'gives shape {shapes}'}."
+                )
+            distilled = task.distance(outputs, teacher_outputs, self.distill_temperature)
             loss = (1 - self.distill_weight) * loss + self.distill_weight * distilled
             if self.features is not None:
                 loss = loss + self.feature_weight * self.features.distance(len(inputs))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 
-class Progress:
+class TrainingProgress:
     """`active` is False in all processes but the leader; `visible` False keeps the screen quiet, not the curves.
 
     Without `bar` the lines stay, and something else shows how far it is.
@@ -52,6 +52,7 @@ class Progress:
         self._writer = open_curves(logs, first_step) if active and logs is not None else None
 
     def say(self, text: str, *values: Any) -> None:
+        """A line on the screen and in log.txt, from the leading process alone."""
         if self.active:
             LOGGER.log(self._level, text, *values)
 
@@ -98,6 +99,7 @@ class Progress:
             self._writer.flush()
 
     def close(self) -> None:
+        """The bar goes, and the curves are written out."""
         self._bar.close()
         if self._writer is not None:
             self._writer.close()

@@ -22,7 +22,7 @@ from pruning_bootcamp.training.rounding import fake_quantize_weight, round_in_pl
 
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 _EXCLUDED = "excluded by"
-Layer = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
+QuantizableLayer = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
 
 
 @contextlib.contextmanager
@@ -94,7 +94,7 @@ def round_weights(
 class QuantizationAware(Hook):
     """The quantised layers of a network and the ranges of their inputs, kept over a kill and agreed on by processes."""
 
-    def __init__(self, model: nn.Module, layers: Mapping[str, Layer], left_out: Mapping[str, str]) -> None:
+    def __init__(self, model: nn.Module, layers: Mapping[str, QuantizableLayer], left_out: Mapping[str, str]) -> None:
         self.model = model
         self.layers = dict(layers)
         """path -> layer"""
@@ -144,6 +144,7 @@ class QuantizationAware(Hook):
         self._set(_unpacked(saved), dict(zip(saved["layers"], saved["batches"], strict=True)))
 
     def on_start(self, state: StepState) -> None:
+        """Raises BootcampError where another network is trained, or the `with` block has ended."""
         if state.model is not self.model:
             raise BootcampError("hooks: this quantisation belongs to another network than the one to be trained.")
         if not all(_is_quantized(layer) for layer in self.layers.values()):
@@ -166,12 +167,15 @@ class QuantizationAware(Hook):
                 range_.set(values[:2] / values[2], range_.batches)
 
     def on_epoch_end(self, state: StepState) -> None:
+        """Remembers the ranges that this epoch was judged with, for `use_epoch`."""
         self._epochs[state.epoch] = self._packed()
 
     def state_dict(self) -> dict[str, Any]:
+        """The ranges of now, and of each epoch."""
         return {"now": self._packed(), "epochs": dict(self._epochs)}
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Goes on with those ranges, and with the number of batches behind them."""
         now = saved["now"]
         self._set(_unpacked(now), dict(zip(now["layers"], now["batches"], strict=True)))
         self._epochs = dict(saved["epochs"])
@@ -214,7 +218,7 @@ def _weight_name(path: str) -> str:
 
 
 @contextlib.contextmanager
-def _attached(layers: Mapping[str, Layer], ranges: Mapping[str, InputRange]) -> Iterator[None]:
+def _attached(layers: Mapping[str, QuantizableLayer], ranges: Mapping[str, InputRange]) -> Iterator[None]:
     """The layers compute in 8 bits. Nothing else of them changes, and a deep copy computes with its own weights."""
     if again := [path or "the model" for path, layer in layers.items() if _is_quantized(layer)]:
         raise BootcampError(f"quantisation: {listed(again, 3)}: quantised already, or copied from a model that is.")
@@ -238,11 +242,11 @@ def _forward(self: Any, input: Tensor) -> Tensor:  # noqa: A002  # as torch's la
     return convolved
 
 
-def choose_layers(model: nn.Module, exclude: Sequence[str]) -> tuple[dict[str, Layer], dict[str, str]]:
+def choose_layers(model: nn.Module, exclude: Sequence[str]) -> tuple[dict[str, QuantizableLayer], dict[str, str]]:
     """The layers to quantise by path, and every other weight of two dimensions or more with the reason."""
     if hasattr(model, "_orig_mod"):
         raise BootcampError("quantisation: give the network itself, and compile it (if at all) inside.")
-    layers: dict[str, Layer] = {}
+    layers: dict[str, QuantizableLayer] = {}
     left_out: dict[str, str] = {}
     attention = [module for module in model.modules() if isinstance(module, nn.MultiheadAttention)]
     read_by_others = {part for module in attention for part in module.children()}
@@ -279,7 +283,7 @@ def choose_layers(model: nn.Module, exclude: Sequence[str]) -> tuple[dict[str, L
     return layers, left_out
 
 
-def _own_way(layer: Layer) -> str | None:
+def _own_way(layer: QuantizableLayer) -> str | None:
     """Why what the layer computes can't be told from its type."""
     kind, base = type(layer), next(base for base in _LAYERS if isinstance(layer, base))
     if "forward" in vars(layer) and not _is_quantized(layer):

@@ -47,25 +47,28 @@ class Sums:
 
     @property
     def mean_loss(self) -> float:
+        """Per image; 0 before the first."""
         return self.loss / self.images if self.images else 0.0
 
     def score(self, task: Task) -> float:
+        """The task's metric over the images so far; 0 before the first."""
         return task.score(self.measured, self.images) if self.images else 0.0
 
     @property
     def images_per_second(self) -> float:
+        """Of all processes together; 0 before the first step."""
         return self.images / self.seconds if self.seconds else 0.0
 
 
 @dataclass
-class Report:
+class StepReport:
     """Mean losses and learning rates of the steps since the report before."""
 
     losses: list[float]
     rates: list[float]
 
 
-def check_loss(report: Report, last_step: int, amp: str | None) -> None:
+def check_loss(report: StepReport, last_step: int, amp: str | None) -> None:
     """BootcampError for the first step whose loss is not a number."""
     first = last_step - len(report.losses) + 1
     for step, (loss, rate) in enumerate(zip(report.losses, report.rates, strict=True), start=first):

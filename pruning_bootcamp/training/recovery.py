@@ -60,11 +60,11 @@ def distill(
     so that a killed run goes on with the same ones. `hooks` as in `fit`; `augment` and
     `checkpoint_seconds` as in its settings. Returns what the training did, and the plan.
     """
-    taught = _taught_by(dense, splits, settings, device, seed, task)
-    steps_per_epoch = max(1, len(taught.train) // settings.batch_size)
+    labelled = _labelled_by(dense, splits, settings, device, seed, task)
+    steps_per_epoch = max(1, len(labelled.train) // settings.batch_size)
     base = TrainSettings(
         epochs=f"{settings.steps}it",
-        batch_size=min(settings.batch_size, len(taught.train)),
+        batch_size=min(settings.batch_size, len(labelled.train)),
         lr=settings.lr,
         weight_decay=0.0,
         schedule=Choice("cosine"),
@@ -80,7 +80,7 @@ def distill(
     ) -> FitResult:
         return fit(
             network,
-            taught,
+            labelled,
             chosen,
             device=device,
             folder=where,
@@ -170,7 +170,7 @@ def _read_plan(folder: Path | None, fingerprint: str) -> Distillation | None:
     return None
 
 
-def _taught_by(
+def _labelled_by(
     dense: nn.Module, splits: Splits, settings: RecoverSettings, device: torch.device, seed: int, task: Task
 ) -> Splits:
     """The first images of the seed's order, labelled by the dense network; some of them again to watch progress by.

@@ -30,6 +30,10 @@ class StepCheckpoints(Hook):
         self.folder, self.recipe, self.steps, self.write = folder, recipe, tuple(steps), write
 
     def on_start(self, state: StepState) -> None:
+        """Writes what is due before the first step.
+
+        Raises BootcampError for a step after the training's end, and for one already passed whose file is gone.
+        """
         problems = []
         for duration in self.steps:
             step = duration.steps(state.steps_per_epoch)
@@ -45,6 +49,7 @@ class StepCheckpoints(Hook):
         self._save(state)
 
     def on_step_end(self, state: StepState) -> None:
+        """Writes the network where this step is one of those asked for."""
         self._save(state)
 
     def _save(self, state: StepState) -> None:

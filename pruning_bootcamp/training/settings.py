@@ -50,10 +50,12 @@ class TrainSettings:
 
     @property
     def length(self) -> Duration:
+        """`epochs` as a duration; raises BootcampError where it is none."""
         return parse_duration(self.epochs, "train.epochs")
 
     @property
     def warmup_length(self) -> Duration:
+        """`warmup` as a duration; raises BootcampError where it is none."""
         return parse_duration(self.warmup, "train.warmup")
 
 

@@ -20,7 +20,7 @@ from pruning_bootcamp.checkpoints import Recipe, save_checkpoint
 from pruning_bootcamp.cli import app, pruning, scanning, searching, shipping, training
 from pruning_bootcamp.config import load
 from pruning_bootcamp.course.dataset import DATASETS, FOLDERS, command_for, path_for
-from pruning_bootcamp.course.day import Day, Step
+from pruning_bootcamp.course.day import CourseStep, Day
 from pruning_bootcamp.course.reading import days
 from pruning_bootcamp.models import build_model
 from pruning_bootcamp.tools.datasets.cifar import CIFAR10_CLASSES
@@ -272,7 +272,7 @@ def test_all_scripts_run_with_cifar10(tmp_path: Path) -> None:
 
 
 def test_a_command_that_is_no_days_own_is_taken_too() -> None:
-    step = Step(
+    step = CourseStep(
         why="why",
         command="pruning-bootcamp prune-structured -c cfgs/digits.yaml prune.allocation.args.file=results/a.yaml",
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pruning_bootcamp.course.claims import Place
+from pruning_bootcamp.course.claims import MetricPath
 from pruning_bootcamp.course.day import Day
 from pruning_bootcamp.course.reading import days
 
@@ -85,8 +85,8 @@ def file_of(words: list[str]) -> str:
 @by_number
 def test_every_figure_is_written_by_a_command_of_a_day_until_then(day: Day, kinds: Path) -> None:
     for claim in day.claims:
-        for place in claim.test.places:
-            writers = writers_of(place.file, day.number)
-            assert writers, f"day {day.number}, {claim.name}: no command writes {place.file}"
-            found = Place(f"{file_of(writers[-1])} {place.key}").read(kinds)
-            assert found is not None, f"day {day.number}, {claim.name}: {writers[-1][1]} writes no {place.key}"
+        for path in claim.test.paths:
+            writers = writers_of(path.file, day.number)
+            assert writers, f"day {day.number}, {claim.name}: no command writes {path.file}"
+            found = MetricPath(f"{file_of(writers[-1])} {path.key}").read(kinds)
+            assert found is not None, f"day {day.number}, {claim.name}: {writers[-1][1]} writes no {path.key}"

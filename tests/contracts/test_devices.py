@@ -18,7 +18,7 @@ from pruning_bootcamp.pruning.channels.structured import cut_channels, plan_stru
 from pruning_bootcamp.pruning.masks import SparsityMask, apply_masks, detached_copy
 from pruning_bootcamp.pruning.patterns import PATTERNS
 from pruning_bootcamp.pruning.sections import PruneSettings
-from pruning_bootcamp.pruning.solvers import SOLVERS, ToSolve
+from pruning_bootcamp.pruning.solvers import SOLVERS, LayerwiseProblem
 from pruning_bootcamp.pruning.stats import STATISTICS, LayerStats, gather
 from pruning_bootcamp.pruning.weights.allocation import ALLOCATIONS
 from pruning_bootcamp.pruning.weights.choices import resolve
@@ -134,14 +134,14 @@ def test_a_solver_meets_masks_images_and_reference_on_the_weights_device(
         model = network().to(here)
         masks = prune_unstructured(detached_copy(model), sparsity=0.5).masks
         earlier = prune_unstructured(detached_copy(model), sparsity=0.2).masks
-        task = ToSolve(
+        layerwise = LayerwiseProblem(
             model=model,
             masks={n: keep.to(there) for n, keep in masks.items()},
             images=[images.to(there) for images in batches(False)],
             reference=network().to(there),
             earlier={n: keep.to(there) for n, keep in earlier.items()},
         )
-        found = SOLVERS[name](task)
+        found = SOLVERS[name](layerwise)
         apply_masks(model, found)
         return model, found
 

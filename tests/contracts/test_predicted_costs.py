@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pruning_bootcamp.errors import GoalNotMet
 from pruning_bootcamp.models import build_model
-from pruning_bootcamp.pruning.channels import width_choice
+from pruning_bootcamp.pruning.channels import widths
 from pruning_bootcamp.pruning.channels.structured import cut_channels, plan_structured
 from pruning_bootcamp.tools.metrics import compute_flops
 
@@ -32,7 +32,7 @@ def check(model: nn.Module, side: int, monkeypatch: pytest.MonkeyPatch, asked: f
     def never(*_: Any) -> None:
         raise AssertionError("the count of the cut network was not what its weights foresaw")
 
-    monkeypatch.setattr(width_choice, "cut_one_by_one", never)
+    monkeypatch.setattr(widths, "cut_one_by_one", never)
     image = torch.zeros(1, 3, side, side)
     before = compute_flops(model, image).macs
     plan = plan_structured(model, image, score="l1", target_flops_reduction=asked)

@@ -8,7 +8,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pruning_bootcamp.course.claims import Claim, Figure, Order, judge, look_up
+from pruning_bootcamp.course.claims import Claim, Order, Range, judge, look_up
 from pruning_bootcamp.course.day import Day
 from pruning_bootcamp.course.marks import ALWAYS, judged, marked_in, render, with_names, without_marked
 from pruning_bootcamp.course.reading import days
@@ -73,7 +73,7 @@ def test_every_mark_names_a_claim_of_its_day_and_every_claim_is_spoken_of_or_cou
 def test_every_claim_is_justified_and_no_range_covers_everything(day: Day) -> None:
     for claim in day.claims:
         assert len(claim.because) > 5, claim
-        if isinstance(claim.test, Figure):
+        if isinstance(claim.test, Range):
             assert claim.test.within <= 5, f"{claim}: a range that wide teaches nothing; state a direction"
         if isinstance(claim.test, Order):
             assert claim.test.margin >= 0, claim
@@ -84,15 +84,15 @@ def test_the_figures_of_a_day_are_in_folders_that_some_day_until_then_makes(day:
     made = {path.rpartition("/")[0] for earlier in days()[: day.number] for path in earlier.makes}
     assert day.claims
     for claim in day.claims:
-        for place in claim.test.places:
-            assert place.file.rpartition("/")[0] in made, claim
+        for path in claim.test.paths:
+            assert path.file.rpartition("/")[0] in made, claim
 
 
 @by_number
 def test_no_time_is_stated_but_as_less_saved_than_the_flops(day: Day) -> None:
     """A latency differs from machine to machine; that it falls by less than the FLOPs is what may be said."""
     for claim in day.claims:
-        if any("latency" in place.key for place in claim.test.places):
+        if any("latency" in path.key for path in claim.test.paths):
             assert isinstance(claim.test, Order), claim
             assert all("flops" in text for text in claim.test.higher), claim
 
@@ -102,7 +102,7 @@ def test_no_time_is_stated_but_as_less_saved_than_the_flops(day: Day) -> None:
 
 @given(value=st.floats(-1e6, 1e6), tolerance=st.floats(0, 1e3), off=st.floats(-1, 1))
 def test_a_figure_holds_within_its_tolerance_only(value: float, tolerance: float, off: float) -> None:
-    figure = Figure(figure="f.yaml key", about=value, within=tolerance)
+    figure = Range(metric="f.yaml key", about=value, within=tolerance)
     assert figure.holds(value + off * tolerance * 0.999)
     assert not figure.holds(value + tolerance + 1)
     assert not figure.holds(value - tolerance - 1)
@@ -110,11 +110,11 @@ def test_a_figure_holds_within_its_tolerance_only(value: float, tolerance: float
 
 
 def test_limits() -> None:
-    assert Figure(figure="f k", at_least=3).holds(3)
-    assert not Figure(figure="f k", at_least=3).holds(2.9)
-    assert Figure(figure="f k", at_most=3).holds(3)
-    assert not Figure(figure="f k", at_most=3).holds(3.1)
-    assert not Figure(figure="f k", at_most=3).holds(float("nan"))
+    assert Range(metric="f k", at_least=3).holds(3)
+    assert not Range(metric="f k", at_least=3).holds(2.9)
+    assert Range(metric="f k", at_most=3).holds(3)
+    assert not Range(metric="f k", at_most=3).holds(3.1)
+    assert not Range(metric="f k", at_most=3).holds(float("nan"))
 
 
 def write(results: Path, **accuracies: float) -> None:
@@ -132,7 +132,7 @@ def above(name: str, higher: tuple[str, ...], lower: tuple[str, ...], margin: fl
 
 
 def figure(name: str, **limits: float) -> Claim:
-    return Claim("x", Figure(figure=name, **limits), "said")
+    return Claim("x", Range(metric=name, **limits), "said")
 
 
 def test_an_order_is_that_of_the_nearest_pair(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_sentence_is_shown_with_its_claims_and_what_came_out(tmp_path: Path) -
     text = "Look. [[best: A beats B.]] [[counted: 2 is more than 1.]] [[other: C is there.]]"
     claims = (
         above("best", accuracies_of("a"), accuracies_of("b"), 1),
-        Claim("other", Figure(figure=accuracies_of("c")[0], at_least=90), "said"),
+        Claim("other", Range(metric=accuracies_of("c")[0], at_least=90), "said"),
     )
     assert render(text, with_names) == "Look. A beats B. [best] 2 is more than 1. C is there. [other]"
     write(tmp_path, a=97, b=95)

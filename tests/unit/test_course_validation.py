@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pruning_bootcamp.course.validation import STAGES, Check, Place, check_place, validate_course
+from pruning_bootcamp.course.validation import STAGES, CourseCheck, CourseResults, check_results_folder, validate_course
 from pruning_bootcamp.errors import BootcampError
 
 
@@ -41,8 +41,8 @@ def course(tmp_path: Path) -> Path:
     return results
 
 
-def failing(results: Path, stage: str) -> list[Check]:
-    return [check for check in STAGES[stage](Place(results)) if not check.ok]
+def failing(results: Path, stage: str) -> list[CourseCheck]:
+    return [check for check in STAGES[stage](CourseResults(results)) if not check.ok]
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -59,7 +59,7 @@ def test_with_nothing_there_every_check_fails_with_a_command(tmp_path: Path, sta
 
     known = {entry.name or entry.callback.__name__ for entry in app.registered_commands}
     known |= {group.typer_instance.info.name for group in app.registered_groups} | {"sweep", "report"}
-    checks = list(STAGES[stage](Place(tmp_path / "results")))
+    checks = list(STAGES[stage](CourseResults(tmp_path / "results")))
     assert checks
     for check in checks:
         assert not check.ok, check
@@ -107,18 +107,18 @@ def test_a_table_with_other_columns_fails(course: Path) -> None:
 
 
 def test_commands_go_where_the_results_are(tmp_path: Path) -> None:
-    place = Place(tmp_path / "mine")
+    place = CourseResults(tmp_path / "mine")
     for check in STAGES["final"](place):
         assert str(tmp_path / "mine") in check.mend, check
     write(tmp_path / "other" / "baseline" / "config.yaml", data={"name": "cifar10", "root": "data/cifar10"})
-    place = Place(tmp_path / "other")
+    place = CourseResults(tmp_path / "other")
     assert "-c cfgs/cifar10_resnet18.yaml" in place.retrain()
     assert place.retrain().endswith("data.root=data/cifar10")
 
 
 def test_a_wrong_folder_and_settings_are_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(BootcampError) as caught:
-        check_place("week1", tmp_path / "nowhere", ["a=1"])
+        check_results_folder("week1", tmp_path / "nowhere", ["a=1"])
     assert len(caught.value.problems) == 2
 
 

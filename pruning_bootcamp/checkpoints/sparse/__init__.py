@@ -1,10 +1,10 @@
 """Sparse files: named tensors in one small safetensors file, each in the smallest of several exact encodings.
 
-The file holds two byte tensors. `index` is deflated JSON: a row a tensor (name, dtype, shape, form), the metadata, and
-the sizes of the pieces that `data` is cut into. Tensors that share a piece are a group: a large one is alone, all small
-ones are together. Pieces are, per group: positions of bitmasks, positions of N:M, then the values' bytes, first all
-lowest bytes, last all highest (a float's exponents deflate well, the rest hardly). A piece that is shorter in the file
-than it must be is deflated.
+The file holds two byte tensors. `index` is deflated JSON: a row a tensor (name, dtype, shape, layout), the metadata,
+and the sizes of the pieces that `data` is cut into. Tensors that share a piece are a group: a large one is alone, all
+small ones are together. Pieces are, per group: positions of bitmasks, positions of N:M, then the values' bytes, first
+all lowest bytes, last all highest (a float's exponents deflate well, the rest hardly). A piece that is shorter in the
+file than it must be is deflated.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pruning_bootcamp.checkpoints.sparse.coding import Coded, bytes_of, coded_tensor, form_row, stored_pieces
+from pruning_bootcamp.checkpoints.sparse.coding import Coded, bytes_of, coded_tensor, layout_row, stored_pieces
 from pruning_bootcamp.checkpoints.sparse.container import is_sparse, read_container, write_container
 from pruning_bootcamp.checkpoints.sparse.decoding import Encoding, decoded
 from pruning_bootcamp.checkpoints.sparse.encodings import DamagedError, from_int8, to_int8
@@ -32,7 +32,7 @@ from pruning_bootcamp.errors import BootcampError, unknown
 
 __all__ = ["Encoding", "SparseFile", "is_sparse", "read_sparse", "rounded", "write_sparse"]
 
-_SMALL_BYTES = 1024  # a tensor whose stored form is smaller shares its pieces with others
+_SMALL_BYTES = 1024  # a tensor whose stored layout is smaller shares its pieces with others
 # Decoded, a file is at most this large or so many times its own size: more is no network, but a trap.
 _ALWAYS_ALLOWED, _LARGEST_RATIO = 2**28, 1000
 
@@ -75,7 +75,7 @@ def write_sparse(
             small.append(coded)
         else:
             stored.append(pieces)
-        rows.append(row | form_row(coded.form) | {"group": 0 if coded.length < _SMALL_BYTES else len(stored) - 1})
+        rows.append(row | layout_row(coded.layout) | {"group": 0 if coded.length < _SMALL_BYTES else len(stored) - 1})
     stored[0] = stored_pieces(small)
     content = {"rows": rows, "sizes": [[len(piece) for piece in group] for group in stored]}
     data = b"".join(piece for group in stored for piece in group)

@@ -1,4 +1,4 @@
-"""One tensor as bytes: the form that takes the fewest, and the deflated pieces that a group of tensors becomes."""
+"""One tensor as bytes: the layout that takes the fewest, and the deflated pieces that a group of tensors becomes."""
 
 import zlib
 from collections.abc import Iterator, Sequence
@@ -9,16 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pruning_bootcamp.checkpoints.sparse.encodings import DamagedError, Form, encode, forms, to_int8
+from pruning_bootcamp.checkpoints.sparse.encodings import DamagedError, Layout, encode, layouts, to_int8
 
 _NM_SLACK = 1.01  # N:M may be so much larger than the smallest: hardware takes it as it is
 
 
 @dataclass(frozen=True)
 class Coded:
-    """A tensor in its form, before its pieces are joined with others'."""
+    """A tensor in its layout, before its pieces are joined with others'."""
 
-    form: Form
+    layout: Layout
     positions: np.ndarray
     values: np.ndarray
     """uint8 [count, width]"""
@@ -27,11 +27,12 @@ class Coded:
 
     @property
     def length(self) -> int:
+        """Bytes of positions, values and scales, before deflating."""
         return self.positions.size + self.values.size + self.scales.size
 
 
 def coded_tensor(tensor: Tensor, int8: bool) -> tuple[Coded, list[bytes]]:
-    """The tensor in the form that takes the fewest bytes, and its pieces where it shares them with no other."""
+    """The tensor in the layout that takes the fewest bytes, and its pieces where it shares them with no other."""
     scales = np.empty((0, 4), np.uint8)
     if int8:
         integers, factors = to_int8(tensor.numpy())
@@ -40,12 +41,12 @@ def coded_tensor(tensor: Tensor, int8: bool) -> tuple[Coded, list[bytes]]:
     nonzero = np.asarray(items.any(axis=1))
     inputs = tensor.shape[1] if tensor.dim() > 1 else max(tensor.numel(), 1)
     found = []
-    for form in forms(nonzero, inputs):
-        coded = Coded(form, *encode(items, nonzero, form), scales)
+    for layout in layouts(nonzero, inputs):
+        coded = Coded(layout, *encode(items, nonzero, layout), scales)
         found.append((coded, stored_pieces([coded])))
     sizes = [sum(map(len, pieces)) for _, pieces in found]
     for size, (coded, pieces) in zip(sizes, found, strict=True):
-        if coded.form.kind == "nm" and size <= _NM_SLACK * min(sizes):
+        if coded.layout.kind == "nm" and size <= _NM_SLACK * min(sizes):
             return coded, pieces
     return found[sizes.index(min(sizes))]
 
@@ -67,16 +68,17 @@ def bytes_of(tensor: Tensor) -> np.ndarray:
     return tensor.reshape(-1).view(torch.uint8).numpy().reshape(tensor.numel(), tensor.element_size())
 
 
-def form_row(form: Form) -> dict[str, Any]:
-    if form.kind == "nm":
-        return {"kind": "nm", "n": form.n, "m": form.m}
-    return {"kind": form.kind} | ({"count": form.count} if form.kind == "bitmask" else {})
+def layout_row(layout: Layout) -> dict[str, Any]:
+    """The layout as the index keeps it: without the settings that its kind has not."""
+    if layout.kind == "nm":
+        return {"kind": "nm", "n": layout.n, "m": layout.m}
+    return {"kind": layout.kind} | ({"count": layout.count} if layout.kind == "bitmask" else {})
 
 
 def _pieces(group: Sequence[Coded]) -> Iterator[bytes]:
     """What the tensors of a group consist of, in the order of `_piece_lengths`."""
-    yield b"".join(one.positions.tobytes() for one in group if one.form.kind == "bitmask")
-    yield b"".join(one.positions.tobytes() for one in group if one.form.kind == "nm")
+    yield b"".join(one.positions.tobytes() for one in group if one.layout.kind == "bitmask")
+    yield b"".join(one.positions.tobytes() for one in group if one.layout.kind == "nm")
     parts = [part for one in group for part in (one.scales, one.values) if len(part) > 0]
     for width in sorted({part.shape[1] for part in parts}):
         joined = np.concatenate([part for part in parts if part.shape[1] == width])
@@ -85,6 +87,7 @@ def _pieces(group: Sequence[Coded]) -> Iterator[bytes]:
 
 
 def stored_pieces(group: Sequence[Coded]) -> list[bytes]:
+    """The pieces of tensors that share a group, each deflated, in the order in which `decoded` expects them."""
     return [deflated(piece) for piece in _pieces(group)]
 
 

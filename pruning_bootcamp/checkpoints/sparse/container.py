@@ -19,6 +19,7 @@ _LARGEST_INDEX = 2**26
 
 
 def write_container(path: Path, content: Mapping[str, Any], data: bytes) -> None:
+    """Write index and data to `path` as safetensors, with a CRC-32 of both; the same content is the same bytes."""
     from safetensors.numpy import save
 
     index = json.dumps(content, separators=(",", ":")).encode()

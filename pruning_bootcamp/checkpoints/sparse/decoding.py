@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pruning_bootcamp.checkpoints.sparse.coding import inflated, inputs_second
 from pruning_bootcamp.checkpoints.sparse.encodings import DamagedError, decode, from_int8
-from pruning_bootcamp.checkpoints.sparse.index import Row
+from pruning_bootcamp.checkpoints.sparse.index import TensorRow
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class Encoding:
     m: int = 0
 
 
-def _piece_lengths(group: Sequence[Row]) -> list[int]:
+def _piece_lengths(group: Sequence[TensorRow]) -> list[int]:
     """Bytes of each piece of a group before deflation."""
     lengths = [
-        sum(row.form.position_bytes(row.size) for row in group if row.form is not None and row.form.kind == kind)
+        sum(row.layout.position_bytes(row.size) for row in group if row.layout is not None and row.layout.kind == kind)
         for kind in ("bitmask", "nm")
     ]
     for width, count in _counts(group).items():
@@ -41,19 +41,25 @@ def _piece_lengths(group: Sequence[Row]) -> list[int]:
     return lengths
 
 
-def _counts(group: Sequence[Row]) -> dict[int, int]:
+def _counts(group: Sequence[TensorRow]) -> dict[int, int]:
     """Width in bytes -> how many values of it the group has, by width; none that it has none of."""
     parts = [part for row in group for part in row.parts]
     widths = sorted({width for count, width in parts if count > 0})
     return {width: sum(count for count, other in parts if other == width) for width in widths}
 
 
-def decoded(rows: list[Row], sizes: list[list[int]], data: bytes) -> tuple[dict[str, Tensor], dict[str, Encoding]]:
+def decoded(
+    rows: list[TensorRow], sizes: list[list[int]], data: bytes
+) -> tuple[dict[str, Tensor], dict[str, Encoding]]:
+    """Name -> tensor, and name -> how it was stored, of rows and their groups' pieces (`sizes` in bytes, in order).
+
+    Raises DamagedError where index and data contradict each other; nothing is inflated beyond what the rows state.
+    """
     if sum(sum(group) for group in sizes) != len(data):
         raise DamagedError("its pieces are not as long as its data")
-    groups: list[list[Row]] = [[] for _ in sizes]
+    groups: list[list[TensorRow]] = [[] for _ in sizes]
     for row in rows:
-        if row.form is not None:
+        if row.layout is not None:
             if row.group >= len(groups):
                 raise DamagedError(f"{row.name} is in group {row.group} of {len(groups)}")
             groups[row.group].append(row)
@@ -71,7 +77,7 @@ def decoded(rows: list[Row], sizes: list[list[int]], data: bytes) -> tuple[dict[
         for row, share, positions, scales, values in _shared_out(group, pieces, sum(stored)):
             tensors[row.name], encodings[row.name] = _tensor(row, share, positions, scales, values)
     for row in rows:
-        if row.form is None:
+        if row.layout is None:
             original = rows[row.of].name
             tensors[row.name] = tensors[original].clone()
             encodings[row.name] = dataclasses.replace(encodings[original], kind="same", stored_bytes=0)
@@ -80,8 +86,8 @@ def decoded(rows: list[Row], sizes: list[list[int]], data: bytes) -> tuple[dict[
 
 
 def _shared_out(
-    group: Sequence[Row], pieces: Sequence[bytes], stored: int
-) -> Iterator[tuple[Row, int, np.ndarray, np.ndarray, np.ndarray]]:
+    group: Sequence[TensorRow], pieces: Sequence[bytes], stored: int
+) -> Iterator[tuple[TensorRow, int, np.ndarray, np.ndarray, np.ndarray]]:
     """(row, bytes in the file, positions, scales, values) of each tensor of a group."""
     positions = {"bitmask": pieces[0], "nm": pieces[1], "dense": b""}
     places = dict.fromkeys(positions, 0)
@@ -93,9 +99,9 @@ def _shared_out(
     taken = dict.fromkeys(joined, 0)
     total, passed = sum(row.length for row in group), 0
     for row in group:
-        assert row.form is not None
-        kind, at = row.form.kind, places[row.form.kind]
-        places[kind] += row.form.position_bytes(row.size)
+        assert row.layout is not None
+        kind, at = row.layout.kind, places[row.layout.kind]
+        places[kind] += row.layout.position_bytes(row.size)
         parts = []
         for count, width in row.parts:
             parts.append(joined[width][taken[width] : taken[width] + count])
@@ -106,14 +112,14 @@ def _shared_out(
 
 
 def _tensor(
-    row: Row, share: int, positions: np.ndarray, scales: np.ndarray, values: np.ndarray
+    row: TensorRow, share: int, positions: np.ndarray, scales: np.ndarray, values: np.ndarray
 ) -> tuple[Tensor, Encoding]:
-    assert row.form is not None
+    assert row.layout is not None
     try:
-        items = np.ascontiguousarray(decode(positions, values, row.form, row.size))
+        items = np.ascontiguousarray(decode(positions, values, row.layout, row.size))
     except DamagedError as damage:
         raise DamagedError(f"{row.name}: {damage}") from damage
-    encoding = Encoding(row.form.kind, share, row.size * row.dtype.itemsize, None, n=row.form.n, m=row.form.m)
+    encoding = Encoding(row.layout.kind, share, row.size * row.dtype.itemsize, None, n=row.layout.n, m=row.layout.m)
     if row.dtype == torch.bool and (items > 1).any():
         raise DamagedError(f"{row.name}: holds a truth value other than 0 and 1")
     flat = torch.from_numpy(items.reshape(-1))

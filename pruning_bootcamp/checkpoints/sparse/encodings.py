@@ -21,7 +21,7 @@ class DamagedError(ValueError):
 
 
 @dataclass(frozen=True)
-class Form:
+class Layout:
     """How a tensor's items are laid down: `count` of them are stored, the others are zero bits."""
 
     kind: Kind
@@ -39,58 +39,58 @@ class Form:
         return {"dense": 0, "bitmask": -(-size // 8), "nm": -(-self.count * self.index_bits // 8)}[self.kind]
 
 
-def forms(nonzero: np.ndarray, inputs: int) -> Iterator[Form]:
-    """Every form worth trying for items of which `nonzero` (flat) are not zero, in rows of `inputs`."""
+def layouts(nonzero: np.ndarray, inputs: int) -> Iterator[Layout]:
+    """Every layout worth trying for items of which `nonzero` (flat) are not zero, in rows of `inputs`."""
     count = int(np.count_nonzero(nonzero))
-    yield Form("dense", nonzero.size)
+    yield Layout("dense", nonzero.size)
     if count == nonzero.size:
         return
-    yield Form("bitmask", count)
+    yield Layout("bitmask", count)
     found = []
     for m in _TRIED_M:
         if count == 0 or inputs % m != 0:
             continue
         n = int(np.count_nonzero(nonzero.reshape(-1, m), axis=1).max())
-        form = Form("nm", nonzero.size // m * n, n, m)
-        if n < m and form.count <= 1.05 * count:  # else it only happens to fit
-            found.append(form)
+        layout = Layout("nm", nonzero.size // m * n, n, m)
+        if n < m and layout.count <= 1.05 * count:  # else it only happens to fit
+            found.append(layout)
     if found:
-        yield min(found, key=lambda form: (form.position_bytes(nonzero.size) + form.count, form.m))
+        yield min(found, key=lambda layout: (layout.position_bytes(nonzero.size) + layout.count, layout.m))
 
 
-def encode(items: np.ndarray, nonzero: np.ndarray, form: Form) -> tuple[np.ndarray, np.ndarray]:
+def encode(items: np.ndarray, nonzero: np.ndarray, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
     """(positions as bytes, values [count, width]) of items [size, width]."""
-    if form.kind == "dense":
+    if layout.kind == "dense":
         return np.empty(0, np.uint8), items
-    if form.kind == "bitmask":
+    if layout.kind == "bitmask":
         return np.packbits(nonzero), items[nonzero]
-    groups = nonzero.reshape(-1, form.m)
+    groups = nonzero.reshape(-1, layout.m)
     # a group with fewer than n is filled up by its first zeros
-    places = np.sort(np.argsort(~groups, axis=1, kind="stable")[:, : form.n], axis=1)
-    chosen = (places + np.arange(len(groups))[:, None] * form.m).reshape(-1)
-    shifts = np.arange(form.index_bits)[::-1]
+    places = np.sort(np.argsort(~groups, axis=1, kind="stable")[:, : layout.n], axis=1)
+    chosen = (places + np.arange(len(groups))[:, None] * layout.m).reshape(-1)
+    shifts = np.arange(layout.index_bits)[::-1]
     bits = (places.reshape(-1, 1) >> shifts) & 1
     return np.packbits(bits.astype(np.uint8)), items[chosen]
 
 
-def decode(positions: np.ndarray, values: np.ndarray, form: Form, size: int) -> np.ndarray:
+def decode(positions: np.ndarray, values: np.ndarray, layout: Layout, size: int) -> np.ndarray:
     """The items that `encode` was given. DamagedError when it can't have been given any."""
-    if form.kind == "dense":
+    if layout.kind == "dense":
         return values
     items = np.zeros((size, values.shape[1]), np.uint8)
-    if form.kind == "bitmask":
+    if layout.kind == "bitmask":
         bits = np.unpackbits(positions)
-        if bits[size:].any() or int(np.count_nonzero(bits)) != form.count:
-            raise DamagedError(f"its mask does not mark {form.count} of {size} items")
+        if bits[size:].any() or int(np.count_nonzero(bits)) != layout.count:
+            raise DamagedError(f"its mask does not mark {layout.count} of {size} items")
         items[bits[:size].astype(bool)] = values
         return items
     bits = np.unpackbits(positions)
-    used = form.count * form.index_bits
-    shifts = np.arange(form.index_bits)[::-1]
-    places = (bits[:used].reshape(-1, form.n, form.index_bits).astype(np.int64) << shifts).sum(axis=2)
-    if bits[used:].any() or (places >= form.m).any() or (np.diff(places, axis=1) <= 0).any():
-        raise DamagedError(f"its places are not {form.n} of every {form.m} in rising order")
-    items[(places + np.arange(len(places))[:, None] * form.m).reshape(-1)] = values
+    used = layout.count * layout.index_bits
+    shifts = np.arange(layout.index_bits)[::-1]
+    places = (bits[:used].reshape(-1, layout.n, layout.index_bits).astype(np.int64) << shifts).sum(axis=2)
+    if bits[used:].any() or (places >= layout.m).any() or (np.diff(places, axis=1) <= 0).any():
+        raise DamagedError(f"its places are not {layout.n} of every {layout.m} in rising order")
+    items[(places + np.arange(len(places))[:, None] * layout.m).reshape(-1)] = values
     return items
 
 

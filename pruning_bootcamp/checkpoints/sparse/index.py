@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from pruning_bootcamp.checkpoints.sparse.encodings import LARGEST_M, DamagedError, Form
+from pruning_bootcamp.checkpoints.sparse.encodings import LARGEST_M, DamagedError, Layout
 
 DTYPES = {
     str(dtype).removeprefix("torch."): dtype
@@ -21,7 +21,7 @@ LARGEST_RANK = 64
 
 
 @dataclass(frozen=True)
-class Row:
+class TensorRow:
     """What the index says of one tensor, checked on its own and against the limit."""
 
     name: str
@@ -29,36 +29,39 @@ class Row:
     shape: tuple[int, ...]
     int8: bool
     group: int
-    form: Form | None
+    layout: Layout | None
     """None: it is the same as tensor `of`"""
     of: int = 0
 
     @property
     def size(self) -> int:
+        """Items of the tensor, stored or not."""
         return math.prod(self.shape)
 
     @property
     def width(self) -> int:
+        """Bytes of a stored item."""
         return 1 if self.int8 else self.dtype.itemsize
 
     @property
     def parts(self) -> list[tuple[int, int]]:
         """(count, width) of its scales and of its values."""
-        assert self.form is not None
-        return [(self.shape[0] if self.int8 else 0, 4), (self.form.count, self.width)]
+        assert self.layout is not None
+        return [(self.shape[0] if self.int8 else 0, 4), (self.layout.count, self.width)]
 
     @property
     def length(self) -> int:
-        assert self.form is not None
-        return self.form.position_bytes(self.size) + sum(count * width for count, width in self.parts)
+        """Bytes of its positions and values, inflated."""
+        assert self.layout is not None
+        return self.layout.position_bytes(self.size) + sum(count * width for count, width in self.parts)
 
 
-def checked_rows(content: Mapping[str, Any], allowed: int) -> list[Row]:
+def checked_rows(content: Mapping[str, Any], allowed: int) -> list[TensorRow]:
     """The index's rows, none claiming what the file's size does not warrant."""
     found = content.get("rows")
     if not isinstance(found, list):
         raise DamagedError("its index has no rows")
-    rows: list[Row] = []
+    rows: list[TensorRow] = []
     names: set[str] = set()
     total = 0
     for entry in found:
@@ -73,7 +76,7 @@ def checked_rows(content: Mapping[str, Any], allowed: int) -> list[Row]:
     return rows
 
 
-def _row(entry: Any, earlier: Sequence[Row]) -> Row:
+def _row(entry: Any, earlier: Sequence[TensorRow]) -> TensorRow:
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
         raise DamagedError("a row of its index has no name")
     name, shape, int8 = entry["name"], entry.get("shape"), entry.get("int8", False)
@@ -91,28 +94,29 @@ def _row(entry: Any, earlier: Sequence[Row]) -> Row:
     if entry.get("kind") == "same":
         of = _number(entry.get("of"), f"{name}: the tensor that it equals", len(earlier) - 1)
         original = earlier[of]
-        if original.form is None or (original.dtype, original.shape, original.int8) != (dtype, sides, int8):
+        if original.layout is None or (original.dtype, original.shape, original.int8) != (dtype, sides, int8):
             raise DamagedError(f"{name}: can't equal {original.name}")
-        return Row(name, dtype, sides, int8, 0, None, of)
+        return TensorRow(name, dtype, sides, int8, 0, None, of)
     group = _number(entry.get("group"), f"{name}: the group")
-    return Row(name, dtype, sides, int8, group, _form(entry, name, sides))
+    return TensorRow(name, dtype, sides, int8, group, _layout(entry, name, sides))
 
 
-def _form(entry: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> Form:
+def _layout(entry: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> Layout:
     size, kind = math.prod(shape), entry.get("kind")
     if kind == "dense":
-        return Form("dense", size)
+        return Layout("dense", size)
     if kind == "bitmask":
-        return Form("bitmask", _number(entry.get("count"), f"{name}: the count", size))
+        return Layout("bitmask", _number(entry.get("count"), f"{name}: the count", size))
     if kind == "nm":
         m = _number(entry.get("m"), f"{name}: M", LARGEST_M)
         n = _number(entry.get("n"), f"{name}: N", m)
         if m >= 2 and n >= 1 and size % m == 0:
-            return Form("nm", size // m * n, n, m)
+            return Layout("nm", size // m * n, n, m)
     raise DamagedError(f"{name}: has no encoding known here")
 
 
 def checked_sizes(content: Mapping[str, Any]) -> list[list[int]]:
+    """Bytes of each deflated piece, a list a group. Raises DamagedError where the index does not say so."""
     sizes = content.get("sizes")
     if not isinstance(sizes, list) or not all(isinstance(group, list) for group in sizes):
         raise DamagedError("its index has no sizes")
@@ -120,6 +124,7 @@ def checked_sizes(content: Mapping[str, Any]) -> list[list[int]]:
 
 
 def checked_metadata(content: Mapping[str, Any]) -> dict[str, str]:
+    """The file's metadata, texts by name. Raises DamagedError where they are anything else."""
     metadata = content.get("metadata")
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise DamagedError("its metadata are no table of texts")

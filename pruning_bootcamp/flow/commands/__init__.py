@@ -1,6 +1,6 @@
 """The commands: a config in, a plan of steps carried out on the machine, metrics out."""
 
-from pruning_bootcamp.flow.commands.looking import evaluate, export, profile
+from pruning_bootcamp.flow.commands.inspecting import evaluate, export, profile
 from pruning_bootcamp.flow.commands.pipelining import PIPELINE, pipeline, pipeline_plan, resume_pipeline, show_status
 from pruning_bootcamp.flow.commands.pruning import (
     default_folder,

@@ -13,7 +13,7 @@ from pruning_bootcamp.errors import BootcampError, GoalNotMet
 from pruning_bootcamp.exporters import EXPORTERS
 from pruning_bootcamp.flow import plan as plans
 from pruning_bootcamp.flow import verdict, view
-from pruning_bootcamp.flow.commands.pruning import look_ahead
+from pruning_bootcamp.flow.commands.pruning import check_ahead
 from pruning_bootcamp.flow.metrics import collect
 from pruning_bootcamp.flow.naming import as_written
 from pruning_bootcamp.flow.plan import EXPORT, VALIDATION, Plan
@@ -67,6 +67,7 @@ def pipeline(cfg: Config, resume: bool | None = None, dry_run: bool = False) -> 
 
 
 def pipeline_plan(cfg: Config) -> tuple[Command, Plan]:
+    """The pipeline as steps, and what follows them: gates, export, the model card, report.md, the metrics."""
     plan = plans.begin(cfg, None if cfg.checkpoint is None else checkpoint_path(cfg.checkpoint))
     plans.compress(plan, cfg.pipeline.steps)
     plans.evaluate_both(plan, on_validation=True)
@@ -78,9 +79,9 @@ def pipeline_plan(cfg: Config) -> tuple[Command, Plan]:
         _finish_pipeline,
         ("pruned_model.pth", REPORT, f"{EXPORTS}/{CARD}", *_exports(cfg)),
         goal=_pipelines_goal(cfg),
-        stops=_check_gates,
+        check_gates=_check_gates,
         stopped=_write_stopped,
-        prepare=look_ahead,
+        prepare=check_ahead,
         begins=_check_exports,
         replaces=(METRICS, EXPORTS),
         keeps_stages=True,

@@ -61,13 +61,14 @@ def train(cfg: Config, resume: bool | None = None, watch: Watch = unwatched, dry
 
 
 def training_plan(cfg: Config) -> tuple[Command, Plan]:
+    """A dense training as steps, and what it must leave: best_model.pth and a file for each of `train.save_steps`."""
     plan = plans.begin(cfg, None)
     plans.evaluate_both(plan, on_validation=False)
     plan.steps = [step for step in plan.steps if step.name != plans.VALIDATION]  # its best epoch's is known
     outputs = ["best_model.pth"]
     if cfg.train.early_stopping is None:  # else the training may rightly end before a step
         outputs += [f"step_{text.strip()}.pth" for text in cfg.train.save_steps]
-    return Command("train", RESULTS / "baseline", _finish_training, tuple(outputs), prepare=look_ahead), plan
+    return Command("train", RESULTS / "baseline", _finish_training, tuple(outputs), prepare=check_ahead), plan
 
 
 def _finish_training(carried: Carried) -> Metrics:
@@ -114,6 +115,7 @@ def prune_structured(
 
 
 def pruning_plan(cfg: Config, name: str, checkpoint: Path, method: str | None = None) -> tuple[Command, Plan]:
+    """A checkpoint's pruning by the command `name`, as steps; `method`, where given, names the default folder."""
     plan = plans.begin(cfg, checkpoint)
     plans.compress(plan, [name])
     plans.evaluate_both(plan, on_validation=bool(verdict.asked_of_accuracy(cfg.gates)))
@@ -123,7 +125,7 @@ def pruning_plan(cfg: Config, name: str, checkpoint: Path, method: str | None = 
         _finish_pruning,
         ("pruned_model.pth",),
         goal=goal_of(cfg, cut=name == "prune-structured"),
-        prepare=look_ahead,
+        prepare=check_ahead,
     )
     return command, plan
 
@@ -152,7 +154,7 @@ def _finish_pruning(carried: Carried) -> Metrics:
     return finish(run, metrics, task.metric)
 
 
-def look_ahead(plan: Plan, run: Run, splits: Splits, device: torch.device) -> None:
+def check_ahead(plan: Plan, run: Run, splits: Splits, device: torch.device) -> None:
     """What can't be done with this network, said before anything is written; a first cut is planned, and shown."""
     cfg = plan.cfg
     if plan.checkpoint is None:
@@ -188,9 +190,9 @@ def _check_names(plan: Plan, model: nn.Module) -> None:
     problems: list[Problem] = []
     for name in dict.fromkeys(plan.compressions):
         if name in checks:
-            where, look = checks[name]
+            where, check = checks[name]
             try:
-                look()
+                check()
             except BootcampError as error:
                 problems += [problem.under(where) for problem in error.problems]
     if problems:

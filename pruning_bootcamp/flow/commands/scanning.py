@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.flow import plan as plans
-from pruning_bootcamp.flow.commands.pruning import look_ahead
+from pruning_bootcamp.flow.commands.pruning import check_ahead
 from pruning_bootcamp.flow.metrics import about, overlaid
 from pruning_bootcamp.flow.outcomes import Scanned
 from pruning_bootcamp.flow.plan import DENSE, SCAN
@@ -43,7 +43,7 @@ def sensitivity(cfg: Config, resume: bool | None = None, dry_run: bool = False) 
         (scan.RESULT, scan.TABLE),
         testing=False,
         again=_show_scan,
-        prepare=look_ahead,
+        prepare=check_ahead,
     )
     return carry_out(command, plan, resume, dry_run=dry_run)
 

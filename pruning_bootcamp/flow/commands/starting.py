@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.flow import verdict
-from pruning_bootcamp.flow.commands.looking import export, profile
+from pruning_bootcamp.flow.commands.inspecting import export, profile
 from pruning_bootcamp.flow.commands.pruning import prune_structured, train
 from pruning_bootcamp.flow.metrics import overlaid
 from pruning_bootcamp.flow.report import say_goal
@@ -64,7 +64,7 @@ def quickstart(cfg: Config) -> Metrics:
     write_yaml(root / METRICS, to_plain(metrics))
     write_text(root / REPORT, run_report(f"Quickstart: {cfg.model.name} on {cfg.data.name}", metrics))
 
-    LOGGER.info("\n%s", markdown_table(["figure", "dense", "pruned"], comparison_rows(dense, metrics)))
+    LOGGER.info("\n%s", markdown_table(["metric", "dense", "pruned"], comparison_rows(dense, metrics)))
     for name, file in exported.formats.items():
         proof = f"verified, largest difference {file.max_difference:.1e}" if file.verified else "not verified"
         LOGGER.info("%s: %s, %s", name, file.file, proof)

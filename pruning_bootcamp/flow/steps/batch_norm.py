@@ -28,14 +28,14 @@ def improver(
     """
     total = len(splits.train)
     estimating, judging = (splits.train.subset(part) for part in apart(first_images(total, total, cfg.seed), count))
-    look: dict[str, Any] = {"mean": splits.mean, "std": splits.std, "device": device}
+    options: dict[str, Any] = {"mean": splits.mean, "std": splits.std, "device": device}
     images = {"estimated_on": len(estimating), "judged_on": len(judging)}
     if len(estimating) < 2 or len(judging) == 0:
         LOGGER.info("Batch-norm statistics kept as they were: %d training images are too few to estimate on", total)
         return lambda _: None, images
     with preserved_rng():
         judge = DenseJudge(
-            dense, lambda: (shown for shown, _ in eval_batches(judging, batch_size=256, **look)), task_of(cfg)
+            dense, lambda: (shown for shown, _ in eval_batches(judging, batch_size=256, **options)), task_of(cfg)
         )
 
     def improve(model: nn.Module) -> Reestimated | None:
@@ -45,7 +45,7 @@ def improver(
             batch_size=min(128, len(estimating)),
             seed=cfg.seed,
             augment=splits.augment if cfg.train.augment is None else cfg.train.augment,
-            **look,
+            **options,
         )
         with preserved_rng():
             return improve_batch_norm(model, judge, batches)
@@ -79,7 +79,7 @@ def recover_batch_norm(
         found.before.divergence,
         found.after.divergence,
     )
-    figures = BatchNorm(
+    metrics = BatchNorm(
         estimated_on=images["estimated_on"],
         judged_on=images["judged_on"],
         agreement_pct_before=round(found.before.agreement_pct, 4),
@@ -87,4 +87,4 @@ def recover_batch_norm(
         divergence_before=round(found.before.divergence, 6),
         divergence_after=round(found.after.divergence, 6),
     )
-    return Recovery(batch_norm_reestimated=found.kept, batch_norm=figures)
+    return Recovery(batch_norm_reestimated=found.kept, batch_norm=metrics)

@@ -13,7 +13,7 @@ from pruning_bootcamp.evaluation import cost_of
 from pruning_bootcamp.flow.outcomes import Cut, Measured
 from pruning_bootcamp.flow.step import Network, StepContext
 from pruning_bootcamp.flow.steps.batch_norm import recover_batch_norm
-from pruning_bootcamp.flow.steps.prune import SCORED, spread_of
+from pruning_bootcamp.flow.steps.prune import SCORED, distribution_of
 from pruning_bootcamp.flow.steps.training import judged
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.models import make_prunable
@@ -38,7 +38,7 @@ def score(context: StepContext) -> Measured:
     ready, recipe = ready_to_cut(network.model, network.recipe)
     scores = score_channels(ready, example_input(recipe), s, seed=context.cfg.seed)
     context.keep_tensors(SCORED, {"scores": scores})
-    stats = {name: spread_of(values, name) for name, values in scores.items()}
+    stats = {name: distribution_of(values, name) for name, values in scores.items()}
     return Measured(scores=stats, summary=f"{len(stats)} groups of channels")
 
 

@@ -57,7 +57,7 @@ def train(context: StepContext) -> DenseNetwork:
 
 def open_given(context: StepContext, path: Path, found: Checkpoint | None = None) -> DenseNetwork:
     """The network of a checkpoint, which stays where it is; `found`: as this process has opened it already."""
-    known = memorised.look(
+    known = memorised.check_validation_images(
         found or open_network(path, context.cfg, context.splits), context.cfg, context.splits, context.device
     )
     return DenseNetwork(known=known, summary=path.name)

@@ -7,42 +7,42 @@ from pruning_bootcamp.backends import deployable_copy
 from pruning_bootcamp.checkpoints import example_input, weights_hash
 from pruning_bootcamp.evaluation import cost_of, evaluate_on, say_disagreement
 from pruning_bootcamp.flow import step as steps
-from pruning_bootcamp.flow.outcomes import Costs, Judged
+from pruning_bootcamp.flow.outcomes import ComparedCosts, Judged
 from pruning_bootcamp.flow.step import StepContext
 from pruning_bootcamp.flow.steps.profile import pair_latency
 from pruning_bootcamp.flow.steps.training import as_shipped
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.plain import from_plain, to_plain
-from pruning_bootcamp.results import Comparison, Network
+from pruning_bootcamp.results import Comparison, NetworkMetrics
 from pruning_bootcamp.tasks import Measurement, Metric
 from pruning_bootcamp.tools.metrics import compare_metrics
 
 
-def costs(context: StepContext) -> Costs:
+def costs(context: StepContext) -> ComparedCosts:
     """FLOPs, parameters and zeros of both networks; their latency where a gate asks for it."""
     cfg, dense, final = context.cfg, context.network("dense"), context.network()
     before, _ = cost_of(dense.model.cpu(), example_input(dense.recipe))
     after, flops = cost_of(final.model.cpu(), example_input(final.recipe), final.masks)
     say_disagreement(flops)
-    baseline = from_plain(Network, {**to_plain(before), "weights": weights_hash(dense.model)})
-    pruned, paired, how = from_plain(Network, to_plain(after)), Comparison(), None
+    baseline = from_plain(NetworkMetrics, {**to_plain(before), "weights": weights_hash(dense.model)})
+    pruned, paired, how = from_plain(NetworkMetrics, to_plain(after)), Comparison(), None
     if cfg.gates.min_latency_reduction_pct is not None:
         models = {"baseline": deployable_copy(dense.model), "pruned": deployable_copy(final.model)}
         timed = pair_latency(cfg, models, final.recipe, context.device)
         baseline, pruned = (
-            replace(figures, latency_ms=timed[name].median_ms, throughput_fps=timed[name].throughput_fps)
-            for name, figures in (("baseline", baseline), ("pruned", pruned))
+            replace(metrics, latency_ms=timed[name].median_ms, throughput_fps=timed[name].throughput_fps)
+            for name, metrics in (("baseline", baseline), ("pruned", pruned))
         )
         way = timed["pruned"]
         ratio = way.ratio_to(timed["baseline"])
         assert ratio is not None, "the pair was timed in the same rounds"
-        paired = ratio.figures()
+        paired = ratio.as_result()
         how = (
             f"medians of ratios, {ratio.spread}; {way.n} passes, batch {way.batch_size}, {way.backend} on "
             f"{way.device}, {way.threads} threads"
         )
     saved = from_plain(Comparison, compare_metrics(to_plain(baseline), to_plain(pruned)) | to_plain(paired))
-    return Costs(
+    return ComparedCosts(
         baseline=baseline,
         pruned=pruned,
         saved=saved,
@@ -55,14 +55,14 @@ def judge_on(context: StepContext, split: str) -> Judged:
     """Score and loss of both networks, each as it would be shipped, on every sample of the split."""
     dense, final = context.network("dense"), context.network()
     images = context.splits.test if split == "test" else context.splits.val
-    look: dict[str, Any] = {"device": context.device, "batch_size": context.cfg.data.batch_size, "progress": False}
-    look["task"] = task = context.task
-    before = after = evaluate_on(dense.model.to(context.device), images, context.splits, **look)
+    options: dict[str, Any] = {"device": context.device, "batch_size": context.cfg.data.batch_size, "progress": False}
+    options["task"] = task = context.task
+    before = after = evaluate_on(dense.model.to(context.device), images, context.splits, **options)
     if context.inputs["dense"].network == context.inputs["before"].network:  # a training: there is one network only
         return _judged(split, before, after, task.metric)
     shipped = steps.Network(final.model.to(context.device), final.recipe, final.masks, final.ranges)
     with as_shipped(shipped) as model:
-        after = evaluate_on(model, images, context.splits, **look)
+        after = evaluate_on(model, images, context.splits, **options)
     text = "Dense: %s, pruned: %s (%d %s %s)"
     scores = (task.metric.text(found.score) for found in (before, after))
     LOGGER.info(text, *scores, after.n, split, task.noun)

@@ -46,8 +46,8 @@ def _lost(context: StepContext, dense: nn.Module, file: Mapping[str, Any]) -> di
     if "accuracy" not in file:
         return {}
     splits = context.splits
-    look: dict[str, Any] = {"mean": splits.mean, "std": splits.std, "limit": file["agreement_images"]}
-    batches = eval_batches(splits.val, batch_size=context.cfg.data.batch_size, device="cpu", **look)
+    options: dict[str, Any] = {"mean": splits.mean, "std": splits.std, "limit": file["agreement_images"]}
+    batches = eval_batches(splits.val, batch_size=context.cfg.data.batch_size, device="cpu", **options)
     task = context.task
     before = round(evaluate(dense, batches, task).score, 4)
     compared = compare_metrics({"accuracy": before}, file, higher_is_better=task.metric.higher_is_better)
@@ -90,7 +90,7 @@ def export_network(
             task=task,
         )
         LOGGER.info("%s", report)
-        reports[name] = _figures(report, labels, task)
+        reports[name] = _metrics(report, labels, task)
         if "accuracy" in reports[name]:
             score = task.metric.text(reports[name]["accuracy"])
             LOGGER.info("The file's %s on these %s: %s", task.metric.title, task.noun, score)
@@ -151,8 +151,8 @@ def _images(split: Split, splits: Splits, count: int) -> tuple[Tensor, Tensor]:
     return torch.cat(images), torch.cat(labels)
 
 
-def _figures(report: ExportReport, labels: Tensor | None, task: Task) -> dict[str, Any]:
-    figures: dict[str, Any] = {
+def _metrics(report: ExportReport, labels: Tensor | None, task: Task) -> dict[str, Any]:
+    metrics: dict[str, Any] = {
         "file": str(report.path),
         "size_mb": round(report.size_mb, 6),
         "verified": report.verified,
@@ -162,10 +162,10 @@ def _figures(report: ExportReport, labels: Tensor | None, task: Task) -> dict[st
         "new_process": report.new_process,
     }
     if report.dense_mb is not None:
-        figures |= {"dense_mb": round(report.dense_mb, 6), "times_smaller": round(report.dense_mb / report.size_mb, 4)}
+        metrics |= {"dense_mb": round(report.dense_mb, 6), "times_smaller": round(report.dense_mb / report.size_mb, 4)}
     if report.agreement is not None:
-        figures |= {"agreement": report.agreement, "agreement_images": report.images}
+        metrics |= {"agreement": report.agreement, "agreement_images": report.images}
     if report.outputs is not None and labels is not None:
         sums = task.measure(report.outputs, labels).tolist()
-        figures["accuracy"] = round(task.score(sums, len(labels)), 4)
-    return figures
+        metrics["accuracy"] = round(task.score(sums, len(labels)), 4)
+    return metrics

@@ -23,7 +23,9 @@ from pruning_bootcamp.tools.datasets.splits import HELD_OUT
 MOST_IMAGES = 1000
 
 
-def look(dense: Checkpoint, cfg: Config, splits: Splits, device: torch.device, testing: bool | None = None) -> Known:
+def check_validation_images(
+    dense: Checkpoint, cfg: Config, splits: Splits, device: torch.device, testing: bool | None = None
+) -> Known:
     """Whether the dense network knows its validation images; a warning where it may. `testing` as for `open_data`."""
     name = splits.val.content_hash()
     if dense.metrics.get(HASH) == name:
@@ -52,7 +54,7 @@ def _measure(dense: Checkpoint, cfg: Config, splits: Splits, device: torch.devic
 def _warning(fit: Fit, splits: Splits, testing: bool) -> str:
     why = ", which are part of train/ for whoever trained it elsewhere" if splits.val_from == HELD_OUT else ""
     meaning = (
-        "Validation figures may flatter it; what is lost is judged on the test images."
+        "Validation metrics may flatter it; what is lost is judged on the test images."
         if testing
         else "Then it has no fair accuracy here, and what a pruned network loses against it is overstated."
     )

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.flow import settings
-from pruning_bootcamp.flow.outcomes import Measured, Pruned, Spread, Trained
+from pruning_bootcamp.flow.outcomes import Distribution, Measured, Pruned, Trained
 from pruning_bootcamp.flow.step import Network, StepContext
 from pruning_bootcamp.flow.steps.batch_norm import recover_batch_norm
 from pruning_bootcamp.flow.steps.training import fine_tuned, judged, trained
@@ -42,7 +42,7 @@ def score(context: StepContext) -> Measured:
     engine = _engine(context, context.network(), settings.target_sparsity(context.cfg))
     scored = engine.score(context.tensors("statistics", STATISTICS))
     context.keep_tensors(SCORED, scored)
-    stats = {name: spread_of(values, name) for name, values in scored["scores"].items()}
+    stats = {name: distribution_of(values, name) for name, values in scored["scores"].items()}
     return Measured(scores=stats, summary=f"{len(stats)} layers")
 
 
@@ -120,10 +120,10 @@ def calibration(cfg: Config, splits: Splits, device: torch.device) -> list[tuple
     return [shown for shown, _ in batches]
 
 
-def spread_of(values: Tensor, name: str) -> Spread:
+def distribution_of(values: Tensor, name: str) -> Distribution:
     """Least, most, mean and spread of scores; a BootcampError names a layer whose scores are no numbers."""
     stats = score_stats(values, name)
-    return Spread(min=stats.min, max=stats.max, mean=stats.mean, std=stats.std)
+    return Distribution(min=stats.min, max=stats.max, mean=stats.mean, std=stats.std)
 
 
 def _engine(context: StepContext, network: Network, sparsity: float | None) -> UnstructuredPruning:

@@ -227,7 +227,7 @@ def write_scan(run: Run, table: Scan, title: str) -> None:
 
 
 def scan_metrics(table: Scan) -> Metrics:
-    """The scan in a few figures, for metrics.yaml."""
+    """The scan in a few metrics, for metrics.yaml."""
     order = ranking(table)
     return Metrics(
         val_accuracy=table.dense.accuracy,

@@ -16,8 +16,8 @@ from pruning_bootcamp.results import LatencyPair, Paired
 from pruning_bootcamp.tools.latency import LatencyStats, compare_latencies
 from pruning_bootcamp.tools.latency.clock import Candidate
 
-Pair = Mapping[str, LatencyStats]
-Pairs = dict[str, Candidate]
+Latencies = Mapping[str, LatencyStats]
+Candidates = dict[str, Candidate]
 Made = TypeVar("Made")
 
 
@@ -34,20 +34,20 @@ def each_once(models: Mapping[str, nn.Module], make: Callable[[str, nn.Module], 
 class Alternatives:
     """`pairs`: way -> the networks' timings. `notes`: what was not timed, or on fewer images, and why."""
 
-    pairs: dict[str, Pair] = field(default_factory=dict)
+    pairs: dict[str, Latencies] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     launch_bound: list[str] = field(default_factory=list)
     """ways whose time is that of launching kernels"""
 
-    def figures(self) -> dict[str, LatencyPair]:
-        """As the profile's file keeps them: each network's figures, and their paired ratio."""
+    def as_result(self) -> dict[str, LatencyPair]:
+        """As the profile's file keeps them: each network's metrics, and their paired ratio."""
         found = {}
         for way, pair in self.pairs.items():
             ratio = pair["pruned"].ratio_to(pair["baseline"])
-            said = {} if ratio is None else to_plain(ratio.figures()) | {"verdict": ratio.verdict}
+            said = {} if ratio is None else to_plain(ratio.as_result()) | {"verdict": ratio.verdict}
             paired = from_plain(Paired, said) if said else None
             found[way] = LatencyPair(
-                baseline=pair["baseline"].figures(), pruned=pair["pruned"].figures(), paired=paired
+                baseline=pair["baseline"].as_result(), pruned=pair["pruned"].as_result(), paired=paired
             )
         return found
 
@@ -65,7 +65,7 @@ def time_ways(
     """
     prepared = dict(ready)
 
-    def pair_for(way: Way) -> Pairs | str:
+    def pair_for(way: Way) -> Candidates | str:
         images = example_input(recipe, way.batch).to(device)
         if why := BACKENDS[way.backend].facts.get("pointless", lambda _: None)(images):
             return str(why)
@@ -95,7 +95,7 @@ def _prepared(backend: str, models: Mapping[str, nn.Module], images: Tensor) -> 
 
 
 def timed_ways(
-    asked: list[Way], pair_for: Callable[[Way], Pairs | str], device: torch.device, runs: int
+    asked: list[Way], pair_for: Callable[[Way], Candidates | str], device: torch.device, runs: int
 ) -> Alternatives:
     """Each way on as many images as the device's memory allows; `pair_for` gives the pair, or why there is none."""
     found, medians = Alternatives(), dict[Way, float]()
@@ -109,7 +109,7 @@ def timed_ways(
 
 
 def _timed(
-    way: Way, pair_for: Callable[[Way], Pairs | str], runs: int, notes: list[str]
+    way: Way, pair_for: Callable[[Way], Candidates | str], runs: int, notes: list[str]
 ) -> tuple[Way, dict[str, LatencyStats] | None]:
     """The way, or one on fewer images where memory is short, with its timings; None where it can't be timed."""
     tried: Way | None = way

@@ -50,6 +50,7 @@ class Widths:
 
     @property
     def combinations(self) -> int:
+        """How many there are; exact, and far beyond 64 bits in a deep network."""
         return math.prod(self.options)
 
     @property

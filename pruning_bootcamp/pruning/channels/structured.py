@@ -12,15 +12,15 @@ from pruning_bootcamp.pruning.channels.budget import TOLERANCE
 from pruning_bootcamp.pruning.channels.multiples import Multiples, check_round_to, resolve_round_to
 from pruning_bootcamp.pruning.channels.proof import SliceProof, prove_slice
 from pruning_bootcamp.pruning.channels.scores import CHANNEL_SCORES, score_groups, why_not_scored
-from pruning_bootcamp.pruning.channels.width_choice import (
+from pruning_bootcamp.pruning.channels.width_schedules import WidthSchedule
+from pruning_bootcamp.pruning.channels.widths import (
     Allocation,
     Budget,
+    ChosenWidths,
     Limits,
-    Network,
-    WidthChoice,
+    ScoredNetwork,
     choose_widths,
 )
-from pruning_bootcamp.pruning.channels.width_schedules import WidthSchedule
 from pruning_bootcamp.pruning.graph import Group, cut_members, find_groups
 from pruning_bootcamp.pruning.masks import detached_copy
 from pruning_bootcamp.pruning.sections import BUDGETS, StructuredSettings
@@ -162,54 +162,54 @@ def plan_structured(
     groups = [group for group in everything if group.name not in left_out]
     if scores is None:
         scores = score_groups(groups, s.score.name, _score_args(s), seed)
-    network = Network(copied, example, groups, scores, count_products(copied, example)[0], left_out)
+    network = ScoredNetwork(copied, example, groups, scores, count_products(copied, example)[0], left_out)
     multiples = resolve_round_to(s.round_to, device or example.device)
     return _plan(budget, *_coarsest(network, budget, multiples, limits))
 
 
 def _coarsest(
-    network: Network, budget: Budget, multiples: Multiples, limits: Limits
-) -> tuple[WidthChoice, int | None, str | None]:
-    """The first choice of `multiples` that meets the budget, the multiple, and why it is that one."""
+    network: ScoredNetwork, budget: Budget, multiples: Multiples, limits: Limits
+) -> tuple[ChosenWidths, int | None, str | None]:
+    """What is chosen with the first of `multiples` that meets the budget, the multiple, and why it is that one."""
     auto, reasons = multiples.why is not None, []
     for multiple in multiples.choices:
-        choice = choose_widths(network, budget, replace(limits, round_to=multiple), falls_back=auto)
+        chosen = choose_widths(network, budget, replace(limits, round_to=multiple), falls_back=auto)
         last = multiple == multiples.choices[-1]
-        off = abs(choice.achieved - budget.asked) > TOLERANCE + 1e-9
-        if choice.problem is None and (last or not off):
+        off = abs(chosen.achieved - budget.asked) > TOLERANCE + 1e-9
+        if chosen.problem is None and (last or not off):
             break
-        if last and choice.problem is not None:
-            raise choice.problem
-        found = f" (nearest {choice.achieved:.4f})" if choice.taken else ""
+        if last and chosen.problem is not None:
+            raise chosen.problem
+        found = f" (nearest {chosen.achieved:.4f})" if chosen.taken else ""
         reasons.append(f"multiples of {multiple} can't meet {budget.name} {budget.asked:g} within {TOLERANCE:g}{found}")
     if not auto:
-        return choice, multiple, None
-    if multiple is not None and choice.narrow.keys() >= {group.name for group in choice.groups}:
-        multiple = max(choice.narrow.values())
+        return chosen, multiple, None
+    if multiple is not None and chosen.narrow.keys() >= {group.name for group in chosen.groups}:
+        multiple = max(chosen.narrow.values())
     why = f"auto -> {'null' if multiple is None else multiple} ({multiples.why})"
     if reasons:
         why += f"; stepped down from {multiples.choices[0]}: {'; '.join(reasons)}"
-    narrow = [f"{name} in {each}s" for name, each in choice.narrow.items()]
-    return choice, multiple, why + (f"; too narrow for it: {', '.join(narrow)}" if narrow else "")
+    narrow = [f"{name} in {each}s" for name, each in chosen.narrow.items()]
+    return chosen, multiple, why + (f"; too narrow for it: {', '.join(narrow)}" if narrow else "")
 
 
-def _plan(budget: Budget, choice: WidthChoice, multiple: int | None, why: str | None) -> StructuredPlan:
-    schedules = [choice.schedules[group.name] for group in choice.groups]
+def _plan(budget: Budget, chosen: ChosenWidths, multiple: int | None, why: str | None) -> StructuredPlan:
+    schedules = [chosen.schedules[group.name] for group in chosen.groups]
     return StructuredPlan(
-        groups=[_group_plan(group, choice.gone(group.name)) for group in choice.groups],
-        uncuttable=choice.left_out,
-        limited=_limited(schedules, choice.taken, budget.asked if budget.group_by_group else None),
+        groups=[_group_plan(group, chosen.gone(group.name)) for group in chosen.groups],
+        uncuttable=chosen.left_out,
+        limited=_limited(schedules, chosen.taken, budget.asked if budget.group_by_group else None),
         budget=budget.name,
         asked=budget.asked,
-        achieved=choice.achieved,
-        macs_before=choice.before["macs"],
-        macs_after=choice.after["macs"],
-        params_before=round(choice.before["params"]),
-        params_after=round(choice.after["params"]),
-        baseline_macs=choice.baseline["macs"],
-        baseline_params=round(choice.baseline["params"]),
+        achieved=chosen.achieved,
+        macs_before=chosen.before["macs"],
+        macs_after=chosen.after["macs"],
+        params_before=round(chosen.before["params"]),
+        params_after=round(chosen.after["params"]),
+        baseline_macs=chosen.baseline["macs"],
+        baseline_params=round(chosen.baseline["params"]),
         round_to=multiple,
-        narrow=choice.narrow,
+        narrow=chosen.narrow,
         round_to_why=why,
     )
 

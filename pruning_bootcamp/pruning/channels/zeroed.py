@@ -77,6 +77,7 @@ class KeptNorm(nn.Module):
         self.along = -1 if plain else 1  # a subclass of LayerNorm is one for images: channels come second
 
     def forward(self, full: Tensor) -> Tensor:
+        """A tensor of the full width -> the same shape, normalised over the kept channels alone."""
         norm: Any = self.norm
         some = full.index_select(self.along, self.kept)
         scale = None if norm.weight is None else norm.weight[self.kept]

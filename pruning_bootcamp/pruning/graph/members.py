@@ -57,6 +57,7 @@ class Member:
 
     @property
     def label(self) -> str:
+        """Path of the layer, or of the bare parameter: unlike `path`, never empty."""
         return f"{self.path}.{self.parameter}".lstrip(".") if self.parameter else self.path
 
     def kept(self, keep: Tensor) -> Tensor:
@@ -82,6 +83,7 @@ class Group:
 
     @property
     def root(self) -> Member:
+        """The member whose outputs the group's units are counted in."""
         return self.members[0]
 
     @property
@@ -95,6 +97,7 @@ class Group:
         return len(self.root.index)
 
     def of_kind(self, *kinds: Kind) -> list[Member]:
+        """Members of these kinds, in the group's order."""
         return [member for member in self.members if member.kind in kinds]
 
 

@@ -30,6 +30,7 @@ def unknown_product(layer: nn.Module, attribute: str) -> str | None:
 
 
 def groups_of(layer: nn.Module) -> int:
+    """Into how many blocks a grouped convolution splits its channels; 1 for any other layer."""
     return layer.groups if isinstance(layer, _ConvNd) else 1
 
 

@@ -10,7 +10,7 @@ from pruning_bootcamp.pruning.layers.least_squares import factorise, scale_of
 
 
 @dataclass(frozen=True)
-class Part:
+class ColumnBlock:
     """Neighbouring columns whose zeros are chosen together: all of `positions` kernel positions x `channels` inputs."""
 
     columns: slice
@@ -22,6 +22,7 @@ class Part:
         return block.reshape(len(block), self.positions, self.channels).transpose(1, 2)
 
     def as_columns(self, weight: Tensor) -> Tensor:
+        """[out, in, kernel positions] -> [rows, columns]: `as_weight` undone."""
         return weight.transpose(1, 2).reshape(len(weight), -1)
 
 
@@ -30,23 +31,27 @@ def kernel_major(channels: int, positions: int) -> Tensor:
     return torch.arange(channels * positions).reshape(channels, positions).T.flatten()
 
 
-def parts_of(channels: int, positions: int, size: int, fits: Callable[[int], bool]) -> list[Part]:
+def parts_of(channels: int, positions: int, size: int, fits: Callable[[int], bool]) -> list[ColumnBlock]:
     """Parts of about `size` columns, each with a number of channels that `fits`, in kernel-major order."""
     if channels > size and fits(size) and (channels % size == 0 or fits(channels % size)):
         bounds = [(start, min(start + size, channels)) for start in range(0, channels, size)]
         return [
-            Part(slice(position * channels + start, position * channels + end), 1, end - start)
+            ColumnBlock(slice(position * channels + start, position * channels + end), 1, end - start)
             for position in range(positions)
             for start, end in bounds
         ]
     together = max(1, size // channels)
     starts = range(0, positions, together)
     spans = [(first, min(first + together, positions)) for first in starts]
-    return [Part(slice(first * channels, last * channels), last - first, channels) for first, last in spans]
+    return [ColumnBlock(slice(first * channels, last * channels), last - first, channels) for first, last in spans]
 
 
 def sweep(
-    rows: Tensor, gram: Tensor, damping: float, parts: Sequence[Part], choose: Callable[[Part, Tensor], Tensor]
+    rows: Tensor,
+    gram: Tensor,
+    damping: float,
+    parts: Sequence[ColumnBlock],
+    choose: Callable[[ColumnBlock, Tensor], Tensor],
 ) -> tuple[Tensor, float]:
     """Zero weights of `rows` [r, n] in place, part by part, and say which stay (Frantar & Alistarh, 2023, algorithm 1).
 

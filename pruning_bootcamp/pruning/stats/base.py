@@ -37,6 +37,7 @@ class LayerStats:
 
 
 def device_of(targets: Mapping[str, nn.Parameter]) -> torch.device:
+    """The device of the first target: statistics are gathered there."""
     return next(iter(targets.values())).device
 
 

@@ -11,7 +11,7 @@ from pruning_bootcamp.errors import BootcampError, listed
 from pruning_bootcamp.pruning.selection import count_below, count_equal, kth_smallest
 from pruning_bootcamp.pruning.targets import matches
 from pruning_bootcamp.pruning.weights.apportionment import Counts, apportion
-from pruning_bootcamp.pruning.weights.curves import Measure, counts_from_scan, read_rows
+from pruning_bootcamp.pruning.weights.curves import ScanMetric, counts_from_scan, read_rows
 from pruning_bootcamp.registry import Registry
 
 
@@ -108,7 +108,7 @@ def erdos_renyi_kernel(scores: Mapping[str, Tensor], sparsity: float) -> Counts:
     return {name: sizes[name] - kept[name] for name in scores}
 
 
-def _no_scan(*, file: str, by: Measure = "loss") -> str | None:
+def _no_scan(*, file: str, by: ScanMetric = "loss") -> str | None:
     try:
         read_rows(Path(file))
     except BootcampError as error:
@@ -117,7 +117,7 @@ def _no_scan(*, file: str, by: Measure = "loss") -> str | None:
 
 
 @ALLOCATIONS.register("sensitivity", files=("file",), invalid=_no_scan)
-def sensitivity(scores: Mapping[str, Tensor], sparsity: float, *, file: str, by: Measure = "loss") -> Counts:
+def sensitivity(scores: Mapping[str, Tensor], sparsity: float, *, file: str, by: ScanMetric = "loss") -> Counts:
     """Where a scan measured the least loss (`sensitivity.yaml` of the command sensitivity); the total is exact.
 
     The summed loss of all rows is the least that their curves (lower convex hulls) allow. by: loss or accuracy.

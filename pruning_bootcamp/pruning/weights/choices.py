@@ -31,6 +31,7 @@ class Chosen:
         return self.entry(*values, **self.args)
 
     def has(self, fact: str) -> bool:
+        """Whether the fact stands in the function's registration."""
         return fact in self.entry.facts
 
     def fact(self, name: str, *values: Any) -> Any:

@@ -13,7 +13,7 @@ from pruning_bootcamp.pruning.weights.apportionment import Counts, apportion, ap
 from pruning_bootcamp.runs import read_yaml, siblings
 from pruning_bootcamp.schema import shown
 
-Measure = Literal["loss", "accuracy"]
+ScanMetric = Literal["loss", "accuracy"]
 Knots = list[tuple[int, float]]
 """(how many weights go, what that costs), the first at 0"""
 
@@ -21,7 +21,7 @@ _MOST_BYTES = 8 * 2**20  # far above a scan of a thousand layers
 
 
 @dataclass(frozen=True)
-class Row:
+class ScanRow:
     """One layer or block of a scan: `costs[by]` are (sparsity, what is lost against dense), sparsities rising."""
 
     name: str
@@ -30,7 +30,9 @@ class Row:
     costs: Mapping[str, tuple[tuple[float, float], ...]]
 
 
-def counts_from_scan(sizes: Mapping[str, int], gone: Mapping[str, int], total: int, file: str, by: Measure) -> Counts:
+def counts_from_scan(
+    sizes: Mapping[str, int], gone: Mapping[str, int], total: int, file: str, by: ScanMetric
+) -> Counts:
     """Counts of every weight whose sum is `total`, at the least summed cost by the curves in `file`, none below `gone`.
 
     `sizes` are in units of what goes together (single weights, or blocks). Within a row that holds several weights each
@@ -98,7 +100,7 @@ def lower_hull(curve: Knots) -> Knots:
     return hull
 
 
-def knots(row: Row, sizes: Mapping[str, int], by: Measure) -> Knots:
+def knots(row: ScanRow, sizes: Mapping[str, int], by: ScanMetric) -> Knots:
     """A row's curve over how many of its weights go: 0 at 0, and never falling: what falls is noise of few images."""
     found: Knots = [(0, 0.0)]
     for sparsity, cost in row.costs[by]:
@@ -111,7 +113,7 @@ def knots(row: Row, sizes: Mapping[str, int], by: Measure) -> Knots:
     return found
 
 
-def rows_for(rows: Sequence[Row], sizes: Mapping[str, int], file: str) -> list[Row]:
+def rows_for(rows: Sequence[ScanRow], sizes: Mapping[str, int], file: str) -> list[ScanRow]:
     """The rows whose weights are to be pruned; BootcampError where the scan is of other layers, or of other sizes."""
     scanned = {weight: row for row in rows for weight in row.weights}
     problems = []
@@ -142,7 +144,7 @@ def rows_for(rows: Sequence[Row], sizes: Mapping[str, int], file: str) -> list[R
     return used
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_rows(path: Path) -> list[ScanRow]:
     """The rows of a sensitivity.yaml. BootcampError with the first thing in it that no scan writes."""
     if not path.is_file():
         raise BootcampError(f"{path}: there is no such file. {siblings(path)}")
@@ -153,7 +155,7 @@ def read_rows(path: Path) -> list[Row]:
 
 
 @functools.lru_cache(maxsize=4)  # gradual pruning asks at each of its updates
-def _read(path: Path, changed_ns: int, size: int) -> tuple[Row, ...]:
+def _read(path: Path, changed_ns: int, size: int) -> tuple[ScanRow, ...]:
     content = read_yaml(path)
     try:
         dense = {name: _number(content["dense"][name]) for name in ("loss", "accuracy")}
@@ -169,7 +171,7 @@ def _read(path: Path, changed_ns: int, size: int) -> tuple[Row, ...]:
     return rows
 
 
-def _row(raw: Any, dense: Mapping[str, float]) -> Row:
+def _row(raw: Any, dense: Mapping[str, float]) -> ScanRow:
     name, weights, size = raw["name"], raw["weights"], raw["size"]
     points = sorted((_number(p["sparsity"]), _number(p["loss"]), _number(p["accuracy"])) for p in raw["points"])
     sparsities = [point[0] for point in points]
@@ -183,7 +185,7 @@ def _row(raw: Any, dense: Mapping[str, float]) -> Row:
         "loss": tuple((sparsity, loss - dense["loss"]) for sparsity, loss, _ in points),
         "accuracy": tuple((sparsity, dense["accuracy"] - accuracy) for sparsity, _, accuracy in points),
     }
-    return Row(name, tuple(weights), size, costs)
+    return ScanRow(name, tuple(weights), size, costs)
 
 
 def _number(value: Any) -> float:

@@ -34,6 +34,10 @@ def decide_masks(
 
 
 def choose(score: Tensor, count: int, kept: Tensor | None, choices: Choices) -> Tensor:
+    """Keep mask of one layer in the pattern, with `count` zeros, and with those of `kept` too.
+
+    Higher score = keep. More than `count` zeros where N:M or blocks can't take every earlier one in.
+    """
     keep: Tensor = choices.pattern(score, count)
     if kept is not None:
         keep &= kept.to(keep.device)  # N:M and blocks can't always take every earlier zero in

@@ -145,7 +145,7 @@ class IterativeMagnitudePruner:
         self._pruner.set_masks(model, masks)
 
     def get_pruning_summary(self) -> dict[str, Any]:
-        """How far it is: rounds done and planned, the sparsity reached, and every round's figures."""
+        """How far it is: rounds done and planned, the sparsity reached, and every round's metrics."""
         return {
             "iterations_done": len(self.history),
             "num_iterations": self.num_iterations,

@@ -100,9 +100,11 @@ class Schedule(Protocol):
     """Sparsity by training step."""
 
     @property
-    def final_sparsity(self) -> float: ...
+    def final_sparsity(self) -> float:
+        """Share of the weights that are zero at the end, in [0, 1]."""
 
-    def sparsity_at_step(self, step: int) -> float: ...
+    def sparsity_at_step(self, step: int) -> float:
+        """The sparsity, in [0, 1], that is due at a step counted from 0; it never falls."""
 
 
 def _check_span(kind: str, start: int, end: int, *sparsities: float) -> None:
@@ -130,6 +132,7 @@ class OneShot:
         _check_span("OneShot", 0, max(self.step, 0) + 1, self.final_sparsity)
 
     def sparsity_at_step(self, step: int) -> float:
+        """0, and `final_sparsity` from `step` on."""
         return self.final_sparsity if step >= self.step else 0.0
 
 
@@ -149,6 +152,7 @@ class Gradual:
             raise BootcampError(f"Gradual: frequency {self.frequency} is not at least 1.")
 
     def sparsity_at_step(self, step: int) -> float:
+        """0 before `start_step`, then the last update's sparsity: a staircase below the line."""
         if step < self.start_step:
             return 0.0
         if step < self.end_step:
@@ -169,6 +173,7 @@ class Cubic:
         _check_span("Cubic", self.start_step, self.end_step, self.final_sparsity)
 
     def sparsity_at_step(self, step: int) -> float:
+        """Steep at first: what is pruned early has longest to recover."""
         return self.final_sparsity * cubic(_progress(step, self.start_step, self.end_step))
 
 
@@ -187,6 +192,7 @@ class Exponential:
             raise BootcampError("Exponential: initial_sparsity 0 can't grow by factors. Start above 0.")
 
     def sparsity_at_step(self, step: int) -> float:
+        """0 before `start_step`, where it jumps to `initial_sparsity`; steep at the end."""
         if step < self.start_step:
             return 0.0
         t = _progress(step, self.start_step, self.end_step)

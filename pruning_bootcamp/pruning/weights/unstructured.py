@@ -11,7 +11,7 @@ from pruning_bootcamp.errors import BootcampError, Problem
 from pruning_bootcamp.pruning.layers.im2col import unknown_product
 from pruning_bootcamp.pruning.masks import Masks, apply_masks, check_masks
 from pruning_bootcamp.pruning.sections import PruneSettings
-from pruning_bootcamp.pruning.solvers import ToSolve, put_back_on_error
+from pruning_bootcamp.pruning.solvers import LayerwiseProblem, put_back_on_error
 from pruning_bootcamp.pruning.stats import Batches, LayerStats, gather, unmeasured
 from pruning_bootcamp.pruning.stats.base import device_of, images_in
 from pruning_bootcamp.pruning.targets import Targets, choose_targets, swap_channels, transposed_groups
@@ -195,7 +195,7 @@ class UnstructuredPruning:
                 count = choices.pattern.fact("fixed_count", score)
             return choose(score, count, kept, choices)
 
-        solving = ToSolve(
+        layerwise = LayerwiseProblem(
             model=self.model,
             masks=masks,
             images=images,
@@ -207,9 +207,9 @@ class UnstructuredPruning:
             earlier=earlier,
             notes=notes,
         )
-        with put_back_on_error(solving), preserved_rng():
+        with put_back_on_error(layerwise), preserved_rng():
             torch.manual_seed(self.seed)
-            masks = {**earlier, **choices.solver(solving)}
+            masks = {**earlier, **choices.solver(layerwise)}
             if self._solved:
                 _check_weights(self._fitting)
         apply_masks(self.model, masks)

@@ -53,9 +53,11 @@ class Crop:
         _require(self.pad >= 0, f"crop: pad={self.pad} is negative.")
 
     def draw(self, count: int, stored: tuple[int, int], target: Target, generator: Generator) -> Parameters:
+        """Tops and lefts, [count] each, of windows as large as the target in the padded image."""
         return _draw_windows(count, stored, target.size, self.pad, generator)
 
     def apply(self, images: Tensor, parameters: Parameters, target: Target) -> Tensor:
+        """The windows, [b, c, h, w] of the target's size."""
         return _windows(images, parameters, target.size, self.pad)
 
 
@@ -70,9 +72,11 @@ class Shift:
         _require(self.pixels >= 0, f"shift: pixels={self.pixels} is negative.")
 
     def draw(self, count: int, stored: tuple[int, int], target: Target, generator: Generator) -> Parameters:
+        """Tops and lefts, [count] each, of windows as large as the stored image in the padded one."""
         return _draw_windows(count, stored, stored, self.pixels, generator)
 
     def apply(self, images: Tensor, parameters: Parameters, target: Target) -> Tensor:
+        """The images, moved, in the size that they had."""
         return _windows(images, parameters, (images.shape[2], images.shape[3]), self.pixels)
 
 
@@ -87,9 +91,11 @@ class Flip:
         _require(0 <= self.probability <= 1, f"flip: probability={self.probability} is not in [0, 1].")
 
     def draw(self, count: int, stored: tuple[int, int], target: Target, generator: Generator) -> Parameters:
+        """[count] booleans: which are mirrored."""
         return (torch.rand(count, generator=generator) < self.probability,)
 
     def apply(self, images: Tensor, parameters: Parameters, target: Target) -> Tensor:
+        """The images, some of them mirrored."""
         return torch.where(parameters[0][:, None, None, None], images.flip(3), images)
 
 
@@ -104,9 +110,11 @@ class Cutout:
         _require(self.size >= 1, f"cutout: size={self.size} is not at least 1.")
 
     def draw(self, count: int, stored: tuple[int, int], target: Target, generator: Generator) -> Parameters:
+        """Rows and columns [count] of the centres, in pixels of the stored image."""
         return tuple(torch.randint(0, side, (count,), generator=generator) for side in stored)
 
     def apply(self, images: Tensor, parameters: Parameters, target: Target) -> Tensor:
+        """The images with a square each in the data's mean colour; a part of it may lie outside."""
         rows, columns = (self._covered(centre, side) for centre, side in zip(parameters, images.shape[2:], strict=True))
         hidden = rows[:, None, :, None] & columns[:, None, None, :]
         colour = torch.tensor([round(255 * mean) for mean in target.mean], dtype=torch.uint8)
@@ -148,6 +156,7 @@ class ResizedCrop:
         return tops, lefts, heights, widths
 
     def apply(self, images: Tensor, parameters: Parameters, target: Target) -> Tensor:
+        """The parts, resized to the target's size by bilinear interpolation."""
         tops, lefts, heights, widths = parameters
         y = _sample_points(tops, heights, target.size[0], images.shape[2])
         x = _sample_points(lefts, widths, target.size[1], images.shape[3])

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.tools.datasets.augment import Augmenter, Target
-from pruning_bootcamp.tools.datasets.selection import spread
+from pruning_bootcamp.tools.datasets.selection import evenly_spaced
 from pruning_bootcamp.tools.datasets.splits import Split, moved
 
 Augment = Sequence[str | tuple[str, Mapping[str, Any]]]
@@ -100,10 +100,10 @@ def eval_batches(
     limit: int | None = None,
     channels_last: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """(images, labels) in the split's order, every image once; with a limit, that many spread evenly over the split."""
+    """(images, labels) in the split's order, each once; with a limit, that many, evenly spaced over the split."""
     device = torch.device(device)
     normalise = _preparation(split, mean, std, device, channels_last)
-    indices = spread(len(split), limit)
+    indices = evenly_spaced(len(split), limit)
     for chosen, images in _fetched(split.fetch, indices.split(batch_size) if len(indices) else (), split.ahead):
         labels = split.labels[moved(chosen, split.labels.device)]
         yield normalise(moved(images, device)), moved(labels, device)

@@ -42,6 +42,7 @@ class Decoder:
 
     @property
     def bytes_each(self) -> int:
+        """Of one decoded image."""
         return self.channels * self.side * self.side
 
     def __call__(self, path: str) -> np.ndarray:
@@ -127,12 +128,14 @@ class FileSplit(Split):
         assert len(self.paths) == len(labels)
 
     def fetch_stored(self, indices: Tensor) -> Tensor:
+        """uint8 [b, channels, side, side], decoded anew each time. Raises BootcampError for a file that is no image."""
         paths = [self.paths[index] for index in indices.tolist()]
         with ThreadPoolExecutor(_workers()) as pool:
             images = list(pool.map(self.decoder, paths))
         return torch.from_numpy(np.stack(images))
 
     def subset(self, indices: Tensor) -> "FileSplit":
+        """The same files, unread."""
         paths = [self.paths[index] for index in indices.tolist()]
         return FileSplit(paths, self.labels[indices], self.decoder, self.size)
 
@@ -141,4 +144,5 @@ class FileSplit(Split):
             digest.update(f"{'/'.join(path.split(os.sep)[-2:])}\0{os.path.getsize(path)}\n".encode())
 
     def to(self, device: torch.device | str) -> "FileSplit":
+        """The split itself: images stay in their files."""
         return self

@@ -33,6 +33,7 @@ class Tree:
 
     @property
     def parts(self) -> dict[str, Path]:
+        """The folders that are there, by name."""
         named = {"train": self.train, "test": self.test, "val": self.val}
         return {name: part for name, part in named.items() if part is not None}
 
@@ -57,7 +58,7 @@ def find_tree(folders: Sequence[Path]) -> Tree:
     With train, val and test, each is used as named. With train and test only, validation is held out of train. With
     train and val only (as ImageNet comes), val is halved into validation and test, class by class: a network trained
     elsewhere has seen all of train, so nothing held out of it says what such a network loses; and choices must not be
-    made on the images of the final figure.
+    made on the images that judge the result.
     """
     folder = next((folder for folder in folders if is_tree(folder)), None)
     if folder is None:

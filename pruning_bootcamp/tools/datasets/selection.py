@@ -58,8 +58,8 @@ def halve(labels: Tensor, names: Sequence[str]) -> tuple[Tensor, Tensor]:
     return first, second
 
 
-def spread(count: int, limit: int | None) -> Tensor:
-    """`limit` indices spread evenly over range(count), all of them without a limit.
+def evenly_spaced(count: int, limit: int | None) -> Tensor:
+    """`limit` indices, evenly spaced over range(count), all of them without a limit.
 
     Not the first ones: class folders are listed class by class, and their first images are all of one class.
     """

@@ -68,9 +68,11 @@ class ImageSplit(Split):
         self.images = images
 
     def fetch_stored(self, indices: Tensor) -> Tensor:
+        """A copy, uint8 [b, c, H, W], on the device where the images are."""
         return self.images[moved(indices, self.images.device)]
 
     def subset(self, indices: Tensor) -> "ImageSplit":
+        """A copy of these images."""
         indices = indices.to(self.images.device)
         return ImageSplit(self.images[indices], self.labels[indices], self.size)
 
@@ -78,6 +80,7 @@ class ImageSplit(Split):
         digest.update(self.images.cpu().contiguous().numpy().data)
 
     def to(self, device: torch.device | str) -> "ImageSplit":
+        """The images and labels on the device; nothing is copied where they are there."""
         return ImageSplit(self.images.to(device), self.labels.to(device), self.size)
 
 
@@ -95,12 +98,15 @@ class TensorSplit(Split):
         self.inputs, self.dtype = inputs, inputs.dtype
 
     def fetch_stored(self, indices: Tensor) -> Tensor:
+        """A copy, [b, ...], on the device where the inputs are."""
         return self.inputs[moved(indices, self.inputs.device)]
 
     def middle(self, stored: Tensor) -> Tensor:
+        """All of it: there is nothing around an input to cut off."""
         return stored
 
     def subset(self, indices: Tensor) -> "TensorSplit":
+        """A copy of these inputs."""
         indices = indices.to(self.inputs.device)
         return TensorSplit(self.inputs[indices], self.labels[indices])
 
@@ -108,6 +114,7 @@ class TensorSplit(Split):
         digest.update(self.inputs.cpu().contiguous().numpy().data)
 
     def to(self, device: torch.device | str) -> "TensorSplit":
+        """The inputs and labels on the device; nothing is copied where they are there."""
         return TensorSplit(self.inputs.to(device), self.labels.to(device))
 
 

@@ -1,6 +1,12 @@
 """How long a forward pass takes on this machine: whole networks interleaved, layer by layer, and against FLOPs."""
 
-from pruning_bootcamp.tools.latency.analysis import Analysis, Cause, Measured, flops_latency_analysis, what_would_pay
+from pruning_bootcamp.tools.latency.analysis import (
+    Analysis,
+    Cause,
+    TimedNetwork,
+    flops_latency_analysis,
+    what_would_pay,
+)
 from pruning_bootcamp.tools.latency.clock import (
     LatencyStats,
     compare_latencies,
@@ -17,9 +23,9 @@ __all__ = [
     "Cause",
     "LatencyStats",
     "LayerLatency",
-    "Measured",
     "PairedRatio",
     "Runner",
+    "TimedNetwork",
     "compare_latencies",
     "flops_latency_analysis",
     "measure_latency",

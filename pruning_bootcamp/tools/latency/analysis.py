@@ -13,7 +13,7 @@ SIGNIFICANT_POINTS = 5.0
 
 
 @dataclass(frozen=True)
-class Measured:
+class TimedNetwork:
     """One network: multiply-accumulates for one input, its latency, and its layers' (may be empty)."""
 
     macs: float
@@ -23,7 +23,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Cause:
-    """How many points of the gap come from here (positive = slower than the FLOPs promise), and the figures."""
+    """How many points of the gap come from here (positive = slower than the FLOPs promise), and why."""
 
     points: float
     text: str
@@ -41,14 +41,16 @@ class Analysis:
 
     @property
     def discrepancy_points(self) -> float:
+        """FLOPs reduction minus latency reduction; positive: slower than the FLOPs promise."""
         return self.flops_reduction_pct - self.latency_reduction_pct
 
     @property
     def significant(self) -> bool:
+        """Whether the gap is wide enough to be worth a word, in either direction."""
         return abs(self.discrepancy_points) > SIGNIFICANT_POINTS
 
 
-def flops_latency_analysis(baseline: Measured, pruned: Measured) -> Analysis:
+def flops_latency_analysis(baseline: TimedNetwork, pruned: TimedNetwork) -> Analysis:
     """The gap between the two reductions and its causes, largest first, from the two per-layer tables.
 
     With R the FLOPs reduction and T the baseline's time, the gap T'/T - (1 - R) is the sum over layers of four parts:
@@ -188,7 +190,7 @@ def _fell(old: float, new: float) -> str:
     return f"{'fell' if change >= 0 else 'grew'} by {abs(change):.0f}%"
 
 
-def what_would_pay(network: Measured, most: int = 3) -> list[str]:
+def what_would_pay(network: TimedNetwork, most: int = 3) -> list[str]:
     """Where the next millisecond is to be found on this machine: the slowest layers, with their rate of work."""
     images = network.latency.batch_size
     layers = network.layers

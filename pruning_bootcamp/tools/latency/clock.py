@@ -44,7 +44,7 @@ class LatencyStats:
     rounds_ms: tuple[float, ...] = field(default=(), repr=False)
     """each pass, in the order of the rounds that all candidates took part in"""
 
-    def figures(self) -> Latency:
+    def as_result(self) -> Latency:
         """What a file of results keeps of it: all but the single rounds."""
         return Latency(**{name: value for name, value in vars(self).items() if name != "rounds_ms"})
 

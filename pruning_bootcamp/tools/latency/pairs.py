@@ -36,6 +36,7 @@ class PairedRatio:
 
     @property
     def bounded(self) -> bool:
+        """Whether there were enough pairs for an interval; without, `low` is 0 and `high` infinite."""
         return math.isfinite(self.high)
 
     @property
@@ -55,7 +56,7 @@ class PairedRatio:
             return "may be noise"
         return "faster" if self.median < 1 else "slower"
 
-    def figures(self) -> Comparison:
+    def as_result(self) -> Comparison:
         """What a comparison of two networks holds of it."""
         low, high = self.reduction_interval_pct or (None, None)
         return Comparison(

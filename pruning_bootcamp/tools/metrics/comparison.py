@@ -1,4 +1,4 @@
-"""Two sets of figures side by side: what a pruned network saved and lost against its baseline."""
+"""Two sets of metrics side by side: what a pruned network saved and lost against its baseline."""
 
 import math
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ _DIGITS = 9  # a float's last digits must not decide whether a goal is met: 98.1
 
 
 def normalize_metrics(metrics: Mapping[str, Plain], baseline: Mapping[str, Plain]) -> dict[str, float]:
-    """Each figure as a multiple of the baseline's (flops_g 0.5 = half of it), under the figure's own name.
+    """Each metric as a multiple of the baseline's (flops_g 0.5 = half of it), under the metric's own name.
 
     For accuracy, flops_g, params_m, latency_ms, throughput_fps, where both know it; sparsity is a share already and
     has no baseline to be divided by, nor has an accuracy of 0. Raises BootcampError as compare_metrics.
@@ -29,12 +29,12 @@ def normalize_metrics(metrics: Mapping[str, Plain], baseline: Mapping[str, Plain
 def compare_metrics(
     baseline: Mapping[str, Plain], pruned: Mapping[str, Plain], *, higher_is_better: bool = True
 ) -> dict[str, float]:
-    """What `pruned` saves and loses: only the figures whose sources both know.
+    """What `pruned` saves and loses: only the metrics whose sources both know.
 
     flops_reduction_pct, params_reduction_pct, latency_reduction_pct (percent of the baseline, negative = grew),
     accuracy_drop (points, negative = gained), speedup (baseline's latency / pruned latency). Where `accuracy` stands
     for a metric of which less is better, `higher_is_better` is False: the drop is what it rose by.
-    Raises BootcampError when the two have no figure in common, or when one of the figures is not a positive number.
+    Raises BootcampError when the two have no metric in common, or when one of the metrics is not a positive number.
     """
     known = _known(_RATIOS, baseline, pruned)
     compared = {
@@ -54,20 +54,20 @@ def compare_metrics(
 def _known(
     names: tuple[str, ...], baseline: Mapping[str, Plain], metrics: Mapping[str, Plain]
 ) -> dict[str, tuple[float, float]]:
-    """Of the names that both have: the baseline's figure and the other's, each a usable number."""
+    """Of the names that both have: the baseline's value and the other's, each a usable number."""
     both = [name for name in names if baseline.get(name) is not None and metrics.get(name) is not None]
     if not both:
         raise BootcampError(
-            f"metrics: the two have no figure in common to compare. The baseline has {listed(baseline) or 'nothing'}; "
+            f"metrics: the two have no metric in common to compare. The baseline has {listed(baseline) or 'nothing'}; "
             f"the other {listed(metrics) or 'nothing'}. Needed: one of {listed(names)} in both."
         )
     problems, found = [], {}
     for name in both:
         pair = []
-        for who, figures in (("baseline", baseline), ("pruned network", metrics)):
-            value = _usable(figures[name], zero_allowed=name == "accuracy")
+        for who, theirs in (("baseline", baseline), ("pruned network", metrics)):
+            value = _usable(theirs[name], zero_allowed=name == "accuracy")
             if value is None:
-                problems.append(f"metrics: {name} of the {who} is {figures[name]!r}, not a positive number.")
+                problems.append(f"metrics: {name} of the {who} is {theirs[name]!r}, not a positive number.")
             else:
                 pair.append(value)
         if len(pair) == 2:

@@ -30,12 +30,12 @@ class LayerFlops:
 
 @dataclass(frozen=True)
 class Flops:
-    """Multiply-accumulates for one input (1 multiply-accumulate = 2 FLOPs). `macs` is the headline figure.
+    """Multiply-accumulates for one input (1 multiply-accumulate = 2 FLOPs). `macs` is the headline count.
 
-    macs: by the rule of products.py, on top of torch's counter: the figure of plans, budgets, goals and reports.
-    macs_thop: thop's figure, or None with the reason in thop_missing.
+    macs: by the rule of products.py, on top of torch's counter: the count of plans, budgets, goals and reports.
+    macs_thop: thop's count, or None with the reason in thop_missing.
     disagreement_pct: |thop - macs| in percent of macs (100 where macs is 0); 0 when thop could not count.
-    disagreeing: when that is above AGREEMENT_PCT, the layers that differ, with both figures and the known cause.
+    disagreeing: when that is above AGREEMENT_PCT, the layers that differ, with both counts and the known cause.
     skipped: layers that ran and whose weight matrix no rule counts, so that `macs` is too low.
     by_weight: the part of `macs` that multiplies by each parameter; what is left is products of activations.
     """

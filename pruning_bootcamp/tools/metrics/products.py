@@ -38,6 +38,7 @@ class Product:
 
     @property
     def macs(self) -> float:
+        """Multiply-accumulates of the operation, for one input."""
         return math.prod(self.factors)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.pruning import solvers
 from pruning_bootcamp.pruning.layers.bias_correction import find_bias_corrections
-from pruning_bootcamp.pruning.solvers import ToSolve, reconstruct
+from pruning_bootcamp.pruning.solvers import LayerwiseProblem, reconstruct
 from pruning_bootcamp.pruning.weights.unstructured import check_unstructured, prune_unstructured
 from pruning_bootcamp.tools.modes import detached_clone
 
@@ -122,7 +122,7 @@ def test_a_first_layer_is_never_further_from_the_dense_one_than_without(first: A
     assert errors["reconstruct"] < errors["none"]
 
 
-def absorbed(net: nn.Module, x: Tensor) -> dict[str, nn.Module]:
+def correcting(net: nn.Module, x: Tensor) -> dict[str, nn.Module]:
     layers = {name: m for name, m in net.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
     before = {name: value.clone() for name, value in net.state_dict().items()}
     state = torch.get_rng_state()
@@ -168,7 +168,7 @@ class Wired(nn.Module):
 )
 def test_a_norm_takes_up_a_shift_only_where_it_alone_gets_just_what_the_layer_gives(wiring: str, takes: bool) -> None:
     net = Wired(wiring)
-    assert absorbed(net, smooth(2)) == ({"conv": net.norm} if takes else {})
+    assert correcting(net, smooth(2)) == ({"conv": net.norm} if takes else {})
 
 
 def test_a_bias_comes_before_a_norm_and_a_norm_over_another_dimension_is_none() -> None:
@@ -176,17 +176,17 @@ def test_a_bias_comes_before_a_norm_and_a_norm_over_another_dimension_is_none() 
     net = nn.Sequential(
         nn.Linear(5, 4, bias=False), awake(nn.BatchNorm1d(4)), nn.Linear(4, 3), awake(nn.BatchNorm1d(3))
     )
-    assert absorbed(net, torch.randn(2, 5)) == {"0": net[1], "2": net[2]}
+    assert correcting(net, torch.randn(2, 5)) == {"0": net[1], "2": net[2]}
     tokens = nn.Sequential(nn.Linear(5, 4, bias=False), awake(nn.BatchNorm1d(4)), nn.Flatten())
-    assert absorbed(tokens, torch.randn(2, 4, 5)) == {}  # as many tokens as outputs
-    assert absorbed(nn.Sequential(nn.Linear(5, 4, bias=False), nn.BatchNorm1d(6)), torch.randn(2, 6, 5)) == {}
+    assert correcting(tokens, torch.randn(2, 4, 5)) == {}  # as many tokens as outputs
+    assert correcting(nn.Sequential(nn.Linear(5, 4, bias=False), nn.BatchNorm1d(6)), torch.randn(2, 6, 5)) == {}
     still = nn.Sequential(nn.Linear(5, 4, bias=False), nn.BatchNorm1d(4, track_running_stats=False))
-    assert absorbed(still, torch.randn(3, 5)) == {}
+    assert correcting(still, torch.randn(3, 5)) == {}
 
 
 def test_one_norm_that_is_none_does_not_cost_the_others_theirs() -> None:
     net = nn.Sequential(Wired("direct"), Wired("skip"), Wired("keyword"))
-    assert absorbed(net, smooth(2)) == {"0.conv": net[0].norm, "2.conv": net[2].norm}
+    assert correcting(net, smooth(2)) == {"0.conv": net[0].norm, "2.conv": net[2].norm}
 
 
 def test_a_shift_is_seen_by_the_network_behind_as_if_the_layer_had_made_it() -> None:
@@ -280,7 +280,7 @@ def test_inputs_that_depend_on_each_other_or_are_all_zero_are_told(solver: str) 
 def test_reconstruct_alone_zeroes_what_the_masks_say_before_it_fits() -> None:
     net, x = toy(), smooth()
     masks = {"0.weight": torch.rand(6, 3, 3, 3) < 0.5}
-    found = reconstruct(ToSolve(model=net, masks=masks, images=[x], reference=detached_clone(net)))
+    found = reconstruct(LayerwiseProblem(model=net, masks=masks, images=[x], reference=detached_clone(net)))
     assert torch.equal(found["0.weight"], masks["0.weight"])
     assert (net[0].weight[~masks["0.weight"]] == 0).all()
 

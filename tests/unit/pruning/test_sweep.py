@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pruning_bootcamp.pruning.selection import keep_highest
-from pruning_bootcamp.pruning.solvers.sweep import Part, kernel_major, parts_of, sweep
+from pruning_bootcamp.pruning.solvers.sweep import ColumnBlock, kernel_major, parts_of, sweep
 
 ROWS, COLUMNS = 6, 16
 
@@ -20,14 +20,14 @@ def setting(seed: int = 0) -> tuple[Tensor, Tensor]:
     return draw(ROWS, COLUMNS), x.T @ x / len(x)
 
 
-def columns(size: int) -> list[Part]:
+def columns(size: int) -> list[ColumnBlock]:
     return [
-        Part(slice(start, min(start + size, COLUMNS)), 1, min(size, COLUMNS - start))
+        ColumnBlock(slice(start, min(start + size, COLUMNS)), 1, min(size, COLUMNS - start))
         for start in range(0, COLUMNS, size)
     ]
 
 
-def half(part: Part, score: Tensor) -> Tensor:
+def half(part: ColumnBlock, score: Tensor) -> Tensor:
     return keep_highest(score, score.numel() // 2)
 
 
@@ -118,7 +118,7 @@ def test_singular_inputs_raise_the_damping_and_the_sweep_still_works(spoil: str)
 
 def test_kernel_major_puts_the_inputs_of_one_position_side_by_side() -> None:
     weight = torch.arange(2 * 6 * 4).reshape(2, 6, 2, 2)
-    part = Part(slice(0, 24), 4, 6)
+    part = ColumnBlock(slice(0, 24), 4, 6)
     in_order = weight.flatten(1)[:, kernel_major(6, 4)]
     assert torch.equal(in_order[:, :6], weight[:, :, 0, 0])
     assert torch.equal(part.as_weight(in_order), weight.flatten(2))

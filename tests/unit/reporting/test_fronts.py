@@ -15,12 +15,13 @@ from pruning_bootcamp.logs import start_screen
 from pruning_bootcamp.reporting.collect import collect
 from pruning_bootcamp.reporting.command import report
 from pruning_bootcamp.reporting.document import Table
-from pruning_bootcamp.reporting.figures import trade_off, unbeaten
 from pruning_bootcamp.reporting.findings import find
 from pruning_bootcamp.reporting.methods import comparison
+from pruning_bootcamp.reporting.pareto import unbeaten
+from pruning_bootcamp.reporting.plots import trade_off
 from pruning_bootcamp.reporting.values import spread
 from pruning_bootcamp.results import Dense, Objective, Study, Trial
-from pruning_bootcamp.sweep.outputs import choose, concluded
+from pruning_bootcamp.sweep.outputs import concluded, recommend
 from pruning_bootcamp.sweep.showing import say
 
 Drawn = tuple[float, float]  # cost, accuracy
@@ -94,14 +95,14 @@ def test_seeds_and_a_single_run_at_the_same_cost_are_compared_by_accuracy_alone(
     for seed in range(7):
         write_run(tmp_path, f"a{seed}", "prune-structured", score="a", seed=seed, val_accuracy=91.0, fewer=fewer)
     write_run(tmp_path, "b", "prune-structured", score="b", val_accuracy=92.0, fewer=fewer)
-    (only,) = find(collect(tmp_path)).groups
+    (only,) = find(collect(tmp_path)).experiments
     assert [setting.first.name for setting in only.front_flops] == ["b", "dense"]
 
 
 def test_the_table_says_of_which_front(tmp_path: Path) -> None:
     """zeros save no FLOPs: there the dense network beats them, and by parameters nothing does."""
     write_comparison(tmp_path)
-    (only,) = find(collect(tmp_path)).groups
+    (only,) = find(collect(tmp_path)).experiments
     (table,) = comparison(only, "t")
     assert isinstance(table, Table)
     said = {str(row.cells[0]): str(row.cells[-1]) for row in table.rows}
@@ -164,7 +165,7 @@ def test_a_trial_that_the_dense_network_beats_is_neither_on_the_front_nor_taken(
 def test_the_trial_to_take_keeps_the_accuracy() -> None:
     found = study((95.0, 2.0), (94.0, 1.5), (93.6, 1.2), (90.0, 0.1))
     assert (found.chosen, found.chosen_keeps_accuracy) == (1, True), "the cheapest within 1.5 points"
-    assert choose([], "latency_ms", None, 1.5, 0).because == "no trial was completed"
+    assert recommend([], "latency_ms", None, 1.5, 0).because == "no trial was completed"
 
 
 def test_sweep_show_takes_no_trial_that_lost_too_much(capfd: pytest.CaptureFixture[str]) -> None:

@@ -51,7 +51,11 @@ def test_no_value_in_a_file_breaks_the_report(data: st.DataObject) -> None:
             path.write_text(yaml.safe_dump(spoil(yaml.safe_load(path.read_text()), places, data.draw(JUNK))))
         try:
             findings = find(collect(root))
-            layers = [(f.group.title, entry) for f in findings.groups for entry in layer_sparsities(f.group.settings)]
+            layers = [
+                (f.experiment.title, entry)
+                for f in findings.experiments
+                for entry in layer_sparsities(f.experiment.settings)
+            ]
             text = markdown(document(findings, layers, root, "report"))
         except BootcampError:
             return

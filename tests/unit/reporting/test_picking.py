@@ -17,7 +17,7 @@ GOAL = ">= 40% fewer FLOPs, <= 1.5 points of accuracy lost"
 
 def advice(root: Path) -> list[Advice]:
     found = find(collect(root))
-    return [line for group in found.groups for line in group.advice if "more seeds" not in line.what]
+    return [line for experiment in found.experiments for line in experiment.advice if "more seeds" not in line.what]
 
 
 def write(root: Path, name: str, *, drop: float = 1.0, fewer: float = 50.0, val: float = 92.0, **more: Any) -> None:

@@ -5,9 +5,9 @@ from typing import Any
 from pruning_bootcamp.plain import from_plain
 from pruning_bootcamp.reporting import alternatives_text, analysis_text, comparison_rows, markdown_table, run_report
 from pruning_bootcamp.reporting.measured import _difference
-from pruning_bootcamp.results import Analysis, Comparison, Metrics, Network
+from pruning_bootcamp.results import Analysis, Comparison, Metrics, NetworkMetrics
 from pruning_bootcamp.tools import latency
-from pruning_bootcamp.tools.latency import LatencyStats, Measured, flops_latency_analysis
+from pruning_bootcamp.tools.latency import LatencyStats, TimedNetwork, flops_latency_analysis
 from pruning_bootcamp.training.records import Epoch
 
 ENVIRONMENT = {"torch": "2.15.0", "device": "cpu (a CPU)"}
@@ -41,7 +41,7 @@ def test_a_table_has_a_row_a_line_and_equal_widths() -> None:
 
 
 def test_only_figures_that_both_know_are_compared() -> None:
-    rows = comparison_rows(Network(accuracy=91.0, latency_ms=2.0), Network(accuracy=90.0))
+    rows = comparison_rows(NetworkMetrics(accuracy=91.0, latency_ms=2.0), NetworkMetrics(accuracy=90.0))
     assert rows == [["Accuracy (%)", "91.00", "90.00"]]
 
 
@@ -118,7 +118,7 @@ def test_widths_are_advised_where_some_are_uneven_and_the_dense_network_is_quick
 
 def analysis(factor: float) -> latency.Analysis:
     both = pair(factor)
-    return flops_latency_analysis(Measured(100.0, both["baseline"]), Measured(50.0, both["pruned"]))
+    return flops_latency_analysis(TimedNetwork(100.0, both["baseline"]), TimedNetwork(50.0, both["pruned"]))
 
 
 def test_the_analysis_says_interval_and_direction_as_the_figure_has_it() -> None:

@@ -120,9 +120,9 @@ def test_beside_other_runs_a_sweeps_runs_are_counted_and_stand_in_its_section(tm
 
 def test_runs_that_read_no_test_images_are_compared_on_validation(tmp_path: Path) -> None:
     sweep = as_the_sweep_writes_them(tmp_path)
-    (only,) = find(collect(sweep)).groups
-    assert [setting.accuracy for setting in only.group.settings] == [None] * len(only.group.settings)
-    assert only.group.title == "cifar_resnet20 on digits"
+    (only,) = find(collect(sweep)).experiments
+    assert [setting.accuracy for setting in only.experiment.settings] == [None] * len(only.experiment.settings)
+    assert only.experiment.title == "cifar_resnet20 on digits"
     text = report(sweep).read_text()
     assert "| trials/0000 |" in " ".join(text.split())
     (dense,) = [line for line in only.fairness if "same dense" in line.question]

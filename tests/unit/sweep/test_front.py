@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pruning_bootcamp.reporting.figures import hypervolume, pareto_front
+from pruning_bootcamp.reporting.pareto import hypervolume, pareto_front
 
 POINTS = st.lists(st.tuples(st.integers(0, 20).map(float), st.integers(0, 20).map(float)), max_size=30)
 

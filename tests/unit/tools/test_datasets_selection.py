@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pruning_bootcamp.tools.datasets.selection import halve, hold_out, spread, take
+from pruning_bootcamp.tools.datasets.selection import evenly_spaced, halve, hold_out, take
 
 BALANCED = torch.arange(1000) % 10
 SKEWED = torch.tensor([0] * 900 + [1] * 90 + [2] * 9 + [3])
@@ -53,10 +53,10 @@ def test_a_smaller_take_is_part_of_a_larger_one() -> None:
 
 
 def test_spread_covers_the_whole_range() -> None:
-    assert spread(10, None).tolist() == list(range(10))
-    assert spread(10, 20).tolist() == list(range(10))
-    assert spread(10, 5).tolist() == [0, 2, 4, 6, 8]
-    assert spread(50000, 10000).unique().numel() == 10000
+    assert evenly_spaced(10, None).tolist() == list(range(10))
+    assert evenly_spaced(10, 20).tolist() == list(range(10))
+    assert evenly_spaced(10, 5).tolist() == [0, 2, 4, 6, 8]
+    assert evenly_spaced(50000, 10000).unique().numel() == 10000
 
 
 def test_halves_are_a_partition_of_every_class_in_two() -> None:

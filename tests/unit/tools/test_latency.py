@@ -13,7 +13,7 @@ from pruning_bootcamp.tools.latency import (
     OUTSIDE,
     LatencyStats,
     LayerLatency,
-    Measured,
+    TimedNetwork,
     compare_latencies,
     flops_latency_analysis,
     measure_latency,
@@ -163,10 +163,10 @@ def latency(median: float, spread: float = 0.01) -> LatencyStats:
     )
 
 
-def measured(rows: list[tuple[str, str, float, float, int | None]]) -> Measured:
+def measured(rows: list[tuple[str, str, float, float, int | None]]) -> TimedNetwork:
     total = sum(row[2] for row in rows)
     layers = [LayerLatency(name, kind, ms, ms / total, macs, width) for name, kind, ms, macs, width in rows]
-    return Measured(sum(row[3] for row in rows), latency(total), layers)
+    return TimedNetwork(sum(row[3] for row in rows), latency(total), layers)
 
 
 DENSE = measured(
@@ -220,8 +220,8 @@ def test_time_in_step_with_flops_has_no_causes() -> None:
 
 
 def test_a_difference_within_the_spread_is_not_certain() -> None:
-    dense = Measured(100.0, latency(10.0, spread=2.0))
-    found = flops_latency_analysis(dense, Measured(50.0, latency(9.0, spread=2.0)))
+    dense = TimedNetwork(100.0, latency(10.0, spread=2.0))
+    found = flops_latency_analysis(dense, TimedNetwork(50.0, latency(9.0, spread=2.0)))
     assert not found.certain
     assert found.causes == [], "without tables nothing is known of causes"
 

@@ -9,7 +9,7 @@ import pytest
 
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.plain import to_plain
-from pruning_bootcamp.tools.latency import LatencyStats, Measured, flops_latency_analysis
+from pruning_bootcamp.tools.latency import LatencyStats, TimedNetwork, flops_latency_analysis
 from pruning_bootcamp.tools.latency.pairs import (
     PairedRatio,
     block_length,
@@ -48,7 +48,7 @@ def test_ten_pairs_by_hand() -> None:
     assert found.certain
     assert found.verdict == "faster"
     assert str(found) == "5.5% (95% interval 1.0 to 9.0, n 10 pairs)"
-    figures = found.figures()
+    figures = found.as_result()
     assert figures.latency_reduction_pct == pytest.approx(5.5)
     assert (figures.latency_reduction_low_pct, figures.latency_reduction_high_pct) == pytest.approx((1.0, 9.0))
     assert figures.speedup == pytest.approx(1 / 0.945)
@@ -64,7 +64,7 @@ def test_too_few_pairs_decide_nothing() -> None:
     assert not found.certain
     assert found.verdict == "may be noise"
     assert str(found) == "50.0% (n 3 pairs, too few for a 95% interval)"
-    assert found.figures().latency_reduction_low_pct is None
+    assert found.as_result().latency_reduction_low_pct is None
 
 
 def test_the_same_times_are_noise_and_an_interval_that_ends_at_1_too() -> None:
@@ -161,11 +161,11 @@ def test_the_analysis_goes_by_the_pairs_not_by_the_ranges() -> None:
     wobble = 1 + 0.01 * np.sin(np.arange(60) * 1.7)
     dense, pruned = stats(machine), stats(0.65 * machine * wobble)
     assert pruned.p95_ms > dense.p5_ms, "the ranges overlap"
-    found = flops_latency_analysis(Measured(100.0, dense), Measured(50.0, pruned))
+    found = flops_latency_analysis(TimedNetwork(100.0, dense), TimedNetwork(50.0, pruned))
     assert found.certain
     assert found.ratio is not None
     assert found.latency_reduction_pct == found.ratio.reduction_pct == pytest.approx(35.0, abs=0.5)
     assert found.discrepancy_points == pytest.approx(15.0, abs=0.5)
     apart = LatencyStats(*(1.0, 1.0, 0.0, 1.0, 1.0, 30, 1, "cpu", 1, "torch"))
     assert apart.ratio_to(dense) is None, "not of the same rounds"
-    assert "rounds_ms" not in to_plain(dense.figures())
+    assert "rounds_ms" not in to_plain(dense.as_result())

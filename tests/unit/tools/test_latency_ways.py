@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning_bootcamp.backends.ways import Way, launch_bound_ways, ways_to_time
-from pruning_bootcamp.flow.steps.ways import Alternatives, Pairs, timed_ways
+from pruning_bootcamp.flow.steps.ways import Alternatives, Candidates, timed_ways
 from pruning_bootcamp.tools.latency.advice import CutWidths, cut_widths, launch_bound_batches
 from pruning_bootcamp.tools.latency.graphs import CapturedPass, capture, relative_difference
 
@@ -77,7 +77,7 @@ def test_widths_that_were_cut_are_counted_and_only_those() -> None:
     assert "--round-to 8" in advice
 
 
-def short_of_memory(most: int) -> Callable[[Way], Pairs | str]:
+def short_of_memory(most: int) -> Callable[[Way], Candidates | str]:
     """Pairs that run out of the device's memory above so many images."""
 
     def run(images: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ def short_of_memory(most: int) -> Callable[[Way], Pairs | str]:
             raise torch.OutOfMemoryError(f"CUDA out of memory at {len(images)}")
         return images
 
-    def pair_for(way: Way) -> Pairs | str:
+    def pair_for(way: Way) -> Candidates | str:
         if way.backend == "cuda_graph":
             return "pruned: operation not permitted when stream is capturing"
         images = torch.zeros(way.batch, 2)
@@ -95,7 +95,7 @@ def short_of_memory(most: int) -> Callable[[Way], Pairs | str]:
 
 
 def timed(asked: list[Way], most: int, monkeypatch: pytest.MonkeyPatch) -> Alternatives:
-    def quickly(candidates: Pairs, **_: object) -> object:
+    def quickly(candidates: Candidates, **_: object) -> object:
         return compare(candidates, runs=3, min_seconds=0.0, warmup_seconds=0.0)
 
     from pruning_bootcamp.flow.steps import ways
@@ -115,8 +115,8 @@ def test_where_memory_is_short_the_next_smaller_batch_is_timed_and_said(monkeypa
         "torch, batch 128: the device's memory is too small; batch 64 instead",
         "torch CUDA graph, batch 1: not timed (pruned: operation not permitted when stream is capturing)",
     ]
-    figures = found.figures()["torch, batch 64"]
-    assert figures.pruned == found.pairs["torch, batch 64"]["pruned"].figures()
+    figures = found.as_result()["torch, batch 64"]
+    assert figures.pruned == found.pairs["torch, batch 64"]["pruned"].as_result()
     assert figures.paired is not None
     assert figures.paired.verdict == "may be noise", "three pairs decide nothing"
 

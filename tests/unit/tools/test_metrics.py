@@ -261,7 +261,7 @@ def test_only_what_both_know_is_compared() -> None:
     assert compare_metrics(BASELINE, {"flops_g": 0.28, "latency_ms": None}) == pytest.approx(
         {"flops_reduction_pct": 50.0}
     )
-    with pytest.raises(BootcampError, match="no figure in common"):
+    with pytest.raises(BootcampError, match="no metric in common"):
         compare_metrics(BASELINE, {"perplexity": 20.0})
 
 

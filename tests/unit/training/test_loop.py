@@ -16,7 +16,7 @@ from pruning_bootcamp.tasks import IMAGE_CLASSIFICATION, Measurement, evaluate
 from pruning_bootcamp.tools.datasets import ImageSplit, Split, TrainBatches, eval_batches
 from pruning_bootcamp.training.hooks import Hook, StepState
 from pruning_bootcamp.training.loop import fit
-from pruning_bootcamp.training.losses import Objective, mixup_share
+from pruning_bootcamp.training.losses import TrainingLoss, mixup_share
 from pruning_bootcamp.training.optim import learning_rate
 
 CPU = torch.device("cpu")
@@ -323,8 +323,8 @@ def test_smoothed_and_mixed_loss_by_hand() -> None:
     one_hot = share * F.one_hot(labels, 3) + (1 - share) * F.one_hot(labels[[3, 2, 1, 0]], 3)
     target = 0.9 * one_hot + 0.1 / 3
     expected = -(target * mixed.log_softmax(1)).sum()
-    objective = Objective(classes=3, label_smoothing=0.1, mixup=0.4, seed=9)
-    loss, right = objective(lambda x: x, images, labels, 17)
+    training_loss = TrainingLoss(classes=3, label_smoothing=0.1, mixup=0.4, seed=9)
+    loss, right = training_loss(lambda x: x, images, labels, 17)
     torch.testing.assert_close(loss, expected)
     assert 0 <= right <= 4
 

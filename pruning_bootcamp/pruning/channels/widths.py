@@ -24,7 +24,7 @@ MEASURES: dict[str, Measure] = {"sparsity": "channels", "flops_reduction": "macs
 
 
 @dataclass(frozen=True)
-class Network:
+class ScoredNetwork:
     """What is cut: a copy, the groups that may lose units, their scores, and what one input is multiplied by."""
 
     model: nn.Module
@@ -46,6 +46,7 @@ class Budget:
 
     @property
     def measure(self) -> Measure:
+        """What its total is counted in."""
         return MEASURES[self.name]
 
     @property
@@ -55,7 +56,7 @@ class Budget:
 
 
 @dataclass
-class WidthChoice:
+class ChosenWidths:
     """What every group loses, and what that comes to; `problem` where the budget is not met by it."""
 
     groups: list[Group]
@@ -71,6 +72,7 @@ class WidthChoice:
     problem: BootcampError | None = None
 
     def gone(self, name: str) -> tuple[int, ...]:
+        """Indices of the units that the group loses."""
         return self.schedules[name].gone(self.taken[name])
 
 
@@ -87,8 +89,8 @@ class Limits:
         return ", ".join(f"{name}={value}" for name, value in named.items() if value is not None)
 
 
-def choose_widths(network: Network, budget: Budget, limits: Limits, falls_back: bool) -> WidthChoice:
-    """The choice within the limits; with `falls_back`, in multiples of less than `round_to` where a group is narrow."""
+def choose_widths(network: ScoredNetwork, budget: Budget, limits: Limits, falls_back: bool) -> ChosenWidths:
+    """What is chosen within the limits; `falls_back`: in multiples of less than `round_to` where a group is narrow."""
     multiple = limits.round_to
     schedules, narrow = {}, {}
     for group in network.groups:
@@ -103,52 +105,52 @@ def choose_widths(network: Network, budget: Budget, limits: Limits, falls_back: 
     left_out = dict(network.left_out) | {
         group.name: _too_narrow(group, limits) for group in network.groups if group.name not in schedules
     }
-    choice = WidthChoice([group for group in network.groups if group.name in schedules], schedules, left_out, narrow)
+    chosen = ChosenWidths([group for group in network.groups if group.name in schedules], schedules, left_out, narrow)
     if not schedules:
         reasons = (f"{name}: {reason}" for name, reason in left_out.items())
-        choice.problem = BootcampError(*reasons, where="cutting this network")
+        chosen.problem = BootcampError(*reasons, where="cutting this network")
     else:
-        _settle(network, budget, limits, choice)
-    return choice
+        _settle(network, budget, limits, chosen)
+    return chosen
 
 
-def _settle(network: Network, budget: Budget, limits: Limits, choice: WidthChoice) -> None:
-    """Fill in the choice: plan, cut a copy, count it; where the count is another, learn from it and plan again."""
-    model, example, groups = network.model, network.example, choice.groups
-    schedules = [choice.schedules[group.name] for group in groups]
+def _settle(network: ScoredNetwork, budget: Budget, limits: Limits, chosen: ChosenWidths) -> None:
+    """Fill in what is chosen: plan, cut a copy, count it; where the count is another, learn from it and plan again."""
+    model, example, groups = network.model, network.example, chosen.groups
+    schedules = [chosen.schedules[group.name] for group in groups]
     single_cuts, more = None, 0.0
     for _ in range(ATTEMPTS):
         costs = Costs(model, groups, example, network.products)
-        choice.before = dict(costs.amount)
+        chosen.before = dict(costs.amount)
         if single_cuts is not None:
             costs.learn(single_cuts)
         costs.correct(more)
-        choice.baseline = choice.before | {name: value for name, value in budget.baseline.items() if value}
-        choice.taken, search = _take(costs, schedules, budget, choice)
-        most = 1 - most_reachable(costs, schedules, choice.taken, budget.measure) / choice.baseline[budget.measure]
-        choice.after = dict(costs.amount)
-        if not any(choice.taken.values()):
+        chosen.baseline = chosen.before | {name: value for name, value in budget.baseline.items() if value}
+        chosen.taken, search = _take(costs, schedules, budget, chosen)
+        most = 1 - most_reachable(costs, schedules, chosen.taken, budget.measure) / chosen.baseline[budget.measure]
+        chosen.after = dict(costs.amount)
+        if not any(chosen.taken.values()):
             break
-        keep = keep_masks(groups, {group.name: choice.gone(group.name) for group in groups})
-        choice.after["macs"] = sum(product.macs for product in products_after(model, groups, keep, example))
-        off = choice.after["macs"] - costs.amount["macs"]
+        keep = keep_masks(groups, {group.name: chosen.gone(group.name) for group in groups})
+        chosen.after["macs"] = sum(product.macs for product in products_after(model, groups, keep, example))
+        off = chosen.after["macs"] - costs.amount["macs"]
         if abs(off) < 0.5 or budget.measure != "macs":  # half a multiply-accumulate: sums of floats
             break
         if single_cuts is None:
             single_cuts = cut_one_by_one(model, groups, schedules, example)
         else:
             more += off
-    choice.achieved = 1 - choice.after[budget.measure] / choice.baseline[budget.measure]
-    if abs(choice.achieved - budget.asked) > TOLERANCE + 1e-9 and not budget.group_by_group:
-        choice.problem = _not_met(budget, choice, most, search, limits)
-    elif not any(choice.taken.values()):
-        choice.problem = BootcampError(
+    chosen.achieved = 1 - chosen.after[budget.measure] / chosen.baseline[budget.measure]
+    if abs(chosen.achieved - budget.asked) > TOLERANCE + 1e-9 and not budget.group_by_group:
+        chosen.problem = _not_met(budget, chosen, most, search, limits)
+    elif not any(chosen.taken.values()):
+        chosen.problem = BootcampError(
             f"{budget.name} {budget.asked:g} cuts nothing: no group can lose so little. Ask for more."
         )
 
 
 def _take(
-    costs: Costs, schedules: Sequence[WidthSchedule], budget: Budget, choice: WidthChoice
+    costs: Costs, schedules: Sequence[WidthSchedule], budget: Budget, chosen: ChosenWidths
 ) -> tuple[dict[str, int], Search | None]:
     """Steps by group; `costs` ends there."""
     if budget.group_by_group:
@@ -156,7 +158,7 @@ def _take(
         for schedule in schedules:
             costs.change(schedule.name, schedule.gone(taken[schedule.name]))
         return taken, None
-    baseline = choice.baseline[budget.measure]
+    baseline = chosen.baseline[budget.measure]
     if budget.name == "sparsity":  # whole channels: the asked share of them, rounded, is met exactly
         rounded = max(1, round(budget.asked * baseline)) / baseline
         shrunk = shrink_to(costs, schedules, budget.measure, baseline, rounded, TOLERANCE)
@@ -173,10 +175,10 @@ def _too_narrow(group: Group, limits: Limits) -> str:
     return f"its {group.channels} channels{parts} are too few to cut within {limits}"
 
 
-def _not_met(budget: Budget, choice: WidthChoice, most: float, search: Search | None, limits: Limits) -> GoalNotMet:
+def _not_met(budget: Budget, chosen: ChosenWidths, most: float, search: Search | None, limits: Limits) -> GoalNotMet:
     name, asked, within = budget.name, budget.asked, str(limits)
     if most < asked:
-        others = "".join(f"\n  not cut: {group}: {reason}" for group, reason in choice.left_out.items())
+        others = "".join(f"\n  not cut: {group}: {reason}" for group, reason in chosen.left_out.items())
         return GoalNotMet(
             f"{name} {asked:g} can't be reached: {most:.4f} is the most within {within}. Ask for less, or raise "
             f"structured.max_sparsity.{others}"
@@ -185,8 +187,8 @@ def _not_met(budget: Budget, choice: WidthChoice, most: float, search: Search | 
     advice = "Leave round_to out or make it smaller, or ask" if rounded else "Ask"
     return GoalNotMet(
         f"{name} {asked:g} can't be met within {TOLERANCE:g}: the nearest {_searched(search)} is "
-        f"{choice.achieved:.4f}, because widths change in steps too coarse for it ({within}). "
-        f"{advice} for {choice.achieved:.3f}."
+        f"{chosen.achieved:.4f}, because widths change in steps too coarse for it ({within}). "
+        f"{advice} for {chosen.achieved:.3f}."
     )
 
 

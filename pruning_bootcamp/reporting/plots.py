@@ -1,28 +1,9 @@
-"""Figures of the report as plotly JSON. Colours are names of the page's theme (@series-1); symbols differ as well."""
+"""Plots of the report as plotly JSON. Colours are names of the page's theme (@series-1); symbols differ as well."""
 
 from collections.abc import Collection, Mapping, Sequence
 
 from pruning_bootcamp.plain import Plain
-
-Point = tuple[float, float]  # accuracy, cost
-
-
-def unbeaten(points: Sequence[Point], dense: Point | None) -> list[int]:
-    """The front among `points`, by cost, without those that the dense network (if it is known) beats."""
-    together = [*points, dense] if dense is not None else list(points)
-    return [place for place in pareto_front(together) if place < len(points)]
-
-
-def pareto_front(points: Sequence[Point]) -> list[int]:
-    """Which points no other beats, by cost: another beats it when as good in both and better in one."""
-    by_cost = sorted(range(len(points)), key=lambda number: (points[number][1], -points[number][0], number))
-    front: list[int] = []
-    for number in by_cost:
-        accuracy, cost = points[number]
-        if not front or accuracy > points[front[-1]][0] or (accuracy, cost) == points[front[-1]]:
-            front.append(number)
-    return front
-
+from pruning_bootcamp.reporting.pareto import pareto_front
 
 Figure = dict[str, Plain]
 Series = Mapping[str, Sequence[tuple[float, float, str]]]
@@ -82,6 +63,7 @@ def _markers(series: Series, filled: Collection[tuple[float, float]] | None = No
 
 
 def lines(series: Mapping[str, Sequence[tuple[float, float]]], x_title: str, y_title: str) -> Figure:
+    """A line for each series of (x, y); colour, dash and symbol differ, so that it reads without colours."""
     traces: list[Plain] = [
         {
             "type": "scatter",
@@ -145,20 +127,3 @@ def axes(x_title: str, y_title: str, x_more: Figure | None = None, y_more: Figur
 def plain(text: str) -> str:
     """plotly takes a few HTML tags in text: none may come from a file."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def hypervolume(points: Sequence[Point], reference: Point, best: float = 100.0) -> float:
-    """Share of the rectangle from `reference` (worst accuracy, highest cost) to (`best`, no cost) that is dominated.
-
-    Points that are no better than the reference count for nothing. More is better; 1 is the whole rectangle.
-    """
-    worst, dearest = reference
-    if not (worst < best and dearest > 0):
-        raise ValueError(f"no rectangle between accuracies {worst} and {best} at cost {dearest}")
-    inside = [point for point in points if point[0] > worst and point[1] < dearest]
-    area, reached = 0.0, worst
-    for number in pareto_front(inside):  # from the cheapest on, each adds the band of accuracy above those before
-        accuracy, cost = inside[number]
-        area += (accuracy - reached) * (dearest - cost)
-        reached = accuracy
-    return area / ((best - worst) * dearest)

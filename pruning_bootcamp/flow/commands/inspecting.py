@@ -1,4 +1,4 @@
-"""eval, export and profile: what is looked at or written of a network that is there."""
+"""eval, export and profile: what is measured or written of a network that is there."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -4,13 +4,13 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from pruning_bootcamp.reporting.figures import pareto_front
+from pruning_bootcamp.reporting.pareto import pareto_front
 from pruning_bootcamp.reporting.records import PRUNING, Record
 from pruning_bootcamp.reporting.values import Spread, spread
 
 
 @dataclass(frozen=True)
-class Setting:
+class SettingRuns:
     """Runs that differ in nothing but the seed."""
 
     label: str
@@ -18,44 +18,52 @@ class Setting:
 
     @property
     def first(self) -> Record:
+        """The run that speaks for all where they must agree: its command, budget and config."""
         return self.records[0]
 
     @property
     def seeds(self) -> list[int]:
+        """Rising, each once; without those of runs that did not record any."""
         return sorted({record.seed for record in self.records if record.seed is not None})
 
-    def figure(self, read: Callable[[Record], float | None]) -> Spread | None:
+    def over_seeds(self, read: Callable[[Record], float | None]) -> Spread | None:
         """Over the seeds; None where a run does not know it."""
         return spread([read(record) for record in self.records])
 
     @property
     def accuracy(self) -> Spread | None:
         """On the test images; None where a run did not read them."""
-        return self.figure(lambda record: record.accuracy)
+        return self.over_seeds(lambda record: record.accuracy)
 
     @property
     def val_accuracy(self) -> Spread | None:
-        return self.figure(lambda record: record.val_accuracy)
+        """Percent, on validation images."""
+        return self.over_seeds(lambda record: record.val_accuracy)
 
     @property
     def drop(self) -> Spread | None:
-        return self.figure(lambda record: record.metrics.accuracy_drop)
+        """Points of test accuracy below the dense network; negative where it gained."""
+        return self.over_seeds(lambda record: record.metrics.accuracy_drop)
 
     @property
     def fewer_flops_pct(self) -> Spread | None:
-        return self.figure(lambda record: record.metrics.flops_reduction_pct)
+        """FLOPs saved, in percent of the dense network's."""
+        return self.over_seeds(lambda record: record.metrics.flops_reduction_pct)
 
     @property
     def zeros_pct(self) -> Spread | None:
-        return self.figure(lambda r: None if r.metrics.sparsity is None else 100 * r.metrics.sparsity)
+        """Zeros, in percent of the prunable weights."""
+        return self.over_seeds(lambda r: None if r.metrics.sparsity is None else 100 * r.metrics.sparsity)
 
     @property
     def flops_g(self) -> Spread | None:
-        return self.figure(lambda record: record.metrics.flops_g)
+        """Multiply-accumulates of one image, in 10⁹."""
+        return self.over_seeds(lambda record: record.metrics.flops_g)
 
     @property
     def kept_params_m(self) -> Spread | None:
-        return self.figure(lambda record: record.kept_params_m)
+        """Parameters that are not zero, in millions."""
+        return self.over_seeds(lambda record: record.kept_params_m)
 
     @property
     def n_said(self) -> str:
@@ -67,34 +75,37 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Group:
-    """What may be compared with each other."""
+class Experiment:
+    """Runs that may be compared with each other: of one data set, one network, one dense network before pruning."""
 
     dataset: str
     model: str
     dense_accuracy: float | None
     """of the dense network that all of them started from, percent on the test split; None when seeds have their own, or
     when the test images were not read"""
-    settings: Sequence[Setting]
+    settings: Sequence[SettingRuns]
     baselines: Sequence[Record]
     """the runs that trained it"""
     apart: str = ""
-    """what tells it from another group of the same network and data"""
+    """what tells it from another experiment of the same network and data"""
 
     @property
     def title(self) -> str:
+        """`MODEL on DATASET`, and what tells it apart, where another is of the same two."""
         return f"{self.model} on {self.dataset}" + (f", {self.apart}" if self.apart else "")
 
     @property
-    def pruned(self) -> list[Setting]:
+    def pruned(self) -> list[SettingRuns]:
+        """The settings whose runs pruned; the dense trainings are left out."""
         return [setting for setting in self.settings if setting.first.command in PRUNING]
 
     @property
     def records(self) -> list[Record]:
+        """All runs, setting by setting."""
         return [record for setting in self.settings for record in setting.records]
 
 
-def groups(records: Iterable[Record]) -> list[Group]:
+def experiments(records: Iterable[Record]) -> list[Experiment]:
     """By dataset, model and dense baseline, in the order of their names."""
     by_network: dict[tuple[str, str], list[Record]] = defaultdict(list)
     for record in records:
@@ -110,29 +121,32 @@ def groups(records: Iterable[Record]) -> list[Group]:
             mine = [record for record in trained if not pruned or known[record.name] in dense]
             claimed |= {record.name for record in mine}
             accuracy = _rounded(family[0].dense.accuracy) if len(dense) == 1 else None
-            found.append(Group(dataset, model, accuracy, settings([*mine, *family]), mine))
+            found.append(Experiment(dataset, model, accuracy, settings([*mine, *family]), mine))
         if alone := [record for record in trained if record.name not in claimed]:
-            found.append(Group(dataset, model, None, settings(alone), alone))
+            found.append(Experiment(dataset, model, None, settings(alone), alone))
     return _named_apart(found)
 
 
-def _named_apart(found: Sequence[Group]) -> list[Group]:
-    """Groups of one network and data each say which dense network they started from."""
+def _named_apart(found: Sequence[Experiment]) -> list[Experiment]:
+    """Experiments of one network and data each say which dense network they started from."""
 
-    def dense(group: Group) -> str:
-        if group.dense_accuracy is None:
-            validation = {record.dense.val_accuracy for record in group.records if record.command != "train"}
+    def dense(experiment: Experiment) -> str:
+        if experiment.dense_accuracy is None:
+            validation = {record.dense.val_accuracy for record in experiment.records if record.command != "train"}
             known = next(iter(validation)) if len(validation) == 1 else None
             return f"from the dense network with {known:.2f}% on validation" if known else "other dense networks"
-        return f"from the dense network with {group.dense_accuracy:.2f}%"
+        return f"from the dense network with {experiment.dense_accuracy:.2f}%"
 
-    def weights(group: Group) -> str:
-        pruned = [record.dense.weights for record in group.records if record.command != "train"]
-        return f"{group.apart}, weights {next((w for w in pruned if w), 'not recorded')[:8]}"
+    def weights(experiment: Experiment) -> str:
+        pruned = [record.dense.weights for record in experiment.records if record.command != "train"]
+        return f"{experiment.apart}, weights {next((w for w in pruned if w), 'not recorded')[:8]}"
 
     for tell in (dense, weights):
-        count = Counter(group.title for group in found)
-        found = [replace(group, apart=tell(group)) if count[group.title] > 1 else group for group in found]
+        count = Counter(experiment.title for experiment in found)
+        found = [
+            replace(experiment, apart=tell(experiment)) if count[experiment.title] > 1 else experiment
+            for experiment in found
+        ]
     return list(found)
 
 
@@ -174,14 +188,14 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
 
 
-def settings(records: Sequence[Record]) -> list[Setting]:
-    """Records with the same config but the seed, together; each with a label that no other of the group has."""
+def settings(records: Sequence[Record]) -> list[SettingRuns]:
+    """Records with the same config but the seed, together; each with a label that no other of the experiment has."""
     by_setting: dict[tuple[tuple[str, str], ...], list[Record]] = defaultdict(list)
     for record in records:
         by_setting[tuple(sorted(record.setting.items()))].append(record)
     bundles = [sorted(bundle, key=lambda record: (record.seed or 0, record.name)) for bundle in by_setting.values()]
     labels = _labels([bundle[0] for bundle in bundles])
-    made = [Setting(label, bundle) for label, bundle in zip(labels, bundles, strict=True)]
+    made = [SettingRuns(label, bundle) for label, bundle in zip(labels, bundles, strict=True)]
     return sorted(made, key=lambda setting: (setting.first.command != "train", setting.first.command, setting.label))
 
 
@@ -211,16 +225,16 @@ class Ablation:
     """Settings that are the same but for one config key."""
 
     key: str
-    values: Sequence[tuple[str, Setting]]
+    values: Sequence[tuple[str, SettingRuns]]
 
 
-def ablations(group: Group) -> list[Ablation]:
+def ablations(experiment: Experiment) -> list[Ablation]:
     """Every set of settings that differ in exactly one config key; the budgets' keys last."""
-    with_config = [setting for setting in group.settings if setting.first.config]
+    with_config = [setting for setting in experiment.settings if setting.first.config]
     keys = sorted({key for setting in with_config for key in setting.first.setting})
     found = []
     for key in keys:
-        by_rest: dict[tuple[tuple[str, str], ...], list[Setting]] = defaultdict(list)
+        by_rest: dict[tuple[tuple[str, str], ...], list[SettingRuns]] = defaultdict(list)
         for setting in with_config:
             rest = tuple(sorted((name, value) for name, value in setting.first.setting.items() if name != key))
             by_rest[rest].append(setting)
@@ -243,12 +257,15 @@ def _is_budget(key: str) -> bool:
 
 
 def pareto(
-    settings: Sequence[Setting], quality: Callable[[Setting], float | None], cost: Callable[[Setting], float | None]
-) -> list[Setting]:
-    """Those that no other beats: none is as good or better in both and better in one. Unknown figures take no part."""
+    settings: Sequence[SettingRuns],
+    quality: Callable[[SettingRuns], float | None],
+    cost: Callable[[SettingRuns], float | None],
+) -> list[SettingRuns]:
+    """Those that no other beats: none is as good or better in both and better in one. Unknown metrics take no part."""
     known = [(q, c, s) for s in settings if (q := quality(s)) is not None and (c := cost(s)) is not None]
     return [known[place][2] for place in pareto_front([(q, c) for q, c, _ in known])]
 
 
-def same_budget(one: Setting, other: Setting) -> bool:
+def same_budget(one: SettingRuns, other: SettingRuns) -> bool:
+    """Whether both asked the same command for the same amount."""
     return (one.first.command, one.first.amount) == (other.first.command, other.first.amount)

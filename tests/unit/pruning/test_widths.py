@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from pruning_bootcamp.pruning.channels.costs import Costs
-from pruning_bootcamp.pruning.channels.width_choice import (
+from pruning_bootcamp.pruning.channels.widths import (
     Budget,
     Limits,
-    Network,
+    ScoredNetwork,
     choose_widths,
     cut_one_by_one,
     keep_masks,
@@ -51,12 +51,12 @@ def groups_of(model: nn.Module) -> list[Group]:
     return [Group("query", KEYS, keys), Group("value", VALUES, values)]
 
 
-def network() -> Network:
+def network() -> ScoredNetwork:
     torch.manual_seed(0)
     model, example = Attention(), torch.zeros(1, TOKENS, WIDTH)
     groups = groups_of(model)
     scores = {group.name: torch.rand(group.width) for group in groups}
-    return Network(model, example, groups, scores, count_products(model, example)[0], {})
+    return ScoredNetwork(model, example, groups, scores, count_products(model, example)[0], {})
 
 
 @pytest.mark.parametrize("asked", [0.2, 0.5, 0.8])
@@ -111,7 +111,7 @@ def test_what_no_product_tells_is_corrected_by_the_count() -> None:
     torch.manual_seed(0)
     model, example = Halving(), torch.zeros(1, 8)
     members = (member(model, "first", "output", 64), member(model, "head", "input", 64))
-    it = Network(
+    it = ScoredNetwork(
         model,
         example,
         [Group("first", 64, members)],
