@@ -31,7 +31,7 @@ class InputRange:
     def set(self, values: Tensor, batches: int) -> None:
         self._values, self.batches, self._followed = values, batches, None
 
-    def __call__(self, layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    def __call__(self, layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Tensor]) -> Any:
         """As a forward pre-hook: it is copied with the layer, and keeps torch's fused transformer layers, which would
         not call the layer at all, from being used."""
         if inputs:
