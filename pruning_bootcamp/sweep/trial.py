@@ -12,6 +12,7 @@ import torch
 
 from pruning_bootcamp.backends import prepare
 from pruning_bootcamp.checkpoints import load_checkpoint, save_sparse_checkpoint
+from pruning_bootcamp.checkpoints.stored import Stored, table
 from pruning_bootcamp.config import Config, SweepConfig, with_values
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.evaluation import cost_of
@@ -84,11 +85,13 @@ class TrialCallback(Hook):
                 self._weight = running_cost(state.model, shape, state.masks, self._spec)
         return is_below_median(self._curve, self._weight, others, **early)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Stored]:
         return {"curve": dict(self._curve)}
 
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
-        self._curve.update(saved["curve"])
+    def load_state_dict(self, saved: Mapping[str, Stored]) -> None:
+        for epoch, accuracy in table(saved["curve"], "the trial's curve").items():
+            assert isinstance(accuracy, float), accuracy
+            self._curve[epoch] = accuracy
 
 
 def run_trial(spec: TrialSpec, report: Report) -> TrialResult:
