@@ -25,8 +25,8 @@ from pruning_bootcamp.flow.steps import profile as profiling
 from pruning_bootcamp.flow.steps.export import export_network, needs_images
 from pruning_bootcamp.flow.verdict import goal_of
 from pruning_bootcamp.logs import LOGGER
-from pruning_bootcamp.plain import from_plain, to_plain
-from pruning_bootcamp.results import Environment, Exports, Metrics, Profile
+from pruning_bootcamp.plain import to_plain
+from pruning_bootcamp.results import Checkpoints, Environment, Exports, Metrics, Profile
 from pruning_bootcamp.runs import (
     CONFIG,
     write_yaml,
@@ -133,8 +133,7 @@ def export(cfg: Config) -> Exports:
     folder = Path(cfg.save_dir) if cfg.save_dir else path.parent
     LOGGER.info("\n=== Exporting Model ===")
     reports = export_network(cfg, checkpoint.model, checkpoint.recipe, checkpoint.masks, folder, splits)
-    found = {"checkpoint": str(path), "formats": reports, "environment": to_plain(environment(device))}
-    exports = from_plain(Exports, found)
+    exports = Exports(checkpoint=str(path), formats=reports, environment=environment(device))
     write_yaml(folder / "export_metrics.yaml", to_plain(exports))
     LOGGER.info("\nExport complete. Files saved to %s", folder)
     return exports
@@ -149,12 +148,11 @@ def profile(cfg: Config, baseline: str | None = None, save_results: Path | None 
     }
     device = start(cfg)
     networks = {name: open_alone(path, cfg) for name, path in paths.items()}
-    found = profiling.compare(cfg, networks, device, paths["baseline"].samefile(paths["pruned"]))
-    where = {
-        "environment": to_plain(environment(device)),
-        "checkpoints": {name: str(path) for name, path in paths.items()},
-    }
-    profile = from_plain(Profile, found | where)
+    profile = replace(
+        profiling.compare(cfg, networks, device, paths["baseline"].samefile(paths["pruned"])),
+        environment=environment(device),
+        checkpoints=Checkpoints(baseline=str(paths["baseline"]), pruned=str(paths["pruned"])),
+    )
     target = save_results or (Path(cfg.save_dir) if cfg.save_dir else paths["pruned"].parent) / "profile.yaml"
     write_yaml(
         target, to_plain(profile), "flops_g: multiply-accumulates in 10^9; latency: medians of interleaved passes"
