@@ -8,7 +8,7 @@ from pruning_bootcamp.checkpoints import example_input
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.evaluation import cost_of, evaluate_on, say_disagreement, sparsity_text
 from pruning_bootcamp.flow import verdict
-from pruning_bootcamp.flow.metrics import about, compared, overlaid
+from pruning_bootcamp.flow.metrics import about, compared
 from pruning_bootcamp.flow.naming import as_written
 from pruning_bootcamp.flow.report import say_goal
 from pruning_bootcamp.flow.start import (
@@ -25,7 +25,7 @@ from pruning_bootcamp.flow.steps import profile as profiling
 from pruning_bootcamp.flow.steps.export import export_network, needs_images
 from pruning_bootcamp.flow.verdict import goal_of
 from pruning_bootcamp.logs import LOGGER
-from pruning_bootcamp.plain import to_plain
+from pruning_bootcamp.plain import overlaid, to_plain
 from pruning_bootcamp.results import Checkpoints, Environment, Exports, Metrics, Profile
 from pruning_bootcamp.runs import (
     CONFIG,

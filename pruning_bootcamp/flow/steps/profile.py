@@ -11,11 +11,10 @@ from pruning_bootcamp.checkpoints import Checkpoint, Recipe, example_input
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.evaluation import cost_of, say_disagreement
-from pruning_bootcamp.flow.metrics import overlaid
 from pruning_bootcamp.flow.start import task_of
 from pruning_bootcamp.flow.steps import ways
 from pruning_bootcamp.logs import LOGGER
-from pruning_bootcamp.plain import from_plain, to_plain
+from pruning_bootcamp.plain import from_plain, overlaid, to_plain
 from pruning_bootcamp.reporting import alternatives_text, analysis_text, layers_text, profile_text
 from pruning_bootcamp.results import (
     Analysis,
