@@ -2,17 +2,18 @@
 
 from typing import Any
 
+from pruning_bootcamp.plain import Plain
 from pruning_bootcamp.tasks import IMAGE_CLASSIFICATION, Metric
 
 _OURS = IMAGE_CLASSIFICATION.metric
 
 
-def as_written(metric: Metric, figures: dict[str, Any]) -> dict[str, Any]:
+def as_written(metric: Metric, figures: dict[str, Plain]) -> dict[str, Plain]:
     """The figures with `accuracy` and `accuracy_drop`, alone or in a longer name, as the metric calls them."""
     return _renamed(figures, _OURS, metric)
 
 
-def as_read(metric: Metric, figures: dict[str, Any]) -> dict[str, Any]:
+def as_read(metric: Metric, figures: dict[str, Plain]) -> dict[str, Plain]:
     """What `as_written` wrote, in the machine's own names."""
     return _renamed(figures, metric, _OURS)
 

@@ -1,7 +1,7 @@
 """What a pruning can be told: the sections `prune` and `structured`, light enough for `--help`."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from pruning_bootcamp.schema import Choice, between, choice
 
@@ -72,7 +72,7 @@ class StructuredSettings:
     exclude: list[str] = field(default_factory=list)
     """leave out groups with a layer that matches one of these"""
 
-    def budget(self) -> dict[str, Any]:
+    def budget(self) -> dict[str, float]:
         """The budgets given, by what they are a share of; half the FLOPs where none is given."""
         given = {name: getattr(self, key) for name, key in BUDGETS.items()}
         return {name: value for name, value in given.items() if value is not None} or {"flops_reduction": 0.5}

@@ -3,13 +3,13 @@
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pruning_bootcamp.checkpoints.sparse.encodings import DamagedError, Form, encode, forms, to_int8
+from pruning_bootcamp.plain import Plain
 
 _NM_SLACK = 1.01  # N:M may be so much larger than the smallest: hardware takes it as it is
 
@@ -67,7 +67,7 @@ def bytes_of(tensor: Tensor) -> np.ndarray:
     return tensor.reshape(-1).view(torch.uint8).numpy().reshape(tensor.numel(), tensor.element_size())
 
 
-def form_row(form: Form) -> dict[str, Any]:
+def form_row(form: Form) -> dict[str, Plain]:
     if form.kind == "nm":
         return {"kind": "nm", "n": form.n, "m": form.m}
     return {"kind": form.kind} | ({"count": form.count} if form.kind == "bitmask" else {})

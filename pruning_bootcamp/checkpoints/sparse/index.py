@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from pruning_bootcamp.checkpoints.sparse.encodings import LARGEST_M, DamagedError, Form
+from pruning_bootcamp.plain import Plain
 
 DTYPES = {
     str(dtype).removeprefix("torch."): dtype
@@ -53,7 +54,7 @@ class Row:
         return self.form.position_bytes(self.size) + sum(count * width for count, width in self.parts)
 
 
-def checked_rows(content: Mapping[str, Any], allowed: int) -> list[Row]:
+def checked_rows(content: Mapping[str, Plain], allowed: int) -> list[Row]:
     """The index's rows, none claiming what the file's size does not warrant."""
     found = content.get("rows")
     if not isinstance(found, list):
@@ -98,7 +99,7 @@ def _row(entry: Any, earlier: Sequence[Row]) -> Row:
     return Row(name, dtype, sides, int8, group, _form(entry, name, sides))
 
 
-def _form(entry: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> Form:
+def _form(entry: Mapping[str, Plain], name: str, shape: tuple[int, ...]) -> Form:
     size, kind = math.prod(shape), entry.get("kind")
     if kind == "dense":
         return Form("dense", size)
@@ -112,18 +113,22 @@ def _form(entry: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> Form:
     raise DamagedError(f"{name}: has no encoding known here")
 
 
-def checked_sizes(content: Mapping[str, Any]) -> list[list[int]]:
+def checked_sizes(content: Mapping[str, Plain]) -> list[list[int]]:
     sizes = content.get("sizes")
-    if not isinstance(sizes, list) or not all(isinstance(group, list) for group in sizes):
+    groups = [group for group in sizes if isinstance(group, list)] if isinstance(sizes, list) else []
+    if not isinstance(sizes, list) or len(groups) != len(sizes):
         raise DamagedError("its index has no sizes")
-    return [[_number(size, "a piece's size") for size in group] for group in sizes]
+    return [[_number(size, "a piece's size") for size in group] for group in groups]
 
 
-def checked_metadata(content: Mapping[str, Any]) -> dict[str, str]:
+def checked_metadata(content: Mapping[str, Plain]) -> dict[str, str]:
     metadata = content.get("metadata")
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+    if not isinstance(metadata, dict):
         raise DamagedError("its metadata are no table of texts")
-    return metadata
+    texts = {name: value for name, value in metadata.items() if isinstance(value, str)}
+    if len(texts) != len(metadata):
+        raise DamagedError("its metadata are no table of texts")
+    return texts
 
 
 def _number(value: Any, what: str, largest: int = 2**60) -> int:
