@@ -56,14 +56,6 @@ def from_plain(kind: type[Kind], content: object, where: str | None = None) -> K
     return part
 
 
-def overlaid(whole: Kind, *parts: Part) -> Kind:
-    """The same with every figure that the parts know."""
-    for part in parts:
-        known = {one.name: getattr(part, one.name) for one in _fields(type(part))}
-        whole = dataclasses.replace(whole, **{name: value for name, value in known.items() if value is not None})
-    return whole
-
-
 def _fields(kind: type[Part]) -> Iterator[Any]:
     return (one for one in dataclasses.fields(kind) if one.name != "more")
 

@@ -1,7 +1,7 @@
 """Outcomes of steps -> the metrics of a run, the same whichever command ran them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 import torch
@@ -12,7 +12,7 @@ from pruning_bootcamp.flow.plan import COSTS, DENSE, EXPORT, TEST, VALIDATION
 from pruning_bootcamp.flow.start import task_of
 from pruning_bootcamp.flow.step import Done, Step
 from pruning_bootcamp.flow.steps import memorised
-from pruning_bootcamp.plain import from_plain, overlaid, to_plain
+from pruning_bootcamp.plain import Part, from_plain, to_plain
 from pruning_bootcamp.results import Comparison, Cycle, Metrics, Network, SliceProof, Validation
 from pruning_bootcamp.runtime import environment
 from pruning_bootcamp.tasks import Metric
@@ -20,6 +20,7 @@ from pruning_bootcamp.tools.datasets import Splits
 from pruning_bootcamp.tools.metrics import compare_metrics
 
 Made = TypeVar("Made", Cycle, Metrics)
+Whole = TypeVar("Whole", bound=Part)
 Dones = Mapping[str, Done[Any]]
 """step -> what it came to, of those that are over"""
 
@@ -104,6 +105,14 @@ def compared(baseline: Network, pruned: Network, metric: Metric) -> Comparison:
     """What the pruned network saves and loses."""
     higher = metric.higher_is_better
     return from_plain(Comparison, compare_metrics(to_plain(baseline), to_plain(pruned), higher_is_better=higher))
+
+
+def overlaid(whole: Whole, *parts: Part) -> Whole:
+    """The same with every figure that the parts know."""
+    for part in parts:
+        known = {one.name: getattr(part, one.name) for one in fields(part) if one.name != "more"}
+        whole = replace(whole, **{name: value for name, value in known.items() if value is not None})
+    return whole
 
 
 def _judged(done: Dones, name: str) -> Judged | None:

@@ -8,7 +8,7 @@ from pruning_bootcamp.checkpoints import example_input
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.evaluation import cost_of, evaluate_on, say_disagreement, sparsity_text
 from pruning_bootcamp.flow import verdict
-from pruning_bootcamp.flow.metrics import about, compared
+from pruning_bootcamp.flow.metrics import about, compared, overlaid
 from pruning_bootcamp.flow.naming import as_written
 from pruning_bootcamp.flow.report import say_goal
 from pruning_bootcamp.flow.start import (
@@ -25,8 +25,8 @@ from pruning_bootcamp.flow.steps import profile as profiling
 from pruning_bootcamp.flow.steps.export import export_network, needs_images
 from pruning_bootcamp.flow.verdict import goal_of
 from pruning_bootcamp.logs import LOGGER
-from pruning_bootcamp.plain import overlaid, to_plain
-from pruning_bootcamp.results import Checkpoints, Environment, Exports, Metrics, Profile
+from pruning_bootcamp.plain import from_plain, to_plain
+from pruning_bootcamp.results import Environment, Exports, Metrics, Profile
 from pruning_bootcamp.runs import (
     CONFIG,
     write_yaml,
@@ -148,11 +148,12 @@ def profile(cfg: Config, baseline: str | None = None, save_results: Path | None 
     }
     device = start(cfg)
     networks = {name: open_alone(path, cfg) for name, path in paths.items()}
-    profile = replace(
-        profiling.compare(cfg, networks, device, paths["baseline"].samefile(paths["pruned"])),
-        environment=environment(device),
-        checkpoints=Checkpoints(baseline=str(paths["baseline"]), pruned=str(paths["pruned"])),
-    )
+    found = profiling.compare(cfg, networks, device, paths["baseline"].samefile(paths["pruned"]))
+    where = {
+        "environment": to_plain(environment(device)),
+        "checkpoints": {name: str(path) for name, path in paths.items()},
+    }
+    profile = from_plain(Profile, found | where)
     target = save_results or (Path(cfg.save_dir) if cfg.save_dir else paths["pruned"].parent) / "profile.yaml"
     write_yaml(
         target, to_plain(profile), "flops_g: multiply-accumulates in 10^9; latency: medians of interleaved passes"

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.flow import plan as plans
 from pruning_bootcamp.flow.commands.pruning import look_ahead
-from pruning_bootcamp.flow.metrics import about
+from pruning_bootcamp.flow.metrics import about, overlaid
 from pruning_bootcamp.flow.outcomes import Scanned
 from pruning_bootcamp.flow.plan import DENSE, SCAN
 from pruning_bootcamp.flow.run import (
@@ -23,7 +23,6 @@ from pruning_bootcamp.flow.start import (
 from pruning_bootcamp.flow.steps import scan
 from pruning_bootcamp.heatmap import show_heat_map
 from pruning_bootcamp.logs import LOGGER
-from pruning_bootcamp.plain import overlaid
 from pruning_bootcamp.plugins import short_name
 from pruning_bootcamp.results import Metrics, Scan
 from pruning_bootcamp.runs import (

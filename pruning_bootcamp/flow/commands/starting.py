@@ -9,6 +9,7 @@ from pruning_bootcamp.config import Config
 from pruning_bootcamp.flow import verdict
 from pruning_bootcamp.flow.commands.looking import export, profile
 from pruning_bootcamp.flow.commands.pruning import prune_structured, train
+from pruning_bootcamp.flow.metrics import overlaid
 from pruning_bootcamp.flow.report import say_goal
 from pruning_bootcamp.flow.run import (
     REPORT,
@@ -18,7 +19,7 @@ from pruning_bootcamp.flow.start import (
 )
 from pruning_bootcamp.flow.verdict import goal_of
 from pruning_bootcamp.logs import LOGGER
-from pruning_bootcamp.plain import overlaid, to_plain
+from pruning_bootcamp.plain import to_plain
 from pruning_bootcamp.reporting import comparison_rows, markdown_table, run_report
 from pruning_bootcamp.results import Metrics
 from pruning_bootcamp.runs import (
