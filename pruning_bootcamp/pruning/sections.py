@@ -1,4 +1,4 @@
-"""What a pruning can be told: the sections `prune` and `structured`, light enough for `--help`."""
+"""What a pruning can be told: the sections `prune`, `sensitivity` and `structured`, light enough for `--help`."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -41,6 +41,23 @@ class PruneSettings:
     """leave out layers that match one of these"""
     calibration_images: int = between(1024, 1)
     """training images for scores and solvers that need gradients or activations"""
+
+
+By = Literal["layer", "block"]
+
+
+@dataclass
+class SensitivitySettings:
+    """Which layers mind: each pruned alone as `prune` says (score, pattern, include, exclude), judged on validation."""
+
+    sparsities: list[float] | None = None
+    """in (0, 1); left out: 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, or the one that the pattern fixes"""
+    by: By = "layer"
+    """what is pruned alone: a layer, or all layers of a block (a residual block, say)"""
+    images: int | None = between(1000, 1)
+    """validation images, at most; null: all of them"""
+    bn_images: int = between(0, 0)
+    """training images to re-estimate batch-norm statistics on at each point; 0 = keep them: the zeros alone count"""
 
 
 BUDGETS = {
