@@ -248,7 +248,7 @@ class Run:
         """Whether the files in the folder are this very run's, finished or not."""
         return _fingerprint_in(self.folder) == self.fingerprint
 
-    def finish(self, metrics: Mapping[str, Plain]) -> dict[str, Any]:
+    def finish(self, metrics: Mapping[str, Plain]) -> dict[str, Plain]:
         """Write metrics.yaml, the last file of a run, and give back what it holds."""
         content = {**metrics, "fingerprint": self.fingerprint, "status": "complete"}
         note = (

@@ -3,21 +3,18 @@
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.pruning.masks import apply_masks, detached_copy
-from pruning_bootcamp.pruning.sections import PruneSettings
+from pruning_bootcamp.pruning.sections import By, PruneSettings
 from pruning_bootcamp.pruning.stats import Batches
 from pruning_bootcamp.pruning.weights.unstructured import UnstructuredPruning, UnstructuredResult
 from pruning_bootcamp.results import Quality, Scan, ScanPoint, ScanRow
 from pruning_bootcamp.tasks import IMAGE_CLASSIFICATION, Task
 from pruning_bootcamp.training.features import blocks
-
-By = Literal["layer", "block"]
 
 
 @dataclass(frozen=True)

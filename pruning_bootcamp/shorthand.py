@@ -1,12 +1,11 @@
 """The short forms that people write for a pattern, and what YAML makes of one without quotes."""
 
 import re
-from typing import Any
 
 from pruning_bootcamp.errors import BootcampError
 
 
-def parse_pattern(pattern: object) -> tuple[str, dict[str, Any]]:
+def parse_pattern(pattern: object) -> tuple[str, dict[str, int]]:
     """Name and settings of a pattern's short form: "2:4" -> ("nm", {"n": 2, "m": 4}), "4x1" -> a block.
 
     Any other text is a name without settings. A number is what YAML made of an unquoted 2:4, and the error says so.

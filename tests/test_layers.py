@@ -23,6 +23,8 @@ LAYERS = {
     "tools.modes": 0,
     "tools.data_settings": 1,
     "export_settings": 1,
+    "flow.sections": 1,
+    "sweep.settings": 1,
     "runs": 1,
     "locks": 1,
     "pages": 1,

@@ -2,10 +2,10 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from pruning_bootcamp.checkpoints import dense_file_bytes, weights_hash
 from pruning_bootcamp.checkpoints.attributes import check_unsaved, unsaved
 from pruning_bootcamp.checkpoints.files import plain, read_file, write_file
 from pruning_bootcamp.checkpoints.sparse import read_sparse, write_sparse
+from pruning_bootcamp.checkpoints.stored import table, tensors_in
 from pruning_bootcamp.errors import BootcampError, Problem, unknown
 from pruning_bootcamp.flow.machine import Machine
 from pruning_bootcamp.flow.outcomes import Outcome
@@ -23,7 +24,7 @@ from pruning_bootcamp.locks import locked
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.plain import Plain
 from pruning_bootcamp.pruning.targets import find_targets
-from pruning_bootcamp.pruning.weights.magnitude_pruner import MagnitudePruner
+from pruning_bootcamp.pruning.weights.magnitude_pruner import MagnitudePruner, PruningRound
 from pruning_bootcamp.runs import atomic_path, scratch_folder
 from pruning_bootcamp.runtime import choose_device, seeded_rng
 from pruning_bootcamp.schema import coerce
@@ -48,6 +49,39 @@ class _Stage(Outcome):
 
     stage: str | None
     metrics: dict[str, Plain] = field(default_factory=dict)
+
+
+class CompressionResults(TypedDict):
+    """What a CompressionPipeline came to. Accuracies are in percent of the targets."""
+
+    target_compression: float
+    compression_ratio: float
+    """the dense float32 safetensors file over the file of `save`, both measured on disk"""
+    target_reached: bool
+    limit: str | None
+    """where the target is not reached: why"""
+    dense_bytes: int
+    compressed_bytes: int
+    achieved_sparsity: float
+    """of the target layers"""
+    dense_accuracy: float
+    final_accuracy: float
+    dense_perplexity: float
+    final_perplexity: float
+    perplexity_degradation: float
+    """relative to the dense network: 0.1 is 10% more"""
+    not_quantized: dict[str, str]
+    """weight -> why it stays in floating point"""
+    stages: list[dict[str, Plain]]
+    """each stage's name and metrics"""
+
+
+class _Learnt(TypedDict):
+    """What training has to say beside what every stage is measured by."""
+
+    train_loss: NotRequired[list[float]]
+    """the mean of each epoch"""
+    history: NotRequired[list[PruningRound]]
 
 
 @dataclass(frozen=True)
@@ -118,16 +152,14 @@ class CompressionPipeline:
         distillation_epochs: int = 5,
         learning_rate: float = 1e-4,
         save_dir: Path | str | None = None,
-    ) -> dict[str, Any]:
+    ) -> CompressionResults:
         """All stages; what was reached at which price, and each stage's metrics in `stages`.
 
         With a `save_dir` each finished stage and round is kept there, and the same call after a kill (a fresh pipeline,
         the dense model, the same data) goes on after the last one and ends with the same bits.
 
-        `pruning_epochs` is the number of rounds, each with one epoch of retraining. `compression_ratio` is the dense
-        float32 safetensors file over the file of `save`, both measured on disk; where it stays below the target,
-        `target_reached` is False and `limit` says why. Accuracy is in percent of the targets. Afterwards the model
-        holds the weights of the file; evaluate it in `quantized_evaluation(model, pipeline.ranges)`.
+        `pruning_epochs` is the number of rounds, each with one epoch of retraining. Afterwards the model holds the
+        weights of the file; evaluate it in `quantized_evaluation(model, pipeline.ranges)`.
         """
         epochs = {"quantize": qat_epochs, "prune": pruning_epochs, "distill": distillation_epochs}
         if min(epochs.values()) < 0 or not learning_rate > 0:
@@ -155,7 +187,7 @@ class CompressionPipeline:
 
         def work(stage: str, number: int) -> Callable[[_StageFolder], _Stage]:
             def in_folder(stage_folder: _StageFolder) -> _Stage:
-                metrics: dict[str, Any] = {}
+                metrics: _Learnt = {}
                 if stage == "quantize" and epochs[stage] == 0:
                     assert self._quantized is not None
                     self._quantized.calibrate(train_loader)
@@ -177,7 +209,7 @@ class CompressionPipeline:
             if save_dir is not None:
                 inside.enter_context(locked(root, "CompressionPipeline"))
             machine = Machine(root, self.seed, None, lambda step, folder, key, inputs: _StageFolder(folder))
-            entries: list[dict[str, Any]] = []
+            entries: list[dict[str, Plain]] = []
             before: dict[str, str] = {}
             for number, stage in enumerate((*self.stages, _REST)):
                 if stage == "quantize":
@@ -225,13 +257,11 @@ class CompressionPipeline:
         with atomic_path(path) as temporary:
             self._write(detached_clone(self.model), temporary)
 
-    def _noted(
-        self, stage: str, metrics: Mapping[str, Any], val_loader: Loader, dense_bytes: int, folder: Path
-    ) -> "_Stage":
+    def _noted(self, stage: str, learnt: _Learnt, val_loader: Loader, dense_bytes: int, folder: Path) -> "_Stage":
         """The stage's metrics; the network as it is now is kept in the folder."""
         size = self._bytes(detached_clone(self.model))
         about = {"sparsity": self.sparsity, "compressed_bytes": size, "compression_ratio": dense_bytes / size}
-        found = {**self._trainer().judge(val_loader), **about, **metrics}
+        found: dict[str, Any] = {**self._trainer().judge(val_loader), **about, **learnt}
         LOGGER.info(
             "%s: accuracy %.2f%%, %.2f%% pruned, %.2fx smaller",
             *(stage, found["accuracy"], 100 * self.sparsity, dense_bytes / size),
@@ -247,9 +277,10 @@ class CompressionPipeline:
 
     def _take_up(self, folder: Path) -> None:
         """Stand where the stage that was kept in the folder ended."""
-        saved = read_file(folder / _STATE)
-        self.model.load_state_dict(saved["state_dict"])
-        self.masks = {name: keep.to(self.device) for name, keep in saved["masks"].items()}
+        path = folder / _STATE
+        saved = {part: table(found, f"{path}: '{part}'") for part, found in read_file(path).items()}
+        self.model.load_state_dict(tensors_in(saved["state_dict"]))
+        self.masks = {name: keep.to(self.device) for name, keep in tensors_in(saved["masks"]).items()}
         if self._quantized is not None:
             self._quantized.load_state_dict(saved["quantized"])
 
@@ -270,7 +301,7 @@ class CompressionPipeline:
         allowed: float,
         seed: int,
         folder: Path,
-    ) -> dict[str, Any]:
+    ) -> _Learnt:
         """Rounds of pruning and retraining to the sparsity that the target needs now, or as far as it may go."""
         needed = needed_sparsity(self._bytes_at, (1 - _MARGIN) * allowed, self.sparsity, self.max_sparsity)
         final = needed if needed is not None else max(self.max_sparsity, self.sparsity)

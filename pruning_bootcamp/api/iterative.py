@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import torch
 import torch.nn.functional as F
@@ -12,9 +13,11 @@ from torch import Tensor, nn
 from pruning_bootcamp.checkpoints import weights_hash
 from pruning_bootcamp.checkpoints.attributes import check_unsaved, unsaved
 from pruning_bootcamp.checkpoints.files import plain, read_file, write_file
+from pruning_bootcamp.checkpoints.stored import Stored, table, tensors_in
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.logs import LOGGER
-from pruning_bootcamp.pruning.weights.magnitude_pruner import IterativeMagnitudePruner
+from pruning_bootcamp.plain import Plain
+from pruning_bootcamp.pruning.weights.magnitude_pruner import IterativeMagnitudePruner, PruningRound
 from pruning_bootcamp.runs import atomic_path
 from pruning_bootcamp.runtime import choose_device, preserved_rng
 from pruning_bootcamp.tasks import IMAGE_CLASSIFICATION
@@ -22,6 +25,30 @@ from pruning_bootcamp.tools.modes import evaluation_mode
 from pruning_bootcamp.training.hooks import Hook
 
 Loader = Iterable[tuple[Tensor, Tensor]]
+
+
+class IterativeResults(TypedDict):
+    """What all rounds of an IterativePruningTrainer came to."""
+
+    achieved_sparsity: float
+    """of the target layers, as `compression_ratio`"""
+    compression_ratio: float
+    perplexity_degradation: float
+    """relative to the dense model: 0.1 is 10% more"""
+    dense_perplexity: float
+    final_perplexity: float
+    history: list[PruningRound]
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """What a finished round left in its file."""
+
+    state_dict: dict[str, Tensor]
+    masks: dict[str, Tensor]
+    history: list[PruningRound]
+    dense_perplexity: float
+    extra: Mapping[str, Stored]
 
 
 class IterativePruningTrainer:
@@ -47,7 +74,7 @@ class IterativePruningTrainer:
         self.seed = seed
         self._unsaved = unsaved(model)
         self.pruner = IterativeMagnitudePruner(initial_sparsity, final_sparsity, num_iterations, target_layers)
-        self._choices = {
+        self._choices: dict[str, Plain] = {
             "initial_sparsity": initial_sparsity,
             "final_sparsity": final_sparsity,
             "num_iterations": num_iterations,
@@ -62,12 +89,11 @@ class IterativePruningTrainer:
         retrain_epochs: int = 3,
         learning_rate: float = 1e-4,
         save_dir: Path | str | None = None,
-    ) -> dict[str, Any]:
+    ) -> IterativeResults:
         """All rounds; what was reached at which price, and every round's metrics in `history`.
 
-        `perplexity_degradation` is relative to the dense model (0.1: 10% more), `compression_ratio` and
-        `achieved_sparsity` are those of the target layers. With a `save_dir` each round ends in iteration_N.pth there,
-        and the same call again (a fresh trainer, the dense model) goes on after the last finished round.
+        With a `save_dir` each round ends in iteration_N.pth there, and the same call again (a fresh trainer, the dense
+        model) goes on after the last finished round.
         """
         if retrain_epochs < 0 or not learning_rate > 0:
             raise BootcampError(
@@ -77,7 +103,7 @@ class IterativePruningTrainer:
         if self.pruner.history:
             raise BootcampError("run_iterative_pruning: this trainer has run. Make a new one with the dense model.")
         folder = Path(save_dir) if save_dir is not None else None
-        about = {
+        about: dict[str, Plain] = {
             **self._choices,
             "retrain_epochs": retrain_epochs,
             "learning_rate": learning_rate,
@@ -85,11 +111,11 @@ class IterativePruningTrainer:
         }
         saved = _last_round(folder, about, self.model, self.pruner.num_iterations)
         if saved is not None:
-            self.model.load_state_dict(saved["state_dict"])
-            masks = {name: keep.to(self.device) for name, keep in saved["masks"].items()}
-            self.pruner.go_on(self.model, saved["history"], masks)
-            self._take_extra_state(saved.get("extra", {}))
-            dense = float(saved["dense_perplexity"])
+            self.model.load_state_dict(saved.state_dict)
+            masks = {name: keep.to(self.device) for name, keep in saved.masks.items()}
+            self.pruner.go_on(self.model, saved.history, masks)
+            self._take_extra_state(saved.extra)
+            dense = saved.dense_perplexity
             LOGGER.info("Iteration %d: already finished, read from %s", len(self.pruner.history), folder)
         else:
             dense = self.perplexity(val_loader)
@@ -179,14 +205,14 @@ class IterativePruningTrainer:
         loss = F.cross_entropy(logits.reshape(-1, logits.shape[-1]).float(), flat, reduction="sum")
         return loss, int((flat != -100).sum())
 
-    def _extra_state(self) -> dict[str, Any]:
+    def _extra_state(self) -> dict[str, Stored]:
         """What a subclass keeps beside the weights from round to round."""
         return {}
 
-    def _take_extra_state(self, saved: Mapping[str, Any]) -> None:
+    def _take_extra_state(self, saved: Mapping[str, Stored]) -> None:
         """What `_extra_state` gave, of an earlier process."""
 
-    def _save(self, folder: Path, about: Mapping[str, Any], dense: float) -> None:
+    def _save(self, folder: Path, about: Mapping[str, Plain], dense: float) -> None:
         content = {
             "about": dict(about),
             "dense_perplexity": dense,
@@ -222,12 +248,12 @@ class DistillationTrainer(IterativePruningTrainer):
             torch.manual_seed(self.seed)
             return self._retrain(loader, epochs, learning_rate)
 
-    def _extra_state(self) -> dict[str, Any]:
+    def _extra_state(self) -> dict[str, Stored]:
         return self.hook.state_dict() if self.hook is not None else {}
 
-    def _take_extra_state(self, saved: Mapping[str, Any]) -> None:
+    def _take_extra_state(self, saved: Mapping[str, Stored]) -> None:
         if self.hook is not None:
-            self.hook.load_state_dict(dict(saved))
+            self.hook.load_state_dict(saved)
 
     def _loss(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, int]:
         seen: list[Tensor] = []
@@ -267,14 +293,14 @@ def _round_file(folder: Path, number: int) -> Path:
     return folder / f"iteration_{number}.pth"
 
 
-def _last_round(folder: Path | None, about: Mapping[str, Any], model: nn.Module, rounds: int) -> dict[str, Any] | None:
+def _last_round(folder: Path | None, about: Mapping[str, Plain], model: nn.Module, rounds: int) -> _Saved | None:
     """What the last finished round saved; BootcampError when it belongs to another pruning."""
     found = [] if folder is None else [_round_file(folder, number) for number in range(rounds, 0, -1)]
     path = next((file for file in found if file.exists()), None)
     if path is None:
         return None
     saved = read_file(path)
-    theirs = saved.get("about", {})
+    theirs = table(saved.get("about", {}), f"{path}: 'about'")
     differences = [
         f"{key} was {theirs.get(key, 'not there')} and is now {value}."
         for key, value in about.items()
@@ -282,8 +308,21 @@ def _last_round(folder: Path | None, about: Mapping[str, Any], model: nn.Module,
     ]
     if differences:
         raise BootcampError(f"{path} is a round of another pruning. Choose another save_dir.", *differences)
-    check_unsaved(model, saved.get("unsaved", {}), str(path))
-    return saved
+    check_unsaved(model, table(saved.get("unsaved", {}), f"{path}: 'unsaved'"), str(path))
+    history, dense = saved.get("history"), saved.get("dense_perplexity")
+    if not isinstance(history, list) or not all(map(_is_round, history)) or not isinstance(dense, float):
+        raise BootcampError(f"{path}: its 'history' or 'dense_perplexity' is damaged. Delete it, and begin anew.")
+    return _Saved(
+        state_dict=tensors_in(table(saved.get("state_dict"), f"{path}: 'state_dict'")),
+        masks=tensors_in(table(saved.get("masks"), f"{path}: 'masks'")),
+        history=cast("list[PruningRound]", history),
+        dense_perplexity=dense,
+        extra=table(saved.get("extra", {}), f"{path}: 'extra'"),
+    )
+
+
+def _is_round(entry: Stored) -> bool:
+    return isinstance(entry, Mapping) and PruningRound.__required_keys__ <= entry.keys()
 
 
 def _logits(output: Any) -> Tensor:

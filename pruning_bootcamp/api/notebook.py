@@ -16,6 +16,7 @@ from pruning_bootcamp.flow import commands
 from pruning_bootcamp.flow.start import recipe_for
 from pruning_bootcamp.locks import locked
 from pruning_bootcamp.logs import shown
+from pruning_bootcamp.plain import Plain
 from pruning_bootcamp.plugins import offered
 from pruning_bootcamp.preflight import check
 from pruning_bootcamp.pruning.masks import detached_copy
@@ -29,7 +30,7 @@ Batches = Iterable[tuple[Tensor, Tensor]]
 """(inputs, targets), each with a row a sample; gone through once, and held in memory"""
 
 Recover = Literal["none", "batch_norm", "distill", "fine_tune"]
-_RECOVERY: Mapping[str, Mapping[str, object]] = {
+_RECOVERY: Mapping[str, Mapping[str, Plain]] = {
     "none": {"recover.method": "none", "fine_tune.enabled": False},
     "batch_norm": {"recover.method": "bn", "fine_tune.enabled": False},
     "distill": {"recover.method": "distill", "fine_tune.enabled": False},
@@ -68,7 +69,7 @@ def prune(
     pattern: str | None = None,
     task: str = "image_classification",
     recover: Recover = "fine_tune",
-    settings: Mapping[str, object] | None = None,
+    settings: Mapping[str, Plain] | None = None,
     save_dir: Path | str | None = None,
     device: str = "auto",
     seed: int = 0,
@@ -93,7 +94,7 @@ def prune(
         raise BootcampError(f"prune: pattern says which weights become zero, and {given[0]} cuts channels. Choose one.")
     zeroes = given in ([], ["sparsity"])
     section = "prune" if zeroes else "structured"
-    chosen: dict[str, object] = {f"{section}.score": score, "prune.pattern": pattern, "prune.sparsity": sparsity}
+    chosen: dict[str, Plain] = {f"{section}.score": score, "prune.pattern": pattern, "prune.sparsity": sparsity}
     if not zeroes:
         chosen |= {f"structured.target_{name}": budgets[name] for name in given}
     options = _known(chosen) | dict(_RECOVERY[recover]) | dict(settings or {})
@@ -112,7 +113,7 @@ def compress(
     train: Batches,
     validation: Batches,
     test: Batches | None = None,
-    config: Path | str | Mapping[str, object],
+    config: Path | str | Mapping[str, Plain],
     task: str = "image_classification",
     save_dir: Path | str | None = None,
     device: str = "auto",
@@ -143,7 +144,7 @@ def _opened(
     save_dir: Path | str | None,
     device: str,
     seed: int,
-    options: Mapping[str, object],
+    options: Mapping[str, Plain],
     file: Path | None,
     command: str,
 ) -> Iterator[Config]:
@@ -163,7 +164,7 @@ def _opened(
         root = Path(save_dir) if save_dir is not None else inside.enter_context(scratch_folder())
         inside.enter_context(seeded_rng(seed))
         inside.enter_context(offered(model=build, data=data))
-        found = {
+        found: dict[str, Plain] = {
             **options,
             "model.name": "given:model",
             "data.name": "given:data",
@@ -203,7 +204,7 @@ def _gathered(batches: Batches, name: str) -> TensorSplit:
     return TensorSplit(torch.cat([inputs for inputs, _ in found]), torch.cat([targets for _, targets in found]))
 
 
-def _known(options: Mapping[str, object]) -> dict[str, object]:
+def _known(options: Mapping[str, Plain]) -> dict[str, Plain]:
     return {key: value for key, value in options.items() if value is not None}
 
 

@@ -4,7 +4,6 @@ import contextlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +22,7 @@ from pruning_bootcamp.checkpoints.foreign import fit_state_dict
 from pruning_bootcamp.checkpoints.recipe import Recipe, find_changes, rebuild, recipe_from, tensors_of
 from pruning_bootcamp.checkpoints.reload import check_proof, check_same, example_input, make_proof
 from pruning_bootcamp.checkpoints.sparse import rounded
+from pruning_bootcamp.checkpoints.stored import Stored, tensors_in
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.models import is_factory, same_model
 from pruning_bootcamp.runs import atomic_path
@@ -60,8 +60,8 @@ class Checkpoint:
     recipe: Recipe
     masks: dict[str, Tensor]
     """parameter name -> keep mask, True where a weight stays"""
-    metrics: dict[str, Any]
-    extra: dict[str, Any]
+    metrics: dict[str, Stored]
+    extra: dict[str, Stored]
     proved: bool = False
     """whether it computes what another process said of it; False of a `module:factory` whose file says nothing"""
 
@@ -72,8 +72,8 @@ def save_checkpoint(
     recipe: Recipe,
     *,
     masks: Mapping[str, Tensor] | None = None,
-    metrics: Mapping[str, Any] | None = None,
-    extra: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, Stored] | None = None,
+    extra: Mapping[str, Stored] | None = None,
 ) -> None:
     """Write what `load_model` needs to give `model` back, pruned or not; the model is left as it is.
 
@@ -82,7 +82,13 @@ def save_checkpoint(
     non-finite weights or weights that a mask prunes, or the disk fails.
     """
     content = _compose_for(Path(path), model, recipe, masks or {}, metrics or {}, extra or {})
-    _put(Path(path), content, write_file, content, model)
+
+    def write(temporary: Path, proof: Mapping[str, Stored]) -> None:
+        parts: dict[str, Stored] = {"state_dict": content.state_dict, "other_buffers": content.other_buffers}
+        parts |= {"masks": packing.pack(content.masks), "metrics": content.metrics, "extra": content.extra}
+        write_file(temporary, {**content.head, **parts, "proof": proof})
+
+    _put(Path(path), content, write, content.tensors, model)
 
 
 def save_sparse_checkpoint(
@@ -98,11 +104,14 @@ def save_sparse_checkpoint(
     A mask comes back as the places where its weight is not zero: of a kept weight that is zero, nothing is known.
     """
     content = _compose_for(Path(path), model, recipe, masks or {}, {}, {})
-    expected = {
-        part: {name: rounded(tensor) if name in int8 else tensor for name, tensor in content[part].items()}
-        for part in ("state_dict", "other_buffers")
-    }
-    _put(Path(path), content, lambda temporary, whole: write_sparse_file(temporary, whole, int8), expected, model)
+
+    def write(temporary: Path, proof: Mapping[str, Stored]) -> None:
+        about: dict[str, Stored] = {"metrics": content.metrics, "extra": content.extra, "proof": proof}
+        about |= {"other_buffers": [*content.other_buffers], "masks": [*content.masks]}
+        write_sparse_file(temporary, {**content.head, **about}, content.tensors, int8)
+
+    expected = {name: rounded(tensor) if name in int8 else tensor for name, tensor in content.tensors.items()}
+    _put(Path(path), content, write, expected, model)
 
 
 def load_checkpoint(
@@ -143,61 +152,76 @@ def load_model(path: Path | str, device: torch.device | str = "cpu", *, trust_co
     return load_checkpoint(path, device=device, trust_code=trust_code).model
 
 
-def _compose_for(path: Path, *given: Any) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Content:
+    """What is to be written of a network."""
+
+    recipe: Stored
+    state_dict: dict[str, Tensor]
+    other_buffers: dict[str, Tensor]
+    masks: Mapping[str, Tensor]
+    metrics: Stored
+    extra: Stored
+
+    @property
+    def head(self) -> dict[str, Stored]:
+        """What a file of ours begins with."""
+        return {"format": FORMAT, "version": VERSION, "recipe": self.recipe}
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        return {**self.state_dict, **self.other_buffers}
+
+
+def _compose_for(
+    path: Path,
+    model: nn.Module,
+    recipe: Recipe,
+    masks: Mapping[str, Tensor],
+    metrics: Mapping[str, Stored],
+    extra: Mapping[str, Stored],
+) -> _Content:
     with _naming(path):
         if path.is_dir():
             raise BootcampError("is a folder. Give a file name, such as best_model.pth.")
-        return _compose(*given)
+        packing.check(masks, model)
+        originals = tensors_of(model)
+        copies = {id(tensor): plain_tensor(tensor) for tensor in originals.values()}  # tied weights are written once
+        tensors = {name: copies[id(tensor)] for name, tensor in originals.items()}
+        saved = set(model.state_dict())
+        if beyond := saved - set(tensors):
+            raise BootcampError(f"{sorted(beyond)[0]} is neither a parameter nor a buffer, and can't be kept.")
+        made = replace(recipe, changes=find_changes(model, recipe))
+        return _Content(
+            plain(made.as_dict(), "recipe"),
+            {name: tensor for name, tensor in tensors.items() if name in saved},
+            {name: tensor for name, tensor in tensors.items() if name not in saved},
+            masks,
+            plain(metrics, "metrics"),
+            plain(extra, "extra"),
+        )
 
 
 def _put(
     path: Path,
-    content: Mapping[str, Any],
-    write: Callable[[Path, Mapping[str, Any]], None],
-    expected: Mapping[str, Any],
+    content: _Content,
+    write: Callable[[Path, Mapping[str, Stored]], None],
+    expected: Mapping[str, Tensor],
     model: nn.Module,
 ) -> None:
     """The file under its name, once it was read again: its network holds the expected tensors, and computes with them
-    what `model` does."""
+    what `model` does. `write` puts the content and a proof of it into a file."""
     with _naming(path), atomic_path(path) as temporary:
         reference = detached_clone(model).cpu()
         own = tensors_of(reference)
-        for name, tensor in {**expected["state_dict"], **expected["other_buffers"]}.items():
+        for name, tensor in expected.items():
             own[name].data = tensor
-        write(temporary, {**content, "proof": make_proof(reference, recipe_from(content["recipe"]))})
+        write(temporary, make_proof(reference, recipe_from(content.recipe)))
         _prove(temporary, expected, reference)
 
 
-def _compose(
-    model: nn.Module,
-    recipe: Recipe,
-    masks: Mapping[str, Tensor],
-    metrics: Mapping[str, Any],
-    extra: Mapping[str, Any],
-) -> dict[str, Any]:
-    packing.check(masks, model)
-    originals = tensors_of(model)
-    copies = {id(tensor): plain_tensor(tensor) for tensor in originals.values()}  # tied weights are written once
-    tensors = {name: copies[id(tensor)] for name, tensor in originals.items()}
-    saved = set(model.state_dict())
-    if beyond := saved - set(tensors):
-        raise BootcampError(f"{sorted(beyond)[0]} is neither a parameter nor a buffer, and can't be kept.")
-    made = replace(recipe, changes=find_changes(model, recipe))
-    return {
-        "format": FORMAT,
-        "version": VERSION,
-        "recipe": plain(made.as_dict(), "recipe"),
-        "state_dict": {name: tensor for name, tensor in tensors.items() if name in saved},
-        "other_buffers": {name: tensor for name, tensor in tensors.items() if name not in saved},
-        "masks": packing.pack(masks),
-        "metrics": plain(metrics, "metrics"),
-        "extra": plain(extra, "extra"),
-    }
-
-
-def _prove(path: Path, content: Mapping[str, Any], reference: nn.Module) -> None:
+def _prove(path: Path, written: Mapping[str, Tensor], reference: nn.Module) -> None:
     """Under another seed the file gives the network back that was put in: every tensor bit for bit, and its outputs."""
-    written = {**content["state_dict"], **content["other_buffers"]}
     with seeded_rng(_OTHER_SEED):
         opened = _opened(read_file(path), None, trust_code=True)
     found = tensors_of(opened.model)
@@ -214,7 +238,7 @@ def _same_bits(one: Tensor, other: Tensor) -> bool:
     return torch.equal(*bits)
 
 
-def _open_own(content: Mapping[str, Any], expected: Recipe | None, trust_code: bool) -> Checkpoint:
+def _open_own(content: Mapping[str, Stored], expected: Recipe | None, trust_code: bool) -> Checkpoint:
     """The network of a file of ours, proved: it computes what the file says that it did, and under another seed too."""
     checkpoint = _opened(content, expected, trust_code)
     proof = content.get("proof")
@@ -232,7 +256,7 @@ def _open_own(content: Mapping[str, Any], expected: Recipe | None, trust_code: b
     return checkpoint
 
 
-def _open_foreign(content: Mapping[str, Any], recipe: Recipe) -> Checkpoint:
+def _open_foreign(content: Mapping[str, Stored], recipe: Recipe) -> Checkpoint:
     """The recipe's network with the weights of another program; it must not depend on what its builder draws."""
 
     def build() -> nn.Module:
@@ -246,15 +270,17 @@ def _open_foreign(content: Mapping[str, Any], recipe: Recipe) -> Checkpoint:
     return Checkpoint(model, recipe, {}, {}, {}, proved=not own)
 
 
-def _opened(content: Mapping[str, Any], expected: Recipe | None, trust_code: bool) -> Checkpoint:
+def _opened(content: Mapping[str, Stored], expected: Recipe | None, trust_code: bool) -> Checkpoint:
     version = content.get("version")
     if type(version) is not int or version != VERSION:
         raise BootcampError(f"has format version {shown(version)}; this release reads {VERSION}. Update it.")
+    parts: dict[str, Mapping[str, Stored]] = {}
     for key in _PARTS:
         part = content.get(key)
         if not isinstance(part, Mapping) or not all(isinstance(name, str) for name in part):
             raise BootcampError(f"its '{key}' is missing or damaged. Make the file again.")
-    recipe = recipe_from(content["recipe"])
+        parts[key] = part
+    recipe = recipe_from(parts["recipe"])
     if is_factory(recipe.model) and not trust_code and (expected is None or expected.model != recipe.model):
         raise NeedsRecipeError(
             f"its network is built by running code of this machine that the file names: {recipe.model}. If that is "
@@ -262,13 +288,10 @@ def _opened(content: Mapping[str, Any], expected: Recipe | None, trust_code: boo
         )
     if expected is not None:
         _check_expected(recipe, expected)
-    tensors = {**content["state_dict"], **content["other_buffers"]}
-    if wrong := [name for name, value in tensors.items() if not isinstance(value, Tensor)]:
-        raise BootcampError(f"{wrong[0]} is {type(tensors[wrong[0]]).__name__}, not a tensor. Make the file again.")
-    model = rebuild(recipe, tensors)
-    masks = packing.unpack(content["masks"])
+    model = rebuild(recipe, tensors_in({**parts["state_dict"], **parts["other_buffers"]}))
+    masks = packing.unpack(parts["masks"])
     packing.check(masks, model)
-    return Checkpoint(model, recipe, masks, dict(content["metrics"]), dict(content["extra"]))
+    return Checkpoint(model, recipe, masks, dict(parts["metrics"]), dict(parts["extra"]))
 
 
 def _check_expected(recipe: Recipe, expected: Recipe) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pruning_bootcamp.checkpoints.stored import Stored
 from pruning_bootcamp.errors import BootcampError
 
 # What every nn.Module has: state of torch's own.
@@ -82,7 +83,7 @@ def unsaved(model: nn.Module) -> dict[str, str]:
     }
 
 
-def check_unsaved(model: nn.Module, digests: Mapping[str, Any], where: str) -> None:
+def check_unsaved(model: nn.Module, digests: Mapping[str, Stored], where: str) -> None:
     """BootcampError when the network is not the one that `unsaved` was said of, though its tensors may be."""
     if named := differing_from(model, digests):
         raise BootcampError(
@@ -125,7 +126,7 @@ def _other_layers(one: nn.Module, other: nn.Module) -> list[str]:
     ]
 
 
-def differing_from(model: nn.Module, digests: Mapping[str, Any]) -> list[str]:
+def differing_from(model: nn.Module, digests: Mapping[str, Stored]) -> list[str]:
     """As `differing`, of a network and what `digests_of` said of it when it was saved."""
     found = []
     for label, attribute in attributes_of(model).items():

@@ -15,17 +15,19 @@ from torch import Tensor, nn
 from pruning_bootcamp.checkpoints import masks as packing
 from pruning_bootcamp.checkpoints.limits import check_content, check_header
 from pruning_bootcamp.checkpoints.sparse import is_sparse, read_sparse, write_sparse
+from pruning_bootcamp.checkpoints.stored import Stored
 from pruning_bootcamp.errors import BootcampError, listed
+from pruning_bootcamp.plain import Plain
 from pruning_bootcamp.runs import scratch_folder, siblings
 
 SUFFIXES = (".pth", ".pt", ".th", ".safetensors")
 
 
-def write_file(path: Path, content: Mapping[str, Any]) -> None:
-    """`content` by torch.save. A disk that fails is an OSError."""
+def write_file(path: Path, content: Stored) -> None:
+    """A table, by torch.save. A disk that fails is an OSError."""
     try:
         with open(path, "wb") as stream:
-            torch.save(dict(content), stream)
+            torch.save(content, stream)
     except RuntimeError as error:
         # torch's writer covers the disk's own complaint by one about its position in the file
         if isinstance(error.__context__, OSError):
@@ -33,12 +35,13 @@ def write_file(path: Path, content: Mapping[str, Any]) -> None:
         raise
 
 
-def write_sparse_file(path: Path, content: Mapping[str, Any], int8: Collection[str] = ()) -> None:
-    """`content` of a checkpoint as a sparse file: the masks by name only, as the places where a weight is not zero."""
-    about = {key: content[key] for key in content if key not in ("state_dict", "other_buffers", "masks")}
-    about |= {"other_buffers": [*content["other_buffers"]], "masks": [*content["masks"]]}
+def write_sparse_file(
+    path: Path, about: Mapping[str, Stored], tensors: Mapping[str, Tensor], int8: Collection[str] = ()
+) -> None:
+    """A checkpoint as a sparse file: of the tensors, `about` only names which are `other_buffers`, and which have
+    `masks`: the places where a weight is not zero."""
     metadata = {key: json.dumps(_tagged(value)) for key, value in about.items()}
-    write_sparse(path, {**content["state_dict"], **content["other_buffers"]}, int8=int8, metadata=metadata)
+    write_sparse(path, tensors, int8=int8, metadata=metadata)
 
 
 def dense_file_bytes(model: nn.Module) -> int:
@@ -60,7 +63,7 @@ def dense_file_bytes(model: nn.Module) -> int:
         return path.stat().st_size
 
 
-def read_file(path: Path) -> dict[str, Any]:
+def read_file(path: Path) -> dict[str, Stored]:
     """The table of names and values in a checkpoint file, tensors on the CPU. BootcampError for anything else."""
     _check_is_file(path)
     check_header(path)
@@ -92,7 +95,7 @@ def _check_is_file(path: Path) -> None:
         raise BootcampError(f"{path}: can't be read ({error.strerror}).") from None
 
 
-def plain(value: Any, where: str) -> Any:
+def plain(value: Any, where: str) -> Stored:
     """`value` as numbers, texts, lists, tables and detached CPU tensors, so that `weights_only=True` can read it."""
     if isinstance(value, Tensor):
         return plain_tensor(value)
@@ -121,7 +124,7 @@ def plain_tensor(tensor: Tensor) -> Tensor:
 _HOW_TO_CONVERT = "Save the weights alone: torch.save(model.state_dict(), 'weights.pth')."
 
 
-def _read_safetensors(path: Path) -> dict[str, Any]:
+def _read_safetensors(path: Path) -> Mapping[str, Stored]:
     import safetensors.torch
 
     if is_sparse(path):
@@ -132,7 +135,7 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
         raise _corrupt(path, error) from error
 
 
-def _read_sparse(path: Path) -> dict[str, Any]:
+def _read_sparse(path: Path) -> Mapping[str, Stored]:
     """The content that `write_sparse_file` was given, or the tensors alone where nothing tells of a network."""
     try:
         file = read_sparse(path)
@@ -162,8 +165,13 @@ def _tagged(value: Any) -> Any:
     return {key: _tagged(entry) for key, entry in value.items()} if isinstance(value, dict) else value
 
 
-def _untagged(table: dict[str, Any]) -> Any:
-    return tuple(table["()"]) if table.keys() == {"()"} else table
+def _untagged(table: dict[str, Plain]) -> Stored:
+    if table.keys() != {"()"}:
+        return table
+    entries = table["()"]
+    if not isinstance(entries, list):
+        raise TypeError("a tuple without entries")
+    return tuple(entries)
 
 
 def _read_torch(path: Path) -> Any:

@@ -1,11 +1,12 @@
 """State dicts of other programs: found inside their wrappers, renamed, and fitted to a recipe's network."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from torch import Tensor
 
 from pruning_bootcamp.checkpoints.recipe import Recipe, check_names, fresh_model, tensors_of
+from pruning_bootcamp.checkpoints.stored import Stored
 from pruning_bootcamp.errors import BootcampError, listed
 
 # Under which name training programs keep the weights, and what wrappers put before each name.
@@ -13,7 +14,7 @@ _WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 _PREFIXES = ("module.", "_orig_mod.", "model.")
 
 
-def fit_state_dict(content: Mapping[str, Any], recipe: Recipe) -> dict[str, Tensor]:
+def fit_state_dict(content: Mapping[str, Stored], recipe: Recipe) -> dict[str, Tensor]:
     """The tensors of the recipe's network, taken from a file of somebody else's. Raises BootcampError.
 
     Not needed in the file: batch-norm's step counters (old files lack them), buffers that state dicts leave out, and
@@ -25,15 +26,15 @@ def fit_state_dict(content: Mapping[str, Any], recipe: Recipe) -> dict[str, Tens
     counters = {name for name in own if name.endswith("num_batches_tracked")}
     optional = frozen | counters | (set(own) - set(fresh.state_dict()))
     state = _without_prefix(_unwrap(content), set(own))
-    check_names(state | {name: own[name] for name in optional if name not in state}, set(own), recipe)
+    check_names(set(state) | optional, set(own), recipe)
     _check_shapes(state, own, recipe)
     fitted = {name: tensor.to(own[name].dtype).contiguous() for name, tensor in state.items()}
     return {name: fitted.get(name, tensor.detach()) for name, tensor in own.items()}
 
 
-def _unwrap(content: Mapping[str, Any]) -> dict[str, Tensor]:
+def _unwrap(content: Mapping[Any, Stored]) -> dict[str, Tensor]:
     while not _is_state_dict(content):
-        inner = [content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)]
+        inner = [found for key in _WRAPPERS if isinstance(found := content.get(key), Mapping)]
         if not inner:
             raise BootcampError(
                 f"holds no weights: neither tensors by name nor one of {listed(_WRAPPERS)}, but "
@@ -43,7 +44,7 @@ def _unwrap(content: Mapping[str, Any]) -> dict[str, Tensor]:
     return dict(content)
 
 
-def _is_state_dict(content: Mapping[str, Any]) -> bool:
+def _is_state_dict(content: Mapping[Any, Stored]) -> TypeGuard[Mapping[str, Tensor]]:
     return len(content) > 0 and all(isinstance(key, str) and isinstance(t, Tensor) for key, t in content.items())
 
 

@@ -2,16 +2,16 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pruning_bootcamp.checkpoints.stored import Stored
 from pruning_bootcamp.errors import BootcampError, unknown
 
 
-def pack(masks: Mapping[str, Tensor]) -> dict[str, dict[str, Any]]:
+def pack(masks: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor | list[int]]]:
     """Keep masks (True where a weight stays) as bits."""
     return {
         name: {"bits": torch.from_numpy(np.packbits(mask.detach().cpu().numpy().reshape(-1))), "shape": [*mask.shape]}
@@ -19,7 +19,7 @@ def pack(masks: Mapping[str, Tensor]) -> dict[str, dict[str, Any]]:
     }
 
 
-def unpack(packed: Mapping[str, Mapping[str, Any]]) -> dict[str, Tensor]:
+def unpack(packed: Mapping[str, Stored]) -> dict[str, Tensor]:
     """The masks that `pack` packed, bit for bit. BootcampError when they can't be."""
     masks = {}
     for name, entry in packed.items():
@@ -27,6 +27,8 @@ def unpack(packed: Mapping[str, Mapping[str, Any]]) -> dict[str, Tensor]:
             if not isinstance(entry, Mapping):
                 raise TypeError(f"{type(entry).__name__} is no table")
             shape, bits = entry["shape"], entry["bits"]
+            if not isinstance(shape, list | tuple) or not isinstance(bits, Tensor):
+                raise TypeError("its shape or its bits are none")
             if not all(type(side) is int and 0 <= side < 2**31 for side in shape):
                 raise ValueError("its shape is none")
             size = math.prod(shape)

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning_bootcamp.checkpoints.limits import bounded_building
+from pruning_bootcamp.checkpoints.stored import Stored
 from pruning_bootcamp.errors import BootcampError, listed
 from pruning_bootcamp.models import build_model, structure_args
 from pruning_bootcamp.models.shortcuts import padded_shortcuts, replace_shortcuts
@@ -52,7 +53,7 @@ class Recipe:
         """The shape of one input, and below which number its tokens lie (None: they are fractions)."""
         return Inputs(self.input_shape, self.input_below)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Stored]:
         """As a file keeps it; what earlier releases did not know is left out where it says nothing."""
         found = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         return {name: value for name, value in found.items() if name not in _LATER or value is not None}
@@ -189,9 +190,9 @@ def _check_shapes(model: nn.Module, recipe: Recipe) -> None:
             )
 
 
-def check_names(tensors: Mapping[str, Any], needed: set[str], recipe: Recipe) -> None:
-    """The tensors are the network's, by name; else a BootcampError with the first that are not, and how many."""
-    missing, unexpected = sorted(needed - set(tensors)), sorted(set(tensors) - needed)
+def check_names(names: Collection[str], needed: set[str], recipe: Recipe) -> None:
+    """These are the names of the network's tensors; else a BootcampError with the first that are not, and how many."""
+    missing, unexpected = sorted(needed - set(names)), sorted(set(names) - needed)
     problems = []
     if missing:
         problems.append(f"{len(missing)} of {len(needed)} tensors are missing: {listed(missing, 3)}.")
@@ -242,7 +243,7 @@ def _apply_changes(model: nn.Module, recipe: Recipe) -> None:
             setattr(module, key, value)
 
 
-def _plain_attributes(module: nn.Module) -> dict[str, Any]:
+def _plain_attributes(module: nn.Module) -> dict[str, Stored]:
     """Numbers, flags, texts and tuples of them that a module holds, without torch's own state."""
     return {
         key: tuple(value) if isinstance(value, torch.Size) else value

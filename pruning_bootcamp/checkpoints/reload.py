@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 from pruning_bootcamp.checkpoints.attributes import IN_ARGS, differing, differing_from, digests_of
 from pruning_bootcamp.checkpoints.files import plain_tensor
 from pruning_bootcamp.checkpoints.recipe import Recipe, find_changes, rebuild, tensors_of
+from pruning_bootcamp.checkpoints.stored import Stored
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.models import is_factory
@@ -119,7 +119,7 @@ def say_random(recipe: Recipe) -> None:
 _SAID: set[str] = set()
 
 
-def make_proof(model: nn.Module, recipe: Recipe) -> dict[str, Any]:
+def make_proof(model: nn.Module, recipe: Recipe) -> dict[str, Stored]:
     """What a file keeps so that whoever opens it can tell that its network computes what it did; plain values.
 
     Empty where the network does not run on images of the recipe's size (or they are too large to try).
@@ -136,13 +136,13 @@ def make_proof(model: nn.Module, recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def check_proof(model: nn.Module, recipe: Recipe, proof: Mapping[str, Any]) -> None:
+def check_proof(model: nn.Module, recipe: Recipe, proof: Mapping[str, Stored]) -> None:
     """BootcampError when the network just opened computes something else than the one that was saved."""
     images = _images(recipe)
     if not proof or images is None:
         return
-    outputs = proof.get("outputs")
-    if not isinstance(outputs, list) or not isinstance(proof.get("attributes"), Mapping):
+    outputs, attributes = proof.get("outputs"), proof.get("attributes")
+    if not isinstance(outputs, list) or not isinstance(attributes, Mapping):
         raise BootcampError("its 'proof' is damaged. Make the file again.")
     try:
         expected = [_kept(entry) for entry in outputs]
@@ -159,7 +159,7 @@ def check_proof(model: nn.Module, recipe: Recipe, proof: Mapping[str, Any]) -> N
     allowed = max([_ELSEWHERE, *(4 * torch.finfo(t.dtype).eps for t in found if t.is_floating_point())])
     if gap <= allowed:
         return
-    named = differing_from(model, proof["attributes"])
+    named = differing_from(model, attributes)
     if proof.get("random") and not named:
         say_random(recipe)
         return
@@ -237,8 +237,14 @@ def _sample(tensor: Tensor) -> Tensor:
     return flat.double()
 
 
-def _kept(entry: Mapping[str, Any]) -> tuple[tuple[int, ...], Tensor]:
-    shape, values = tuple(int(side) for side in entry["shape"]), torch.tensor(entry["values"], dtype=torch.float64)
+def _kept(entry: Stored) -> tuple[tuple[int, ...], Tensor]:
+    """Shape and values of an output in a proof."""
+    if not isinstance(entry, Mapping) or not isinstance(sides := entry["shape"], list | tuple):
+        raise TypeError("no table with a shape")
+    shape = tuple(side for side in sides if isinstance(side, int))
+    values = torch.tensor(entry["values"], dtype=torch.float64)
+    if len(shape) != len(sides):
+        raise ValueError("a shape of whole numbers")
     if values.ndim != 1 or len(values) != min(math.prod(shape), _MOST_VALUES):
         raise ValueError("as many values as the shape has")
     return shape, values

@@ -1,11 +1,14 @@
 """The application, and what its commands share: checked configs, common options, the exit code of a missed goal."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
+
+from pruning_bootcamp.plain import Plain
 
 
 class _Commands(TyperGroup):
@@ -57,7 +60,7 @@ def load_checked(
     command: str,
     config: Path | None,
     overrides: list[str] | None,
-    options: dict[str, Any],
+    options: Mapping[str, Plain],
     iterative: bool = False,
 ) -> Any:
     """The checked config of a command; its problems, of every kind, in one error and before any work."""

@@ -1,13 +1,15 @@
 """sweep, sweep show."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from pruning_bootcamp.cli.base import app, examples, load_checked
 from pruning_bootcamp.cli.options import Checkpoint, ConfigFile, Debug, Device, Resume, SaveDir, Seed, given, setting
+from pruning_bootcamp.plain import Plain
 
 
 @app.command(
@@ -61,7 +63,7 @@ def sweep(
     run(cfg, resume=resume)
 
 
-def _is_finished(config: Path | None, words: list[str] | None, options: dict[str, Any]) -> bool:
+def _is_finished(config: Path | None, words: list[str] | None, options: Mapping[str, Plain]) -> bool:
     """Whether this very sweep is over, and shown: before the checks, which need torch and seconds."""
     from pruning_bootcamp.config import load
     from pruning_bootcamp.logs import LOGGER, start_screen

@@ -12,6 +12,7 @@ from pruning_bootcamp import plugins
 from pruning_bootcamp.config.fields import Config
 from pruning_bootcamp.config.reading import DEEPEST, MOST_BYTES, parse_yaml, resolve_references, text_problem
 from pruning_bootcamp.errors import BootcampError, Problem, unknown
+from pruning_bootcamp.plain import Plain
 from pruning_bootcamp.runs import siblings
 from pruning_bootcamp.schema import Choice, Mismatch, check_ranges, coerce, shown
 from pruning_bootcamp.shorthand import parse_pattern
@@ -29,7 +30,7 @@ SHORT_FORMS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
 }
 
 
-def load(path: Path | str | None, overrides: Iterable[str] = (), options: Mapping[str, Any] | None = None) -> Config:
+def load(path: Path | str | None, overrides: Iterable[str] = (), options: Mapping[str, Plain] | None = None) -> Config:
     """The checked config: defaults, then the file, then `options` (dotted key -> value), then `key=value` overrides.
 
     Raises BootcampError with every problem found: unknown keys, wrong types, values out of range.
@@ -49,7 +50,7 @@ def load(path: Path | str | None, overrides: Iterable[str] = (), options: Mappin
     return config
 
 
-def with_values(config: Config, values: Mapping[str, Any]) -> Config:
+def with_values(config: Config, values: Mapping[str, Plain]) -> Config:
     """A copy with these keys (dotted) set, as if the file had said so. Raises BootcampError as `load`."""
     problems: list[Problem] = []
     raw = as_dict(config)

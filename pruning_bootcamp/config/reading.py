@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.plain import Plain
 from pruning_bootcamp.schema import LARGEST_INT, shown
 
 # Far above every real config; a text of a few hundred bytes can stand for 10^9 values (aliases of aliases).
@@ -55,7 +56,7 @@ def parse_yaml(text: str) -> Any:
         raise BootcampError(f"not valid YAML: {' '.join(str(error).split())}") from None
 
 
-def resolve_references(content: dict[str, Any]) -> dict[str, Any]:
+def resolve_references(content: dict[str, Plain]) -> dict[str, Plain]:
     """`content` with each `${key.of.this.file}` replaced by that value. Raises BootcampError.
 
     That is all there is: no `${oc.env:TOKEN}` (the environment's secrets would end up in config.yaml), no
@@ -156,7 +157,7 @@ def _texts(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else []
 
 
-def _check_references(content: dict[str, Any]) -> None:
+def _check_references(content: dict[str, Plain]) -> None:
     """Every reference leads to a value, none into itself, and all filled in they make no monster."""
     known: dict[str, int] = {}
 

@@ -11,6 +11,7 @@ import yaml
 from pruning_bootcamp.course.claims import REASONS, Claim, MetricPath, Order, Range
 from pruning_bootcamp.course.day import CourseStep, Day, FrontMatter, Question
 from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.plain import Plain
 from pruning_bootcamp.schema import check_settings
 
 SECTIONS = ("What you learn", "Why", "The idea", "What you should see", "Questions")
@@ -67,7 +68,7 @@ def _made(kind: Callable[..., Made], given: Any, where: str, problems: list[str]
     return None if wrong else kind(**checked)
 
 
-def _listed(front: dict[str, Any], key: str, problems: list[str]) -> list[tuple[str, Any]]:
+def _listed(front: dict[str, Plain], key: str, problems: list[str]) -> list[tuple[str, Any]]:
     """The entries of the list at `key`, which is taken out, each with where it stands."""
     value = front.pop(key, None)
     if not isinstance(value, list) or not value:

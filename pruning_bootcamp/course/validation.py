@@ -10,6 +10,7 @@ from rich.console import Console
 
 from pruning_bootcamp.course.view import COLUMNS, COMPARISON
 from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.plain import Plain
 from pruning_bootcamp.runs import METRICS, read_yaml
 
 # The course's own limits.
@@ -233,7 +234,7 @@ def _file(what: str, path: Path, mend: str) -> CourseCheck:
     return CourseCheck(what, path.exists(), str(path) if path.exists() else f"there is no {path}", mend)
 
 
-def _number(metrics: Mapping[str, Any], key: str) -> float | None:
+def _number(metrics: Mapping[str, Plain], key: str) -> float | None:
     value = metrics.get(key)
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 

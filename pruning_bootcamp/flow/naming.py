@@ -2,17 +2,18 @@
 
 from typing import Any
 
+from pruning_bootcamp.plain import Plain
 from pruning_bootcamp.tasks import IMAGE_CLASSIFICATION, Metric
 
 _OURS = IMAGE_CLASSIFICATION.metric
 
 
-def as_written(metric: Metric, metrics: dict[str, Any]) -> dict[str, Any]:
+def as_written(metric: Metric, metrics: dict[str, Plain]) -> dict[str, Plain]:
     """The metrics with `accuracy` and `accuracy_drop`, alone or in a longer name, as the metric calls them."""
     return _renamed(metrics, _OURS, metric)
 
 
-def as_read(metric: Metric, metrics: dict[str, Any]) -> dict[str, Any]:
+def as_read(metric: Metric, metrics: dict[str, Plain]) -> dict[str, Plain]:
     """What `as_written` wrote, in the machine's own names."""
     return _renamed(metrics, metric, _OURS)
 

@@ -26,6 +26,7 @@ from pruning_bootcamp.flow.outcomes import (
 from pruning_bootcamp.flow.start import task_of
 from pruning_bootcamp.flow.step import Step, StepContext
 from pruning_bootcamp.flow.steps import cut, dense, evaluate, export, prune, scan, training
+from pruning_bootcamp.plain import Plain
 from pruning_bootcamp.pruning.pipeline_stages import PruningStage
 from pruning_bootcamp.pruning.weights.schedules import iterative_sparsities
 from pruning_bootcamp.registry import Registry
@@ -281,7 +282,7 @@ def _recover(
     cycle: str = "",
     which: str = "",
     sparsity: float | None = None,
-    files: Mapping[str, Any] | None = None,
+    files: Mapping[str, Plain] | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> None:
     """What the config wants after each pruning; one that goes on growing depends on the same `files` as the pruning."""
@@ -315,12 +316,12 @@ def _rewinds(plan: Plan) -> bool:
     return plan.part.endswith("prune-unstructured") and plan.cfg.prune.rewind is not None
 
 
-def _contents(plan: Plan) -> dict[str, Any]:
+def _contents(plan: Plan) -> dict[str, Plain]:
     """What is in the files that settings of `prune` name, hashed; nothing where there are none."""
     paths = list(settings.named_files(plan.cfg))
     if plan.cfg.prune.rewind is not None and plan.checkpoint is not None:
         paths.insert(0, prune.rewind_file(plan.cfg.prune.rewind, plan.checkpoint))
-    hashes = [content_hash(path) for path in paths]
+    hashes: list[Plain] = [content_hash(path) for path in paths]
     return {"files": hashes} if hashes else {}
 
 

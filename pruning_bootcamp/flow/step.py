@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from pruning_bootcamp.checkpoints import Recipe, load_checkpoint, save_checkpoint
 from pruning_bootcamp.checkpoints.files import read_file, write_file
+from pruning_bootcamp.checkpoints.stored import table, tensors_in
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.flow.outcomes import Outcome
 from pruning_bootcamp.flow.start import recipe_for, task_of
-from pruning_bootcamp.plain import to_plain
+from pruning_bootcamp.plain import Plain, to_plain
 from pruning_bootcamp.pruning.masks import detached_copy
 from pruning_bootcamp.pruning.pipeline_stages import PruningStage
 from pruning_bootcamp.runs import atomic_path
@@ -127,7 +128,7 @@ class StepContext:
         found = self.opened[path]
         return Network(detached_copy(found.model), found.recipe, dict(found.masks), found.ranges)
 
-    def keep_network(self, network: Network, more: Mapping[str, Any] | None = None) -> None:
+    def keep_network(self, network: Network, more: Mapping[str, Plain] | None = None) -> None:
         """Write the step's network; the next one opens it by `network()`.
 
         With it goes what is known of the dense network and the validation images, for whoever begins with the file.
@@ -146,7 +147,8 @@ class StepContext:
 
     def tensors(self, role: str, name: str) -> dict[str, dict[str, Tensor]]:
         """What an input kept by `keep_tensors`; empty when there is no such input."""
-        return read_file(self.inputs[role].folder / name) if role in self.inputs else {}
+        kept = read_file(self.inputs[role].folder / name) if role in self.inputs else {}
+        return {kind: tensors_in(table(some, kind)) for kind, some in kept.items()}
 
     def keep_tensors(self, name: str, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Write {kind: {name: tensor}} into the folder, detached and on the CPU; only the leading process does."""
@@ -159,4 +161,7 @@ class StepContext:
 def read_network(path: Path, recipe: Recipe | None) -> Network:
     """The network in a checkpoint that a step kept, or began with."""
     found = load_checkpoint(path, recipe=recipe)
-    return Network(found.model, found.recipe, found.masks, found.extra.get("ranges"))
+    ranges = found.extra.get("ranges")
+    return Network(
+        found.model, found.recipe, found.masks, None if ranges is None else tensors_in(table(ranges, "ranges"))
+    )

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pruning_bootcamp.config import Config
-from pruning_bootcamp.config.fields import GatesConfig
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.flow.naming import as_read
+from pruning_bootcamp.flow.sections import GatesSettings
 from pruning_bootcamp.flow.start import task_of
 from pruning_bootcamp.memorised import caveat
 from pruning_bootcamp.plain import from_plain
@@ -64,7 +64,7 @@ def judge(goal: Goal, metrics: Metrics, gates: Sequence[Gate] = ()) -> Metrics:
     return replace(metrics, goal=text, goal_met=met, gates=tuple(gates) or None)
 
 
-def judge_gates(gates: GatesConfig, metrics: Metrics) -> tuple[list[Gate], list[str]]:
+def judge_gates(gates: GatesSettings, metrics: Metrics) -> tuple[list[Gate], list[str]]:
     """The gates that these metrics decide; and the names of the set ones they don't.
 
     `metrics` holds what is known so far: validation, costs, test metrics, files.
@@ -134,12 +134,12 @@ def _known(value: float | None, name: str) -> float:
     return value
 
 
-def asked_of_accuracy(gates: GatesConfig) -> list[str]:
+def asked_of_accuracy(gates: GatesSettings) -> list[str]:
     """The gates that are set on accuracy: judged on the validation images too."""
     return [name for name in ("min_accuracy", "max_accuracy_drop") if getattr(gates, name) is not None]
 
 
-def judge_accuracy(gates: GatesConfig, accuracy: float, drop: float, where: str) -> list[Gate]:
+def judge_accuracy(gates: GatesSettings, accuracy: float, drop: float, where: str) -> list[Gate]:
     """Accuracy and what was lost of it, on the images that `where` names."""
     found = []
     if gates.min_accuracy is not None:
@@ -149,7 +149,7 @@ def judge_accuracy(gates: GatesConfig, accuracy: float, drop: float, where: str)
     return found
 
 
-def judge_cost(gates: GatesConfig, metrics: Metrics) -> list[Gate]:
+def judge_cost(gates: GatesSettings, metrics: Metrics) -> list[Gate]:
     """What was saved, and whether everything was done as asked."""
     found = []
     if (limit := gates.min_flops_reduction_pct) is not None:
@@ -165,7 +165,7 @@ def judge_cost(gates: GatesConfig, metrics: Metrics) -> list[Gate]:
     return found
 
 
-def judge_files(gates: GatesConfig, files: Mapping[str, ExportedFile], doubt: str = "") -> list[Gate]:
+def judge_files(gates: GatesSettings, files: Mapping[str, ExportedFile], doubt: str = "") -> list[Gate]:
     """Size on disk and proof of every exported file; accuracy of one that rounds: it is not quite the network.
 
     `doubt`: what speaks against the validation images, to be said with every metric on them.

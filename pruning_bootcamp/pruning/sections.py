@@ -1,7 +1,7 @@
-"""What a pruning can be told: the sections `prune` and `structured`, light enough for `--help`."""
+"""What a pruning can be told: the sections `prune`, `sensitivity` and `structured`, light enough for `--help`."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from pruning_bootcamp.schema import Choice, between, choice
 
@@ -43,6 +43,23 @@ class PruneSettings:
     """training images for scores and solvers that need gradients or activations"""
 
 
+By = Literal["layer", "block"]
+
+
+@dataclass
+class SensitivitySettings:
+    """Which layers mind: each pruned alone as `prune` says (score, pattern, include, exclude), judged on validation."""
+
+    sparsities: list[float] | None = None
+    """in (0, 1); left out: 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, or the one that the pattern fixes"""
+    by: By = "layer"
+    """what is pruned alone: a layer, or all layers of a block (a residual block, say)"""
+    images: int | None = between(1000, 1)
+    """validation images, at most; null: all of them"""
+    bn_images: int = between(0, 0)
+    """training images to re-estimate batch-norm statistics on at each point; 0 = keep them: the zeros alone count"""
+
+
 BUDGETS = {
     "sparsity": "sparsity",
     "flops_reduction": "target_flops_reduction",
@@ -72,7 +89,7 @@ class StructuredSettings:
     exclude: list[str] = field(default_factory=list)
     """leave out groups with a layer that matches one of these"""
 
-    def budget(self) -> dict[str, Any]:
+    def budget(self) -> dict[str, float]:
         """The budgets given, by what they are a share of; half the FLOPs where none is given."""
         given = {name: getattr(self, key) for name, key in BUDGETS.items()}
         return {name: value for name, value in given.items() if value is not None} or {"flops_reduction": 0.5}

@@ -56,13 +56,11 @@ def _run(cfg: Config, folder: Path, dimensions: list[Dimension], name: str) -> S
     cost = next(objective for objective in s.objectives if objective != "accuracy")
     trials = open_study(
         folder,
-        s.storage,
+        s,
         f"{cfg.name}-{name}",
         dimensions,
-        sampler=s.sampler,
         seed=cfg.seed,
         cost=cost,
-        parallel=s.workers > 1,
     )
     total = target(cfg, dimensions)
     threads = cfg.threads or share_of_cores(s.workers)

@@ -193,7 +193,6 @@ class Sweep:
         s, folder = self.cfg.sweep, self._folder(number)
         rows = [row.result for row in self.trials.rows() if row.state == "complete" and row.repeats is None]
         others = [Finished(r.weight, r.curve) for r in rows if r is not None and r.weight is not None and r.curve]
-        early = {"startup_trials": s.startup_trials, "warmup_epochs": s.warmup_epochs}
         return TrialSpec(
             number,
             s.command,
@@ -202,7 +201,7 @@ class Sweep:
             fingerprint,
             self.trials.cost,
             tuple(others),
-            early if s.early_stopping else None,
+            s if s.early_stopping else None,
         )
 
     def _folder(self, number: int) -> Path:

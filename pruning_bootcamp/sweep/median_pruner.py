@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pruning_bootcamp.sweep.settings import SweepSettings
+
 Curve = Mapping[int, float]  # epoch, over all cycles -> validation accuracy
 
 
@@ -15,9 +17,7 @@ class Finished:
     curve: Curve
 
 
-def is_below_median(
-    curve: Curve, cost: float, others: Sequence[Finished], *, startup_trials: int, warmup_epochs: int
-) -> bool:
+def is_below_median(curve: Curve, cost: float, others: Sequence[Finished], sweep: SweepSettings) -> bool:
     """Optuna's median rule, asked about the finished trials that cost no more than this one.
 
     A trial that costs less than all of them is never stopped: it is on the front whatever its accuracy. (Optuna's
@@ -26,12 +26,12 @@ def is_below_median(
     import optuna
 
     cheaper = [other for other in others if other.cost <= cost]
-    if len(cheaper) < startup_trials:
+    if len(cheaper) < sweep.startup_trials:
         return False
     study = optuna.create_study(direction="maximize", storage=optuna.storages.InMemoryStorage())
     for other in cheaper:
         study.add_trial(_frozen(other.curve, optuna.trial.TrialState.COMPLETE))
-    pruner = optuna.pruners.MedianPruner(n_startup_trials=startup_trials, n_warmup_steps=warmup_epochs)
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=sweep.startup_trials, n_warmup_steps=sweep.warmup_epochs)
     return pruner.prune(study, _frozen(curve, optuna.trial.TrialState.RUNNING))
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.plain import Plain, from_plain, to_plain
 from pruning_bootcamp.results import TrialResult
+from pruning_bootcamp.sweep.settings import SweepSettings
 from pruning_bootcamp.sweep.space import Dimension, grid, text_of
 
 if TYPE_CHECKING:
@@ -182,14 +183,12 @@ def make_sampler(name: str, dimensions: list[Dimension], seed: int, parallel: bo
 
 def open_study(
     folder: Path,
-    storage: str | None,
+    sweep: SweepSettings,
     name: str,
     dimensions: list[Dimension],
     *,
-    sampler: str,
     seed: int,
     cost: str,
-    parallel: bool,
 ) -> OptunaStudy:
     """The study of this name: a new one, or the one that a killed sweep or another machine began."""
     import warnings
@@ -199,7 +198,7 @@ def open_study(
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    url = storage or f"sqlite:///{folder / DATABASE}"
+    url = sweep.storage or f"sqlite:///{folder / DATABASE}"
     try:
         kept = optuna.storages.get_storage(url)
         study = optuna.create_study(
@@ -213,11 +212,11 @@ def open_study(
             "postgresql://user@host/database, or leave --storage out."
         ) from None
     # a sampler that starts from its seed again would only repeat itself; the grid has its own memory
-    drawn = seed if sampler == "grid" else seed + begun
-    study.sampler = make_sampler(sampler, dimensions, drawn, parallel)
+    drawn = seed if sweep.sampler == "grid" else seed + begun
+    study.sampler = make_sampler(sweep.sampler, dimensions, drawn, parallel=sweep.workers > 1)
     spaces = {dimension.key: distribution(dimension) for dimension in dimensions}
     owner = f"{socket.gethostname()}:{folder.resolve()}"
-    return OptunaStudy(study, kept, dimensions, owner, cost, storage is None, spaces)
+    return OptunaStudy(study, kept, dimensions, owner, cost, sweep.storage is None, spaces)
 
 
 def _result(content: dict[str, Plain]) -> TrialResult:

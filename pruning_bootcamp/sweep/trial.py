@@ -12,7 +12,8 @@ import torch
 
 from pruning_bootcamp.backends import prepare
 from pruning_bootcamp.checkpoints import load_checkpoint, save_sparse_checkpoint
-from pruning_bootcamp.config import Config, SweepConfig, with_values
+from pruning_bootcamp.checkpoints.stored import Stored, table
+from pruning_bootcamp.config import Config, with_values
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.evaluation import cost_of
 from pruning_bootcamp.flow.commands import prune_structured, prune_unstructured, train
@@ -26,6 +27,7 @@ from pruning_bootcamp.results import Cost, Metrics, TrialResult
 from pruning_bootcamp.runs import read_results, scratch_folder, write_yaml
 from pruning_bootcamp.runtime import choose_device, preserved_rng
 from pruning_bootcamp.sweep.median_pruner import Finished, is_below_median
+from pruning_bootcamp.sweep.settings import SweepSettings
 from pruning_bootcamp.sweep.showing import NETWORKS
 from pruning_bootcamp.tools.latency import measure_latency_with_stats
 from pruning_bootcamp.training.hooks import Hook, StepState
@@ -48,8 +50,8 @@ class TrialSpec:
     fingerprint: str
     cost: str
     others: tuple[Finished, ...] = ()
-    early: dict[str, int] | None = None
-    """startup_trials and warmup_epochs; None: never stopped early"""
+    early: SweepSettings | None = None
+    """what says when it is stopped early; None: never"""
 
 
 class Stopped(Exception):
@@ -79,21 +81,23 @@ class TrialCallback(Hook):
 
     def _is_below_median(self, state: StepState) -> bool:
         early, others = self._spec.early, self._spec.others
-        if early is None or len(others) < early["startup_trials"]:
+        if early is None or len(others) < early.startup_trials:
             return False
         if self._weight is None:
             with preserved_rng():
                 shape = open_data(config_of(self._spec)).shape
                 self._weight = running_cost(state.model, shape, state.masks, self._spec)
-        return is_below_median(self._curve, self._weight, others, **early)
+        return is_below_median(self._curve, self._weight, others, early)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Stored]:
         """The validation accuracies so far, by epoch."""
         return {"curve": dict(self._curve)}
 
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
+    def load_state_dict(self, saved: Mapping[str, Stored]) -> None:
         """Adds the saved epochs to those of earlier cycles."""
-        self._curve.update(saved["curve"])
+        for epoch, accuracy in table(saved["curve"], "the trial's curve").items():
+            assert isinstance(accuracy, float), accuracy
+            self._curve[epoch] = accuracy
 
 
 def run_trial(spec: TrialSpec, report: ReportLine) -> TrialResult:
@@ -150,7 +154,7 @@ def config_for(cfg: Config, settings: Mapping[str, Plain], folder: Path, checkpo
     trial = with_values(cfg, settings)
     trial.save_dir, trial.checkpoint = str(folder), None if checkpoint is None else str(checkpoint)
     trial.goal.evaluate_test = False
-    trial.sweep = SweepConfig()
+    trial.sweep = SweepSettings()
     return trial
 
 

@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from pruning_bootcamp.training.losses import TrainingLoss
 from pruning_bootcamp.training.optim import OPTIMIZERS, learning_rate
 from pruning_bootcamp.training.records import Best, Epoch, StepReport, Sums
 from pruning_bootcamp.training.settings import TrainSettings
+from pruning_bootcamp.training.state import TrainingState
 
 _AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # How many steps an accelerator may run ahead before their losses are read: reading makes the CPU wait for it.
@@ -262,44 +262,42 @@ class Training:
             apply_masks_exactly(self._average.model, self.at.masks)
         self.best = Best(epoch=self.at.epoch)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Plain tensors and values: opens with weights_only=True."""
-        return {
-            "step": self.at.step,
-            "epoch": self.at.epoch,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self._scaler.state_dict(),
-            "average": self._average.model.state_dict() if self._average is not None else {},
-            "hooks": [hook.state_dict() for hook in self.hooks],
-            "history": [vars(entry) for entry in self.history],
-            "best": vars(self.best),
-            "sums": asdict(self.sums),
-        }
+    def state(self) -> TrainingState:
+        """Where the training stands, with all that an exact resume needs."""
+        return TrainingState(
+            step=self.at.step,
+            epoch=self.at.epoch,
+            model=self.model.state_dict(),
+            optimizer=self.optimizer.state_dict(),
+            scaler=self._scaler.state_dict(),
+            average=self._average.model.state_dict() if self._average is not None else {},
+            hooks=[hook.state_dict() for hook in self.hooks],
+            history=self.history,
+            best=self.best,
+            sums=self.sums,
+        )
 
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Go on exactly where `state_dict` was taken; hooks are matched by their order.
+    def go_on_from(self, saved: TrainingState) -> None:
+        """Go on exactly where `state` was taken; hooks are matched by their order.
 
         Raises BootcampError where the state has another number of hooks.
         """
-        self.at.step, self.at.epoch = saved["step"], saved["epoch"]
-        self.model.load_state_dict(saved["model"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self._scaler.load_state_dict(saved["scaler"])
+        self.at.step, self.at.epoch = saved.step, saved.epoch
+        self.model.load_state_dict(saved.model)
+        self.optimizer.load_state_dict(saved.optimizer)
+        self._scaler.load_state_dict(saved.scaler)
         if self._average is not None:
-            self._average.model.load_state_dict(saved["average"])
-        if len(saved["hooks"]) != len(self.hooks):
+            self._average.model.load_state_dict(saved.average)
+        if len(saved.hooks) != len(self.hooks):
             raise BootcampError(
                 "the resume point was written by another command (a trial of a sweep, perhaps). Go on with that one, "
                 "or begin anew with --no-resume."
             )
-        for hook, state in zip(self.hooks, saved["hooks"], strict=True):
+        for hook, state in zip(self.hooks, saved.hooks, strict=True):
             hook.load_state_dict(state)
         self.at.masks = self._mask_hook.masks
-        self.history = [Epoch(**entry) for entry in saved["history"]]
+        self.history, self.best, self.sums = saved.history, saved.best, saved.sums
         self.at.metrics = self.history[-1] if self.history else None
-        self.best = Best(**saved["best"])
-        self.sums = Sums(**saved["sums"])
 
     def finish(self) -> None:
         """The model gets the best weights, in the plain memory format and without gradients."""

@@ -1,16 +1,17 @@
 """Gradual pruning: the sparsity grows while the network trains (Zhu & Gupta, 2017)."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from pruning_bootcamp.checkpoints.stored import Stored
 from pruning_bootcamp.duration import Duration, parse_duration
 from pruning_bootcamp.errors import BootcampError, Problem
 from pruning_bootcamp.logs import LOGGER
-from pruning_bootcamp.plain import from_plain, to_plain
+from pruning_bootcamp.plain import Part, from_plain, to_plain
 from pruning_bootcamp.pruning.masks import Masks, detached_copy
 from pruning_bootcamp.pruning.sections import PruneSettings
 from pruning_bootcamp.pruning.stats import Batches
@@ -22,6 +23,15 @@ from pruning_bootcamp.tasks import IMAGE_CLASSIFICATION, Task
 from pruning_bootcamp.training.hooks import Hook, StepState
 
 _MANY = 10_000  # steps per epoch, where only epochs and shares are compared and the real number is not known yet
+
+
+@dataclass(frozen=True, kw_only=True)
+class _State(Part):
+    """How far the pruning is, for a resume."""
+
+    points: tuple[Update, ...]
+    pruned_before: float | None
+    fall_backs: tuple[str, ...] = ()
 
 
 class GradualPruning(Hook):
@@ -115,16 +125,16 @@ class GradualPruning(Hook):
         _agree(result.masks, next(network.parameters()).device)
         return result
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Stored]:
         """The updates so far, and the sparsity that they started from; the masks are the training's."""
-        points = [to_plain(point) for point in self.points]
-        return {"points": points, "pruned_before": self._pruned_before, "fall_backs": self.fall_backs}
+        state = _State(points=tuple(self.points), pruned_before=self._pruned_before, fall_backs=tuple(self.fall_backs))
+        return {**to_plain(state)}
 
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
+    def load_state_dict(self, saved: Mapping[str, Stored]) -> None:
         """Goes on behind those updates: the target is not tried again."""
-        self.points = [from_plain(Update, point) for point in saved["points"]]
-        self._pruned_before = saved["pruned_before"]
-        self.fall_backs = list(saved.get("fall_backs", []))
+        state = from_plain(_State, saved, "the resume point")
+        self.points, self.fall_backs = list(state.points), list(state.fall_backs)
+        self._pruned_before = state.pruned_before
 
 
 def update_steps(

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.optimizer import Optimizer
 
+from pruning_bootcamp.checkpoints.stored import Stored, table, tensors_in
 from pruning_bootcamp.errors import BootcampError, unknown
 from pruning_bootcamp.pruning.masks import zero_pruned
 from pruning_bootcamp.training.records import Epoch
@@ -54,11 +54,11 @@ class Hook:
     def on_epoch_end(self, state: StepState) -> None:
         """The epoch was evaluated: `state.metrics`."""
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Stored]:
         """What an exact resume needs: tensors and plain values, written with the training's state."""
         return {}
 
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
+    def load_state_dict(self, saved: Mapping[str, Stored]) -> None:
         """What `state_dict` gave before the kill; called before `on_start`."""
 
 
@@ -107,13 +107,13 @@ class MaskHook(Hook):
         if self._weights:
             _multiply(self._weights, self._factors)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Stored]:
         """The keep masks of now."""
         return {"masks": self.masks}
 
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
+    def load_state_dict(self, saved: Mapping[str, Stored]) -> None:
         """Takes over the masks, and zeroes by them."""
-        self.replace(saved["masks"])
+        self.replace(tensors_in(table(saved["masks"], "masks")))
 
 
 def same_masks(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:

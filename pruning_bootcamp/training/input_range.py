@@ -32,7 +32,7 @@ class InputRange:
         """Go by [smallest, largest] = `values`, as if `batches` had been seen, and no longer by another's range."""
         self._values, self.batches, self._followed = values, batches, None
 
-    def __call__(self, layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    def __call__(self, layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Tensor]) -> Any:
         """As a forward pre-hook: it is copied with the layer, and keeps torch's fused transformer layers, which would
         not call the layer at all, from being used."""
         if inputs:

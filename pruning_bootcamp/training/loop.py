@@ -117,7 +117,7 @@ def fit(
         about = _describe(training, splits, fingerprint)
         saved = read_state(folder, about)
         if saved is not None:
-            training.load_state_dict(saved)
+            training.go_on_from(saved)
         first_step = training.at.step
         world.check_same_step(first_step)
         shown = TrainingProgress(
@@ -162,7 +162,7 @@ def _run(
         nonlocal last_write
         if folder is not None and time.monotonic() - last_write >= after_seconds:
             progress.flush()
-            write_state(folder, {"about": dict(about), **training.state_dict()})
+            write_state(folder, about, training.state())
             last_write = time.monotonic()
 
     while not training.finished and not training.interrupted:

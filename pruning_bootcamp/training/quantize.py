@@ -3,6 +3,7 @@
 import contextlib
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,10 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from pruning_bootcamp.checkpoints.stored import Stored, table, tensor
 from pruning_bootcamp.errors import BootcampError, listed, unknown
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.pruning.masks import apply_masks
 from pruning_bootcamp.pruning.targets import matches
+from pruning_bootcamp.schema import coerce
 from pruning_bootcamp.tools.modes import evaluation_mode
 from pruning_bootcamp.training.hooks import Hook, StepState
 from pruning_bootcamp.training.input_range import DECAY, InputRange
@@ -91,6 +94,23 @@ def round_weights(
     return {name: round_in_place(weight) for name, weight in chosen.items()}
 
 
+@dataclass(frozen=True)
+class _Ranges:
+    """Of layers' inputs, in one tensor: a file of hundreds of small ones is slow."""
+
+    layers: list[str]
+    values: Tensor
+    """[layers, 2]"""
+    batches: list[int]
+    """how many each layer has seen"""
+
+
+def _ranges_in(stored: Stored) -> _Ranges:
+    kept = table(stored, "the ranges")
+    layers, batches = coerce(kept["layers"], list[str]), coerce(kept["batches"], list[int])
+    return _Ranges(layers, tensor(kept["values"], "the ranges' values"), batches)
+
+
 class QuantizationAware(Hook):
     """The quantised layers of a network and the ranges of their inputs, kept over a kill and agreed on by processes."""
 
@@ -101,7 +121,7 @@ class QuantizationAware(Hook):
         self.left_out = dict(left_out)
         """every other weight of two dimensions or more -> reason"""
         self._ranges = {path: InputRange(path) for path in layers}
-        self._epochs: dict[int, dict[str, Any]] = {}
+        self._epochs: dict[int, _Ranges] = {}
 
     @property
     def fall_backs(self) -> list[str]:
@@ -140,8 +160,7 @@ class QuantizationAware(Hook):
         """Go by the ranges of that epoch's evaluation: `fit` ends with the weights of `FitResult.best_epoch`."""
         if epoch not in self._epochs:
             raise BootcampError(f"use_epoch: {unknown('epoch', epoch, map(str, self._epochs))}")
-        saved = self._epochs[epoch]
-        self._set(_unpacked(saved), dict(zip(saved["layers"], saved["batches"], strict=True)))
+        self._go_by(self._epochs[epoch])
 
     def on_start(self, state: StepState) -> None:
         """Raises BootcampError where another network is trained, or the `with` block has ended."""
@@ -168,17 +187,26 @@ class QuantizationAware(Hook):
 
     def on_epoch_end(self, state: StepState) -> None:
         """Remembers the ranges that this epoch was judged with, for `use_epoch`."""
-        self._epochs[state.epoch] = self._packed()
+        self._epochs[state.epoch] = self._now()
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Stored]:
         """The ranges of now, and of each epoch."""
-        return {"now": self._packed(), "epochs": dict(self._epochs)}
+        return {
+            "now": vars(self._now()),
+            "epochs": {epoch: vars(ranges) for epoch, ranges in self._epochs.items()},
+        }
 
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
+    def load_state_dict(self, saved: Mapping[str, Stored]) -> None:
         """Goes on with those ranges, and with the number of batches behind them."""
-        now = saved["now"]
-        self._set(_unpacked(now), dict(zip(now["layers"], now["batches"], strict=True)))
-        self._epochs = dict(saved["epochs"])
+        self._go_by(_ranges_in(saved["now"]))
+        epochs = table(saved["epochs"], "the epochs' ranges")
+        self._epochs = {epoch: _ranges_in(ranges) for epoch, ranges in epochs.items()}
+
+    def _go_by(self, ranges: _Ranges) -> None:
+        self._set(
+            dict(zip(ranges.layers, ranges.values, strict=True)),
+            dict(zip(ranges.layers, ranges.batches, strict=True)),
+        )
 
     def _set(self, ranges: Mapping[str, Tensor], batches: Mapping[str, int]) -> None:
         problems = []
@@ -192,11 +220,10 @@ class QuantizationAware(Hook):
         for path, values in ranges.items():
             self._ranges[path].set(values.detach().float().clone(), batches[path])
 
-    def _packed(self) -> dict[str, Any]:
-        """The ranges in one tensor: a file of hundreds of small ones is slow."""
+    def _now(self) -> _Ranges:
         ranges = self.ranges
         values = torch.stack(list(ranges.values())) if ranges else torch.empty(0, 2)
-        return {"layers": list(ranges), "values": values, "batches": [self._ranges[path].batches for path in ranges]}
+        return _Ranges(list(ranges), values, [self._ranges[path].batches for path in ranges])
 
     @contextlib.contextmanager
     def _observing(self) -> Iterator[None]:
@@ -207,10 +234,6 @@ class QuantizationAware(Hook):
         finally:
             for range_ in self._ranges.values():
                 range_.observing = None
-
-
-def _unpacked(packed: Mapping[str, Any]) -> dict[str, Tensor]:
-    return dict(zip(packed["layers"], packed["values"], strict=True))
 
 
 def _weight_name(path: str) -> str:

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from pruning_bootcamp.sweep.executors import Event
+from pruning_bootcamp.sweep.settings import SweepSettings
 
 SMOKE = str(Path(__file__).resolve().parents[2] / "cfgs" / "smoke" / "sweep.yaml")
 SWEEP = ("sweep", "-c", SMOKE, "--save-dir", "sweep")
@@ -243,7 +244,7 @@ def test_a_hopeless_trial_is_stopped_and_called_pruned(whole: tuple[Path, str], 
     cfg = config_for(load(SMOKE, ["fine_tune.epochs=3"]), {}, tmp_path / "t", whole[0] / "sweep/dense/best_model.pth")
     fingerprint = fingerprint_of("prune-structured", cfg)
     others = tuple(Finished(0.0, {1: 101.0, 2: 101.0}) for _ in range(2))  # cheaper and better than anything
-    early = {"startup_trials": 2, "warmup_epochs": 2}
+    early = SweepSettings(startup_trials=2, warmup_epochs=2)
     spec = TrialSpec(3, "prune-structured", as_dict(cfg), str(tmp_path / "t"), fingerprint, "flops_g", others, early)
     said: list[str] = []
     result = run_trial(spec, said.append)

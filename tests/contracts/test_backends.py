@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from pruning_bootcamp.backends import BACKENDS, Needs, Runner, lacking, prepare
 from pruning_bootcamp.config import load
-from pruning_bootcamp.config.fields import ProfileConfig
 from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.flow.sections import ProfileSettings
 from pruning_bootcamp.listing import show
 from pruning_bootcamp.preflight import check
 from pruning_bootcamp.registry import Entry
@@ -143,7 +143,7 @@ def test_the_facts_are_there(name: str) -> None:
     assert 0 <= entry.facts["tolerance"] < 1
     assert isinstance(entry.facts.get("needs", Needs()), Needs)
     assert not entry.settings, "a backend has no settings: a config names it by its name alone"
-    assert name in field_docs(ProfileConfig)["backend"], "--help says every backend of ours"
+    assert name in field_docs(ProfileSettings)["backend"], "--help says every backend of ours"
 
 
 def test_what_is_missing_is_said_with_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,9 +16,11 @@ from pruning_bootcamp.flow.step import Step
 from pruning_bootcamp.models import build_model
 from pruning_bootcamp.runs import TEMPORARY_PREFIX, atomic_path, open_run, remove_leftovers, write_text, write_yaml
 from pruning_bootcamp.tools.datasets.cache import _write
-from pruning_bootcamp.training.state import write_state
+from pruning_bootcamp.training.records import Best, Sums
+from pruning_bootcamp.training.state import TrainingState, write_state
 
 RECIPE = Recipe("cifar_resnet20", {}, 2, 1, (1, 8, 8), (0.5,), (0.25,))
+_NOTHING_DONE = TrainingState(0, 0, {}, {}, {}, {}, [], [], Best(), Sums())
 
 
 def _checkpoint(path: Path) -> None:
@@ -44,7 +46,7 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     "text": lambda path: write_text(path, "x"),
     "yaml": lambda path: write_yaml(path, {"a": 1}),
     "checkpoint": _checkpoint,
-    "training_state.pth": lambda path: write_state(path.parent, {"about": {}}),
+    "training_state.pth": lambda path: write_state(path.parent, {}, _NOTHING_DONE),
     "cache": lambda path: _write(path, "f", torch.zeros(1, 1, 2, 2, dtype=torch.uint8)),
     "status.yaml": _status,
     "careless": _careless,

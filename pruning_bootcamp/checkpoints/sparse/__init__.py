@@ -29,6 +29,7 @@ from pruning_bootcamp.checkpoints.sparse.index import (
     checked_sizes,
 )
 from pruning_bootcamp.errors import BootcampError, unknown
+from pruning_bootcamp.plain import Plain
 
 __all__ = ["Encoding", "SparseFile", "is_sparse", "read_sparse", "rounded", "write_sparse"]
 
@@ -56,7 +57,7 @@ def write_sparse(
     final name, is the caller's task. BootcampError for a tensor that can't be kept.
     """
     _check_int8(tensors, int8)
-    rows: list[dict[str, Any]] = []
+    rows: list[Plain] = []
     small: list[Coded] = []
     stored: list[list[bytes]] = [[]]  # the pieces of each group; of the first, the small ones, when all are known
     seen: dict[tuple[Any, ...], int] = {}
@@ -77,7 +78,7 @@ def write_sparse(
             stored.append(pieces)
         rows.append(row | layout_row(coded.layout) | {"group": 0 if coded.length < _SMALL_BYTES else len(stored) - 1})
     stored[0] = stored_pieces(small)
-    content = {"rows": rows, "sizes": [[len(piece) for piece in group] for group in stored]}
+    content: dict[str, Plain] = {"rows": rows, "sizes": [[len(piece) for piece in group] for group in stored]}
     data = b"".join(piece for group in stored for piece in group)
     dense = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     if dense > _allowed(len(data)):

@@ -3,13 +3,13 @@
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pruning_bootcamp.checkpoints.sparse.encodings import DamagedError, Layout, encode, layouts, to_int8
+from pruning_bootcamp.plain import Plain
 
 _NM_SLACK = 1.01  # N:M may be so much larger than the smallest: hardware takes it as it is
 
@@ -68,7 +68,7 @@ def bytes_of(tensor: Tensor) -> np.ndarray:
     return tensor.reshape(-1).view(torch.uint8).numpy().reshape(tensor.numel(), tensor.element_size())
 
 
-def layout_row(layout: Layout) -> dict[str, Any]:
+def layout_row(layout: Layout) -> dict[str, Plain]:
     """The layout as the index keeps it: without the settings that its kind has not."""
     if layout.kind == "nm":
         return {"kind": "nm", "n": layout.n, "m": layout.m}

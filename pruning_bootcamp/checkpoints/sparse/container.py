@@ -5,20 +5,20 @@ import struct
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from pruning_bootcamp.checkpoints.sparse.coding import deflated, inflated
 from pruning_bootcamp.checkpoints.sparse.encodings import DamagedError
 from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.plain import Plain
 
 MARK, VERSION = "pruning_bootcamp.sparse", "1"
 _CHECK = "<II"  # before the deflated JSON: its length, and the CRC-32 of it and the data
 _LARGEST_INDEX = 2**26
 
 
-def write_container(path: Path, content: Mapping[str, Any], data: bytes) -> None:
+def write_container(path: Path, content: Mapping[str, Plain], data: bytes) -> None:
     """Write index and data to `path` as safetensors, with a CRC-32 of both; the same content is the same bytes."""
     from safetensors.numpy import save
 
@@ -29,7 +29,7 @@ def write_container(path: Path, content: Mapping[str, Any], data: bytes) -> None
     path.write_bytes(save(parts, {"format": f"{MARK}/{VERSION}"}))  # one entry: of several, the order would be random
 
 
-def read_container(path: Path) -> tuple[dict[str, Any], bytes]:
+def read_container(path: Path) -> tuple[dict[str, Plain], bytes]:
     """(index, data) of the file, whole and unchanged since it was written."""
     import safetensors
 

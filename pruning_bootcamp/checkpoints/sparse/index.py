@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from pruning_bootcamp.checkpoints.sparse.encodings import LARGEST_M, DamagedError, Layout
+from pruning_bootcamp.plain import Plain
 
 DTYPES = {
     str(dtype).removeprefix("torch."): dtype
@@ -56,7 +57,7 @@ class TensorRow:
         return self.layout.position_bytes(self.size) + sum(count * width for count, width in self.parts)
 
 
-def checked_rows(content: Mapping[str, Any], allowed: int) -> list[TensorRow]:
+def checked_rows(content: Mapping[str, Plain], allowed: int) -> list[TensorRow]:
     """The index's rows, none claiming what the file's size does not warrant."""
     found = content.get("rows")
     if not isinstance(found, list):
@@ -101,7 +102,7 @@ def _row(entry: Any, earlier: Sequence[TensorRow]) -> TensorRow:
     return TensorRow(name, dtype, sides, int8, group, _layout(entry, name, sides))
 
 
-def _layout(entry: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> Layout:
+def _layout(entry: Mapping[str, Plain], name: str, shape: tuple[int, ...]) -> Layout:
     size, kind = math.prod(shape), entry.get("kind")
     if kind == "dense":
         return Layout("dense", size)
@@ -115,20 +116,24 @@ def _layout(entry: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> Layo
     raise DamagedError(f"{name}: has no encoding known here")
 
 
-def checked_sizes(content: Mapping[str, Any]) -> list[list[int]]:
+def checked_sizes(content: Mapping[str, Plain]) -> list[list[int]]:
     """Bytes of each deflated piece, a list a group. Raises DamagedError where the index does not say so."""
     sizes = content.get("sizes")
-    if not isinstance(sizes, list) or not all(isinstance(group, list) for group in sizes):
+    groups = [group for group in sizes if isinstance(group, list)] if isinstance(sizes, list) else []
+    if not isinstance(sizes, list) or len(groups) != len(sizes):
         raise DamagedError("its index has no sizes")
-    return [[_number(size, "a piece's size") for size in group] for group in sizes]
+    return [[_number(size, "a piece's size") for size in group] for group in groups]
 
 
-def checked_metadata(content: Mapping[str, Any]) -> dict[str, str]:
+def checked_metadata(content: Mapping[str, Plain]) -> dict[str, str]:
     """The file's metadata, texts by name. Raises DamagedError where they are anything else."""
     metadata = content.get("metadata")
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+    if not isinstance(metadata, dict):
         raise DamagedError("its metadata are no table of texts")
-    return metadata
+    texts = {name: value for name, value in metadata.items() if isinstance(value, str)}
+    if len(texts) != len(metadata):
+        raise DamagedError("its metadata are no table of texts")
+    return texts
 
 
 def _number(value: Any, what: str, largest: int = 2**60) -> int:

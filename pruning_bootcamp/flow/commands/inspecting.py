@@ -133,8 +133,7 @@ def export(cfg: Config) -> Exports:
     folder = Path(cfg.save_dir) if cfg.save_dir else path.parent
     LOGGER.info("\n=== Exporting Model ===")
     reports = export_network(cfg, checkpoint.model, checkpoint.recipe, checkpoint.masks, folder, splits)
-    found = {"checkpoint": str(path), "formats": reports, "environment": to_plain(environment(device))}
-    exports = from_plain(Exports, found)
+    exports = Exports(checkpoint=str(path), formats=reports, environment=environment(device))
     write_yaml(folder / "export_metrics.yaml", to_plain(exports))
     LOGGER.info("\nExport complete. Files saved to %s", folder)
     return exports

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from pruning_bootcamp.config import Config, as_dict
 from pruning_bootcamp.errors import BootcampError, GoalNotMet
@@ -163,7 +162,7 @@ def _write_stopped(carried: Carried, failure: GoalNotMet) -> None:
     LOGGER.info("\nStopped before exporting anything. Report: %s", run.path(REPORT))
 
 
-def resume_pipeline(folder: Path, load: Callable[[Path, dict[str, Any]], Config]) -> Metrics:
+def resume_pipeline(folder: Path, load: Callable[[Path, dict[str, str]], Config]) -> Metrics:
     """Go on with what `pipeline` began in the folder; `load(path, options)` gives the checked config."""
     if not (folder / CONFIG).exists():
         raise BootcampError(f"--save-dir: {folder} holds no pipeline to go on with. {siblings(folder / CONFIG)}")

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from pruning_bootcamp.flow.outcomes import Exported
 from pruning_bootcamp.flow.start import task_of
 from pruning_bootcamp.flow.step import StepContext
 from pruning_bootcamp.logs import LOGGER
-from pruning_bootcamp.plain import from_plain
+from pruning_bootcamp.plain import Plain
 from pruning_bootcamp.results import ExportedFile
 from pruning_bootcamp.tasks import Task, evaluate
 from pruning_bootcamp.tools.datasets import Split, Splits, eval_batches
@@ -34,24 +35,25 @@ def files_that_ship(context: StepContext) -> Exported:
         shutil.rmtree(context.folder)  # the files that did pass
         raise
     shipped = {
-        name: from_plain(ExportedFile, {**file, "file": Path(file["file"]).name, **_lost(context, dense, file)})
-        for name, file in files.items()
+        name: replace(_against_dense(context, dense, file), file=Path(file.file).name) for name, file in files.items()
     }
     sizes = ", ".join(f"{name} {file.size_mb:.3f} MB" for name, file in shipped.items())
     return Exported(files=shipped, dense_size_mb=dense_file_bytes(dense) / 1e6, summary=sizes)
 
 
-def _lost(context: StepContext, dense: nn.Module, file: Mapping[str, Any]) -> dict[str, Any]:
-    """What a file with numbers of its own loses against the dense network, on the images that it was judged by."""
-    if "accuracy" not in file:
-        return {}
+def _against_dense(context: StepContext, dense: nn.Module, file: ExportedFile) -> ExportedFile:
+    """With what a file with numbers of its own loses against the dense network, on the images that it was judged by."""
+    if file.accuracy is None:
+        return file
     splits = context.splits
-    options: dict[str, Any] = {"mean": splits.mean, "std": splits.std, "limit": file["agreement_images"]}
+    options: dict[str, Any] = {"mean": splits.mean, "std": splits.std, "limit": file.agreement_images}
     batches = eval_batches(splits.val, batch_size=context.cfg.data.batch_size, device="cpu", **options)
     task = context.task
     before = round(evaluate(dense, batches, task).score, 4)
-    compared = compare_metrics({"accuracy": before}, file, higher_is_better=task.metric.higher_is_better)
-    return {"dense_accuracy": before, **compared}
+    compared = compare_metrics(
+        {"accuracy": before}, {"accuracy": file.accuracy}, higher_is_better=task.metric.higher_is_better
+    )
+    return replace(file, dense_accuracy=before, accuracy_drop=compared["accuracy_drop"])
 
 
 def export_network(
@@ -61,7 +63,7 @@ def export_network(
     masks: Mapping[str, Tensor] | None,
     folder: Path,
     splits: Splits | None,
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, ExportedFile]:
     """The files that the config asks for, in `folder`; of each, what was written and how it was verified.
 
     int8 is calibrated on images of the train split, and what is judged by its choices is judged on images of the
@@ -91,9 +93,8 @@ def export_network(
         )
         LOGGER.info("%s", report)
         reports[name] = _metrics(report, labels, task)
-        if "accuracy" in reports[name]:
-            score = task.metric.text(reports[name]["accuracy"])
-            LOGGER.info("The file's %s on these %s: %s", task.metric.title, task.noun, score)
+        if (accuracy := reports[name].accuracy) is not None:
+            LOGGER.info("The file's %s on these %s: %s", task.metric.title, task.noun, task.metric.text(accuracy))
     return reports
 
 
@@ -107,7 +108,7 @@ def formats_in(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(inner for name in names for inner in FORMATS.get(name, (name,))))
 
 
-def _settings(name: str, cfg: Config) -> dict[str, Any]:
+def _settings(name: str, cfg: Config) -> dict[str, Plain]:
     """What the config says for this format's own settings."""
     e = cfg.export
     said = {"opset": e.opset, "values": e.sparse_values, "reduce_range": e.int8_reduce_range}
@@ -151,21 +152,21 @@ def _images(split: Split, splits: Splits, count: int) -> tuple[Tensor, Tensor]:
     return torch.cat(images), torch.cat(labels)
 
 
-def _metrics(report: ExportReport, labels: Tensor | None, task: Task) -> dict[str, Any]:
-    metrics: dict[str, Any] = {
-        "file": str(report.path),
-        "size_mb": round(report.size_mb, 6),
-        "verified": report.verified,
-        "max_difference": report.max_difference,
-        "relative_difference": report.relative_difference,
-        "batch_sizes": list(report.batch_sizes),
-        "new_process": report.new_process,
-    }
-    if report.dense_mb is not None:
-        metrics |= {"dense_mb": round(report.dense_mb, 6), "times_smaller": round(report.dense_mb / report.size_mb, 4)}
+def _metrics(report: ExportReport, labels: Tensor | None, task: Task) -> ExportedFile:
+    file = ExportedFile(
+        file=str(report.path),
+        size_mb=round(report.size_mb, 6),
+        verified=report.verified,
+        max_difference=report.max_difference,
+        relative_difference=report.relative_difference,
+        batch_sizes=report.batch_sizes,
+        new_process=report.new_process,
+    )
+    if (dense_mb := report.dense_mb) is not None:
+        file = replace(file, dense_mb=round(dense_mb, 6), times_smaller=round(dense_mb / report.size_mb, 4))
     if report.agreement is not None:
-        metrics |= {"agreement": report.agreement, "agreement_images": report.images}
+        file = replace(file, agreement=report.agreement, agreement_images=report.images)
     if report.outputs is not None and labels is not None:
         sums = task.measure(report.outputs, labels).tolist()
-        metrics["accuracy"] = round(task.score(sums, len(labels)), 4)
-    return metrics
+        file = replace(file, accuracy=round(task.score(sums, len(labels)), 4))
+    return file

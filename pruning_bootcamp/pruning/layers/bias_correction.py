@@ -66,7 +66,7 @@ def _norms_behind(
         if isinstance(output, Tensor):
             outputs[id(output)] = (name, output)
 
-    def before(norm: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def before(norm: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Tensor]) -> None:
         given = args[0] if args else kwargs["input"]
         fed.setdefault(norm, []).append(outputs.get(id(given), (None, None))[0])
 

@@ -85,7 +85,7 @@ def calibrate_layerwise(
     pairs = [(_Pass(model, images), _Pass(reference, images)) for images in batches]
 
     def before(name: str) -> Callable[..., None]:
-        def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Tensor]) -> None:
             if name in waiting:
                 _wait(name, args[0] if args else kwargs["input"])
 

@@ -14,6 +14,9 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.pruning.stats.base import STATISTICS, Batches, check_totals, device_of, images_in
 
+Keywords = dict[str, Tensor | bool | None]
+"""what a layer of these kinds is called with by name: attention takes masks and flags so"""
+
 
 def _unknown(layer: nn.Module, attribute: str) -> str | None:
     if isinstance(layer, _KINDS):
@@ -53,7 +56,7 @@ def _summing_squares(model: nn.Module, targets: Mapping[str, nn.Parameter], sums
     """Inside, each forward pass adds the sums of its squared inputs, in a shape that spreads to the weight's."""
     names = {id(weight): name for name, weight in targets.items()}
 
-    def hook(path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+    def hook(path: str, module: nn.Module, args: tuple[Any, ...], kwargs: Keywords, output: Any) -> None:
         for weight, squares in _squares(path, module, args, kwargs, output):
             if name := names.get(id(weight)):
                 sums[name] = sums[name] + squares if name in sums else squares
@@ -74,13 +77,14 @@ def _summing_squares(model: nn.Module, targets: Mapping[str, nn.Parameter], sums
 
 
 def _squares(
-    path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    path: str, module: nn.Module, args: tuple[Any, ...], kwargs: Keywords, output: Any
 ) -> Iterator[tuple[Tensor | None, Tensor]]:
     """Each weight of a layer that has just run, with the sums of its squared inputs."""
     if isinstance(module, nn.MultiheadAttention):
         yield from _attention(module, args, kwargs)
         return
     x = args[0] if args else kwargs["input"]
+    assert isinstance(x, Tensor)
     if isinstance(module, nn.Linear):
         yield module.weight, _columns(x)
     elif isinstance(module, _ConvTransposeNd):
@@ -133,7 +137,7 @@ def _transposed(layer: _ConvTransposeNd, x: Tensor, output: Tensor) -> Tensor:
 
 
 def _attention(
-    module: nn.MultiheadAttention, args: tuple[Any, ...], kwargs: dict[str, Any]
+    module: nn.MultiheadAttention, args: tuple[Any, ...], kwargs: Keywords
 ) -> Iterator[tuple[Tensor | None, Tensor]]:
     """Projections of query, key and value, and the output's, whose input only the attention itself ever sees."""
     given = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs
@@ -149,4 +153,4 @@ def _attention(
         "bias": None,
     }
     probe._modules = {**module._modules, "out_proj": unchanged}
-    yield module.out_proj.weight, _columns(probe.forward(*args, **kwargs)[0])
+    yield module.out_proj.weight, _columns(probe.forward(*args, **kwargs)[0])  # type: ignore[arg-type]

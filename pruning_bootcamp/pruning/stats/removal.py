@@ -89,7 +89,7 @@ class _Factors:
         """Inside, what the model runs on and the gradients that come back are taken in."""
 
         def watch(name: str, layer: nn.Module) -> torch.utils.hooks.RemovableHandle:
-            def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
+            def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Tensor], output: Tensor) -> None:
                 if not output.requires_grad:
                     raise BootcampError(
                         f"{name}: the layer runs without gradients (in torch.no_grad?), so its removal costs can't be "

@@ -93,7 +93,7 @@ def per_layer(scores: Mapping[str, Tensor], sparsity: float | None, *, layers: d
     return {name: counts[name] for name in scores}
 
 
-def _first_match(layers: Mapping[str, Any], name: str) -> float | None:
+def _first_match(layers: Mapping[str, float], name: str) -> float | None:
     return next((share for pattern, share in layers.items() if matches(name, pattern)), None)
 
 

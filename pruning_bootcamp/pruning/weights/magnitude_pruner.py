@@ -1,7 +1,7 @@
 """MagnitudePruner and IterativeMagnitudePruner: the engine with its masks remembered, for your own loop."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from torch import Tensor, nn
 
@@ -10,6 +10,35 @@ from pruning_bootcamp.pruning.masks import check_masks, zero_pruned
 from pruning_bootcamp.pruning.targets import find_targets
 from pruning_bootcamp.pruning.weights.schedules import Exponential
 from pruning_bootcamp.pruning.weights.unstructured import UnstructuredResult, prune_unstructured
+
+
+class PruningRound(TypedDict):
+    """One round of an IterativeMagnitudePruner; sparsities are shares of the target layers' weights."""
+
+    iteration: int
+    """from 1"""
+    target_sparsity: float
+    sparsity: float
+    weights: int
+    weights_pruned: int
+    compression_ratio: float
+    layers: dict[str, float]
+    """weight name -> its sparsity"""
+    perplexity_pruned: NotRequired[float]
+    """this and what follows: where an IterativePruningTrainer retrained"""
+    train_loss: NotRequired[list[float]]
+    """the mean of each epoch"""
+    perplexity: NotRequired[float]
+
+
+class PruningSummary(TypedDict):
+    """How far an IterativeMagnitudePruner is."""
+
+    iterations_done: int
+    num_iterations: int
+    current_sparsity: float
+    final_sparsity: float
+    history: list[PruningRound]
 
 
 class MagnitudePruner:
@@ -100,7 +129,7 @@ class IterativeMagnitudePruner:
             raise BootcampError(f"IterativeMagnitudePruner: num_iterations {num_iterations} is not at least 1.")
         self.num_iterations = num_iterations
         self.prune_layers = prune_layers
-        self.history: list[dict[str, Any]] = []
+        self.history: list[PruningRound] = []
         self._pruner = MagnitudePruner()
         # One round alone goes straight to the end; otherwise T is the number of steps between the rounds.
         self._schedule = Exponential(0, max(num_iterations - 1, 1), initial_sparsity, final_sparsity)
@@ -109,7 +138,7 @@ class IterativeMagnitudePruner:
         """The sparsity asked for in a round, counted from 0."""
         return self._schedule.sparsity_at_step(iteration if self.num_iterations > 1 else 1)
 
-    def prune_step(self, model: nn.Module, verbose: bool = False) -> dict[str, Any]:
+    def prune_step(self, model: nn.Module, verbose: bool = False) -> PruningRound:
         """The next round of pruning, in place. The dictionary it adds to `history`."""
         iteration = len(self.history)
         if iteration >= self.num_iterations:
@@ -139,12 +168,12 @@ class IterativeMagnitudePruner:
         """The keep masks of the model's pruned layers, by weight name."""
         return self._pruner.masks(model)
 
-    def go_on(self, model: nn.Module, history: Sequence[Mapping[str, Any]], masks: Mapping[str, Tensor]) -> None:
+    def go_on(self, model: nn.Module, history: Sequence[PruningRound], masks: Mapping[str, Tensor]) -> None:
         """Stand where another pruner stood when its `history` and `masks(model)` were saved."""
-        self.history = [dict(entry) for entry in history]
+        self.history = [entry.copy() for entry in history]
         self._pruner.set_masks(model, masks)
 
-    def get_pruning_summary(self) -> dict[str, Any]:
+    def get_pruning_summary(self) -> PruningSummary:
         """How far it is: rounds done and planned, the sparsity reached, and every round's metrics."""
         return {
             "iterations_done": len(self.history),

@@ -70,7 +70,7 @@ def check_schedule(name: str, arguments: Mapping[str, Plain], where: str = "sche
     return problems
 
 
-def _falling(name: str, args: Mapping[str, Any], where: str) -> list[Problem]:
+def _falling(name: str, args: Mapping[str, Plain], where: str) -> list[Problem]:
     """A user's schedule, tried out: what was pruned stays pruned, so it must not fall."""
     times = [step / 100 for step in range(101)]
     try:

@@ -120,6 +120,23 @@ def test_rounds_of_another_pruning_are_refused(tmp_path: Path) -> None:
         trainer(Language()).run_iterative_pruning(*counting(), **arguments)
 
 
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("history", [{"iteration": 1}], "'history' or 'dense_perplexity' is damaged"),
+        ("masks", {"fc.weight": 3}, "fc.weight is int, not a tensor"),
+        ("extra", 3, "'extra' is int, not a table"),
+    ],
+)
+def test_a_damaged_round_is_told(part: str, value: Any, message: str, tmp_path: Path) -> None:
+    arguments: dict[str, Any] = {"retrain_epochs": 0, "save_dir": tmp_path}
+    trainer(trained()).run_iterative_pruning(*counting(), **arguments)
+    last = tmp_path / "iteration_3.pth"
+    torch.save({**torch.load(last, weights_only=True), part: value}, last)
+    with pytest.raises(BootcampError, match=message):
+        trainer(trained()).run_iterative_pruning(*counting(), **arguments)
+
+
 def test_what_can_not_work_is_explained() -> None:
     model = Language()
     with pytest.raises(BootcampError, match="layer 'output_porj'"):

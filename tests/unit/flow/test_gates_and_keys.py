@@ -17,13 +17,13 @@ from rich.console import Console
 from rich.live import Live
 
 from pruning_bootcamp.config import load
-from pruning_bootcamp.config.fields import GatesConfig
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.flow import verdict as gates
 from pruning_bootcamp.flow import view
 from pruning_bootcamp.flow.commands import pipeline_plan
 from pruning_bootcamp.flow.machine import RESULT, hashes_in, key_of, read_result
 from pruning_bootcamp.flow.outcomes import Outcome
+from pruning_bootcamp.flow.sections import GatesSettings
 from pruning_bootcamp.flow.settings import quantizing
 from pruning_bootcamp.flow.status import Progress, Status, StepStatus, WatchTraining, read_status
 from pruning_bootcamp.flow.step import Done, Step
@@ -60,29 +60,29 @@ def met(verdicts: list[Gate]) -> dict[str, bool]:
 
 
 def test_a_limit_itself_is_enough_and_a_hair_beyond_is_not() -> None:
-    exact = GatesConfig(min_accuracy=90.0, max_accuracy_drop=1.5, min_flops_reduction_pct=50.0)
+    exact = GatesSettings(min_accuracy=90.0, max_accuracy_drop=1.5, min_flops_reduction_pct=50.0)
     assert all(met(gates.judge_accuracy(exact, 90.0, 1.5, "here") + gates.judge_cost(exact, FIGURES)).values())
-    beyond = GatesConfig(min_accuracy=90.001, max_accuracy_drop=1.499, min_flops_reduction_pct=50.001)
+    beyond = GatesSettings(min_accuracy=90.001, max_accuracy_drop=1.499, min_flops_reduction_pct=50.001)
     found = met(gates.judge_accuracy(beyond, 90.0, 1.5, "here") + gates.judge_cost(beyond, FIGURES))
     assert found == {"min_accuracy": False, "max_accuracy_drop": False, "min_flops_reduction_pct": False}
 
 
 def test_a_figure_that_just_misses_does_not_look_like_the_limit() -> None:
-    limits = GatesConfig(min_accuracy=90.0, max_accuracy_drop=1.5)
+    limits = GatesSettings(min_accuracy=90.0, max_accuracy_drop=1.5)
     near, drop = gates.judge_accuracy(limits, 89.9967, 1.5, "here")
     assert (near.met, near.found) == (False, "89.997% accuracy")
     assert (drop.met, drop.found) == (True, "1.50 points lost")
 
 
 def test_gates_that_are_not_set_say_nothing() -> None:
-    none = GatesConfig(export_verified=False)
+    none = GatesSettings(export_verified=False)
     assert not gates.judge_accuracy(none, 90.0, 1.5, "here")
     assert not gates.judge_cost(none, replace(FIGURES, fall_backs=("something",)))
     assert not gates.judge_files(none, {"onnx": file(size_mb=1, verified=False)})
 
 
 def test_a_fall_back_latency_size_and_proof() -> None:
-    strict = GatesConfig(no_fall_back=True, min_latency_reduction_pct=21, max_size_mb=1.0)
+    strict = GatesSettings(no_fall_back=True, min_latency_reduction_pct=21, max_size_mb=1.0)
     found = gates.judge_cost(strict, replace(FIGURES, fall_backs=("layer1: damped",)))
     assert met(found) == {"min_latency_reduction_pct": False, "no_fall_back": False}
     assert "layer1: damped" in str(found[1])
@@ -93,7 +93,7 @@ def test_a_fall_back_latency_size_and_proof() -> None:
 
 def test_a_file_that_rounds_is_judged_by_its_own_accuracy() -> None:
     """Found by reading: an int8 file could lose 3 points more (export.agreement) than the gates allow."""
-    limits = GatesConfig(min_accuracy=90.0, max_accuracy_drop=1.5)
+    limits = GatesSettings(min_accuracy=90.0, max_accuracy_drop=1.5)
     rounded = file(agreement_images=500, accuracy=89.0, accuracy_drop=1.0)
     found = gates.judge_files(limits, {"int8": rounded, "onnx": file()})
     verdicts = [(verdict.gate, verdict.met) for verdict in found]

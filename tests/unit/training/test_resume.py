@@ -197,6 +197,19 @@ def test_a_damaged_state_says_what_to_do(tmp_path: Path, small: Any) -> None:
         fit(small.small_net(), small.small_splits(), small.settings(), device=CPU, folder=tmp_path)
 
 
+def test_a_state_that_lacks_a_part_says_which(tmp_path: Path, small: Any) -> None:
+    interrupted(small, tmp_path)
+    path = tmp_path / "training_state.pth"
+    state = torch.load(path, weights_only=True)
+    del state["sums"]
+    torch.save(state, path)
+    with pytest.raises(BootcampError, match=r"lacks sums\. Delete"):
+        fit(
+            small.small_net(), small.small_splits(), small.settings(), device=CPU, folder=tmp_path,
+            hooks=[Nothing(4)], fingerprint="one",
+        )  # fmt: skip
+
+
 def test_without_a_folder_nothing_is_written_and_ctrl_c_is_not_held_up(
     tmp_path: Path, small: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
