@@ -3,7 +3,17 @@
 from dataclasses import dataclass
 
 from pruning_bootcamp.plain import Part
-from pruning_bootcamp.results import BatchNorm, Comparison, Distillation, ExportedFile, Known, Network, Scan, Update
+from pruning_bootcamp.results import (
+    BatchNorm,
+    Comparison,
+    Distillation,
+    ExportedFile,
+    Known,
+    Network,
+    Profile,
+    Scan,
+    Update,
+)
 from pruning_bootcamp.training.records import Epoch
 
 
@@ -116,11 +126,28 @@ class Costs(Outcome):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Timed(Outcome):
+    """How long one network takes."""
+
+    network: Network
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profiled(Outcome):
+    """Two networks timed in turn, layer by layer."""
+
+    profile: Profile
+    texts: tuple[str, ...]
+    """what to say of it beside the comparison"""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Exported(Outcome):
     """Files that ship."""
 
     files: dict[str, ExportedFile]
-    dense_size_mb: float
+    dense_size_mb: float | None = None
+    """of the network that they are compared with"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """What every command begins with: the device, the data, the network."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -137,12 +137,12 @@ def open_network(path: Path, cfg: Config, splits: Splits) -> Checkpoint:
     return _opened(checkpoint, path)
 
 
-def open_alone(path: Path, cfg: Config) -> Checkpoint:
+def open_alone(path: Path, cfg: Config, data: Callable[[], Splits]) -> Checkpoint:
     """A checkpoint of ours needs no data to open; a foreign one needs the config's network and the data's classes."""
     try:
         checkpoint = load_checkpoint(path)
     except NeedsRecipeError:
-        return open_network(path, cfg, open_data(cfg))
+        return open_network(path, cfg, data())
     return _opened(checkpoint, path)
 
 
