@@ -113,6 +113,10 @@ def checkpoint_path(given: str | None, option: str = "--checkpoint") -> Path:
         path = Path(given)
         if not path.exists():
             raise BootcampError(f"{option}: there is no file {path}. {siblings(path)}")
+        if path.is_dir():
+            raise BootcampError(f"{option}: {path} is a folder, not a checkpoint. {siblings(path / 'best_model.pth')}")
+        if not os.access(path, os.R_OK):
+            raise BootcampError(f"{option}: no permission to read {path}.")
         return path
     if not BASELINE_CHECKPOINT.exists():
         raise BootcampError(
