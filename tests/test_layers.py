@@ -70,6 +70,7 @@ ALLOWED = {
     ("plain", "schema"),
     ("plain", "errors"),
     ("results", "plain"),
+    ("results", "errors"),
     ("memorised", "results"),
     ("runtime", "errors"),
     ("runtime", "results"),
