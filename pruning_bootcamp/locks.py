@@ -89,7 +89,7 @@ def _take(path: Path, folder: Path) -> int:
 
 
 def check_free(folder: Path) -> None:
-    """A BootcampError, which says who it is, when somebody works in the folder; what a killed process left there goes."""
+    """A BootcampError, which says who it is, when somebody works in the folder; what a killed one left there goes."""
     if (owner := owner_of(folder)) is not None:
         raise _in_use(folder, owner)
     if (folder / NAME).exists():
