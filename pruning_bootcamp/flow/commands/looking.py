@@ -133,7 +133,7 @@ def _beside(checkpoint: Path, cfg: Config) -> Path:
     return RESULTS / "eval" / cfg.name
 
 
-def export(cfg: Config, dry_run: bool = False) -> Metrics:
+def export(cfg: Config, dry_run: bool = False) -> Exports:
     """One file a format in the checkpoint's folder; an unverified file is removed and GoalNotMet raised.
 
     The data is opened only for a format that is calibrated or judged on real images.
@@ -157,10 +157,11 @@ def export(cfg: Config, dry_run: bool = False) -> Metrics:
         exports = Exports(checkpoint=str(path), formats=files, environment=environment(carried.device))
         write_yaml(target, to_plain(exports))
         LOGGER.info("\nExport complete. Files saved to %s", folder)
-        return Metrics(checkpoint=str(path), export=files)
+        return Metrics()
 
     target = folder / EXPORTED
-    return carry_out(_looking("export", target, finish, alone=not needs_images(cfg)), plan, dry_run=dry_run)
+    carry_out(_looking("export", target, finish, alone=not needs_images(cfg)), plan, dry_run=dry_run)
+    return Exports(checkpoint=str(path), formats={}) if dry_run else read_results(Exports, target)
 
 
 def profile(
