@@ -51,8 +51,12 @@ COMMANDS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
     "prune-unstructured": (commands.prune_unstructured, ("prune.iterations=2", "recover.method=distill")),
     "prune-structured": (commands.prune_structured, ("recover.method=distill", "structured.score=l1")),
     "sensitivity": (commands.sensitivity, ("sensitivity.sparsities=[0.5,0.9]", "sensitivity.by=block")),
+    "eval": (commands.evaluate, ()),
+    "export": (commands.export, ("export.format='onnx,sparse'", "export.verify=false")),
+    "profile": (commands.profile, ("profile.measure_latency=false",)),
     "quickstart": (commands.quickstart, ("profile.measure_latency=false",)),
 }
+BEGIN_WITH_A_NETWORK = {*COMMANDS} - {"pipeline run", "train", "quickstart"}
 PYTHON = ("CompressionPipeline", "IterativePruningTrainer")
 # What differs between any two runs: times and where they begin, TensorBoard's files with the process in their names.
 _TIMES = ("peak_memory_mb", "first", "environment", "save_dir")
@@ -88,7 +92,7 @@ class Trial:
     def __init__(self, command: str, root: Path, chance: random.Random) -> None:
         self.command, self.root, self.chance = command, root, chance
         self.dense = root / "dense" / "best_model.pth"
-        if command.startswith(("prune", "sensitivity")):
+        if command in BEGIN_WITH_A_NETWORK:
             self._end(self._start(root / "dense", command="train"))
         begun = time.perf_counter()
         self._end(self._start(root / "unbroken"))
@@ -221,10 +225,10 @@ def work_for(command: str, folder: Path, dense: Path) -> Callable[[], Any]:
     if command in PYTHON:
         return lambda: in_python(command, folder)
     run, overrides = COMMANDS[command]
-    options = {"save_dir": str(folder)} | ({"checkpoint": str(dense)} if command.startswith(("prune", "sens")) else {})
+    options = {"save_dir": str(folder)} | ({"checkpoint": str(dense)} if command in BEGIN_WITH_A_NETWORK else {})
     cfg = load(CONFIG, (*QUICK, *overrides), options)
     check(cfg, command, str(CONFIG))
-    return lambda: run(cfg)
+    return lambda: run(cfg, baseline=str(dense)) if command == "profile" else run(cfg)
 
 
 def in_python(name: str, folder: Path) -> None:
@@ -253,10 +257,13 @@ def outcome(folder: Path) -> dict[str, str]:
         name = path.relative_to(folder).as_posix()
         if path.is_dir() or "logs" in path.relative_to(folder).parts:
             continue
-        if name in _OWN:
+        if path.name in _OWN:
             found[name] = "there"
         elif path.suffix == ".yaml":
-            found[name] = repr(untimed(yaml.safe_load(path.read_text()))).replace(str(folder), "DIR")
+            text = repr(untimed(yaml.safe_load(path.read_text())))
+            for place in (folder, folder.parents[1] / "states-run"):  # whence the states were copied
+                text = text.replace(str(place), "DIR")
+            found[name] = text
         else:
             found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found

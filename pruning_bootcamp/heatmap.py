@@ -29,11 +29,6 @@ _NAMED = 3  # layers named as the most and the least sensitive
 _SCALE: Plain = [[0.0, "#fffdf5"], [0.25, "#ffd166"], [0.5, "#f79d4d"], [0.75, "#dd5b3f"], [1.0, "#6b0f24"]]
 
 
-def points_lost(scan: Scan, row: ScanRow) -> list[float]:
-    """Points of accuracy that each sparsity of a row costs; below 0 where the pruned network is right more often."""
-    return [scan.dense.accuracy - point.accuracy for point in row.points]
-
-
 def loss_added(scan: Scan, row: ScanRow) -> list[float]:
     """How much loss each sparsity of the row adds to the dense network's; below 0 where it takes some away."""
     return [point.loss - scan.dense.loss for point in row.points]
@@ -48,14 +43,14 @@ def show_heat_map(scan: Scan) -> None:
 
 
 def render(scan: Scan, colour: bool = False) -> RenderableType:
-    """Rows in the network's order, a column a sparsity, points of accuracy lost in the cells; signs without colour."""
+    """Rows in the network's order, a column a sparsity, points lost in the cells; signs without colour."""
     table = Table(box=None, padding=(0, 0))
     table.add_column(scan.by, no_wrap=True)
     table.add_column("  weights  ", justify="right", no_wrap=True)
     for sparsity in scan.sparsities:
         table.add_column(f"{100 * sparsity:g}%".rjust(6), no_wrap=True, min_width=8)
     for row in scan.rows:
-        cells = [_cell(lost, colour) for lost in points_lost(scan, row)]
+        cells = [_cell(lost, colour) for lost in scan.points_lost(row)]
         table.add_row(Text(row.name), Text(f"{row.size:,}  "), *cells)
     legend = Text("points lost: ")
     for (least, sign, back, front), (above, *_) in zip(_STEPS[1:], [*_STEPS[2:], (None,)], strict=True):
@@ -74,14 +69,18 @@ def _cell(lost: float, colour: bool) -> Text:
     return Text(f"{_number(lost):>6}\u00a0\u00a0", style="" if back is None else f"{front} on {back}")
 
 
+def _lost_title(scan: Scan) -> str:
+    return f"Points of {scan.judged.title} lost"
+
+
 def _number(lost: float) -> str:
     return f"{round(lost, 1) + 0.0:.1f}"  # + 0.0: no -0.0
 
 
 def _title(scan: Scan) -> str:
     return (
-        f"One {scan.by} pruned alone ({scan.score}, {scan.pattern}): points of accuracy lost on "
-        f"{scan.images} validation images (dense: {scan.dense.accuracy:.2f}%)"
+        f"One {scan.by} pruned alone ({scan.score}, {scan.pattern}): points of {scan.judged.title} lost on "
+        f"{scan.judged_on} (dense: {scan.judged.text(scan.dense.accuracy)})"
     )
 
 
@@ -104,12 +103,12 @@ def summary(scan: Scan) -> str:
 def heat_report(scan: Scan, title: str) -> str:
     """report.md: the heat map in numbers."""
     header = [scan.by, "weights", *(f"{100 * sparsity:g}%" for sparsity in scan.sparsities)]
-    rows = [[row.name, row.size, *map(_number, points_lost(scan, row))] for row in scan.rows]
+    rows = [[row.name, row.size, *map(_number, scan.points_lost(row))] for row in scan.rows]
     losses = [[row.name, row.size, *(f"{a:.4f}" for a in loss_added(scan, row))] for row in scan.rows]
     parts = [
         f"# {title}",
         f"{_title(scan)}. All else is as it was; nothing is trained. One seed: no spread is claimed.",
-        "## Points of accuracy lost",
+        f"## {_lost_title(scan)}",
         markdown_table(header, rows),
         "## Loss added",
         markdown_table(header, losses),
@@ -122,24 +121,24 @@ def as_csv(scan: Scan) -> str:
     """A line a point."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["name", "weights", "sparsity", "accuracy", "loss", "points_lost", "loss_added"])
+    writer.writerow(["name", "weights", "sparsity", scan.judged.name, "loss", "points_lost", "loss_added"])
     for row in scan.rows:
-        for point, lost, added in zip(row.points, points_lost(scan, row), loss_added(scan, row), strict=True):
-            numbers = [point.sparsity, point.accuracy, point.loss, round(lost, 4), round(added, 6)]
-            writer.writerow([row.name, row.size, *numbers])
+        for point, lost, added in zip(row.points, scan.points_lost(row), loss_added(scan, row), strict=True):
+            metrics = [point.sparsity, point.accuracy, point.loss, round(lost, 4), round(added, 6)]
+            writer.writerow([row.name, row.size, *metrics])
     return out.getvalue()
 
 
 def as_page(scan: Scan, title: str) -> str:
     """sensitivity.html. Needs plotly."""
-    lost = [points_lost(scan, row) for row in scan.rows]
+    lost = [scan.points_lost(row) for row in scan.rows]
     added = [loss_added(scan, row) for row in scan.rows]
     said = "".join(f"<p>{pages.escape(line)}</p>" for line in summary(scan).splitlines())
     body = (
         f"<header><h1>{pages.escape(title)}</h1>\n"
         f"<p>{pages.escape(_title(scan))}. All else is as it was; nothing is trained.</p>{said}</header>\n"
-        '<main id="main">\n<h2>Points of accuracy lost</h2>\n'
-        f"{_place(scan, 'points', 'Points of accuracy lost', lost, 1)}"
+        f'<main id="main">\n<h2>{_lost_title(scan)}</h2>\n'
+        f"{_place(scan, 'points', _lost_title(scan), lost, 1)}"
         f"<h2>Loss added</h2>\n{_place(scan, 'loss', 'Loss added', added, 3)}</main>"
     )
     figures = {

@@ -89,9 +89,12 @@ def _take(path: Path, folder: Path) -> int:
 
 
 def check_free(folder: Path) -> None:
-    """A BootcampError, which says who it is, when somebody works in the folder."""
+    """A BootcampError, which says who it is, when somebody works in the folder; what a killed one left there goes."""
     if (owner := owner_of(folder)) is not None:
         raise _in_use(folder, owner)
+    if (folder / NAME).exists():
+        with contextlib.suppress(BootcampError), locked(folder, ""):
+            pass
 
 
 def _in_use(folder: Path, owner: Owner | None) -> BootcampError:

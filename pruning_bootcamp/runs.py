@@ -150,13 +150,13 @@ def publish(source: Path, target: Path) -> None:
     """The file under a second name, atomically: as a hard link, so that it is there once; a copy where none can be."""
     if target.exists() and os.path.samefile(source, target):
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{target.name}")
-    temporary.unlink(missing_ok=True)
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)
         os.link(source, temporary)
         os.replace(temporary, target)
-    except OSError:  # another file system, or one without links
+    except OSError:  # another file system, or one without links; what is wrong with the disk the copy will say
         temporary.unlink(missing_ok=True)
         with atomic_path(target) as copy:
             shutil.copyfile(source, copy)

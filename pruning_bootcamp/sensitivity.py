@@ -12,7 +12,7 @@ from pruning_bootcamp.pruning.masks import apply_masks, detached_copy
 from pruning_bootcamp.pruning.sections import By, PruneSettings
 from pruning_bootcamp.pruning.stats import Batches
 from pruning_bootcamp.pruning.weights.unstructured import UnstructuredPruning, UnstructuredResult
-from pruning_bootcamp.results import Quality, Scan, ScanPoint, ScanRow
+from pruning_bootcamp.results import ACCURACY, Quality, Scan, ScanPoint, ScanRow
 from pruning_bootcamp.tasks import IMAGE_CLASSIFICATION, Task
 from pruning_bootcamp.training.features import blocks
 
@@ -126,6 +126,7 @@ def as_scan(
     score: str,
     pattern: str,
     images: int,
+    task: Task = IMAGE_CLASSIFICATION,
 ) -> Scan:
     """What sensitivity.yaml holds, in the network's order."""
     rows = [
@@ -143,6 +144,8 @@ def as_scan(
         pattern=pattern,
         split="validation",
         images=images,
+        noun=None if task.noun == IMAGE_CLASSIFICATION.noun else task.noun,
+        metric=None if task.metric == ACCURACY else task.metric,
         dense=_rounded(dense),
         sparsities=tuple(sparsities),
         rows=tuple(rows),

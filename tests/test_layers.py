@@ -72,6 +72,7 @@ ALLOWED = {
     ("plain", "schema"),
     ("plain", "errors"),
     ("results", "plain"),
+    ("results", "errors"),
     ("memorised", "results"),
     ("runtime", "errors"),
     ("runtime", "results"),

@@ -6,7 +6,18 @@ from typing import Annotated
 import typer
 
 from pruning_bootcamp.cli.base import app, examples, load_checked
-from pruning_bootcamp.cli.options import Checkpoint, ConfigFile, Debug, Device, Overrides, SaveDir, Seed, given, setting
+from pruning_bootcamp.cli.options import (
+    Checkpoint,
+    ConfigFile,
+    Debug,
+    Device,
+    DryRun,
+    Overrides,
+    SaveDir,
+    Seed,
+    given,
+    setting,
+)
 
 
 @app.command(
@@ -22,6 +33,7 @@ def export(
     format: Annotated[str | None, setting("export.format", "--format")] = None,  # noqa: A002 - the name is fixed
     verify: Annotated[bool | None, setting("export.verify", "--verify/--no-verify")] = None,
     opset: Annotated[int | None, setting("export.opset", "--opset")] = None,
+    dry_run: DryRun = False,
     save_dir: SaveDir = None,
     device: Device = None,
     seed: Seed = None,
@@ -31,7 +43,7 @@ def export(
     cfg = load_checked("export", config, overrides, given(export, locals()))
     from pruning_bootcamp.flow.commands import export as run
 
-    run(cfg)
+    run(cfg, dry_run=dry_run)
 
 
 @app.command(
@@ -57,6 +69,7 @@ def profile(
     save_results: Annotated[
         Path | None, typer.Option("--save-results", metavar="FILE", help="Write the metrics as YAML.")
     ] = None,
+    dry_run: DryRun = False,
     save_dir: SaveDir = None,
     device: Device = None,
     seed: Seed = None,
@@ -66,4 +79,4 @@ def profile(
     cfg = load_checked("profile", config, overrides, given(profile, locals()))
     from pruning_bootcamp.flow.commands import profile as run
 
-    run(cfg, baseline=baseline, save_results=save_results)
+    run(cfg, baseline=baseline, save_results=save_results, dry_run=dry_run)

@@ -26,6 +26,7 @@ def quickstart(
     overrides: Overrides = None,
     dataset: Annotated[str | None, setting("data.name", "--dataset")] = None,
     config: ConfigFile = None,
+    dry_run: DryRun = False,
     save_dir: SaveDir = None,
     device: Device = None,
     seed: Seed = None,
@@ -39,7 +40,7 @@ def quickstart(
     cfg = load_checked("quickstart", config, overrides, options)
     from pruning_bootcamp.flow.commands import quickstart as run
 
-    exit_by_goal(run(cfg).goal_met)
+    exit_by_goal(run(cfg, dry_run=dry_run).goal_met)
 
 
 @app.command(
@@ -83,6 +84,7 @@ def evaluate(
         Path | None,
         typer.Option("--baseline-metrics", metavar="FILE", help="A metrics.yaml to judge it against."),
     ] = None,
+    dry_run: DryRun = False,
     save_dir: SaveDir = None,
     device: Device = None,
     seed: Seed = None,
@@ -92,4 +94,5 @@ def evaluate(
     cfg = load_checked("eval", config, overrides, given(evaluate, locals()))
     from pruning_bootcamp.flow.commands import evaluate as run
 
-    exit_by_goal(run(cfg, measure_latency=measure_latency, baseline_metrics=baseline_metrics).goal_met)
+    found = run(cfg, measure_latency=measure_latency, baseline_metrics=baseline_metrics, dry_run=dry_run)
+    exit_by_goal(found.goal_met)

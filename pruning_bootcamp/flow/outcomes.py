@@ -10,6 +10,7 @@ from pruning_bootcamp.results import (
     ExportedFile,
     Known,
     NetworkMetrics,
+    Profile,
     Scan,
     Update,
 )
@@ -125,11 +126,28 @@ class ComparedCosts(Outcome):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Timed(Outcome):
+    """How long one network takes."""
+
+    network: NetworkMetrics
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profiled(Outcome):
+    """Two networks timed in turn, layer by layer."""
+
+    profile: Profile
+    texts: tuple[str, ...]
+    """what to say of it beside the comparison"""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Exported(Outcome):
     """Files that ship."""
 
     files: dict[str, ExportedFile]
-    dense_size_mb: float
+    dense_size_mb: float | None = None
+    """of the network that they are compared with"""
 
 
 @dataclass(frozen=True, kw_only=True)

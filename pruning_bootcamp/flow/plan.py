@@ -34,6 +34,8 @@ from pruning_bootcamp.runs import content_hash
 from pruning_bootcamp.runtime import choose_device, environment
 from pruning_bootcamp.schema import Choice
 
+Work = Callable[[StepContext], Any]
+
 DENSE, COSTS, VALIDATION, TEST, EXPORT, SCAN = "dense", "costs", "validation", "test", "export", "scan"
 
 # f(plan) -> None: adds its steps. Facts: `removes` or `quantizes` say what it does to the network; one that does
@@ -47,7 +49,9 @@ class Plan:
 
     cfg: Config
     checkpoint: Path | None
-    """what is compressed; None: it is trained first"""
+    """what is compressed, or looked at; None: it is trained first"""
+    given: dict[str, Path] = field(default_factory=dict)
+    """step -> the file of its network, which stays where it is"""
     steps: list[Step[Any]] = field(default_factory=list)
     last: str = DENSE
     part: str = ""
@@ -60,7 +64,7 @@ class Plan:
         name: str,
         title: str,
         stage: PruningStage,
-        work: Callable[[StepContext], Any] | None,
+        work: Work | None,
         gives: type[Outcome],
         *,
         inputs: Mapping[str, str] | None = None,
@@ -86,17 +90,30 @@ class Plan:
 def begin(cfg: Config, checkpoint: Path | None) -> Plan:
     """A plan that begins with the dense network: opened, or trained first."""
     plan = Plan(cfg, checkpoint)
-    base: dict[str, Any] = {"seed": cfg.seed, "data": as_dict(cfg)["data"], "model": as_dict(cfg)["model"]}
+    if checkpoint is not None:
+        open_network(plan, DENSE, checkpoint, "Opening the dense network", partial(dense.open_given, path=checkpoint))
+    else:
+        given = _base(cfg) | section(cfg, "train")
+        step = Step(DENSE, "Training the dense network", dense.train, DenseNetwork, settings=given, together=True)
+        plan.steps.append(step)
+    return plan
+
+
+def open_network(plan: Plan, name: str, path: Path, title: str, work: Work = dense.open_as_it_is) -> None:
+    """The network in a file, for the steps that follow."""
+    plan.given[name], plan.last = path, name
+    given = _base(plan.cfg) | {"checkpoint": content_hash(path)}
+    plan.steps.append(Step(name, title, work, DenseNetwork, settings=given))
+
+
+def _base(cfg: Config) -> dict[str, Any]:
+    """What every network depends on."""
+    everything = as_dict(cfg)
+    base = {"seed": cfg.seed, "data": everything["data"], "model": everything["model"]}
     base["data"].pop("batch_size")
     if cfg.task != Choice("image_classification"):
-        base["task"] = as_dict(cfg)["task"]
-    if checkpoint is None:
-        given, title, work = section(cfg, "train"), "Training the dense network", dense.train
-    else:
-        given = {"checkpoint": content_hash(checkpoint)}
-        title, work = "Opening the dense network", partial(dense.open_given, path=checkpoint)
-    plan.steps.append(Step(DENSE, title, work, DenseNetwork, settings=base | given, together=checkpoint is None))
-    return plan
+        base["task"] = everything["task"]
+    return base
 
 
 def compress(plan: Plan, names: Sequence[str]) -> None:
@@ -110,20 +127,32 @@ def compress(plan: Plan, names: Sequence[str]) -> None:
 
 def evaluate_both(plan: Plan, on_validation: bool) -> None:
     """Costs; the validation images where choices or gates need them; the test images once, where they may be read."""
-    cfg, stage = plan.cfg, PruningStage.EVALUATING
-    latency = {}
-    if cfg.gates.min_latency_reduction_pct is not None:
-        here = environment(choose_device(cfg.device)[0])  # measured elsewhere, it says nothing about here
-        threads = here.threads if cfg.threads is None else cfg.threads
-        latency = {"latency": as_dict(cfg)["profile"] | {"device": here.device, "threads": threads}}
-    testing, noun = cfg.goal.evaluate_test, task_of(cfg).noun
-    plan.add(COSTS, "Counting costs", stage, evaluate.costs, ComparedCosts, settings=latency)
+    testing = plan.cfg.goal.evaluate_test
+    count_costs(plan, timed=plan.cfg.gates.min_latency_reduction_pct is not None)
     if on_validation or not testing:
-        work = partial(evaluate.judge_on, split="validation")
-        plan.add(VALIDATION, f"Evaluating on the validation {noun}", stage, work, Judged)
+        judge_on(plan, VALIDATION)
     if testing:
-        work = partial(evaluate.judge_on, split="test")
-        plan.add(TEST, f"Evaluating on the test {noun}, once", stage, work, Judged)
+        judge_on(plan, TEST)
+
+
+def count_costs(plan: Plan, timed: bool = False) -> None:
+    """What the dense network and the last one cost; `timed`: their latency too."""
+    latency = {"latency": timed_here(plan.cfg)} if timed else {}
+    work = partial(evaluate.costs, timed=timed)
+    plan.add(COSTS, "Counting costs", PruningStage.EVALUATING, work, ComparedCosts, settings=latency)
+
+
+def judge_on(plan: Plan, split: str) -> None:
+    """Both networks on the split of this name."""
+    title = f"Evaluating on the {split} {task_of(plan.cfg).noun}{', once' if split == TEST else ''}"
+    plan.add(split, title, PruningStage.EVALUATING, partial(evaluate.judge_on, split=split), Judged)
+
+
+def timed_here(cfg: Config) -> dict[str, Any]:
+    """What a latency depends on: measured elsewhere, it says nothing about here."""
+    here = environment(choose_device(cfg.device)[0])
+    threads = here.threads if cfg.threads is None else cfg.threads
+    return as_dict(cfg)["profile"] | {"device": here.device, "threads": threads}
 
 
 def ship(plan: Plan) -> None:
@@ -301,7 +330,7 @@ def _train(
     plan: Plan,
     name: str,
     title: str,
-    work: Callable[[StepContext], Any],
+    work: Work,
     gives: type[Outcome],
     *sections: str,
     facts: Mapping[str, Any] | None = None,

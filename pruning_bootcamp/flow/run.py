@@ -1,6 +1,7 @@
 """A command carried out: its folder, what is there already, the plan on the machine, the verdict, what stays."""
 
 import contextlib
+import functools
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from pruning_bootcamp.flow import verdict, view
 from pruning_bootcamp.flow.machine import RESULT, STAGES, Machine, check_unique
 from pruning_bootcamp.flow.naming import as_read, as_written
 from pruning_bootcamp.flow.outcomes import DenseNetwork, Trained
-from pruning_bootcamp.flow.plan import COSTS, DENSE, EXPORT, VALIDATION, Plan
+from pruning_bootcamp.flow.plan import COSTS, EXPORT, VALIDATION, Plan
 from pruning_bootcamp.flow.report import say_goal
 from pruning_bootcamp.flow.start import is_leader, open_data, recipe_for, start, task_of
 from pruning_bootcamp.flow.status import STATUS, Progress, WatchTraining
@@ -52,9 +53,14 @@ class Carried:
     plan: Plan
     run: Run
     device: torch.device
-    splits: Splits
+    data: Callable[[], Splits]
     progress: Progress
     done: dict[str, Done[Any]]
+
+    @property
+    def splits(self) -> Splits:
+        """The data, opened when first asked for."""
+        return self.data()
 
     @property
     def cfg(self) -> Config:
@@ -74,13 +80,17 @@ class Command:
     outputs: tuple[str, ...] = ()
     """files without which it is not finished"""
     goal: Goal | None = None
+    target: Path | None = None
+    """the one file that it is for; its folder is then for the work alone, and goes once that is written"""
+    needs_data: bool = True
+    """False: the data are opened only for a network whose file does not say how it is built"""
     testing: bool | None = None
     """whether it reads the test images; as goal.evaluate_test says where left out"""
     check_gates: Callable[[Carried], None] = lambda carried: None
     """raises a GoalNotMet as soon as what is known says that a gate fails"""
     stopped: Callable[[Carried, GoalNotMet], None] | None = None
     """writes what a stopped run leaves; None: nothing, where no network was made"""
-    prepare: Callable[[Plan, Run, Splits, torch.device], None] = lambda plan, run, splits, device: None
+    prepare: Callable[[Plan, Run, Callable[[], Splits], torch.device], None] = lambda plan, run, data, device: None
     """looks ahead: what can't be done is said before anything is written"""
     begins: Callable[[Run], None] = lambda run: None
     """once the folder is locked, before anything in it is touched"""
@@ -107,29 +117,31 @@ def carry_out(
     if not dry_run and (known := _finished(run, resume, command, cfg)) is not None:
         return command.again(run, known) if command.again else judge_again(run, known, cfg, command.goal)
     device = start(cfg)
-    splits = open_data(cfg, command.testing)
-    command.prepare(plan, run, splits, device)
+    data = functools.cache(lambda: open_data(cfg, command.testing))
+    if command.needs_data:
+        data()
+    command.prepare(plan, run, data, device)
     if dry_run:
-        _show_plan(plan, run)
+        _show_plan(plan, run, command.target or run.folder)
         return Metrics()
     with _working(run, plan, resume, command) as new:
         progress = _progress(run, plan, command) if is_leader() else None
         done: dict[str, Done[Any]] = {}
         try:
-            return _work(command, plan, run, splits, device, progress, watch, done)
+            return _work(command, plan, run, data, device, progress, watch, done)
         except GoalNotMet as failure:
             _fail(progress, "; ".join(str(problem) for problem in failure.problems))
             if command.stopped is not None and progress is not None:
-                command.stopped(Carried(plan, run, device, splits, progress, done), failure)
+                command.stopped(Carried(plan, run, device, data, progress, done), failure)
             else:
-                _leave_nothing(run, new)
+                _leave_nothing(run, new, command)
             raise
         except (KeyboardInterrupt, SystemExit):
             _fail(progress, "stopped by the user", interrupted=True)
             raise
         except BootcampError as error:
             _fail(progress, str(error))
-            _leave_nothing(run, new)
+            _leave_nothing(run, new, command)
             raise
         except BaseException as error:
             _fail(progress, f"{type(error).__name__}: {error}")
@@ -138,7 +150,7 @@ def carry_out(
 
 def identify(command: Command, plan: Plan) -> Run:
     """The run that this plan is, by all that its result depends on; nothing is written."""
-    folder = Path(plan.cfg.save_dir) if plan.cfg.save_dir else command.folder
+    folder = Path(plan.cfg.save_dir) if plan.cfg.save_dir and not command.target else command.folder
     keys = {name: key for name, key in plan.keys().items() if name not in (COSTS, VALIDATION)}  # they only judge
     return Run(folder, command.name, fingerprint(command.name, {"keys": keys, **command.more}), command.outputs)
 
@@ -165,7 +177,7 @@ def _finished(run: Run, resume: bool | None, command: Command, cfg: Config) -> M
 
 def _tidy(run: Run, command: Command) -> None:
     if is_leader() and not command.keeps_stages:
-        shutil.rmtree(run.folder / STAGES, ignore_errors=True)
+        shutil.rmtree(run.folder if command.target else run.folder / STAGES, ignore_errors=True)
 
 
 def judge_again(run: Run, metrics: Metrics, cfg: Config, goal: Goal | None) -> Metrics:
@@ -195,7 +207,7 @@ def _work(
     command: Command,
     plan: Plan,
     run: Run,
-    splits: Splits,
+    data: Callable[[], Splits],
     device: torch.device,
     progress: Progress | None,
     watch: Watch,
@@ -212,10 +224,9 @@ def _work(
         if step.gives in (Trained, DenseNetwork):
             hooks += watch(step.cycle or 1)
         logs = run.path("logs") / step.name
-        return StepContext(cfg, device, splits, folder, logs, key, inputs, hooks, opened, world.leads)
+        return StepContext(cfg, device, data, folder, logs, key, inputs, hooks, opened, world.leads)
 
-    given = {} if plan.checkpoint is None else {DENSE: plan.checkpoint}
-    machine = Machine(run.folder, cfg.seed, progress, context, world, given, done)
+    machine = Machine(run.folder, cfg.seed, progress, context, world, plan.given, done)
     last = max((number for number, step in enumerate(plan.steps) if step.together), default=-1)
     with view.live(progress) if progress is not None and command.shown else contextlib.nullcontext():
         for number, step in enumerate(plan.steps):
@@ -227,10 +238,10 @@ def _work(
             if progress is not None:
                 _publish_cycle(plan, number, run, done)
                 if made is not None:
-                    command.check_gates(Carried(plan, run, device, splits, progress, done))
+                    command.check_gates(Carried(plan, run, device, data, progress, done))
     if progress is None:
         return Metrics()
-    metrics = command.finish(Carried(plan, run, device, splits, progress, done))
+    metrics = command.finish(Carried(plan, run, device, data, progress, done))
     _tidy(run, command)
     return metrics
 
@@ -269,6 +280,9 @@ def _working(run: Run, plan: Plan, resume: bool | None, command: Command) -> Ite
         return
     new = not run.folder.exists()
     with locked(run.folder, command_line()):
+        if command.target:
+            yield new
+            return
         if resume and not (run.is_in_folder() and (run.folder / STAGES).exists()):
             raise BootcampError(
                 f"--resume: {run.folder} holds no unfinished run of this config. Leave --resume out to begin."
@@ -303,11 +317,11 @@ def _fail(progress: Progress | None, reason: str, interrupted: bool = False) -> 
         progress.fail(reason, interrupted)
 
 
-def _leave_nothing(run: Run, new: bool) -> None:
+def _leave_nothing(run: Run, new: bool, command: Command) -> None:
     """A run that failed before it made a network, or measured a point of a scan, is as if it had never begun."""
     if not is_leader() or any(list(run.folder.glob(f"{STAGES}/*/{name}")) for name in ("*.pth", POINTS)):
         return
-    if new:
+    if new or command.target:
         shutil.rmtree(run.folder, ignore_errors=True)
         return
     for path in (run.path(name) for name in (CONFIG, STATUS, "log.txt")):
@@ -315,9 +329,9 @@ def _leave_nothing(run: Run, new: bool) -> None:
     shutil.rmtree(run.folder / STAGES, ignore_errors=True)
 
 
-def _show_plan(plan: Plan, run: Run) -> None:
+def _show_plan(plan: Plan, run: Run, results: Path) -> None:
     """Each step, and whether there is anything to do for it; nothing is changed."""
-    LOGGER.info("\nSteps, with their results in %s:", run.folder)
+    LOGGER.info("\nSteps, with their results in %s:", results)
     for step in plan.steps:
         kept = "kept from before" if is_kept(plan, run, step) else "to do"
         state = f"skipped ({step.skipped})" if step.skipped else kept

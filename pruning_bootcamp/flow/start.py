@@ -1,7 +1,7 @@
 """What every command begins with: the device, the data, the network."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -113,6 +113,10 @@ def checkpoint_path(given: str | None, option: str = "--checkpoint") -> Path:
         path = Path(given)
         if not path.exists():
             raise BootcampError(f"{option}: there is no file {path}. {siblings(path)}")
+        if path.is_dir():
+            raise BootcampError(f"{option}: {path} is a folder, not a checkpoint. {siblings(path / 'best_model.pth')}")
+        if not os.access(path, os.R_OK):
+            raise BootcampError(f"{option}: no permission to read {path}.")
         return path
     if not BASELINE_CHECKPOINT.exists():
         raise BootcampError(
@@ -137,12 +141,12 @@ def open_network(path: Path, cfg: Config, splits: Splits) -> Checkpoint:
     return _opened(checkpoint, path)
 
 
-def open_alone(path: Path, cfg: Config) -> Checkpoint:
+def open_alone(path: Path, cfg: Config, data: Callable[[], Splits]) -> Checkpoint:
     """A checkpoint of ours needs no data to open; a foreign one needs the config's network and the data's classes."""
     try:
         checkpoint = load_checkpoint(path)
     except NeedsRecipeError:
-        return open_network(path, cfg, open_data(cfg))
+        return open_network(path, cfg, data())
     return _opened(checkpoint, path)
 
 

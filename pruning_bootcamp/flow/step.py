@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from pruning_bootcamp.checkpoints import Recipe, load_checkpoint, save_checkpoint
+from pruning_bootcamp.checkpoints import NeedsRecipeError, Recipe, load_checkpoint, save_checkpoint
 from pruning_bootcamp.checkpoints.files import read_file, write_file
 from pruning_bootcamp.checkpoints.stored import table, tensors_in
 from pruning_bootcamp.config import Config
@@ -92,7 +92,7 @@ class StepContext:
 
     cfg: Config
     device: torch.device
-    splits: Splits
+    data: Callable[[], Splits]
     folder: Path
     logs: Path
     """for the curves of a training"""
@@ -104,6 +104,11 @@ class StepContext:
     """networks that steps of this process have read"""
     leads: bool = True
     """whether this process is the one that writes"""
+
+    @property
+    def splits(self) -> Splits:
+        """The data, opened when first asked for."""
+        return self.data()
 
     @property
     def task(self) -> Task:
@@ -124,7 +129,7 @@ class StepContext:
             needed = {done.network for done in self.inputs.values()}
             for other in self.opened.keys() - needed:
                 del self.opened[other]
-            self.opened[path] = read_network(path, recipe_for(self.cfg, self.splits))
+            self.opened[path] = read_network(path, lambda: recipe_for(self.cfg, self.splits))
         found = self.opened[path]
         return Network(detached_copy(found.model), found.recipe, dict(found.masks), found.ranges)
 
@@ -158,9 +163,12 @@ class StepContext:
                 write_file(temporary, plain)
 
 
-def read_network(path: Path, recipe: Recipe | None) -> Network:
-    """The network in a checkpoint that a step kept, or began with."""
-    found = load_checkpoint(path, recipe=recipe)
+def read_network(path: Path, recipe: Callable[[], Recipe]) -> Network:
+    """The network in a checkpoint that a step kept, or began with; `recipe()` builds one that doesn't say how."""
+    try:
+        found = load_checkpoint(path)
+    except NeedsRecipeError:
+        found = load_checkpoint(path, recipe=recipe())
     ranges = found.extra.get("ranges")
     return Network(
         found.model, found.recipe, found.masks, None if ranges is None else tensors_in(table(ranges, "ranges"))

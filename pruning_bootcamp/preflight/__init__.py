@@ -46,7 +46,7 @@ CHECKS: Mapping[str, tuple[Callable[[Config], list[Problem]], ...]] = {
     "prune-unstructured": (*_PRUNING, pruning.zeros),
     "prune-structured": (*_PRUNING, pruning.channels),
     "pipeline run": (*_PRUNING, shipping.pipeline, *_SHIPPING, basics.reads_test),
-    "sensitivity": (*_OPENING, basics.by_accuracy, check_scan),
+    "sensitivity": (*_OPENING, check_scan),
     "sweep": (basics.by_accuracy, _trials, _search, shipping.backend),
     "export": (*_OPENING, shipping.export),
     "profile": (*_OPENING, shipping.backend),

@@ -2,14 +2,15 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.plain import Kind, Plain, from_plain
-from pruning_bootcamp.results import Benchmark, Metrics, Profile, Scan, Study, TrialResult
+from pruning_bootcamp.results import Benchmark, Metrics, Profile, Scan, Study, TrialResult, scan_as_read
 from pruning_bootcamp.runs import CONFIG, METRICS, read_results, read_yaml, siblings
 
 Content = TypeVar("Content", covariant=True)
@@ -160,17 +161,17 @@ def _read_folder(found: Collected, walk: Walk, listed: ResultFolder) -> None:
     folder, names, name = listed.folder, listed.files, walk.name(listed.folder)
     config, command = _config(found, name, folder) if CONFIG in names else ({}, None)
 
-    def keep(file: str, kind: type[Kind], kept: list[Found[Kind]]) -> None:
+    def keep(file: str, read: Callable[[Path], Kind], kept: list[Found[Kind]]) -> None:
         if file in names:
             try:
-                kept.append(Found(name, folder, read_results(kind, folder / file), config, command))
+                kept.append(Found(name, folder, read(folder / file), config, command))
             except BootcampError as error:
                 found.problems.append(_omission(name, error))
 
-    keep(PROFILE, Profile, found.profiles)
-    keep(SENSITIVITY, Scan, found.scans)
-    keep(SWEEP, Study, found.sweeps)
-    keep(EVALUATION, Metrics, found.evaluations)
+    keep(PROFILE, partial(read_results, Profile), found.profiles)
+    keep(SENSITIVITY, lambda path: scan_as_read(read_yaml(path), str(path)), found.scans)
+    keep(SWEEP, partial(read_results, Study), found.sweeps)
+    keep(EVALUATION, partial(read_results, Metrics), found.evaluations)
     for file in sorted(names):
         if file.endswith(".yaml") and file not in _LOOKED_FOR and (content := _profile_in(folder / file)):
             found.profiles.append(Found(walk.name(folder / Path(file).stem), folder, content))

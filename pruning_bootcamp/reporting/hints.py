@@ -106,7 +106,7 @@ def _widths(profile: Found[Profile]) -> str:
 def from_scan(scan: Found[Scan]) -> list[Advice]:
     """Layers to spare and layers that can lose more, of a sensitivity scan."""
     dense, images = scan.content.dense.accuracy, scan.content.images
-    if images <= 0:
+    if images <= 0 or scan.content.metric is not None:  # the rules are those of an accuracy
         return []
     fragile, tough = [], []
     for row in scan.content.rows:

@@ -157,7 +157,9 @@ def scans(found: Sequence[Found[Scan]]) -> Section | None:
         if not grid:
             blocks.append(Text(f"{scan.name}: its sensitivity.yaml holds no points."))
             continue
-        titles = [Column(c.by), *(Column(f"at {100 * sparsity:g}% (%)", True) for sparsity in grid)]
+        metric = c.judged
+        unit, said = (f" ({metric.unit})" if metric.unit else "", ", percent" if metric.unit == "%" else "")
+        titles = [Column(c.by), *(Column(f"at {100 * sparsity:g}%{unit}", True) for sparsity in grid)]
         cells = [
             Row([name, *(rate(dict(points).get(sparsity)) for sparsity in grid)]) for name, points in series.items()
         ]
@@ -165,11 +167,11 @@ def scans(found: Sequence[Found[Scan]]) -> Section | None:
             Subheading(f"{scan.name}: {c.score} by {c.by}"),
             Plot(
                 f"sensitivity-{place}",
-                f"Validation accuracy with one {c.by} pruned at a time",
-                f"{len(series)} of them, {c.images} validation images, dense {c.dense.accuracy:.2f}%, nothing trained "
-                "after (one seed).",
-                lines(series, "Sparsity", "Validation accuracy (%)"),
-                Table(f"sensitivity-{place}-table", f"{scan.name}: validation accuracy, percent", titles, cells),
+                f"Validation {metric.title} with one {c.by} pruned at a time",
+                f"{len(series)} of them, {c.judged_on}, dense {metric.text(c.dense.accuracy)}, "
+                "nothing trained after (one seed).",
+                lines(series, "Sparsity", f"Validation {metric.title}{unit}"),
+                Table(f"sensitivity-{place}-table", f"{scan.name}: validation {metric.title}{said}", titles, cells),
                 height_px=520,
             ),
         ]

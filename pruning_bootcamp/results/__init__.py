@@ -1,5 +1,6 @@
 """What the commands measure, as data: each class is a file of results, or a part of one, by the names in the file."""
 
+from pruning_bootcamp.results.metric import ACCURACY, Metric
 from pruning_bootcamp.results.network import (
     Accuracies,
     Comparison,
@@ -48,9 +49,12 @@ from pruning_bootcamp.results.search import (
     Study,
     Trial,
     TrialResult,
+    scan_as_read,
+    scan_as_written,
 )
 
 __all__ = [
+    "ACCURACY",
     "Accuracies",
     "Analysis",
     "BatchNorm",
@@ -74,6 +78,7 @@ __all__ = [
     "LatencyPair",
     "Layer",
     "LeftOut",
+    "Metric",
     "Metrics",
     "ModelInput",
     "NetworkMetrics",
@@ -92,4 +97,6 @@ __all__ = [
     "TrialResult",
     "Update",
     "Validation",
+    "scan_as_read",
+    "scan_as_written",
 ]

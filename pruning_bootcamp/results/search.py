@@ -1,8 +1,11 @@
 """sensitivity.yaml and sweep.yaml: what was tried, one point or one trial after the other."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from pruning_bootcamp.plain import Part, Plain, beside
+from pruning_bootcamp.plain import Part, Plain, beside, from_plain, to_plain
+from pruning_bootcamp.results.metric import ACCURACY, Metric
 from pruning_bootcamp.results.network import Environment
 from pruning_bootcamp.results.run import Known
 
@@ -43,9 +46,49 @@ class Scan(Part):
     pattern: str
     split: str
     images: int
+    noun: str | None = None
+    """what the `images` are called"""
+    metric: Metric | None = None
+    """what stands in the file where else the accuracy does; None: the accuracy"""
     dense: Quality
     sparsities: tuple[float, ...]
     rows: tuple[ScanRow, ...]
+
+    @property
+    def judged(self) -> Metric:
+        """What the networks are judged by."""
+        return self.metric or ACCURACY
+
+    @property
+    def judged_on(self) -> str:
+        """So many validation images, in words."""
+        return f"{self.images} validation {self.noun or 'images'}"
+
+    def points_lost(self, row: ScanRow) -> list[float]:
+        """What each sparsity of a row costs, in points of the metric; below 0 where the pruned network does better."""
+        return [self.judged.lost(self.dense.accuracy, point.accuracy) for point in row.points]
+
+
+def scan_as_written(scan: Scan) -> dict[str, Plain]:
+    """What sensitivity.yaml holds: the metric under its own name."""
+    return _renamed(to_plain(scan), ACCURACY.name, scan.judged.name)
+
+
+def scan_as_read(content: Mapping[str, Plain], where: str) -> Scan:
+    """The scan in a sensitivity.yaml; a BootcampError where it is damaged."""
+    metric = content.get("metric")
+    name = metric.get("name") if isinstance(metric, Mapping) else None
+    return from_plain(Scan, _renamed(dict(content), name, ACCURACY.name), where)
+
+
+def _renamed(content: Any, before: Any, after: str) -> Any:
+    """The metrics of a network, which stand beside its loss, by another name."""
+    if isinstance(content, list):
+        return [_renamed(inner, before, after) for inner in content]
+    if not isinstance(content, dict):
+        return content
+    named = {before: after} if "loss" in content else {}
+    return {named.get(key, key): _renamed(inner, before, after) for key, inner in content.items()}
 
 
 @dataclass(frozen=True, kw_only=True)

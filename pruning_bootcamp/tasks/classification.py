@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pruning_bootcamp.tasks.base import Metric, Task
+from pruning_bootcamp.results import ACCURACY
+from pruning_bootcamp.tasks.base import Task
 
 IGNORED = -100  # a place with this target counts nowhere (torch's own default)
 
@@ -14,7 +15,7 @@ IGNORED = -100  # a place with this target counts nowhere (torch's own default)
 class Classification(Task):
     """Scores of classes along dimension `dim` of the outputs; targets are classes, in the outputs' shape without it."""
 
-    metric = Metric("accuracy", short="acc", share_of_samples=True)
+    metric = ACCURACY
     dim = 1
 
     def misfit(self, outputs: Tensor, classes: int) -> str | None:

@@ -1,6 +1,7 @@
 """A segmentation task (dict outputs) and a token model (int64 inputs) go the whole way, typed as a user types it."""
 
 import contextlib
+import csv
 import re
 import shutil
 from collections.abc import Callable
@@ -133,9 +134,43 @@ def test_a_changed_line_of_the_task_is_another_run(trained: Path) -> None:
         assert fingerprint_of("train", cfg) != before
 
 
-@pytest.mark.parametrize("verb", ["sensitivity", "sweep"])
-def test_what_weighs_accuracy_refuses_another_metric(trained: Path, command: Command, verb: str) -> None:
-    text = command(trained, verb, *options(trained), "--checkpoint", "dense/best_model.pth", expect=2)
+def test_a_scan_is_judged_by_the_tasks_own_metric(trained: Path, command: Command) -> None:
+    name, _, higher = metric_of(trained)
+    title, noun = name.replace("_", " "), "images" if higher else "sequences"
+    dense = ("--checkpoint", "dense/best_model.pth")
+    scan = ("sensitivity", *options(trained, "prune.score=magnitude"), *dense, "--sparsities", "0.5,0.98")
+    text = command(trained, *scan, "--save-dir", "scan")
+    assert f"points of {title} lost on " in text
+    assert f" validation {noun} (dense: " in text
+    found = figures(trained / "scan" / "sensitivity.yaml")
+    assert found["metric"]["name"] == name  # type: ignore[index]
+    before = found["dense"][name]  # type: ignore[index]
+    assert before == pytest.approx(figures(trained / "dense" / "metrics.yaml")[f"val_{name}"], abs=1e-3)
+    at_most = [row["points"][-1][name] for row in found["rows"]]  # type: ignore[attr-defined]
+    assert min(at_most) < before - 1 if higher else max(at_most) > before + 1, "0.98 of a layer gone and nothing lost"
+    with open(trained / "scan" / "sensitivity.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    worse = [before - float(row[name]) if higher else float(row[name]) - before for row in rows]
+    assert [float(row["points_lost"]) for row in rows] == pytest.approx(worse, abs=1e-3)
+    assert f"val_{name}" in figures(trained / "scan" / "metrics.yaml")
+    for file in ("sensitivity.yaml", "sensitivity.csv", "sensitivity.html", "report.md"):
+        assert "ccuracy" not in (trained / "scan" / file).read_text(), file
+
+    again = command(trained, *scan, "--save-dir", "scan")
+    assert "already finished" in again
+    assert f"points of {title} lost on " in again
+    by = "prune.allocation.args={file: scan/sensitivity.yaml, by: accuracy}"
+    prune = ("prune-unstructured", *options(trained, by, "recover.method=bn", "prune.score=magnitude"), *dense)
+    zeros = ("--mode", "sensitivity", "--sparsity", "0.5", "--no-fine-tune", "--save-dir", "by_scan")
+    command(trained, *prune, *zeros, "goal.accuracy_drop=1000")
+    assert figures(trained / "by_scan" / "metrics.yaml")["sparsity"] == pytest.approx(0.5, abs=0.001)
+    command(trained, "report", "--results", "scan", "--save-dir", "pages")
+    (page,) = (trained / "pages").glob("*.md")
+    assert f"validation {title}" in page.read_text()
+
+
+def test_what_weighs_accuracy_refuses_another_metric(trained: Path, command: Command) -> None:
+    text = command(trained, "sweep", *options(trained), "--checkpoint", "dense/best_model.pth", expect=2)
     assert "is judged by" in text
     assert "weighs accuracy" in text
 

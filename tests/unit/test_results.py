@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pruning_bootcamp import results
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.plain import Part, from_plain, to_plain
-from pruning_bootcamp.results import Benchmark, Exports, Metrics, Profile, Scan, Study, TrialResult
+from pruning_bootcamp.results import Benchmark, Exports, Metric, Metrics, Profile, Scan, Study, TrialResult
 
 HERE = Path(__file__).resolve().parent
 KINDS: dict[str, type[Part]] = {
@@ -86,6 +86,8 @@ def values(hint: Any) -> st.SearchStrategy[Any]:
 def parts(kind: type[Part]) -> st.SearchStrategy[Part]:
     hints = get_type_hints(kind)
     names = {field.name: values(hints[field.name]) for field in dataclasses.fields(kind) if field.name != "more"}
+    if kind is Metric:
+        names["name"] = st.sampled_from(["perplexity", "mean_iou"])
     more = st.dictionaries(st.sampled_from(["from_elsewhere", "newer"]), st.integers(), max_size=2)
     return st.builds(kind, **names, more=more)
 

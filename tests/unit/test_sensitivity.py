@@ -4,10 +4,13 @@ import base64
 import json
 import re
 import zlib
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from rich.console import Console
 from torch import nn
 
@@ -15,7 +18,8 @@ from pruning_bootcamp import heatmap
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.models import build_model
 from pruning_bootcamp.pruning.sections import PruneSettings
-from pruning_bootcamp.results import Scan
+from pruning_bootcamp.pruning.weights.curves import read_rows
+from pruning_bootcamp.results import Metric, Scan, scan_as_read, scan_as_written
 from pruning_bootcamp.schema import Choice
 from pruning_bootcamp.sensitivity import Quality, Site, as_scan, pruner, ranking, scan, sites
 
@@ -134,6 +138,18 @@ def a_scan() -> Scan:
     }
     told = {"by": "layer", "score": "magnitude", "pattern": "unstructured", "images": 100}
     return as_scan(where, [0.5, 0.9], points, Quality(90.0, 0.4), **told)
+
+
+def test_another_metric_stands_under_its_own_name_whatever_that_is(tmp_path: Path) -> None:
+    rising = replace(a_scan(), metric=Metric("score", unit="", higher_is_better=False), noun="texts")
+    written = scan_as_written(rising)
+    assert (written["score"], written["dense"]) == ("magnitude", {"score": 90.0, "loss": 0.4})
+    assert "accuracy" not in str(written)
+    assert scan_as_read(written, "here") == rising
+    assert scan_as_read(scan_as_written(a_scan()), "here") == a_scan()
+    assert rising.points_lost(rising.rows[0]) == pytest.approx([-0.01, -80.0])
+    (tmp_path / "scan.yaml").write_text(yaml.safe_dump(written))
+    assert read_rows(tmp_path / "scan.yaml")[0].costs["accuracy"] == ((0.5, pytest.approx(-0.01)), (0.9, -80.0))
 
 
 def test_the_heat_map_reads_without_colour() -> None:

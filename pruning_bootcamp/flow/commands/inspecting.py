@@ -1,101 +1,114 @@
 """eval, export and profile: what is measured or written of a network that is there."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from pruning_bootcamp.backends import prepare
-from pruning_bootcamp.checkpoints import example_input
+import torch
+
 from pruning_bootcamp.config import Config
-from pruning_bootcamp.evaluation import cost_of, evaluate_on, say_disagreement, sparsity_text
+from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.evaluation import sparsity_text
+from pruning_bootcamp.flow import plan as plans
 from pruning_bootcamp.flow import verdict
 from pruning_bootcamp.flow.metrics import about, compared, overlaid
 from pruning_bootcamp.flow.naming import as_written
+from pruning_bootcamp.flow.outcomes import Exported, Judged, Profiled, Timed
+from pruning_bootcamp.flow.plan import COSTS, DENSE, TEST, Plan
 from pruning_bootcamp.flow.report import say_goal
-from pruning_bootcamp.flow.start import (
-    RESULTS,
-    checkpoint_path,
-    one_process,
-    open_alone,
-    open_data,
-    open_network,
-    start,
-    task_of,
-)
+from pruning_bootcamp.flow.run import Carried, Command, carry_out
+from pruning_bootcamp.flow.start import RESULTS, checkpoint_path, one_process, open_alone, open_network, task_of
+from pruning_bootcamp.flow.steps import evaluate as evaluating
 from pruning_bootcamp.flow.steps import profile as profiling
-from pruning_bootcamp.flow.steps.export import export_network, needs_images
+from pruning_bootcamp.flow.steps.export import file_beside, formats_in, needs_images
 from pruning_bootcamp.flow.verdict import goal_of
 from pruning_bootcamp.logs import LOGGER
-from pruning_bootcamp.plain import from_plain, to_plain
-from pruning_bootcamp.results import Environment, Exports, Metrics, Profile
-from pruning_bootcamp.runs import (
-    CONFIG,
-    write_yaml,
-)
+from pruning_bootcamp.plain import to_plain
+from pruning_bootcamp.pruning.pipeline_stages import PruningStage
+from pruning_bootcamp.reporting import profile_text
+from pruning_bootcamp.results import Checkpoints, Comparison, Environment, Exports, Metrics, Profile
+from pruning_bootcamp.runs import CONFIG, Run, publish, read_results, write_yaml
 from pruning_bootcamp.runtime import environment
-from pruning_bootcamp.tools.latency import measure_latency_with_stats
+from pruning_bootcamp.tools.datasets import Splits
+
+EVALUATED, EXPORTED, PROFILE = "eval_metrics.yaml", "export_metrics.yaml", "profile.yaml"
+LATENCY, PRUNED = "latency", "pruned"
 
 
-def evaluate(cfg: Config, measure_latency: bool = False, baseline_metrics: Path | None = None) -> Metrics:
+def evaluate(
+    cfg: Config, measure_latency: bool = False, baseline_metrics: Path | None = None, dry_run: bool = False
+) -> Metrics:
     """Accuracy on the test split, FLOPs, parameters, sparsity, latency; written to eval_metrics.yaml.
 
     Against the accuracy of `baseline_metrics` the goal is judged too.
     """
     one_process("eval")
     path = checkpoint_path(cfg.checkpoint)
-    task = task_of(cfg)
-    baseline = verdict.read_metrics(baseline_metrics, task.metric) if baseline_metrics is not None else None
-    device = start(cfg)
-    splits = open_data(cfg, testing=True)
-    checkpoint = open_network(path, cfg, splits)
+    baseline = verdict.read_metrics(baseline_metrics, task_of(cfg).metric) if baseline_metrics is not None else None
+    plan = Plan(cfg, path)
+    plans.open_network(plan, DENSE, path, "Opening the network")
+    plans.count_costs(plan)
+    plans.judge_on(plan, TEST)
+    if measure_latency:
+        here = plans.timed_here(cfg)
+        plan.add(LATENCY, "Measuring latency", PruningStage.EVALUATING, evaluating.latency, Timed, settings=here)
 
-    LOGGER.info("\n=== Evaluating Model ===")
-    cost, flops = cost_of(checkpoint.model, example_input(checkpoint.recipe), checkpoint.masks)
-    test = evaluate_on(checkpoint.model, splits.test, splits, device=device, batch_size=cfg.data.batch_size, task=task)
+    def finish(carried: Carried) -> Metrics:
+        metrics = _evaluated(carried, path)
+        if baseline is not None:
+            LOGGER.info("\n=== Against %s ===", baseline_metrics)
+            metrics = _against(baseline, metrics, cfg)
+        written = as_written(task_of(cfg).metric, to_plain(metrics))
+        write_yaml(target, written, "flops_g: multiply-accumulates in 10^9")
+        LOGGER.info("\nMetrics saved to %s", target)
+        return metrics
+
+    target = _beside(path, cfg) / EVALUATED
+    return carry_out(_inspecting("eval", target, finish, testing=True), plan, dry_run=dry_run)
+
+
+def _evaluated(carried: Carried, path: Path) -> Metrics:
+    """What the steps found, said and put together."""
+    cfg, done, task = carried.cfg, carried.done, task_of(carried.cfg)
+    cost, test = done[COSTS].outcome.pruned, done[TEST].outcome
+    assert isinstance(test, Judged)
     title = task.metric.title
-    LOGGER.info("%s: %s (%d test %s)", title[0].upper() + title[1:], task.metric.text(test.score), test.n, task.noun)
+    LOGGER.info("\n=== Evaluating Model ===")
+    LOGGER.info(
+        "%s: %s (%d test %s)", title[0].upper() + title[1:], task.metric.text(test.accuracy), test.images, task.noun
+    )
     LOGGER.info("FLOPs: %.4g G (multiply-accumulates)", cost.flops_g)
     LOGGER.info("Params: %.4g M", cost.params_m)
     LOGGER.info("Sparsity: %s", sparsity_text(cost))
-    say_disagreement(flops)
     metrics = overlaid(Metrics(), cost)
+    if LATENCY in done:
+        LOGGER.info("Latency: %s", done[LATENCY].outcome.summary)
+        metrics = overlaid(metrics, done[LATENCY].outcome.network)
     metrics = replace(
         metrics,
-        accuracy=round(test.score, 4),
-        loss=round(test.loss, 6),
-        test_images=test.n,
+        accuracy=test.accuracy,
+        loss=test.loss,
+        test_images=test.images,
         judged_on="test",
-        test_split=splits.test_from,
+        test_split=carried.splits.test_from,
         checkpoint=str(path),
     )
-    if measure_latency:
-        LOGGER.info("\n=== Measuring Latency ===")
-        images = example_input(checkpoint.recipe, cfg.profile.batch_size).to(device)
-        runner = prepare(cfg.profile.backend, checkpoint.model.to(device), images)
-        stats = measure_latency_with_stats(runner, images)
-        LOGGER.info("Latency: %s", stats)
-        metrics = replace(
-            metrics,
-            latency_ms=stats.median_ms,
-            throughput_fps=stats.throughput_fps,
-            latency_batch_size=stats.batch_size,
-            latency_backend=stats.backend,
-        )
-    metrics = about(metrics, cfg, None, device)
-    if baseline is not None:
-        comparison = compared(_comparable(baseline, metrics), metrics, task.metric)
-        LOGGER.info("\n=== Against %s ===", baseline_metrics)
-        for name, value in as_written(task.metric, to_plain(comparison)).items():
-            LOGGER.info("%s: %.4g", name, value)
-        metrics = overlaid(metrics, comparison)
-        if metrics.accuracy_drop is not None:
-            # a network that costs what its baseline costs had nothing cut out of it
-            goal = goal_of(cfg, cut=metrics.flops_reduction_pct not in (None, 0))
-            metrics, lines = verdict.verdict_on(cfg, goal, metrics)
-            say_goal(metrics, lines)
-    target = _beside(path, cfg) / "eval_metrics.yaml"
-    written = as_written(task.metric, to_plain(metrics))
-    write_yaml(target, written, "flops_g: multiply-accumulates in 10^9")
-    LOGGER.info("\nMetrics saved to %s", target)
+    return about(metrics, cfg, None, carried.device)
+
+
+def _against(baseline: Metrics, metrics: Metrics, cfg: Config) -> Metrics:
+    """The metrics with what is saved and lost, and the verdict where the baseline's accuracy is known."""
+    metric = task_of(cfg).metric
+    comparison = compared(_comparable(baseline, metrics), metrics, metric)
+    for name, value in as_written(metric, to_plain(comparison)).items():
+        LOGGER.info("%s: %.4g", name, value)
+    metrics = overlaid(metrics, comparison)
+    if metrics.accuracy_drop is not None:
+        # a network that costs what its baseline costs had nothing cut out of it
+        goal = goal_of(cfg, cut=metrics.flops_reduction_pct not in (None, 0))
+        metrics, lines = verdict.verdict_on(cfg, goal, metrics)
+        say_goal(metrics, lines)
     return metrics
 
 
@@ -120,43 +133,110 @@ def _beside(checkpoint: Path, cfg: Config) -> Path:
     return RESULTS / "eval" / cfg.name
 
 
-def export(cfg: Config) -> Exports:
+def export(cfg: Config, dry_run: bool = False) -> Exports:
     """One file a format in the checkpoint's folder; an unverified file is removed and GoalNotMet raised.
 
     The data is opened only for a format that is calibrated or judged on real images.
     """
     one_process("export")
     path = checkpoint_path(cfg.checkpoint)
-    device = start(cfg)
-    splits = open_data(cfg, testing=False) if needs_images(cfg) else None
-    checkpoint = open_alone(path, cfg) if splits is None else open_network(path, cfg, splits)
     folder = Path(cfg.save_dir) if cfg.save_dir else path.parent
-    LOGGER.info("\n=== Exporting Model ===")
-    reports = export_network(cfg, checkpoint.model, checkpoint.recipe, checkpoint.masks, folder, splits)
-    exports = Exports(checkpoint=str(path), formats=reports, environment=environment(device))
-    write_yaml(folder / "export_metrics.yaml", to_plain(exports))
-    LOGGER.info("\nExport complete. Files saved to %s", folder)
-    return exports
+    plan = Plan(cfg, path)
+    plans.open_network(plan, DENSE, path, "Opening the network")
+    for number, name in enumerate(formats_in(cfg.export.format), start=1):
+        work = partial(file_beside, name=name, folder=folder)
+        given = plans.section(cfg, "export") | {"format": name}
+        plan.add(f"{number}-export", f"Exporting: {name}", PruningStage.EXPORTING, work, Exported, settings=given)
+
+    def finish(carried: Carried) -> Metrics:
+        files = {}
+        for found in (done for done in carried.done.values() if isinstance(done.outcome, Exported)):
+            for name, file in found.outcome.files.items():
+                publish(found.folder / file.file, folder / file.file)
+                files[name] = replace(file, file=str(folder / file.file))
+        exports = Exports(checkpoint=str(path), formats=files, environment=environment(carried.device))
+        write_yaml(target, to_plain(exports))
+        LOGGER.info("\nExport complete. Files saved to %s", folder)
+        return Metrics()
+
+    target = folder / EXPORTED
+    carry_out(_inspecting("export", target, finish, alone=not needs_images(cfg)), plan, dry_run=dry_run)
+    return Exports(checkpoint=str(path), formats={}) if dry_run else read_results(Exports, target)
 
 
-def profile(cfg: Config, baseline: str | None = None, save_results: Path | None = None) -> Profile:
+def profile(
+    cfg: Config, baseline: str | None = None, save_results: Path | None = None, dry_run: bool = False
+) -> Profile:
     """Dense and pruned side by side: cost, interleaved latency, layers, and why the two reductions differ."""
     one_process("profile")
-    paths = {
-        "baseline": checkpoint_path(baseline, "--baseline"),
-        "pruned": checkpoint_path(cfg.checkpoint, "--pruned"),
-    }
-    device = start(cfg)
-    networks = {name: open_alone(path, cfg) for name, path in paths.items()}
-    found = profiling.compare(cfg, networks, device, paths["baseline"].samefile(paths["pruned"]))
-    where = {
-        "environment": to_plain(environment(device)),
-        "checkpoints": {name: str(path) for name, path in paths.items()},
-    }
-    profile = from_plain(Profile, found | where)
-    target = save_results or (Path(cfg.save_dir) if cfg.save_dir else paths["pruned"].parent) / "profile.yaml"
-    write_yaml(
-        target, to_plain(profile), "flops_g: multiply-accumulates in 10^9; latency: medians of interleaved passes"
+    dense, pruned = checkpoint_path(baseline, "--baseline"), checkpoint_path(cfg.checkpoint, "--pruned")
+    plan = Plan(cfg, pruned)
+    plans.open_network(plan, DENSE, dense, "Opening the dense network")
+    plans.open_network(plan, PRUNED, pruned, "Opening the pruned network")
+    plans.count_costs(plan)
+    if cfg.profile.measure_latency:
+        same = dense.samefile(pruned)
+        plan.add(
+            LATENCY,
+            "Measuring latency, in turn",
+            PruningStage.EVALUATING,
+            partial(profiling.time_in_turn, same_file=same),
+            Profiled,
+            settings=plans.timed_here(cfg) | {"same_file": same},
+            inputs={COSTS: COSTS},
+        )
+
+    def finish(carried: Carried) -> Metrics:
+        costs = carried.done[COSTS].outcome
+        found = Profile(
+            baseline=costs.baseline,
+            pruned=costs.pruned,
+            comparison=costs.saved,
+            checkpoints=Checkpoints(),
+            environment=environment(carried.device),
+        )
+        texts: tuple[str, ...] = ()
+        if LATENCY in carried.done:
+            found, texts = carried.done[LATENCY].outcome.profile, carried.done[LATENCY].outcome.texts
+        before, after = replace(found.baseline or costs.baseline, weights=None), found.pruned or costs.pruned
+        found = replace(found, baseline=before, checkpoints=Checkpoints(baseline=str(dense), pruned=str(pruned)))
+        for text in (profile_text(before, after, found.comparison), *texts):
+            LOGGER.info("%s", text)
+        note = "flops_g: multiply-accumulates in 10^9; latency: medians of interleaved passes"
+        write_yaml(target, to_plain(found), note)
+        LOGGER.info("\nProfile saved to %s", target)
+        return Metrics()
+
+    target = save_results or (Path(cfg.save_dir) if cfg.save_dir else pruned.parent) / PROFILE
+    carry_out(_inspecting("profile", target, finish, alone=True), plan, dry_run=dry_run)
+    return Profile(comparison=Comparison(), checkpoints=Checkpoints()) if dry_run else read_results(Profile, target)
+
+
+def _inspecting(
+    name: str, target: Path, finish: Callable[[Carried], Metrics], alone: bool = False, testing: bool = False
+) -> Command:
+    """A command for one file; until that is written, what is kept of it lies in a hidden folder beside it.
+
+    `alone`: without the data, unless a file does not say how its network is built.
+    """
+    return Command(
+        name,
+        target.with_name(f".{target.stem}"),
+        finish,
+        target=target,
+        needs_data=not alone,
+        testing=testing,
+        prepare=partial(_open, alone=alone),
     )
-    LOGGER.info("\nProfile saved to %s", target)
-    return profile
+
+
+def _open(plan: Plan, run: Run, data: Callable[[], Splits], device: torch.device, alone: bool) -> None:
+    """What can't be opened, or compared, is said before anything is written."""
+    paths, cfg = plan.given.values(), plan.cfg
+    opened = [open_alone(path, cfg, data) if alone else open_network(path, cfg, data()) for path in paths]
+    first, last = opened[0].recipe.inputs, opened[-1].recipe.inputs
+    if first != last:
+        raise BootcampError(
+            f"--baseline takes inputs of {first}, and --pruned of {last}: they can't be compared. Give the dense "
+            "network that was pruned."
+        )

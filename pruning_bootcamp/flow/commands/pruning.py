@@ -63,8 +63,9 @@ def train(cfg: Config, resume: bool | None = None, watch: Watch = unwatched, dry
 def training_plan(cfg: Config) -> tuple[Command, Plan]:
     """A dense training as steps, and what it must leave: best_model.pth and a file for each of `train.save_steps`."""
     plan = plans.begin(cfg, None)
-    plans.evaluate_both(plan, on_validation=False)
-    plan.steps = [step for step in plan.steps if step.name != plans.VALIDATION]  # its best epoch's is known
+    plans.count_costs(plan)
+    if cfg.goal.evaluate_test:  # on the validation split its best epoch's is known
+        plans.judge_on(plan, TEST)
     outputs = ["best_model.pth"]
     if cfg.train.early_stopping is None:  # else the training may rightly end before a step
         outputs += [f"step_{text.strip()}.pth" for text in cfg.train.save_steps]
@@ -154,9 +155,9 @@ def _finish_pruning(carried: Carried) -> Metrics:
     return finish(run, metrics, task.metric)
 
 
-def check_ahead(plan: Plan, run: Run, splits: Splits, device: torch.device) -> None:
+def check_ahead(plan: Plan, run: Run, data: Callable[[], Splits], device: torch.device) -> None:
     """What can't be done with this network, said before anything is written; a first cut is planned, and shown."""
-    cfg = plan.cfg
+    cfg, splits = plan.cfg, data()
     if plan.checkpoint is None:
         recipe = recipe_for(cfg, splits)
         model = new_network(recipe)

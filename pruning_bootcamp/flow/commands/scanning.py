@@ -24,11 +24,8 @@ from pruning_bootcamp.flow.steps import scan
 from pruning_bootcamp.heatmap import show_heat_map
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.plugins import short_name
-from pruning_bootcamp.results import Metrics, Scan
-from pruning_bootcamp.runs import (
-    Run,
-    read_results,
-)
+from pruning_bootcamp.results import Metrics, scan_as_read
+from pruning_bootcamp.runs import Run, read_yaml
 
 
 def sensitivity(cfg: Config, resume: bool | None = None, dry_run: bool = False) -> Metrics:
@@ -49,7 +46,8 @@ def sensitivity(cfg: Config, resume: bool | None = None, dry_run: bool = False) 
 
 
 def _show_scan(run: Run, metrics: Metrics) -> Metrics:
-    show_heat_map(read_results(Scan, run.path(scan.RESULT)))
+    path = run.path(scan.RESULT)
+    show_heat_map(scan_as_read(read_yaml(path), str(path)))
     return metrics
 
 

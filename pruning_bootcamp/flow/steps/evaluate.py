@@ -3,11 +3,11 @@
 from dataclasses import replace
 from typing import Any
 
-from pruning_bootcamp.backends import deployable_copy
+from pruning_bootcamp.backends import deployable_copy, prepare
 from pruning_bootcamp.checkpoints import example_input, weights_hash
 from pruning_bootcamp.evaluation import cost_of, evaluate_on, say_disagreement
 from pruning_bootcamp.flow import step as steps
-from pruning_bootcamp.flow.outcomes import ComparedCosts, Judged
+from pruning_bootcamp.flow.outcomes import ComparedCosts, Judged, Timed
 from pruning_bootcamp.flow.step import StepContext
 from pruning_bootcamp.flow.steps.profile import pair_latency
 from pruning_bootcamp.flow.steps.training import as_shipped
@@ -15,26 +15,29 @@ from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.plain import from_plain, to_plain
 from pruning_bootcamp.results import Comparison, NetworkMetrics
 from pruning_bootcamp.tasks import Measurement, Metric
+from pruning_bootcamp.tools.latency import measure_latency_with_stats
 from pruning_bootcamp.tools.metrics import compare_metrics
 
 
-def costs(context: StepContext) -> ComparedCosts:
-    """FLOPs, parameters and zeros of both networks; their latency where a gate asks for it."""
+def costs(context: StepContext, timed: bool = False) -> ComparedCosts:
+    """FLOPs, parameters and zeros of both networks; their latency too where they are `timed`."""
     cfg, dense, final = context.cfg, context.network("dense"), context.network()
-    before, _ = cost_of(dense.model.cpu(), example_input(dense.recipe))
-    after, flops = cost_of(final.model.cpu(), example_input(final.recipe), final.masks)
+    before, flops = cost_of(dense.model.cpu(), example_input(dense.recipe), dense.masks)
+    after = before
+    if not _is_one(context):
+        after, flops = cost_of(final.model.cpu(), example_input(final.recipe), final.masks)
     say_disagreement(flops)
     baseline = from_plain(NetworkMetrics, {**to_plain(before), "weights": weights_hash(dense.model)})
     pruned, paired, how = from_plain(NetworkMetrics, to_plain(after)), Comparison(), None
-    if cfg.gates.min_latency_reduction_pct is not None:
+    if timed:
         models = {"baseline": deployable_copy(dense.model), "pruned": deployable_copy(final.model)}
-        timed = pair_latency(cfg, models, final.recipe, context.device)
+        found = pair_latency(cfg, models, final.recipe, context.device)
         baseline, pruned = (
-            replace(metrics, latency_ms=timed[name].median_ms, throughput_fps=timed[name].throughput_fps)
+            replace(metrics, latency_ms=found[name].median_ms, throughput_fps=found[name].throughput_fps)
             for name, metrics in (("baseline", baseline), ("pruned", pruned))
         )
-        way = timed["pruned"]
-        ratio = way.ratio_to(timed["baseline"])
+        way = found["pruned"]
+        ratio = way.ratio_to(found["baseline"])
         assert ratio is not None, "the pair was timed in the same rounds"
         paired = ratio.as_result()
         how = (
@@ -58,7 +61,7 @@ def judge_on(context: StepContext, split: str) -> Judged:
     options: dict[str, Any] = {"device": context.device, "batch_size": context.cfg.data.batch_size, "progress": False}
     options["task"] = task = context.task
     before = after = evaluate_on(dense.model.to(context.device), images, context.splits, **options)
-    if context.inputs["dense"].network == context.inputs["before"].network:  # a training: there is one network only
+    if _is_one(context):
         return _judged(split, before, after, task.metric)
     shipped = steps.Network(final.model.to(context.device), final.recipe, final.masks, final.ranges)
     with as_shipped(shipped) as model:
@@ -67,6 +70,25 @@ def judge_on(context: StepContext, split: str) -> Judged:
     scores = (task.metric.text(found.score) for found in (before, after))
     LOGGER.info(text, *scores, after.n, split, task.noun)
     return _judged(split, before, after, task.metric)
+
+
+def latency(context: StepContext) -> Timed:
+    """How long the network takes by itself, as `profile` of the config says."""
+    p, network = context.cfg.profile, context.network()
+    images = example_input(network.recipe, p.batch_size).to(context.device)
+    stats = measure_latency_with_stats(prepare(p.backend, network.model.to(context.device), images), images)
+    found = NetworkMetrics(
+        latency_ms=stats.median_ms,
+        throughput_fps=stats.throughput_fps,
+        latency_batch_size=stats.batch_size,
+        latency_backend=stats.backend,
+    )
+    return Timed(network=found, summary=str(stats))
+
+
+def _is_one(context: StepContext) -> bool:
+    """Whether there is no second network: a training, or a look at one."""
+    return context.inputs["dense"].network == context.inputs["before"].network
 
 
 def _judged(split: str, before: Measurement, after: Measurement, metric: Metric) -> Judged:

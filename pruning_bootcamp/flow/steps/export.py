@@ -19,6 +19,7 @@ from pruning_bootcamp.flow.step import StepContext
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.plain import Plain
 from pruning_bootcamp.results import ExportedFile
+from pruning_bootcamp.runs import publish
 from pruning_bootcamp.tasks import Task, evaluate
 from pruning_bootcamp.tools.datasets import Split, Splits, eval_batches
 from pruning_bootcamp.tools.metrics import compare_metrics
@@ -39,6 +40,17 @@ def files_that_ship(context: StepContext) -> Exported:
     }
     sizes = ", ".join(f"{name} {file.size_mb:.3f} MB" for name, file in shipped.items())
     return Exported(files=shipped, dense_size_mb=dense_file_bytes(dense) / 1e6, summary=sizes)
+
+
+def file_beside(context: StepContext, name: str, folder: Path) -> Exported:
+    """A file of the network in this format, put in the folder as soon as it passed its proof; the step keeps it too."""
+    cfg = replace(context.cfg, export=replace(context.cfg.export, format=name))
+    network, splits = context.network(), context.splits if needs_images(cfg) else None
+    found = export_network(cfg, network.model, network.recipe, network.masks, folder, splits)
+    files = {name: replace(file, file=Path(file.file).name) for name, file in found.items()}
+    for file in files.values():
+        publish(folder / file.file, context.folder / file.file)
+    return Exported(files=files, summary=", ".join(f"{file.size_mb:.3f} MB" for file in files.values()))
 
 
 def _against_dense(context: StepContext, dense: nn.Module, file: ExportedFile) -> ExportedFile:

@@ -20,13 +20,22 @@ from pruning_bootcamp.flow.steps.batch_norm import improver
 from pruning_bootcamp.heatmap import as_csv, as_page, heat_report
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.pages import has_plotly
-from pruning_bootcamp.plain import to_plain
 from pruning_bootcamp.pruning.patterns import PATTERNS
 from pruning_bootcamp.pruning.weights.unstructured import UnstructuredResult, check_unstructured
-from pruning_bootcamp.results import Metrics, Scan
+from pruning_bootcamp.results import Metrics, Scan, scan_as_written
 from pruning_bootcamp.runs import Run, write_text, write_yaml
-from pruning_bootcamp.sensitivity import Points, Quality, Site, as_scan, pruner, put_back, ranking, scan, sites
-from pruning_bootcamp.tasks import Measurement
+from pruning_bootcamp.sensitivity import (
+    Points,
+    Quality,
+    Site,
+    as_scan,
+    pruner,
+    put_back,
+    ranking,
+    scan,
+    sites,
+)
+from pruning_bootcamp.tasks import Measurement, Metric
 from pruning_bootcamp.tools.datasets import Split, Splits
 from pruning_bootcamp.training.batch_norm import has_batch_norm
 from pruning_bootcamp.training.gradual import say_left_out
@@ -111,7 +120,10 @@ def measure(context: StepContext) -> Scanned:
     evaluate = _evaluation(cfg, model, images, splits, device)
     with put_back(model, ()):  # judged as the pruned ones are: what new batch-norm statistics cost is no layer's doing
         whole = evaluate(model)
-    LOGGER.info("Dense: %.2f%% of %d validation images, loss %.4f", whole.accuracy, len(images), whole.loss)
+    task = context.task
+    metric = task.metric
+    said = f"{metric.text(whole.accuracy)} {'of' if metric.share_of_samples else 'on'} {len(images)}"
+    LOGGER.info("Dense: %s validation %s, loss %.4f", said, task.noun, whole.loss)
     prune_to = _pruner(cfg, model, dense, splits, device)
     first = prune_to(sparsities[0])
     say_left_out(replace(first, notes=[]))  # a layer alone that loses everything shows in its row
@@ -127,15 +139,15 @@ def measure(context: StepContext) -> Scanned:
         for site, sparsity, quality in found:
             points[site.name, sparsity] = quality
             _keep_points(context, points)
-            bar.set_postfix_str(f"{site.name} at {sparsity:g}: {quality.accuracy:.1f}%", refresh=False)
+            bar.set_postfix_str(f"{site.name} at {sparsity:g}: {metric.text(quality.accuracy)}", refresh=False)
             bar.update()
             if site is where[-1]:
-                _say_column(points, where, sparsity, whole)
+                _say_column(points, where, sparsity, whole, metric)
     finally:
         bar.close()
     (context.folder / POINTS).unlink(missing_ok=True)
-    told = {"score": p.score.name, "pattern": settings.pattern_text(cfg)}
-    return Scanned(table=as_scan(where, sparsities, points, whole, by=s.by, images=len(images), **told))
+    told: dict[str, str] = {"score": p.score.name, "pattern": settings.pattern_text(cfg)}
+    return Scanned(table=as_scan(where, sparsities, points, whole, by=s.by, images=len(images), task=task, **told))
 
 
 def _pruner(
@@ -206,8 +218,8 @@ def _keep_points(context: StepContext, points: Points) -> None:
     write_text(context.folder / POINTS, json.dumps({"fingerprint": context.key, "points": rows}))
 
 
-def _say_column(points: Points, where: list[Site], sparsity: float, dense: Quality) -> None:
-    lost = {site.name: dense.accuracy - points[site.name, sparsity].accuracy for site in where}
+def _say_column(points: Points, where: list[Site], sparsity: float, dense: Quality, metric: Metric) -> None:
+    lost = {site.name: metric.lost(dense.accuracy, points[site.name, sparsity].accuracy) for site in where}
     worst = max(lost, key=lambda name: lost[name])
     LOGGER.info(
         "%g%%: at most %.1f points lost (%s), at least %.1f", 100 * sparsity, lost[worst], worst, min(lost.values())
@@ -216,8 +228,9 @@ def _say_column(points: Points, where: list[Site], sparsity: float, dense: Quali
 
 def write_scan(run: Run, table: Scan, title: str) -> None:
     """Every file of the result but metrics.yaml."""
-    note = "one row pruned alone at each sparsity, all else as it was; accuracy in percent, loss: mean cross-entropy"
-    write_yaml(run.path(RESULT), to_plain(table), note)
+    of_it = "accuracy in percent" if table.metric is None else f"{table.judged.title} in its own unit"
+    note = f"one row pruned alone at each sparsity, all else as it was; {of_it}, loss: mean cross-entropy"
+    write_yaml(run.path(RESULT), scan_as_written(table), note)
     write_text(run.path(TABLE), as_csv(table))
     write_text(run.path("report.md"), heat_report(table, title))
     if has_plotly():

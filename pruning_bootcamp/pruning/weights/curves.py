@@ -158,8 +158,10 @@ def read_rows(path: Path) -> list[ScanRow]:
 def _read(path: Path, changed_ns: int, size: int) -> tuple[ScanRow, ...]:
     content = read_yaml(path)
     try:
-        dense = {name: _number(content["dense"][name]) for name in ("loss", "accuracy")}
-        rows = tuple(_row(row, dense) for row in content["rows"])
+        judged = content.get("metric", {"name": "accuracy", "higher_is_better": True})
+        name, sign = judged["name"], 1 if judged["higher_is_better"] else -1
+        dense = {"loss": _number(content["dense"]["loss"]), "accuracy": sign * _number(content["dense"][name])}
+        rows = tuple(_row(row, dense, name, sign) for row in content["rows"])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         reason = f"there is no {error}" if isinstance(error, KeyError) else str(error)
         raise BootcampError(
@@ -171,9 +173,10 @@ def _read(path: Path, changed_ns: int, size: int) -> tuple[ScanRow, ...]:
     return rows
 
 
-def _row(raw: Any, dense: Mapping[str, float]) -> ScanRow:
+def _row(raw: Any, dense: Mapping[str, float], metric: str, sign: int) -> ScanRow:
+    """`sign` is -1 for a metric of which less is better."""
     name, weights, size = raw["name"], raw["weights"], raw["size"]
-    points = sorted((_number(p["sparsity"]), _number(p["loss"]), _number(p["accuracy"])) for p in raw["points"])
+    points = sorted((_number(p["sparsity"]), _number(p["loss"]), sign * _number(p[metric])) for p in raw["points"])
     sparsities = [point[0] for point in points]
     if not points or len(set(sparsities)) < len(points) or not all(0 < sparsity < 1 for sparsity in sparsities):
         raise ValueError(f"row {shown(name)}: sparsities {shown(sparsities)}")
