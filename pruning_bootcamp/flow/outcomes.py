@@ -3,7 +3,17 @@
 from dataclasses import dataclass
 
 from pruning_bootcamp.plain import Part
-from pruning_bootcamp.results import BatchNorm, Comparison, Distillation, ExportedFile, Known, Network, Scan, Update
+from pruning_bootcamp.results import (
+    BatchNorm,
+    Comparison,
+    Distillation,
+    ExportedFile,
+    Known,
+    Network,
+    Refit,
+    Scan,
+    Update,
+)
 from pruning_bootcamp.training.records import Epoch
 
 
@@ -80,6 +90,13 @@ class Cut(Recovered):
     round_to_narrow: dict[str, int] | None = None
     proof_difference: float
     """between the cut network and the dense one with those channels zeroed"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refitted(Recovered):
+    """The layers of a cut network were fitted to what the dense network computes."""
+
+    refit: Refit
 
 
 @dataclass(frozen=True, kw_only=True)

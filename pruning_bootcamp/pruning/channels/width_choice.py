@@ -11,6 +11,7 @@ from pruning_bootcamp.errors import BootcampError, GoalNotMet
 from pruning_bootcamp.pruning.channels.budget import TOLERANCE, most_reachable, shrink_to
 from pruning_bootcamp.pruning.channels.combinations import Search
 from pruning_bootcamp.pruning.channels.costs import Costs, Measure
+from pruning_bootcamp.pruning.channels.knapsack import least_loss
 from pruning_bootcamp.pruning.channels.multiples import narrower
 from pruning_bootcamp.pruning.channels.proof import prove_slice
 from pruning_bootcamp.pruning.channels.width_schedules import WidthSchedule, make_width_schedule, nearest_step
@@ -18,7 +19,7 @@ from pruning_bootcamp.pruning.graph import Group, Keep, cut_members
 from pruning_bootcamp.pruning.masks import detached_copy
 from pruning_bootcamp.tools.metrics import Product, count_products
 
-Allocation = Literal["local", "global"]
+Allocation = Literal["local", "global", "measured"]
 ATTEMPTS = 4  # plans by what was foreseen, by what single cuts showed, and twice by the difference that remained
 MEASURES: dict[str, Measure] = {"sparsity": "channels", "flops_reduction": "macs", "params_reduction": "params"}
 
@@ -33,6 +34,8 @@ class Network:
     scores: Mapping[str, Tensor]
     products: Sequence[Product]
     left_out: Mapping[str, str]
+    losses: Mapping[str, Tensor] | None = None
+    """for allocation measured: group -> what the network loses once none, one, two, ... units are gone"""
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,7 @@ def _settle(network: Network, budget: Budget, limits: Limits, choice: WidthChoic
             costs.learn(single_cuts)
         costs.correct(more)
         choice.baseline = choice.before | {name: value for name, value in budget.baseline.items() if value}
-        choice.taken, search = _take(costs, schedules, budget, choice)
+        choice.taken, search = _take(costs, schedules, budget, choice, network.losses)
         most = 1 - most_reachable(costs, schedules, choice.taken, budget.measure) / choice.baseline[budget.measure]
         choice.after = dict(costs.amount)
         if not any(choice.taken.values()):
@@ -148,7 +151,11 @@ def _settle(network: Network, budget: Budget, limits: Limits, choice: WidthChoic
 
 
 def _take(
-    costs: Costs, schedules: Sequence[WidthSchedule], budget: Budget, choice: WidthChoice
+    costs: Costs,
+    schedules: Sequence[WidthSchedule],
+    budget: Budget,
+    choice: WidthChoice,
+    losses: Mapping[str, Tensor] | None,
 ) -> tuple[dict[str, int], Search | None]:
     """Steps by group; `costs` ends there."""
     if budget.group_by_group:
@@ -157,6 +164,10 @@ def _take(
             costs.change(schedule.name, schedule.gone(taken[schedule.name]))
         return taken, None
     baseline = choice.baseline[budget.measure]
+    if budget.allocation == "measured":
+        assert losses is not None, "measured before"
+        target = baseline * (1 - budget.asked)
+        return least_loss(costs, schedules, losses, budget.measure, target), None
     if budget.name == "sparsity":  # whole channels: the asked share of them, rounded, is met exactly
         rounded = max(1, round(budget.asked * baseline)) / baseline
         shrunk = shrink_to(costs, schedules, budget.measure, baseline, rounded, TOLERANCE)

@@ -76,6 +76,16 @@ def sampled(product: Product, output: Tensor, seed: int) -> Tensor | None:
     return torch.randperm(space, generator=torch.Generator().manual_seed(seed))[:POSITIONS].sort().values
 
 
+def seen(product: Product, output: Tensor, positions: Tensor | None) -> Tensor:
+    """The outputs at these positions, zero elsewhere."""
+    if positions is None:
+        return output
+    space = output.shape[2:] if product.kernel else output.shape[1:-1]
+    mask = output.new_zeros(math.prod(space))
+    mask[positions.to(output.device)] = 1
+    return output * mask.view(*space, *([] if product.kernel else [1]))
+
+
 def gram(product: Product, x: Tensor, positions: Tensor | None = None) -> Tensor:
     """[groups, d, d] float64: products of all columns of one batch with each other, and with 1."""
     x = x.detach().float()
@@ -86,7 +96,7 @@ def gram(product: Product, x: Tensor, positions: Tensor | None = None) -> Tensor
     channels = x.shape[1] // product.groups
     size = math.prod(product.kernel)
     x = product.padded(x).movedim(1, -1).contiguous()
-    images, *lengths, width = x.shape
+    _, *lengths, width = x.shape
     space = [
         (length - (kernel - 1) * dilation - 1) // stride + 1
         for length, kernel, stride, dilation in zip(
@@ -131,15 +141,9 @@ def cross(product: Product, x: Tensor, target: Tensor, weight: Tensor, positions
     """
     x, target = x.detach().float(), target.detach().float()
     if not product.kernel:
-        x, target = x.reshape(len(x), -1, x.shape[-1]), target.reshape(len(x), -1, target.shape[-1])
-        if positions is not None:
-            x, target = x[:, positions.to(x.device)], target[:, positions.to(x.device)]
-        x, target = x.flatten(0, 1), target.flatten(0, 1)
+        x, target = x.flatten(0, -2), seen(product, target, positions).flatten(0, -2)
         return torch.cat([(x.T @ target).double(), target.sum(0, keepdim=True).double()])[None]
-    if positions is not None:
-        mask = torch.zeros(math.prod(target.shape[2:]), device=target.device)
-        mask[positions.to(target.device)] = 1
-        target = target * mask.view(target.shape[2:])
+    target = seen(product, target, positions)
     x = product.padded(x)
     gradient = torch.ops.aten.convolution_backward(
         target,

@@ -15,10 +15,11 @@ from pruning_bootcamp.pruning.channels.refit.sites import Site, changed, find_si
 from pruning_bootcamp.pruning.channels.refit.solving import (
     added,
     choose_damping,
+    error,
     solve,
     without_intercept,
 )
-from pruning_bootcamp.pruning.layers.moments import Moments, cross, gram, sampled
+from pruning_bootcamp.pruning.layers.moments import Moments, cross, gram, sampled, seen
 from pruning_bootcamp.runtime import preserved_rng
 from pruning_bootcamp.tools.modes import beside, evaluation_mode
 
@@ -29,7 +30,8 @@ _PARTS = 2
 
 @dataclass
 class Refitted:
-    """`layers`: path -> share of its target's variance that the fit leaves. `left`: readers of cut channels -> why not.
+    """`layers`: path -> share of its target's variance that least squares leaves. `left`: what reads cut channels and
+    was not fitted -> why not.
 
     `images`: how many it was fitted on.
     """
@@ -58,13 +60,16 @@ def refit(
     iterations: int = ITERATIONS,
     kept_bytes: int = KEPT_BYTES,
     seed: int = 0,
+    fitted: Mapping[str, float] | None = None,
     say: Callable[[int, int, str], None] = lambda number, total, path: None,
+    after: Callable[[str, float], None] = lambda path, left: None,
 ) -> Refitted:
     """Fit the layers of `cut`, in place, to what `dense` computes on the images; no label and no gradient is needed.
 
     `kept`: layer -> the output channels of the dense layer, ascending, that `cut` has (others have all). `images` gives
     batches, each of the first one's size but for a smaller last one, which is left out. `leave`: layers not to touch,
-    and why. `say(number, total, layer)` is called before each layer. Frozen layers stay as they are.
+    and why. `say(number, total, layer)` is called before each layer, `after(layer, share left)` after it; `fitted`:
+    what `after` was told of layers that a process that was stopped has fitted already. Frozen layers stay as they are.
     """
     result = Refitted()
     with preserved_rng(), torch.no_grad(), evaluation_mode(dense, cut):
@@ -80,32 +85,34 @@ def refit(
         sites, unfit = find_sites(ours)
         leave = dict(leave or {}) | unfit
         wanted = changed(sites, ours, theirs)
-        frozen = {site.path for site in wanted if not cut.get_submodule(site.path).get_parameter("weight").requires_grad}
+        frozen = {site.path for site in wanted if not _weight(cut, site).requires_grad}
         result.left = {path: why for path, why in leave.items() if _reads_fewer(cut, dense, path)}
         todo = [site for site in wanted if site.path not in leave and site.path not in frozen]
         passes = Passes(theirs, ours, lambda: _whole(images, len(first), cut), kept_bytes)
         for number, site in enumerate(todo):
+            if fitted is not None and site.path in fitted:
+                result.layers[site.path] = fitted[site.path]
+                continue
             say(number, len(todo), site.path)
             passes.go_on(site.operation)
-            result.layers[site.path], result.images = _fit(cut, passes, site, kept, iterations, seed)
+            result.layers[site.path] = _fit(cut, passes, site, kept, iterations, seed)
+            after(site.path, result.layers[site.path])
+        result.images = sum(len(batch) for batch in _whole(images, len(first), cut))
     return result
 
 
-def _fit(
-    cut: nn.Module, passes: Passes, site: Site, kept: Mapping[str, Tensor], iterations: int, seed: int
-) -> tuple[float, int]:
-    """Fit one layer in place; the share of the target's variance that is left, and the images."""
-    product, weight = site.product, cut.get_submodule(site.path).get_parameter("weight")
+def _fit(cut: nn.Module, passes: Passes, site: Site, kept: Mapping[str, Tensor], iterations: int, seed: int) -> float:
+    """Fit one layer in place; the share of the target's variance that plain least squares leaves."""
+    product, weight = site.product, _weight(cut, site)
     start, intercept = folded(cut, site), has_intercept(cut, site)
     samples = _Samples(passes, site, kept.get(site.path))
     parts: list[Moments] = []
-    power, images, where = 0.0, 0, None
+    squares, where = 0.0, None
     for number, sample in enumerate(samples):
         target = sample.goal if sample.others is None else sample.goal - sample.others
         where = sampled(product, target, seed)
         found = Moments(gram(product, sample.inputs, where), cross(product, sample.inputs, target, weight, where))
-        power += _power(target, product.channels)
-        images += len(sample.inputs)
+        squares += float(seen(product, target, where).double().square().sum())
         if number < _PARTS:
             parts.append(found)
         else:
@@ -114,6 +121,8 @@ def _fit(
     whole = added(parts)
     damping = choose_damping(parts, start)
     rows = solve(whole, start, damping)
+    spread = squares - float((whole.cross[:, -1].square() / whole.gram[:, -1, -1:]).sum())
+    left = (squares + error(whole, rows)) / max(spread, 1e-30)
     for _ in range(iterations if site.rectified else 0):
         moved = torch.zeros_like(whole.cross)
         for sample in samples:
@@ -123,7 +132,7 @@ def _fit(
     if not bool(torch.isfinite(rows).all()):
         raise BootcampError(f"{site.path}: its inputs or the dense network's outputs are NaN or Inf on these images.")
     unfold(cut, site, rows, whole)
-    return power, images
+    return left
 
 
 def _reachable(site: Site, sample: _Sample, rows: Tensor, weight: Tensor) -> Tensor:
@@ -175,15 +184,14 @@ class _Samples:
             self._known.clear()
 
 
-def _power(target: Tensor, channels: int) -> float:
-    rows = target.movedim(channels, -1).flatten(0, -2).float()
-    return float((rows - rows.mean(0)).square().sum())
-
-
 def _whole(images: Images, size: int, model: nn.Module) -> Iterator[Tensor]:
     for batch in images():
         if len(batch) == size:
             yield beside(model, batch)
+
+
+def _weight(model: nn.Module, site: Site) -> nn.Parameter:
+    return model.get_submodule(site.path).get_parameter("weight")
 
 
 def _reads_fewer(cut: nn.Module, dense: nn.Module, path: str) -> bool:

@@ -74,3 +74,28 @@ def _spread(weights: Tensor, moments: Moments) -> tuple[Tensor, Tensor]:
     mean = (means @ weights).flatten()
     square = ((second @ weights) * weights).sum(1).flatten()
     return mean, (square - mean.square()).clamp_min(0)
+
+
+def instead(model: nn.Module, site: Site, rows: Tensor) -> dict[str, Tensor]:
+    """Parameters and buffers by name with which layer and batch norm come to this product; nothing is written."""
+    layer: Any = model.get_submodule(site.path)
+    weights, bias = rows[:, :-1], rows[:, -1].flatten()
+    found: dict[str, Tensor] = {}
+    if site.norm is not None:
+        norm: Any = model.get_submodule(site.norm)
+        deviation = (1 + norm.eps) ** 0.5
+        found[f"{site.norm}.running_var"] = torch.ones_like(norm.running_var)
+        if norm.weight is None:
+            weights, bias = weights * deviation, bias * deviation
+        else:
+            found[f"{site.norm}.weight"] = torch.full_like(norm.weight, deviation)
+        shifted = norm.bias is not None
+        mean = torch.zeros_like(bias) if shifted else -bias
+        found[f"{site.norm}.running_mean"] = mean.to(norm.running_mean)
+        if shifted:
+            found[f"{site.norm}.bias"] = bias.to(norm.bias)
+        bias = torch.zeros_like(bias)
+    found[f"{site.path}.weight"] = site.product.weight(weights, layer.weight)
+    if layer.bias is not None:
+        found[f"{site.path}.bias"] = bias.to(layer.bias)
+    return found

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pruning_bootcamp.pruning.channels.refit.program import Program, State
+from pruning_bootcamp.pruning.channels.refit.sites import find_sites
 
 Images = Callable[[], Iterable[Tensor]]
 """batches of one size, each time anew: large images are not held in memory between two looks"""
@@ -30,6 +31,7 @@ class Passes:
     def __init__(self, dense: Program, cut: Program, images: Images, kept_bytes: int = KEPT_BYTES) -> None:
         self.dense, self.cut, self._images, self.limit = dense, cut, images, kept_bytes
         self.at, self._count = 0, -1
+        self._products = [site.operation for site in find_sites(cut)[0]]
         self._halted: dict[int, _Halted] = {}
 
     @torch.no_grad()
@@ -44,13 +46,16 @@ class Passes:
 
     @torch.no_grad()
     def go_on(self, limit: int) -> None:
-        """Wait before a later operation from now on, at most `limit`: where the least is to be held, and then the last.
+        """Wait before a later operation from now on, at most `limit`: near it where the least is to be held.
 
         Nothing before it may change from now on.
         """
         if limit <= self.at:
             return
-        sizes = {at: self.dense.live_bytes(at) + self.cut.live_bytes(at) for at in range(max(self.at, 1), limit + 1)}
+        # one product may have to be computed again each time, where less is held before it: a block's beginning
+        nearest = max((number for number in self._products if number < limit), default=limit)
+        places = range(max(self.at, nearest, 1), limit + 1)
+        sizes = {at: self.dense.live_bytes(at) + self.cut.live_bytes(at) for at in places}
         least = min(sizes.values())
         at = max(place for place, size in sizes.items() if size == least)
         if at <= self.at:

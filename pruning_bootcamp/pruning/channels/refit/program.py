@@ -52,9 +52,7 @@ class Program:
         """operation -> the parameter or buffer that it stands for"""
         constants = dict(signature.inputs_to_lifted_tensor_constants)
         self._constants = {
-            self.index[node]: exported.constants[constants[node.name]]
-            for node in self.nodes
-            if node.name in constants
+            self.index[node]: exported.constants[constants[node.name]] for node in self.nodes if node.name in constants
         }
         inputs = [self.index[node] for node in self.nodes if node.name in signature.user_inputs]
         self._input, self._graph = inputs[0], exported.graph_module

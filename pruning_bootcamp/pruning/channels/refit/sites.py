@@ -52,7 +52,8 @@ def find_sites(program: Program) -> tuple[list[Site], dict[str, str]]:
     """All layers that can be fitted, in the order in which they run; and why others that multiply can't be."""
     runs = Counter(program.tensors[number] for node in program.nodes for number in _tensor_inputs(program, node))
     sites, unfit = [], {}
-    for number, node in enumerate(program.nodes):
+    for number in range(len(program)):
+        node: Any = program.nodes[number]
         if node.op != "call_function" or not _multiplies(node.target):
             continue
         weight = program.tensors.get(program.index[node.args[1]])
@@ -97,8 +98,7 @@ def _product(node: Any) -> Product | None:
         return None
     dims = _CONVOLUTIONS[node.target]
     stride, padding, dilation, groups = (
-        node.args[place] if len(node.args) > place else default
-        for place, default in ((3, 1), (4, 0), (5, 1), (6, 1))
+        node.args[place] if len(node.args) > place else default for place, default in ((3, 1), (4, 0), (5, 1), (6, 1))
     )
     kernel = tuple(node.args[1].meta["val"].shape[2:])
     dilations = _each(dilation, dims)
@@ -117,11 +117,12 @@ def _each(value: Any, dims: int) -> tuple[int, ...]:
 
 def _site(program: Program, path: str, product: Product, operation: int) -> Site:
     """The way from the layer to its target: a batch norm, sums, and whether a ReLU reads what comes out."""
-    source = program.index[program.nodes[operation].args[0]]
-    shape, at, norm, others = program.shape(operation), operation, None, []
+    source = program.index[program.nodes[operation].all_input_nodes[0]]
+    shape, at, norm = program.shape(operation), operation, None
+    others: list[int] = []
     while len(program.users(at)) == 1:
         (user,) = program.users(at)
-        node = program.nodes[user]
+        node: Any = program.nodes[user]
         if node.target in _SAME and program.shape(user) == shape:
             at = user
         elif node.target in _NORMS and norm is None and not others and (norm := _plain_norm(program, user, at)):
@@ -137,7 +138,7 @@ def _site(program: Program, path: str, product: Product, operation: int) -> Site
 
 def _plain_norm(program: Program, user: int, at: int) -> str | None:
     """The batch norm's path where it has statistics of its own and is used here alone."""
-    node = program.nodes[user]
+    node: Any = program.nodes[user]
     training = node.args[5] if node.target is _aten.batch_norm.default else False
     if program.index[node.args[0]] != at or training or not isinstance(node.args[3], torch.fx.Node):
         return None
@@ -172,7 +173,8 @@ def _clips(node: Any) -> tuple[float, float]:
     if node.target is _aten.relu6.default:
         return 0.0, 6.0
     if node.target is _aten.hardtanh.default:
-        low, high = [*node.args[1:], *(-1.0, 1.0)[len(node.args) - 1 :]]
+        given = list(node.args[1:])
+        low, high = given + [-1.0, 1.0][len(given) :]
         return float(low), float(high)
     return -math.inf, math.inf
 
@@ -195,7 +197,8 @@ def changed(sites: Collection[Site], cut: Program, dense: Program) -> list[Site]
 
 
 def _narrower_inputs(cut: Program, dense: Program, number: int) -> bool:
-    return cut.nodes[number].args[0].meta["val"].shape != dense.nodes[number].args[0].meta["val"].shape
+    ours, theirs = cut.nodes[number].all_input_nodes[0], dense.nodes[number].all_input_nodes[0]
+    return cut.shape(cut.index[ours]) != dense.shape(dense.index[theirs])
 
 
 def _normalises_fewer(cut: Program, dense: Program, number: int) -> bool:
