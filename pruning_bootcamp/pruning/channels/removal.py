@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pruning_bootcamp.pruning.layers.least_squares import scale_of
 
-DAMPING = 1e-3
+DAMPING = 1e-4
 # Of a wide group several units go at a time, one in so many: the order among them matters little.
 _AT_ONCE = 64
 
