@@ -132,7 +132,7 @@ class RecoverSettings:
     freeze_batch_norm: bool = False
     """the distillation leaves batch-norm statistics as they are, and normalises by them: what a refit has made stays"""
     never_worse: bool = False
-    """after the distillation, the network of before stays where it decides more held-out images as the dense one does"""
+    """undo a distillation after which fewer held-out images are decided as the dense network decides them"""
     amp: Literal["auto", "bf16", "fp16"] | None = None
     """mixed precision; auto: bfloat16 where a short trial finds it quicker"""
 
