@@ -167,7 +167,11 @@ def _take(
     if budget.allocation == "measured":
         assert losses is not None, "measured before"
         target = baseline * (1 - budget.asked)
-        return least_loss(costs, schedules, losses, budget.measure, target), None
+        taken = least_loss(costs, schedules, losses, budget.measure, target)
+        if abs(costs.amount[budget.measure] - target) <= TOLERANCE * baseline:
+            return taken, None
+        for schedule in schedules:  # steps too coarse for it: what meets the budget at all is searched
+            costs.change(schedule.name, schedule.gone(taken[schedule.name]), back=True)
     if budget.name == "sparsity":  # whole channels: the asked share of them, rounded, is met exactly
         rounded = max(1, round(budget.asked * baseline)) / baseline
         shrunk = shrink_to(costs, schedules, budget.measure, baseline, rounded, TOLERANCE)
