@@ -49,7 +49,10 @@ COMMANDS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
     "pipeline run": (commands.pipeline, ()),
     "train": (commands.train, ("train.save_steps=[0it,2it]",)),
     "prune-unstructured": (commands.prune_unstructured, ("prune.iterations=2", "recover.method=distill")),
-    "prune-structured": (commands.prune_structured, ("recover.method=distill", "structured.score=l1")),
+    "prune-structured": (
+        commands.prune_structured,
+        ("recover.method=distill", "structured.refit=closed_form", "structured.calibration_images=64"),
+    ),
     "sensitivity": (commands.sensitivity, ("sensitivity.sparsities=[0.5,0.9]", "sensitivity.by=block")),
     "eval": (commands.evaluate, ()),
     "export": (commands.export, ("export.format='onnx,sparse'", "export.verify=false")),

@@ -57,7 +57,7 @@ def names_in(cfg: Config) -> dict[str, list[str]]:
         "patterns": [p.pattern.name],
         "solvers": [p.solver.name],
         "schedules": [p.schedule.name],
-        "channel_scores": [cfg.structured.score.name],
+        "channel_scores": [cfg.structured.score.name] if cfg.structured.score else [],
         "formats": [name.strip() for name in cfg.export.format.split(",")],
         "backends": [cfg.profile.backend],
     }

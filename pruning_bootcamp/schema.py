@@ -86,7 +86,10 @@ def named(kind: type[T], /, **values: Any) -> T:
         if given is not None and not isinstance(given, Choice):
             values[name] = Choice(given, dict(args or {}))
         elif args is not None:
-            values[name] = Choice((given or getattr(defaults, name)).name, dict(args))
+            chosen = given or getattr(defaults, name)
+            if chosen is None:
+                raise BootcampError(Problem(f"{name}_args", f"are settings of no {name}: name one with them."))
+            values[name] = Choice(chosen.name, dict(args))
     return kind(**values)
 
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import torch
 
 from pruning_bootcamp.config import Config
-from pruning_bootcamp.flow.outcomes import Cut, Judged, Outcome, Pruned, Recovered, Trained
+from pruning_bootcamp.flow.outcomes import Cut, Judged, Outcome, Pruned, Recovered, Refitted, Trained
 from pruning_bootcamp.flow.plan import COSTS, DENSE, EXPORT, TEST, VALIDATION
 from pruning_bootcamp.flow.start import task_of
 from pruning_bootcamp.flow.step import Done, Step
@@ -144,6 +144,14 @@ def _made(steps: Sequence[Step[Any]], done: Dones) -> Metrics:
             )
         elif isinstance(outcome, Cut):
             metrics = _cut(metrics, outcome)
+        elif isinstance(outcome, Refitted):
+            metrics = replace(
+                metrics,
+                val_accuracy_pruned=outcome.val_accuracy,
+                refit=outcome.refit,
+                batch_norm_reestimated=outcome.batch_norm_reestimated,
+                batch_norm=outcome.batch_norm,
+            )
         else:
             metrics = _followed(metrics, outcome)
             metrics = replace(metrics, updates=getattr(outcome, "updates", None) or metrics.updates)

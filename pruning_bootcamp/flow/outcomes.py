@@ -11,6 +11,7 @@ from pruning_bootcamp.results import (
     Known,
     NetworkMetrics,
     Profile,
+    Refit,
     Scan,
     Update,
 )
@@ -90,6 +91,13 @@ class Cut(Recovered):
     round_to_narrow: dict[str, int] | None = None
     proof_difference: float
     """between the cut network and the dense one with those channels zeroed"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refitted(Recovered):
+    """The layers of a cut network were fitted to what the dense network computes."""
+
+    refit: Refit
 
 
 @dataclass(frozen=True, kw_only=True)

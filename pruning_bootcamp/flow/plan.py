@@ -20,13 +20,15 @@ from pruning_bootcamp.flow.outcomes import (
     Outcome,
     Pruned,
     Recovered,
+    Refitted,
     Scanned,
     Trained,
 )
 from pruning_bootcamp.flow.start import task_of
 from pruning_bootcamp.flow.step import Step, StepContext
-from pruning_bootcamp.flow.steps import cut, dense, evaluate, export, prune, scan, training
+from pruning_bootcamp.flow.steps import cut, dense, evaluate, export, prune, refit, scan, training
 from pruning_bootcamp.plain import Plain
+from pruning_bootcamp.pruning.channels.structured import needs_images
 from pruning_bootcamp.pruning.pipeline_stages import PruningStage
 from pruning_bootcamp.pruning.weights.schedules import iterative_sparsities
 from pruning_bootcamp.registry import Registry
@@ -258,14 +260,17 @@ def prune_unstructured(plan: Plan) -> None:
 def prune_structured(plan: Plan) -> None:
     """Cut channels to the budget of `structured`, prove the cut, and recover as `recover` and `fine_tune` say."""
     cfg = plan.cfg
-    s = cfg.structured
-    reason = f"{s.score.name} needs no images"
+    s = settings.channel_choices(cfg)
+    assert s.score is not None
+    measured = needs_images(cfg.structured)
+    reason = f"{s.score.name} {'is measured with the widths' if measured else 'needs no images'}"
     plan.add("calibrate", "Calibrating", PruningStage.CALIBRATING, None, Measured, skipped=reason)
-    everything = section(cfg, "structured")["structured"]
-    scored = {key: everything[key] for key in ("score", "exclude")}
+    scored: dict[str, Any] = {"score": {"name": s.score.name, "args": s.score.args}, "exclude": s.exclude}
+    if measured:
+        scored |= {"allocation": s.allocation, "calibration_images": s.calibration_images}
     scores = plan.add(
         "score",
-        f"Computing importance: {s.score.name}",
+        f"Computing importance: {s.score.name}{', widths measured' if s.allocation == 'measured' else ''}",
         PruningStage.COMPUTING_IMPORTANCE,
         cut.score,
         Measured,
@@ -283,6 +288,18 @@ def prune_structured(plan: Plan) -> None:
         gives_network=True,
         together=True,
     )
+    if s.refit == "closed_form":
+        plan.add(
+            "refit",
+            "Pruning: refitting layer by layer",
+            PruningStage.PRUNING,
+            refit.refit_cut,
+            Refitted,
+            settings=section(cfg, "recover") | {"images": s.calibration_images, "augment": cfg.train.augment},
+            inputs={"cut": plan.last},
+            gives_network=True,
+            together=True,
+        )
     _recover(plan)
 
 

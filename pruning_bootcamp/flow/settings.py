@@ -9,8 +9,9 @@ import torch
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.plugins import short_name
 from pruning_bootcamp.pruning.channels.multiples import resolve_round_to
+from pruning_bootcamp.pruning.channels.structured import chosen
 from pruning_bootcamp.pruning.patterns import PATTERNS
-from pruning_bootcamp.pruning.sections import PruneSettings
+from pruning_bootcamp.pruning.sections import PruneSettings, StructuredSettings
 from pruning_bootcamp.pruning.solvers import SOLVERS
 from pruning_bootcamp.pruning.weights import choices
 from pruning_bootcamp.pruning.weights.allocation import ALLOCATIONS
@@ -34,6 +35,11 @@ def quantizing(cfg: Config) -> Config:
 def weight_choices(cfg: Config) -> PruneSettings:
     """`prune` of the config with its sparsity filled in: what is checked before a run is what runs."""
     return replace(cfg.prune, sparsity=target_sparsity(cfg))
+
+
+def channel_choices(cfg: Config) -> StructuredSettings:
+    """`structured` with score and allocation filled in: measured on images before a refit in closed form."""
+    return chosen(cfg.structured, measured=cfg.structured.refit == "closed_form")
 
 
 def wanted_round_to(cfg: Config) -> int | None:

@@ -72,10 +72,18 @@ BUDGETS = {
 class StructuredSettings:
     """Structured pruning: whole channels, cut out of the network."""
 
-    score: Choice = choice("bn_scale")
-    """what a channel is worth: l1, l2, bn_scale, random"""
-    allocation: Literal["local", "global"] = "global"
-    """local: the same share of every group; global: the least channels of the whole network"""
+    score: Choice | None = None
+    """what a channel is worth: obs, l1, l2, bn_scale, random; left out: obs before a refit in closed form, else
+    bn_scale"""
+    allocation: Literal["local", "global", "measured"] | None = None
+    """local: the same share of every group; global: the least channels of the whole network; measured: the widths with
+    which the network's outputs lose least, measured group by group; left out: measured before a refit in closed form,
+    else global"""
+    refit: Literal["closed_form", "batch_norm", "none"] = "closed_form"
+    """what follows the cut. closed_form: layer after layer fitted to what the dense network computes, by least squares
+    on the cut network's own inputs, without labels; batch_norm: statistics anew, as recover says; none: nothing"""
+    calibration_images: int = between(1024, 1)
+    """training images, without their labels, to measure channels and to refit on"""
     sparsity: float | None = between(None, 0, 1, "[)")
     """share of the channels to cut (give this or one target)"""
     target_flops_reduction: float | None = between(None, 0, 1, "[)")

@@ -140,7 +140,12 @@ def describe(command: str, config: Mapping[str, Plain], metrics: Metrics) -> tup
     measured = f"{fewer:.0f}% fewer FLOPs" if fewer >= 0.5 else f"{100 * sparsity:.4g}% zeros"
     if command == "prune-structured" and config:
         s = table(config.get("structured"))
-        words = [_named(s.get("score")) or "?", str(s.get("allocation", ""))]
+        fitted = s.get("refit") == "closed_form"
+        words = [
+            _named(s.get("score")) or ("obs" if fitted else "bn_scale"),
+            str(s.get("allocation") or ("measured" if fitted else "global")),
+            *(["refitted"] if fitted else []),
+        ]
         # what auto came to; older runs have the config's only
         multiple = metrics.round_to or s.get("round_to")
         words += [f"widths in {multiple}s"] if isinstance(multiple, int) and multiple > 1 else []

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pruning_bootcamp.memorised import caveat
 from pruning_bootcamp.plain import to_plain
-from pruning_bootcamp.results import Comparison, Metrics, NetworkMetrics
+from pruning_bootcamp.results import Comparison, Metrics, NetworkMetrics, Refit
 
 if TYPE_CHECKING:  # a table of a finished run needs no torch
     from pruning_bootcamp.pruning.channels.structured import StructuredPlan
@@ -103,6 +103,8 @@ def run_report(title: str, metrics: Metrics, history: Sequence[Epoch] = (), task
             f"Slice proof: the cut network and the dense one with those channels zeroed differ by at most "
             f"{metrics.slice_proof.max_difference:.1e}."
         )
+    if metrics.refit is not None:
+        parts.append(refit_text(metrics.refit, noun))
     if metrics.cycles is not None:
         cycles = [
             [cycle.cycle, f"{100 * cycle.sparsity:.2f}", cycle.val_accuracy_pruned, cycle.val_accuracy]
@@ -116,6 +118,15 @@ def run_report(title: str, metrics: Metrics, history: Sequence[Epoch] = (), task
         facts = to_plain(metrics.environment).items()
         parts += ["## Machine", "\n".join(f"- {key}: {value}" for key, value in facts)]
     return "\n\n".join(parts) + "\n"
+
+
+def refit_text(refit: Refit, noun: str) -> str:
+    """How the layers were fitted after the cut, and which were not."""
+    text = (
+        f"Refitted {refit.layers} layers in closed form on {refit.images} training {noun}, without their labels "
+        f"({refit.seconds:.0f} s)."
+    )
+    return " ".join([text, *(f"{left}." for left in refit.left)])
 
 
 def goal_line(goal: str, met: bool) -> str:

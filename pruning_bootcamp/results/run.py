@@ -26,6 +26,17 @@ class Distillation(Part):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Refit(Part):
+    """Layers fitted to what the dense network computes, in closed form, without labels."""
+
+    layers: int
+    images: int
+    seconds: float
+    left: tuple[str, ...] = ()
+    """layers that read cut channels and were not fitted, with the reason"""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recovery(Part):
     """What brought a pruned network back, before and without any training with labels."""
 
@@ -156,6 +167,7 @@ class Metrics(Known, Recovery, Comparison, NetworkMetrics):
     train_seconds: float | None = None
     fine_tune_seconds: float | None = None
     slice_proof: SliceProof | None = None
+    refit: Refit | None = None
     widths: dict[str, tuple[int, int]] | None = None
     """group of channels -> how many there were, and are"""
     round_to: int | None = beside("widths")

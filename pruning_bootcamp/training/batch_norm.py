@@ -1,6 +1,7 @@
 """Batch-norm statistics anew after pruning, kept only where the network then decides more as the dense one does."""
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +22,24 @@ JUDGING_IMAGES = 1024
 def has_batch_norm(model: nn.Module) -> bool:
     """True when there are statistics that can be re-estimated."""
     return any(isinstance(module, _BatchNorm) and module.track_running_stats for module in model.modules())
+
+
+@contextlib.contextmanager
+def frozen_batch_norm(model: nn.Module) -> Iterator[None]:
+    """Inside, batch norms normalise by the statistics they have, and keep them, in training too."""
+
+    def rest(norm: nn.Module, args: object) -> None:
+        norm.training = False
+
+    def go_on(norm: nn.Module, args: object, output: object) -> None:
+        norm.training = True  # whoever asks is told that the network trains
+
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    with contextlib.ExitStack() as hooks:
+        for norm in norms:
+            hooks.callback(norm.register_forward_pre_hook(rest).remove)
+            hooks.callback(norm.register_forward_hook(go_on).remove)
+        yield
 
 
 def reestimate_batch_norm(model: nn.Module, batches: Iterable[Tensor]) -> bool:

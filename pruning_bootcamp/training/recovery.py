@@ -21,6 +21,7 @@ from pruning_bootcamp.schema import Choice
 from pruning_bootcamp.tasks import IMAGE_CLASSIFICATION, Task
 from pruning_bootcamp.tools.datasets import Splits, eval_batches
 from pruning_bootcamp.tools.modes import detached_clone, evaluation_mode
+from pruning_bootcamp.training.batch_norm import frozen_batch_norm
 from pruning_bootcamp.training.distributed import World, join_world
 from pruning_bootcamp.training.hooks import Hook
 from pruning_bootcamp.training.loop import FitResult, fit
@@ -55,7 +56,8 @@ def distill(
     """Train `model` in place to follow the dense network on training images whose labels are never looked at.
 
     The loss is the divergence from the dense network's softened outputs (Hinton et al., 2015) and the distance of the
-    blocks' outputs (Romero et al., 2015); weights that `masks` prune stay zero; the last weights are kept. Where
+    blocks' outputs (Romero et al., 2015); weights that `masks` prune stay zero; the last weights are kept; batch norms
+    keep their statistics where the settings say so. Where
     `minutes` are given, a short trial says how many steps fit in; number and precision are written to `folder` first,
     so that a killed run goes on with the same ones. `hooks` as in `fit`; `augment` and
     `checkpoint_seconds` as in its settings. Returns what the training did, and the plan.
@@ -78,26 +80,27 @@ def distill(
     def run(
         network: nn.Module, chosen: TrainSettings, where: Path | None = None, with_hooks: Sequence[Hook] | None = None
     ) -> FitResult:
-        return fit(
-            network,
-            labelled,
-            chosen,
-            device=device,
-            folder=where,
-            logs=logs if where is not None else None,
-            seed=seed,
-            keep_best=False,
-            masks=masks,
-            teacher=dense,
-            distill_weight=1.0,
-            distill_temperature=settings.temperature,
-            feature_weight=settings.features,
-            hooks=with_hooks or (),
-            progress=with_hooks is not None,
-            label="distill",
-            fingerprint=fingerprint,
-            task=task,
-        )
+        with frozen_batch_norm(network) if settings.freeze_batch_norm else contextlib.nullcontext():
+            return fit(
+                network,
+                labelled,
+                chosen,
+                device=device,
+                folder=where,
+                logs=logs if where is not None else None,
+                seed=seed,
+                keep_best=False,
+                masks=masks,
+                teacher=dense,
+                distill_weight=1.0,
+                distill_temperature=settings.temperature,
+                feature_weight=settings.features,
+                hooks=with_hooks or (),
+                progress=with_hooks is not None,
+                label="distill",
+                fingerprint=fingerprint,
+                task=task,
+            )
 
     world = join_world(device)
     plan = _read_plan(folder, fingerprint) if world.leads else None

@@ -26,6 +26,16 @@ class Network(nn.Module):
         return self.head(self.turned(x + self.block(x)))
 
 
+def errors_of(network: nn.Module, name: str) -> dict[str, Tensor]:
+    """For a score that is measured: numbers that weights decide, in the place of removal errors."""
+    found = {}
+    for group in scored(network, name):
+        weight = group.root.module.get_parameter("weight").detach().double()
+        filters = weight.transpose(0, int(isinstance(group.root.module, nn.ConvTranspose2d))).flatten(1).abs().sum(1)
+        found[group.name] = torch.zeros(group.width).double().index_add_(0, group.root.unit, filters[group.root.index])
+    return found
+
+
 @pytest.fixture
 def network() -> nn.Module:
     network = Network()
@@ -44,7 +54,7 @@ def scored(network: nn.Module, name: str) -> Iterator[Group]:
 def test_finite_and_one_value_a_unit(network: nn.Module, name: str) -> None:
     groups = list(scored(network, name))
     assert [(group.name, group.width) for group in groups] == [("stem.0", 4), ("turned.0", 6)]
-    scores = score_groups(groups, name, {}, seed=0)
+    scores = score_groups(groups, name, {}, 0, errors_of(network, name))
     for group in groups:
         assert scores[group.name].shape == (group.width,)
         assert torch.isfinite(scores[group.name]).all()
@@ -56,7 +66,8 @@ def test_finite_and_one_value_a_unit(network: nn.Module, name: str) -> None:
 def test_the_same_again_and_the_weights_untouched(network: nn.Module, name: str) -> None:
     before = {key: value.clone() for key, value in network.state_dict().items()}
     state = torch.get_rng_state()
-    first, again = (score_groups(scored(network, name), name, {}, seed=3) for _ in range(2))
+    errors = errors_of(network, name)
+    first, again = (score_groups(scored(network, name), name, {}, 3, errors) for _ in range(2))
     assert all(torch.equal(first[group], again[group]) for group in first)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
@@ -70,7 +81,7 @@ def test_weights_that_are_not_finite_are_named(network: nn.Module, name: str, ba
         for module in network.turned[:2]:
             module.weight[0] = bad
     with pytest.raises(BootcampError, match=r"turned\.[01]"):
-        score_groups(groups, name, {}, seed=0)
+        score_groups(groups, name, {}, 0, errors_of(network, name))
 
 
 @pytest.mark.parametrize("name", CHANNEL_SCORES)

@@ -10,7 +10,7 @@ from torch import nn
 from pruning_bootcamp.results import Distillation
 from pruning_bootcamp.tools.datasets import Splits
 from pruning_bootcamp.tools.datasets.splits import ImageSplit
-from pruning_bootcamp.training.batch_norm import reestimate_batch_norm
+from pruning_bootcamp.training.batch_norm import frozen_batch_norm, reestimate_batch_norm
 from pruning_bootcamp.training.recovery import distill, first_images
 from pruning_bootcamp.training.settings import RecoverSettings
 
@@ -67,3 +67,27 @@ def test_a_time_limit_makes_fewer_steps_and_the_plan_is_kept_for_a_second_start(
 
 def test_the_order_of_images_nests() -> None:
     assert first_images(100, 10, 5).tolist() == first_images(100, 40, 5).tolist()[:10]
+
+
+def test_frozen_batch_norms_keep_their_statistics_while_all_else_learns() -> None:
+    dense, student = small_network(0), small_network(1)
+    for network in (dense, student):
+        reestimate_batch_norm(network, [torch.randn(64, 1, 8, 8)])
+    before = {name: value.clone() for name, value in student.state_dict().items()}
+    distilled(student, dense, None, steps=5, features=0.0, freeze_batch_norm=True)
+    after = student.state_dict()
+    assert torch.equal(after["1.running_mean"], before["1.running_mean"])
+    assert torch.equal(after["1.running_var"], before["1.running_var"])
+    assert not torch.equal(after["1.weight"], before["1.weight"])
+    assert not torch.equal(after["0.weight"], before["0.weight"])
+    assert not student[1]._forward_hooks
+    assert not student[1]._forward_pre_hooks
+
+
+def test_a_frozen_batch_norm_normalises_by_its_statistics_in_training() -> None:
+    network, images = small_network(0), torch.randn(16, 1, 8, 8)
+    reestimate_batch_norm(network, [torch.randn(64, 1, 8, 8) * 3])
+    wanted = network.eval()(images)
+    with frozen_batch_norm(network.train()):
+        assert torch.equal(network(images), wanted)
+        assert network[1].training, "whoever asks is told that the network trains"

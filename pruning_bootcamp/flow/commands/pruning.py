@@ -43,6 +43,7 @@ from pruning_bootcamp.flow.steps.dense import open_given
 from pruning_bootcamp.flow.verdict import goal_of
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.plugins import short_name
+from pruning_bootcamp.pruning.channels.structured import needs_images
 from pruning_bootcamp.pruning.targets import check_layers, choose_targets
 from pruning_bootcamp.reporting import run_report, structured_table
 from pruning_bootcamp.results import Metrics
@@ -170,8 +171,13 @@ def check_ahead(plan: Plan, run: Run, data: Callable[[], Splits], device: torch.
     first = next((number for number, step in enumerate(plan.steps) if step.gives is Cut), None)
     if first is None or plan.steps[first].inputs["before"] != DENSE or is_kept(plan, run, plan.steps[first]):
         return
-    s = cfg.structured
+    s = settings.channel_choices(cfg)
+    assert s.score is not None
     LOGGER.info("\n=== Structured Pruning: %s (%s) ===", s.score.name, s.allocation)
+    if needs_images(cfg.structured):
+        cut.check_reachable(cfg, dense.model, dense.recipe, device)
+        LOGGER.info("Channels are chosen once they are measured on training %s.", task_of(cfg).noun)
+        return
     foreseen = cut.plan_cut(cfg, dense.model, dense.recipe, device)
     LOGGER.info("%s", structured_table(foreseen.plan))
     plan.steps[first] = replace(plan.steps[first], work=partial(cut.cut, foreseen=foreseen))
@@ -203,7 +209,8 @@ def _check_names(plan: Plan, model: nn.Module) -> None:
 def default_folder(cfg: Config, name: str, method: str | None = None) -> Path:
     """Where prune-structured or prune-unstructured saves when --save-dir says nothing; `method` as it was typed."""
     if name == "prune-structured":
-        s = cfg.structured
+        s = settings.channel_choices(cfg)
+        assert s.score is not None
         words = {"sparsity": "sp", "flops_reduction": "flops", "params_reduction": "params"}
         budget = "_".join(f"{words[kind]}{value:g}" for kind, value in s.budget().items())
         return RESULTS / "structured" / f"{short_name(s.score.name)}_{budget}"

@@ -1,15 +1,18 @@
 """Channels cut out: scores, a plan that meets the budget, the cut and its proof."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pruning_bootcamp.checkpoints import Recipe, example_input
 from pruning_bootcamp.config import Config
-from pruning_bootcamp.errors import GoalNotMet
+from pruning_bootcamp.errors import BootcampError, GoalNotMet
 from pruning_bootcamp.evaluation import cost_of
+from pruning_bootcamp.flow import settings
 from pruning_bootcamp.flow.outcomes import Cut, Measured
 from pruning_bootcamp.flow.step import Network, StepContext
 from pruning_bootcamp.flow.steps.batch_norm import recover_batch_norm
@@ -17,10 +20,28 @@ from pruning_bootcamp.flow.steps.prune import SCORED, distribution_of
 from pruning_bootcamp.flow.steps.training import judged
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.models import make_prunable
-from pruning_bootcamp.pruning.channels.structured import StructuredPlan, cut_channels, plan_structured, score_channels
+from pruning_bootcamp.pruning.channels.refit import Images
+from pruning_bootcamp.pruning.channels.structured import (
+    ChannelScores,
+    StructuredPlan,
+    chosen,
+    cut_channels,
+    needs_images,
+    plan_structured,
+    score_channels,
+)
+from pruning_bootcamp.pruning.sections import StructuredSettings
 from pruning_bootcamp.reporting import structured_table
+from pruning_bootcamp.results import Recovery
+from pruning_bootcamp.schema import Choice
+from pruning_bootcamp.tools.datasets import Splits, eval_batches
 from pruning_bootcamp.tools.metrics import compute_params
 from pruning_bootcamp.tools.modes import evaluation_mode
+from pruning_bootcamp.training.recovery import first_images
+
+KEPT = "kept.pth"
+# so many numbers of images at a time: 128 of CIFAR's, 27 of ImageNet's
+_NUMBERS_A_BATCH = 2**22
 
 
 @dataclass
@@ -34,20 +55,54 @@ class Foreseen:
 
 def score(context: StepContext) -> Measured:
     """What each channel is worth, group by group."""
-    s, network = context.cfg.structured, context.network()
+    cfg, network = context.cfg, context.network()
     ready, recipe = ready_to_cut(network.model, network.recipe)
-    scores = score_channels(ready, example_input(recipe), s, seed=context.cfg.seed)
-    context.keep_tensors(SCORED, {"scores": scores})
-    stats = {name: distribution_of(values, name) for name, values in scores.items()}
-    return Measured(scores=stats, summary=f"{len(stats)} groups of channels")
+    given: dict[str, Any] = {"seed": cfg.seed}
+    if needs_images(cfg.structured):
+        ready = ready.to(context.device)
+        images = calibration_images(cfg, context.splits, context.device)
+        given |= {"images": images, "outputs": context.task.outputs, "say": _say_measured}
+    example = example_input(recipe).to(context.device)
+    fall_backs: tuple[str, ...] = ()
+    try:
+        found = score_channels(ready, example, settings.channel_choices(cfg), **given)
+    except BootcampError as error:
+        if not needs_images(cfg.structured) or cfg.structured.score or cfg.structured.allocation:
+            raise
+        found = score_channels(ready, example, chosen(cfg.structured, measured=False), seed=cfg.seed)
+        fall_backs = (f"channels are chosen by bn_scale, not measured: {error.problems[0]}",)
+    kept = {"scores": found.scores} | ({} if found.losses is None else {"losses": found.losses})
+    context.keep_tensors(SCORED, kept)
+    stats = {name: distribution_of(values, name) for name, values in found.scores.items()}
+    return Measured(scores=stats, fall_backs=fall_backs, summary=f"{len(stats)} groups of channels")
+
+
+def _say_measured(number: int, total: int, group: str) -> None:
+    LOGGER.info("Measuring %d of %d groups of channels: %s", number + 1, total, group)
+
+
+def calibration_images(cfg: Config, splits: Splits, device: torch.device) -> Images:
+    """Training images in batches of one size, without labels, each time anew."""
+    count = min(cfg.structured.calibration_images, len(splits.train))
+    images = splits.train.subset(first_images(len(splits.train), count, cfg.seed))
+    numbers = math.prod(splits.train.shape) if hasattr(splits.train, "shape") else 1
+    most = min(128, max(8, _NUMBERS_A_BATCH // numbers))
+    size = count // -(-count // most)
+
+    def batches() -> Iterator[Tensor]:
+        look: dict[str, Any] = {"mean": splits.mean, "std": splits.std, "device": device}
+        yield from (shown for shown, _ in eval_batches(images, batch_size=size, channels_last=True, **look))
+
+    return batches
 
 
 def cut(context: StepContext, foreseen: Foreseen | None = None) -> Cut:
-    """The channels cut out, the cut proved, batch norm re-estimated."""
+    """The channels cut out, the cut proved, batch norm re-estimated where nothing is refitted after it."""
     network = context.network()
     if foreseen is None:
-        scores = context.tensors("scores", SCORED)["scores"]
-        foreseen = plan_cut(context.cfg, network.model, network.recipe, context.device, scores)
+        scored = context.tensors("scores", SCORED)
+        found_before = ChannelScores(scored["scores"], scored.get("losses"))
+        foreseen = plan_cut(context.cfg, network.model, network.recipe, context.device, found_before)
         LOGGER.info("%s", structured_table(foreseen.plan))
     plan = foreseen.plan
     found = cut_channels(foreseen.model, example_input(foreseen.recipe), plan)  # a failed proof leaves nothing behind
@@ -56,9 +111,11 @@ def cut(context: StepContext, foreseen: Foreseen | None = None) -> Cut:
     if masks:
         LOGGER.info("The checkpoint's own zeros stay, in %d of the cut network's layers", len(masks))
     network = Network(found.model, foreseen.recipe, masks)
-    recovered = recover_batch_norm(
-        network.model, context.network("dense").model, context.cfg, context.splits, context.device
-    )
+    recovered = Recovery()
+    if context.cfg.structured.refit == "batch_norm":
+        dense = context.network("dense").model
+        recovered = recover_batch_norm(network.model, dense, context.cfg, context.splits, context.device)
+    context.keep_tensors(KEPT, {"channels": found.kept})
     score = judged(context, network)
     return Cut(
         val_accuracy=score,
@@ -79,20 +136,40 @@ def plan_cut(
     model: nn.Module,
     recipe: Recipe,
     device: torch.device,
-    scores: Mapping[str, Tensor] | None = None,
+    scored: ChannelScores | None = None,
 ) -> Foreseen:
     """What to cut for running on `device`; a GoalNotMet where the budget can't be met."""
+    s = settings.channel_choices(cfg)
+    if scored is not None and s.allocation == "measured" and scored.losses is None:  # it could not be measured
+        s = chosen(cfg.structured, measured=False)
+    return _planned(s, cfg, model, recipe, device, scored)
+
+
+def check_reachable(cfg: Config, model: nn.Module, recipe: Recipe, device: torch.device) -> None:
+    """A GoalNotMet where no choice of channels meets the budget: known before any of them is measured."""
+    _planned(replace(cfg.structured, score=Choice("l1"), allocation="global"), cfg, model, recipe, device)
+
+
+def _planned(
+    s: StructuredSettings,
+    cfg: Config,
+    model: nn.Module,
+    recipe: Recipe,
+    device: torch.device,
+    scored: ChannelScores | None = None,
+) -> Foreseen:
     ready, recipe = ready_to_cut(model, recipe)
     example = example_input(recipe)
     _, flops = cost_of(model, example)
     plan = plan_structured(
         ready,
         example,
-        cfg.structured,
+        s,
         seed=cfg.seed,
         baseline_macs=flops.macs,
         baseline_params=compute_params(model),
-        scores=scores,
+        scores=None if scored is None else scored.scores,
+        losses=None if scored is None else scored.losses,
         device=device,
     )
     return Foreseen(ready, recipe, plan)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 from torch import nn
 
@@ -13,11 +14,14 @@ from pruning_bootcamp.flow.outcomes import Recovered, Trained
 from pruning_bootcamp.flow.step import Network, StepContext
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.results import Distillation
+from pruning_bootcamp.runtime import preserved_rng
+from pruning_bootcamp.tools.datasets import eval_batches
+from pruning_bootcamp.training.batch_norm import DenseJudge, apart
 from pruning_bootcamp.training.gradual import GradualPruning
 from pruning_bootcamp.training.hooks import Hook
 from pruning_bootcamp.training.loop import FitResult, fit
 from pruning_bootcamp.training.quantize import quantization_aware, quantized_evaluation, round_weights
-from pruning_bootcamp.training.recovery import distill
+from pruning_bootcamp.training.recovery import distill, first_images
 
 Train = Callable[[Network, Sequence[Hook]], FitResult]
 
@@ -81,6 +85,8 @@ def follow_dense(context: StepContext, sparsity: float | None = None) -> Recover
     if growing:
         network.masks, reached = growing[0].masks, growing[0].points[-1].sparsity
         fall_backs = [*growing[0].fall_backs, *fall_backs]
+    elif cfg.recover.never_worse:
+        network = _nearer(context, network)
     score = judged(context, network)
     return Recovered(
         val_accuracy=score,
@@ -89,6 +95,35 @@ def follow_dense(context: StepContext, sparsity: float | None = None) -> Recover
         fall_backs=tuple(fall_backs),
         summary=f"{plans[0].steps} steps, validation {context.task.metric.text(score)}",
     )
+
+
+def _nearer(context: StepContext, network: Network) -> Network:
+    """The network as it is, or as it was before: whichever decides more held-out images as the dense one does."""
+    before, judge = context.network(), held_out_judge(context)
+    old, new = judge(before.model.to(context.device)), judge(network.model)
+    worse = not new.better_than(old)
+    LOGGER.info(
+        "%.2f%% of %d held-out %s decided as the dense network does before the distillation, %.2f%% after%s",
+        old.agreement_pct,
+        judge.images,
+        context.task.noun,
+        new.agreement_pct,
+        ": it is undone" if worse else "",
+    )
+    return before if worse else network
+
+
+def held_out_judge(context: StepContext) -> DenseJudge:
+    """Judges by the last training images of the seed's order: nothing is fitted on them while others are left."""
+    splits, dense = context.splits, context.network("dense").model.to(context.device)
+    total = len(splits.train)
+    _, last = apart(first_images(total, total, context.cfg.seed), context.cfg.recover.images)
+    images = splits.train.subset(last)
+    look: dict[str, Any] = {"mean": splits.mean, "std": splits.std, "device": context.device}
+    with preserved_rng():
+        return DenseJudge(
+            dense, lambda: (shown for shown, _ in eval_batches(images, batch_size=256, **look)), context.task
+        )
 
 
 def fine_tuned(context: StepContext, cfg: Config) -> Train:

@@ -179,7 +179,7 @@ def _first_difference(
     masked: nn.Module, cut: nn.Module, batch: Tensor, groups: Sequence[Group], keep: Keep
 ) -> str | None:
     """The first layer, in the order they run, whose kept channels differ, or which does not run in the cut network."""
-    stays = _kept_outputs(groups, keep)
+    stays = kept_outputs(groups, keep)
     wanted, found = _outputs_by_layer(masked, batch), _outputs_by_layer(cut, batch)
     for path, full in wanted.items():
         if path not in found:
@@ -194,7 +194,7 @@ def _first_difference(
     return None
 
 
-def _kept_outputs(groups: Sequence[Group], keep: Keep) -> Mapping[str, tuple[int, Tensor]]:
+def kept_outputs(groups: Sequence[Group], keep: Keep) -> Mapping[str, tuple[int, Tensor]]:
     """Layer -> the dimension of its output that is cut, and the channels which stay."""
     stays: dict[str, Tensor] = {}
     along: dict[str, int] = {}

@@ -19,9 +19,10 @@ def _not_a_score(values: Any, group: Group) -> str | None:
 
 
 # Facts: needs=("batch_norm",) - a group without a batch norm can't be scored, and is reported, never scored otherwise;
-# needs=("seed",) - the function is given `seed`.
+# needs=("seed",) - the function is given `seed`; needs=("removal_error",) - it is given `removal_error`, measured on
+# images: what is lost where the channels are read once the unit, and all that are worth less, are gone.
 CHANNEL_SCORES: Registry[Callable[..., Tensor]] = Registry(
-    "channel score", given=("seed",), plural="channel_scores", takes=("group",), contract=_not_a_score
+    "channel score", given=("seed", "removal_error"), plural="channel_scores", takes=("group",), contract=_not_a_score
 )
 
 
@@ -58,9 +59,22 @@ def random(group: Group, *, seed: int) -> Tensor:
     return torch.rand(group.width, generator=generator, dtype=torch.double)
 
 
+@CHANNEL_SCORES.register("obs", needs=("removal_error",))
+def obs(group: Group, *, removal_error: Tensor) -> Tensor:
+    """What its readers lose once the channel is gone and they are refitted: optimal brain surgeon, whole channels.
+
+    Channels go one by one, each time the one that costs least (Hassibi & Stork, 1993, eq. 5, a channel's columns
+    together); the score is the error that has added up by then.
+    """
+    return removal_error
+
+
 def why_not_scored(name: str, group: Group) -> str | None:
     """Why this score says nothing about the group, or None."""
-    if "batch_norm" not in CHANNEL_SCORES.get(name).facts.get("needs", ()):
+    needs = CHANNEL_SCORES.get(name).facts.get("needs", ())
+    if "removal_error" in needs and not group.of_kind("input"):
+        return f"the score {name} needs a layer that reads its channels; l1 or l2 can score it"
+    if "batch_norm" not in needs:
         return None
     reached = {unit for member in _scales(group) for unit in member.unit.tolist()}
     if len(reached) == group.width:
@@ -68,12 +82,30 @@ def why_not_scored(name: str, group: Group) -> str | None:
     return f"the score {name} needs a batch norm with a scale, and not all its channels pass one; l1 or l2 can score it"
 
 
-def score_groups(groups: Iterable[Group], name: str, args: Mapping[str, Plain], seed: int) -> dict[str, Tensor]:
-    """Group name -> scores, float64 [width] on the CPU. Raises BootcampError that names the layers with NaN or Inf."""
+def measured_on_images(name: str) -> bool:
+    """Whether the score is given removal errors."""
+    return "removal_error" in CHANNEL_SCORES.get(name).facts.get("needs", ())
+
+
+def score_groups(
+    groups: Iterable[Group],
+    name: str,
+    args: Mapping[str, Plain],
+    seed: int,
+    removal_errors: Mapping[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """Group name -> scores, float64 [width] on the CPU. Raises BootcampError that names the layers with NaN or Inf.
+
+    `removal_errors` of each group, where the score needs them.
+    """
     entry = CHANNEL_SCORES.get(name)
-    given = {"seed": seed} if "seed" in entry.facts.get("needs", ()) else {}
+    needs = entry.facts.get("needs", ())
     scores, problems = {}, []
     for group in groups:
+        given: dict[str, Any] = {"seed": seed} if "seed" in needs else {}
+        if "removal_error" in needs:
+            assert removal_errors is not None, "measured before"
+            given["removal_error"] = removal_errors[group.name]
         score = entry(group, **args, **given).detach().double().cpu()
         if tuple(score.shape) != (group.width,):
             raise ValueError(f"channel score '{name}' gave {tuple(score.shape)}, not ({group.width},)")

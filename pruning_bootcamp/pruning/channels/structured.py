@@ -1,6 +1,6 @@
 """Structured pruning: groups -> scores -> how many each group loses -> cut -> slice proof."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
@@ -9,9 +9,16 @@ from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError, GoalNotMet, Problem, nearest, unknown
 from pruning_bootcamp.pruning.channels.budget import TOLERANCE
+from pruning_bootcamp.pruning.channels.calibration import Say, measure_groups
 from pruning_bootcamp.pruning.channels.multiples import Multiples, check_round_to, resolve_round_to
-from pruning_bootcamp.pruning.channels.proof import SliceProof, prove_slice
-from pruning_bootcamp.pruning.channels.scores import CHANNEL_SCORES, score_groups, why_not_scored
+from pruning_bootcamp.pruning.channels.proof import SliceProof, kept_outputs, prove_slice
+from pruning_bootcamp.pruning.channels.refit import Images
+from pruning_bootcamp.pruning.channels.scores import (
+    CHANNEL_SCORES,
+    measured_on_images,
+    score_groups,
+    why_not_scored,
+)
 from pruning_bootcamp.pruning.channels.width_schedules import WidthSchedule
 from pruning_bootcamp.pruning.channels.widths import (
     Allocation,
@@ -25,7 +32,8 @@ from pruning_bootcamp.pruning.graph import Group, cut_members, find_groups
 from pruning_bootcamp.pruning.masks import detached_copy
 from pruning_bootcamp.pruning.sections import BUDGETS, StructuredSettings
 from pruning_bootcamp.pruning.targets import check_patterns, matches
-from pruning_bootcamp.schema import check_ranges, named
+from pruning_bootcamp.schema import Choice, check_ranges, named
+from pruning_bootcamp.tasks.base import main_tensor
 from pruning_bootcamp.tools.metrics import count_products
 from pruning_bootcamp.tools.modes import beside
 
@@ -84,8 +92,11 @@ class StructuredPlan:
 
 @dataclass(frozen=True)
 class CutResult:
+    """The cut network, the proof, and which output channels of each cut layer are left, ascending."""
+
     model: nn.Module
     proof: SliceProof
+    kept: dict[str, Tensor]
 
 
 def check_structured(
@@ -93,8 +104,8 @@ def check_structured(
 ) -> list[Problem]:
     """Every problem with these settings, before any work starts."""
     s = settings or named(StructuredSettings, **names)
-    _, problems = CHANNEL_SCORES.check(s.score.name, s.score.args, f"{where}.score")
-    if s.allocation not in get_args(Allocation):
+    problems = [] if s.score is None else CHANNEL_SCORES.check(s.score.name, s.score.args, f"{where}.score")[1]
+    if s.allocation is not None and s.allocation not in get_args(Allocation):
         problems.append(Problem(f"{where}.allocation", unknown("allocation", s.allocation, get_args(Allocation))))
     given = [BUDGETS[name] for name in s.budget()]
     if len(given) != 1:
@@ -129,6 +140,8 @@ def plan_structured(
     baseline_macs: float | None = None,
     baseline_params: int | None = None,
     scores: Mapping[str, Tensor] | None = None,
+    losses: Mapping[str, Tensor] | None = None,
+    images: Images | None = None,
     device: torch.device | None = None,
     **names: Any,
 ) -> StructuredPlan:
@@ -136,13 +149,15 @@ def plan_structured(
 
     What to cut is said by `settings`, or by its fields as keywords: score="l1", target_flops_reduction=0.5, ...
     sparsity: share of the channels. `local` takes round(sparsity * width) from every group, `global` the lowest of all
-    groups together. target_flops_reduction, target_params_reduction: share of the baseline (this model's own cost when
-    none is given; give the original's when the model was made prunable at a price), achieved within 0.01, and not below
-    where steps allow it. `round_to`: widths of cut groups are multiples of it; "auto": of what is quick on `device` (by
-    default where the model is), or of less where that is too coarse; None or "none": as they fall. `exclude`: groups
-    with a layer that matches keep all channels (patterns as in targets.find_targets). No group loses more than
-    `max_sparsity` of its units or gets narrower than `min_width` channels. Scores are compared across groups relative
-    to their group's mean; `scores` are those of `score_channels`, where they are there already.
+    groups together, `measured` the widths by which the network's outputs lose least. target_flops_reduction,
+    target_params_reduction: share of the baseline (this model's own cost when none is given; give the original's when
+    the model was made prunable at a price), achieved within 0.01, and not below where steps allow it. `round_to`:
+    widths of cut groups are multiples of it; "auto": of what is quick on `device` (by default where the model is), or
+    of less where that is too coarse; None or "none": as they fall. `exclude`: groups with a layer that matches keep all
+    channels (patterns as in targets.find_targets). No group loses more than `max_sparsity` of its units or gets
+    narrower than `min_width` channels. Scores are compared across groups relative
+    to their group's mean; `scores` and `losses` are those of `score_channels`, where they are there already. `images`:
+    batches to measure on, for score obs and allocation measured, which are chosen where neither is named.
     Raises BootcampError for wrong settings or a network without anything to cut, GoalNotMet when the budget can't be
     reached, saying what can.
     """
@@ -152,6 +167,12 @@ def plan_structured(
         problems.append(Problem("min_width", f"{min_width} is not a whole number from 1 up."))
     if problems:
         raise BootcampError(*problems)
+    if scores is None:
+        scored = score_channels(model, example, s, seed=seed, images=images)
+        scores, losses = scored.scores, scored.losses
+    s = chosen(s, measured=losses is not None)
+    assert s.score is not None
+    assert s.allocation is not None
     limits = Limits(min_width, s.max_sparsity)
     ((name, asked),) = s.budget().items()
     budget = Budget(name, asked, s.allocation, {"macs": baseline_macs, "params": baseline_params})
@@ -159,10 +180,13 @@ def plan_structured(
     copied, example = _at_hand(model, example)
     everything = find_groups(copied, example)
     left_out = _left_out(everything, s.score.name, s.exclude)
+    left_out |= {
+        group.name: "what its readers lose can't be measured; the scores l1 and l2, with allocation=global, can cut it"
+        for group in everything
+        if group.name not in left_out and group.name not in scores
+    }
     groups = [group for group in everything if group.name not in left_out]
-    if scores is None:
-        scores = score_groups(groups, s.score.name, _score_args(s), seed)
-    network = ScoredNetwork(copied, example, groups, scores, count_products(copied, example)[0], left_out)
+    network = ScoredNetwork(copied, example, groups, scores, count_products(copied, example)[0], left_out, losses)
     multiples = resolve_round_to(s.round_to, device or example.device)
     return _plan(budget, *_coarsest(network, budget, multiples, limits))
 
@@ -214,18 +238,81 @@ def _plan(budget: Budget, chosen: ChosenWidths, multiple: int | None, why: str |
     )
 
 
+@dataclass(frozen=True)
+class ChannelScores:
+    """Group -> one value a unit that can be cut, higher = keep; and, where measured, what the network loses by width.
+
+    `losses[group][n]`: once the n units of the lowest scores are gone from this group alone, its readers refitted.
+    """
+
+    scores: dict[str, Tensor]
+    losses: dict[str, Tensor] | None = None
+
+
+def chosen(settings: StructuredSettings, measured: bool) -> StructuredSettings:
+    """The settings with score and allocation filled in; `measured`: there are images to measure on, or measurements."""
+    score = settings.score or Choice("obs" if measured else "bn_scale")
+    return replace(settings, score=score, allocation=settings.allocation or ("measured" if measured else "global"))
+
+
+def needs_images(settings: StructuredSettings) -> bool:
+    """Whether anything is measured on images before the cut, where there are any; a refit comes after it."""
+    s = chosen(settings, measured=settings.refit == "closed_form")
+    assert s.score is not None
+    return s.allocation == "measured" or measured_on_images(s.score.name)
+
+
 def score_channels(
-    model: nn.Module, example: Tensor, settings: StructuredSettings | None = None, *, seed: int = 0, **names: Any
-) -> dict[str, Tensor]:
-    """Group -> one value a unit that can be cut, higher = keep: what `plan_structured` goes by."""
-    s = settings or named(StructuredSettings, **names)
-    args = _score_args(s)
-    everything = find_groups(*_at_hand(model, example))
-    left_out = _left_out(everything, s.score.name, s.exclude)
-    return score_groups([group for group in everything if group.name not in left_out], s.score.name, args, seed)
+    model: nn.Module,
+    example: Tensor,
+    settings: StructuredSettings | None = None,
+    *,
+    seed: int = 0,
+    images: Images | None = None,
+    outputs: Callable[[Any], Tensor] = main_tensor,
+    say: Say = lambda number, total, group: None,
+    **names: Any,
+) -> ChannelScores:
+    """What `plan_structured` goes by; BootcampError where it is measured on images and there are none.
+
+    `images`: batches for the score obs and the allocation measured, the default where there are any. `outputs` finds
+    the tensor that counts among what the network gives; `say(number, total, group)` is told of each group measured.
+    """
+    s = chosen(settings or named(StructuredSettings, **names), measured=images is not None)
+    assert s.score is not None
+    name, args = s.score.name, _score_args(s)
+    by_images = [f"score {name}"] if measured_on_images(name) else []
+    by_images += ["allocation measured"] if s.allocation == "measured" else []
+    if by_images and images is None:
+        raise BootcampError(f"{' and '.join(by_images)}: can't be had without images=, batches to measure on.")
+    copied, example = _at_hand(model, example)
+    everything = find_groups(copied, example)
+    left_out = _left_out(everything, name, s.exclude)
+    groups = [group for group in everything if group.name not in left_out]
+    if images is None or not by_images:
+        return ChannelScores(score_groups(groups, name, args, seed))
+    look: dict[str, Any] = {"losses": s.allocation == "measured", "outputs": outputs, "say": say}
+    if measured_on_images(name):
+        found = measure_groups(copied, groups, images, **look)
+        errors = {group: _by_unit(found.gone[group], found.errors[group]) for group in found.gone}
+        scores = score_groups([group for group in groups if group.name in errors], name, args, seed, errors)
+    else:
+        scores = score_groups(groups, name, args, seed)
+        orders = {group: torch.sort(score, stable=True).indices.tolist() for group, score in scores.items()}
+        found = measure_groups(copied, groups, images, orders=orders, **look)
+        scores = {group: scores[group] for group in found.gone}
+    return ChannelScores(scores, found.losses if look["losses"] else None)
+
+
+def _by_unit(gone: Sequence[int], errors: Tensor) -> Tensor:
+    """For each unit the error once it is gone."""
+    found = torch.empty(len(gone), dtype=torch.double)
+    found[torch.tensor(gone)] = errors[1:]
+    return found
 
 
 def _score_args(settings: StructuredSettings) -> dict[str, Any]:
+    assert settings.score is not None
     args, problems = CHANNEL_SCORES.check(settings.score.name, settings.score.args, "score")
     if problems:
         raise BootcampError(*problems)
@@ -255,7 +342,8 @@ def cut_channels(model: nn.Module, example: Tensor, plan: StructuredPlan) -> Cut
     params = sum(parameter.numel() for parameter in result.parameters())
     if params != plan.params_after:
         raise GoalNotMet(f"the cut network has {params} parameters, and the plan foresaw {plan.params_after}.")
-    return CutResult(result, prove_slice(copied, result, cut, keep, example))
+    kept = {path: channels for path, (_, channels) in kept_outputs(cut, keep).items()}
+    return CutResult(result, prove_slice(copied, result, cut, keep, example), kept)
 
 
 def _at_hand(model: nn.Module, example: Tensor) -> tuple[nn.Module, Tensor]:

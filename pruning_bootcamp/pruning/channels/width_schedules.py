@@ -36,7 +36,7 @@ def make_width_schedule(
     group: Group,
     score: Tensor,
     *,
-    allocation: Literal["local", "global"],
+    allocation: Literal["local", "global", "measured"],
     round_to: int | None,
     min_width: int,
     max_sparsity: float,
@@ -45,6 +45,7 @@ def make_width_schedule(
 
     local: a step's key is the share of the group that is gone after it, so all groups shrink alike. global: its key is
     the mean score of its units over the mean score of the group, so groups with large weights are not spared for it.
+    measured: as global, where a key is asked for.
     """
     order = torch.sort(score, stable=True).indices
     a_unit = group.channels / group.width

@@ -11,6 +11,7 @@ from pruning_bootcamp.errors import BootcampError, GoalNotMet
 from pruning_bootcamp.pruning.channels.budget import TOLERANCE, most_reachable, shrink_to
 from pruning_bootcamp.pruning.channels.combinations import Search
 from pruning_bootcamp.pruning.channels.costs import Costs, Measure
+from pruning_bootcamp.pruning.channels.knapsack import least_loss
 from pruning_bootcamp.pruning.channels.multiples import narrower
 from pruning_bootcamp.pruning.channels.proof import prove_slice
 from pruning_bootcamp.pruning.channels.width_schedules import WidthSchedule, make_width_schedule, nearest_step
@@ -18,7 +19,7 @@ from pruning_bootcamp.pruning.graph import Group, Keep, cut_members
 from pruning_bootcamp.pruning.masks import detached_copy
 from pruning_bootcamp.tools.metrics import Product, count_products
 
-Allocation = Literal["local", "global"]
+Allocation = Literal["local", "global", "measured"]
 ATTEMPTS = 4  # plans by what was foreseen, by what single cuts showed, and twice by the difference that remained
 MEASURES: dict[str, Measure] = {"sparsity": "channels", "flops_reduction": "macs", "params_reduction": "params"}
 
@@ -33,6 +34,8 @@ class ScoredNetwork:
     scores: Mapping[str, Tensor]
     products: Sequence[Product]
     left_out: Mapping[str, str]
+    losses: Mapping[str, Tensor] | None = None
+    """for allocation measured: group -> what the network loses once none, one, two, ... units are gone"""
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ def _settle(network: ScoredNetwork, budget: Budget, limits: Limits, chosen: Chos
             costs.learn(single_cuts)
         costs.correct(more)
         chosen.baseline = chosen.before | {name: value for name, value in budget.baseline.items() if value}
-        chosen.taken, search = _take(costs, schedules, budget, chosen)
+        chosen.taken, search = _take(costs, schedules, budget, chosen, network.losses)
         most = 1 - most_reachable(costs, schedules, chosen.taken, budget.measure) / chosen.baseline[budget.measure]
         chosen.after = dict(costs.amount)
         if not any(chosen.taken.values()):
@@ -150,7 +153,11 @@ def _settle(network: ScoredNetwork, budget: Budget, limits: Limits, chosen: Chos
 
 
 def _take(
-    costs: Costs, schedules: Sequence[WidthSchedule], budget: Budget, chosen: ChosenWidths
+    costs: Costs,
+    schedules: Sequence[WidthSchedule],
+    budget: Budget,
+    chosen: ChosenWidths,
+    losses: Mapping[str, Tensor] | None,
 ) -> tuple[dict[str, int], Search | None]:
     """Steps by group; `costs` ends there."""
     if budget.group_by_group:
@@ -159,6 +166,14 @@ def _take(
             costs.change(schedule.name, schedule.gone(taken[schedule.name]))
         return taken, None
     baseline = chosen.baseline[budget.measure]
+    if budget.allocation == "measured":
+        assert losses is not None, "measured before"
+        target = baseline * (1 - budget.asked)
+        taken = least_loss(costs, schedules, losses, budget.measure, target)
+        if abs(costs.amount[budget.measure] - target) <= TOLERANCE * baseline:
+            return taken, None
+        for schedule in schedules:  # steps too coarse for it: what meets the budget at all is searched
+            costs.change(schedule.name, schedule.gone(taken[schedule.name]), back=True)
     if budget.name == "sparsity":  # whole channels: the asked share of them, rounded, is met exactly
         rounded = max(1, round(budget.asked * baseline)) / baseline
         shrunk = shrink_to(costs, schedules, budget.measure, baseline, rounded, TOLERANCE)

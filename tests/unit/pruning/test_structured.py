@@ -253,7 +253,7 @@ def test_all_problems_of_the_settings_at_once() -> None:
         ({"sparsity": 0.0}, "0.0 is not between"),
         ({"target_flops_reduction": 1.0}, "structured.target_flops_reduction: 1.0"),
         ({"sparsity": 0.95}, "max_sparsity 0.9"),
-        ({"sparsity": 0.5, "score_args": {"p": 1}}, "structured.score.args.p"),
+        ({"sparsity": 0.5, "score": "l1", "score_args": {"p": 1}}, "structured.score.args.p"),
     ],
 )
 def test_one_problem_each(settings: dict[str, Any], words: str) -> None:

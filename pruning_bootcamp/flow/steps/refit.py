@@ -1,0 +1,87 @@
+"""The cut network's layers fitted to the dense network's, one after the other; a killed run goes on after the last."""
+
+import time
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from pruning_bootcamp.checkpoints.files import read_file
+from pruning_bootcamp.checkpoints.stored import table, tensors_in
+from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.flow.outcomes import Refitted
+from pruning_bootcamp.flow.step import StepContext
+from pruning_bootcamp.flow.steps.batch_norm import recover_batch_norm
+from pruning_bootcamp.flow.steps.cut import KEPT, calibration_images, ready_to_cut
+from pruning_bootcamp.flow.steps.training import judged
+from pruning_bootcamp.logs import LOGGER
+from pruning_bootcamp.pruning.channels.refit import refit
+from pruning_bootcamp.results import Recovery, Refit
+
+PROGRESS = "refit.pth"
+
+
+def refit_cut(context: StepContext) -> Refitted:
+    """Every layer whose inputs the cut changed, fitted in closed form; batch norm re-estimated where some can't be."""
+    cfg, network = context.cfg, context.network()
+    before = context.network("dense")
+    dense, _ = ready_to_cut(before.model, before.recipe)
+    model, dense = network.model.to(context.device), dense.to(context.device)
+    begun, saved = time.perf_counter(), time.perf_counter()
+    fitted = _go_on(context, model)
+
+    def after(path: str, left: float) -> None:
+        nonlocal saved
+        fitted[path] = left
+        if time.perf_counter() - saved >= cfg.train.checkpoint_seconds:
+            _keep(context, model, fitted)
+            saved = time.perf_counter()
+
+    def say(number: int, total: int, path: str) -> None:
+        LOGGER.info("Refitting %d of %d layers: %s (%.0f s)", number + 1, total, path, time.perf_counter() - begun)
+
+    found = refit(
+        dense,
+        model,
+        context.tensors("cut", KEPT)["channels"],
+        calibration_images(cfg, context.splits, context.device),
+        leave={name.rpartition(".")[0]: "it keeps the checkpoint's zeros" for name in network.masks},
+        fitted=fitted,
+        seed=cfg.seed,
+        say=say,
+        after=after,
+    )
+    seconds = round(time.perf_counter() - begun, 2)
+    left = tuple(f"{path} was not refitted: {why}" for path, why in found.left.items())
+    for text in left:
+        LOGGER.warning("%s; batch norm makes up for what it can", text)
+    recovered = Recovery()
+    if left:
+        recovered = recover_batch_norm(model, before.model, cfg, context.splits, context.device)
+    LOGGER.info("Refitted %d layers on %d training %s", len(found.layers), found.images, context.task.noun)
+    score = judged(context, network)
+    return Refitted(
+        val_accuracy=score,
+        refit=Refit(layers=len(found.layers), images=found.images, seconds=seconds, left=left),
+        fall_backs=left,
+        summary=f"{len(found.layers)} layers, validation {context.task.metric.text(score)}",
+        batch_norm_reestimated=recovered.batch_norm_reestimated,
+        batch_norm=recovered.batch_norm,
+    )
+
+
+def _keep(context: StepContext, model: nn.Module, fitted: Mapping[str, float]) -> None:
+    shares = {path: torch.tensor(left, dtype=torch.double) for path, left in fitted.items()}
+    context.keep_tensors(PROGRESS, {"fitted": shares, "weights": model.state_dict()})
+
+
+def _go_on(context: StepContext, model: nn.Module) -> dict[str, float]:
+    """The layers that a killed process had fitted, their weights loaded; none where there is no whole file of them."""
+    try:
+        kept = read_file(context.folder / PROGRESS)
+        fitted, weights = (tensors_in(table(kept[name], name)) for name in ("fitted", "weights"))
+        model.load_state_dict(weights)
+    except (BootcampError, FileNotFoundError):
+        return {}
+    LOGGER.info("Going on after %d layers", len(fitted))
+    return {path: float(left) for path, left in fitted.items()}

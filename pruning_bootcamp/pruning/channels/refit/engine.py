@@ -1,0 +1,209 @@
+"""Layer after layer: its second moments on the pruned network's inputs, the fit, the weights; then the next one."""
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.pruning.channels.refit.folding import folded, has_intercept, unfold
+from pruning_bootcamp.pruning.channels.refit.passes import KEPT_BYTES, Images, Passes
+from pruning_bootcamp.pruning.channels.refit.program import Program
+from pruning_bootcamp.pruning.channels.refit.sites import Site, changed, find_sites
+from pruning_bootcamp.pruning.channels.refit.solving import (
+    added,
+    choose_damping,
+    error,
+    solve,
+    without_intercept,
+)
+from pruning_bootcamp.pruning.layers.moments import Moments, cross, gram, sampled, seen
+from pruning_bootcamp.runtime import preserved_rng
+from pruning_bootcamp.tools.modes import beside, evaluation_mode
+
+# The fit where a ReLU follows has come to rest by then, to what it is worth.
+ITERATIONS = 3
+_PARTS = 2
+
+
+@dataclass
+class Refitted:
+    """`layers`: path -> share of its target's variance that least squares leaves. `left`: what reads cut channels and
+    was not fitted -> why not.
+
+    `images`: how many it was fitted on.
+    """
+
+    layers: dict[str, float] = field(default_factory=dict)
+    left: dict[str, str] = field(default_factory=dict)
+    images: int = 0
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """One batch at a site: its inputs, what the sum should come to, and what others add to it (None: nothing)."""
+
+    inputs: Tensor
+    goal: Tensor
+    others: Tensor | None
+
+
+def refit(
+    dense: nn.Module,
+    cut: nn.Module,
+    kept: Mapping[str, Tensor],
+    images: Images,
+    *,
+    leave: Mapping[str, str] | None = None,
+    iterations: int = ITERATIONS,
+    kept_bytes: int = KEPT_BYTES,
+    seed: int = 0,
+    fitted: Mapping[str, float] | None = None,
+    say: Callable[[int, int, str], None] = lambda number, total, path: None,
+    after: Callable[[str, float], None] = lambda path, left: None,
+) -> Refitted:
+    """Fit the layers of `cut`, in place, to what `dense` computes on the images; no label and no gradient is needed.
+
+    `kept`: layer -> the output channels of the dense layer, ascending, that `cut` has (others have all). `images` gives
+    batches, each of the first one's size but for a smaller last one, which is left out. `leave`: layers not to touch,
+    and why. `say(number, total, layer)` is called before each layer, `after(layer, share left)` after it; `fitted`:
+    what `after` was told of layers that a process that was stopped has fitted already. Frozen layers stay as they are.
+    """
+    result = Refitted()
+    with preserved_rng(), torch.no_grad(), evaluation_mode(dense, cut):
+        first = next(iter(images()), None)
+        if first is None or not len(first):
+            raise BootcampError("images: hold no batch, and there is nothing to fit a layer to.")
+        try:
+            theirs, ours = Program(dense, beside(dense, first)), Program(cut, beside(cut, first))
+        except BootcampError as error:
+            return _nothing(cut, dense, str(error))
+        if not theirs.same_operations(ours):
+            return _nothing(cut, dense, "the cut network runs other operations than the dense one")
+        sites, unfit = find_sites(ours)
+        leave = dict(leave or {}) | unfit
+        wanted = changed(sites, ours, theirs)
+        frozen = {site.path for site in wanted if not _weight(cut, site).requires_grad}
+        result.left = {path: why for path, why in leave.items() if _reads_fewer(cut, dense, path)}
+        todo = [site for site in wanted if site.path not in leave and site.path not in frozen]
+        passes = Passes(theirs, ours, lambda: _whole(images, len(first), cut), kept_bytes)
+        for number, site in enumerate(todo):
+            if fitted is not None and site.path in fitted:
+                result.layers[site.path] = fitted[site.path]
+                continue
+            say(number, len(todo), site.path)
+            passes.go_on(site.operation)
+            result.layers[site.path] = _fit(cut, passes, site, kept, iterations, seed)
+            after(site.path, result.layers[site.path])
+        result.images = sum(len(batch) for batch in _whole(images, len(first), cut))
+    return result
+
+
+def _fit(cut: nn.Module, passes: Passes, site: Site, kept: Mapping[str, Tensor], iterations: int, seed: int) -> float:
+    """Fit one layer in place; the share of the target's variance that plain least squares leaves."""
+    product, weight = site.product, _weight(cut, site)
+    start, intercept = folded(cut, site), has_intercept(cut, site)
+    samples = _Samples(passes, site, kept.get(site.path))
+    parts: list[Moments] = []
+    squares, where = 0.0, None
+    for number, sample in enumerate(samples):
+        target = sample.goal if sample.others is None else sample.goal - sample.others
+        where = sampled(product, target, seed)
+        found = Moments(gram(product, sample.inputs, where), cross(product, sample.inputs, target, weight, where))
+        squares += float(seen(product, target, where).double().square().sum())
+        if number < _PARTS:
+            parts.append(found)
+        else:
+            parts[number % _PARTS] = added([parts[number % _PARTS], found])
+    parts = parts if intercept else [without_intercept(part) for part in parts]
+    whole = added(parts)
+    damping = choose_damping(parts, start)
+    rows = solve(whole, start, damping)
+    spread = squares - float((whole.cross[:, -1].square() / whole.gram[:, -1, -1:]).sum())
+    left = (squares + error(whole, rows)) / max(spread, 1e-30)
+    for _ in range(iterations if site.rectified else 0):
+        moved = torch.zeros_like(whole.cross)
+        for sample in samples:
+            moved += cross(product, sample.inputs, _reachable(site, sample, rows, weight), weight, where)
+        again = Moments(whole.gram, moved)
+        rows = solve(again if intercept else without_intercept(again), start, damping)
+    if not bool(torch.isfinite(rows).all()):
+        raise BootcampError(f"{site.path}: its inputs or the dense network's outputs are NaN or Inf on these images.")
+    unfold(cut, site, rows, whole)
+    return left
+
+
+def _reachable(site: Site, sample: _Sample, rows: Tensor, weight: Tensor) -> Tensor:
+    """What to fit next where the goal is only looked at between bounds: beyond them, what is beyond is right already.
+
+    Majorise-minimise: at the present prediction no error is larger than the one that is made smaller.
+    """
+    low, high = site.bounds
+    product = site.product
+    bias = rows[:, -1].flatten().to(weight)
+    predicted = product.apply(sample.inputs, product.weight(rows[:, :-1], weight), bias)
+    predicted = predicted if sample.others is None else predicted + sample.others
+    goal = torch.where(sample.goal <= low, predicted.clamp(max=low), sample.goal)
+    goal = torch.where(sample.goal >= high, predicted.clamp(min=high), goal)
+    return goal if sample.others is None else goal - sample.others
+
+
+class _Samples:
+    """The batches at a site, each time the same: kept where there is room, else computed again."""
+
+    def __init__(self, passes: Passes, site: Site, kept: Tensor | None) -> None:
+        self._passes, self._site, self._kept = passes, site, kept
+        self._known: dict[int, _Sample] = {}
+        self._complete = False
+
+    def __iter__(self) -> Iterator[_Sample]:
+        if self._complete:
+            yield from self._known.values()
+            return
+        site, held, complete = self._site, 0, True
+        stop = max(site.operation, site.target) + 1
+        of_cut = {site.source, *site.others}
+        for number, (theirs, ours) in enumerate(self._passes.visit(stop, {site.target}, of_cut)):
+            goal = theirs[site.target]
+            inputs = ours[site.source]
+            goal = goal.to(inputs.device)
+            if self._kept is not None:
+                goal = goal.index_select(site.product.channels, self._kept.to(goal.device))
+            others = sum((ours[other] for other in site.others[1:]), ours[site.others[0]]) if site.others else None
+            sample = _Sample(inputs, goal, others)
+            held += goal.nbytes + inputs.nbytes + (0 if others is None else others.nbytes)
+            if held <= self._passes.limit:
+                self._known[number] = sample
+            else:
+                complete = False
+            yield sample
+        self._complete = complete
+        if not complete:
+            self._known.clear()
+
+
+def _whole(images: Images, size: int, model: nn.Module) -> Iterator[Tensor]:
+    for batch in images():
+        if len(batch) == size:
+            yield beside(model, batch)
+
+
+def _weight(model: nn.Module, site: Site) -> nn.Parameter:
+    return model.get_submodule(site.path).get_parameter("weight")
+
+
+def _reads_fewer(cut: nn.Module, dense: nn.Module, path: str) -> bool:
+    ours, theirs = cut.get_submodule(path), dense.get_submodule(path)
+    names = ("in_channels", "in_features")
+    return any(getattr(ours, name, None) != getattr(theirs, name, None) for name in names)
+
+
+def _nothing(cut: nn.Module, dense: nn.Module, why: str) -> Refitted:
+    layers: Collection[Any] = [
+        path
+        for path, module in cut.named_modules()
+        if isinstance(module, nn.modules.conv._ConvNd | nn.Linear) and _reads_fewer(cut, dense, path)
+    ]
+    return Refitted(left=dict.fromkeys(layers, why))

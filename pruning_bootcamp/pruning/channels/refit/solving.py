@@ -1,0 +1,59 @@
+"""Least squares on second moments: rows that stay near given ones, and how near, chosen on moments held out."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pruning_bootcamp.pruning.layers.least_squares import factorise, scale_of
+from pruning_bootcamp.pruning.layers.moments import Moments
+
+DAMPINGS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+_INTERCEPT = 1e-8  # a bias is hardly held back
+
+
+def solve(moments: Moments, towards: Tensor, damping: float) -> Tensor:
+    """[groups, d, out / groups]: W with least |X W - T|^2 + damping * scale * |W - towards|^2, by Cholesky.
+
+    The scale is the mean square of a column; the last row is the intercept.
+    """
+    gram, cross = moments.gram, moments.cross
+    solved = torch.empty_like(cross)
+    for group, (one, wanted, start) in enumerate(zip(gram, cross, towards, strict=True)):
+        scale = scale_of(one[:-1, :-1])
+        one, wanted = one / scale, wanted / scale
+        weight = torch.full((len(one),), damping, dtype=one.dtype, device=one.device)
+        weight[-1] = _INTERCEPT * max(float(one[-1, -1]), 1e-30)
+        factor, more = factorise(one + weight.diag(), 0.0)
+        solved[group] = torch.cholesky_solve(wanted + (weight + more)[:, None] * start, factor)
+    return solved
+
+
+def without_intercept(moments: Moments) -> Moments:
+    """The same of a layer that has nothing to take a constant up: the column of ones says nothing."""
+    gram, cross = moments.gram.clone(), moments.cross.clone()
+    gram[:, -1, :-1] = gram[:, :-1, -1] = 0
+    cross[:, -1] = 0
+    return Moments(gram, cross)
+
+
+def error(moments: Moments, rows: Tensor) -> float:
+    """|X W - T|^2 but for the constant |T|^2."""
+    return float(((moments.gram @ rows - 2 * moments.cross) * rows).sum())
+
+
+def choose_damping(parts: Sequence[Moments], towards: Tensor) -> float:
+    """The damping with the least error on each part when fitted to the others, all parts together."""
+    if len(parts) < 2:
+        return 1e-3
+    totals = dict.fromkeys(DAMPINGS, 0.0)
+    for held in range(len(parts)):
+        others = added([part for number, part in enumerate(parts) if number != held])
+        for damping in DAMPINGS:
+            totals[damping] += error(parts[held], solve(others, towards, damping))
+    return min(totals, key=lambda damping: (totals[damping], -damping))
+
+
+def added(parts: Sequence[Moments]) -> Moments:
+    """The sums of several parts of the images."""
+    return Moments(sum((p.gram for p in parts[1:]), parts[0].gram), sum((p.cross for p in parts[1:]), parts[0].cross))

@@ -1,0 +1,379 @@
+"""A cut network's layers fitted to the dense network's: exact where that is possible, never worse, for every kind."""
+
+import copy
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pruning_bootcamp.pruning.channels.refit import Images, Refitted, refit
+from pruning_bootcamp.pruning.channels.refit.folding import folded, instead, unfold
+from pruning_bootcamp.pruning.channels.refit.program import Program
+from pruning_bootcamp.pruning.channels.refit.sites import find_sites
+from pruning_bootcamp.pruning.channels.refit.solving import choose_damping, error, solve, without_intercept
+from pruning_bootcamp.pruning.channels.structured import CutResult, cut_channels, plan_structured
+from pruning_bootcamp.pruning.layers.moments import Moments, gram
+
+
+def images_of(*shape: int, batches: int = 4, size: int = 32, seed: int = 0) -> Images:
+    generator = torch.Generator().manual_seed(seed)
+    found = [torch.randn(size, *shape, generator=generator) for _ in range(batches)]
+    return lambda: iter(found)
+
+
+def settled(model: nn.Module, images: Images) -> nn.Module:
+    """Batch norms with scales, shifts and statistics of a network that has been trained."""
+    generator = torch.Generator().manual_seed(1)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            if module.weight is not None:
+                module.weight.data.uniform_(0.5, 1.5, generator=generator)
+                module.bias.data.normal_(0, 0.3, generator=generator)
+            module.momentum = None
+    with torch.no_grad():
+        for batch in images():
+            model.train()(batch)
+    return model.eval()
+
+
+def cut_half(dense: nn.Module, images: Images, **choices: Any) -> CutResult:
+    example = next(iter(images()))[:2]
+    asked = {"score": "l1", "allocation": "local", "sparsity": 0.5} | choices
+    return cut_channels(dense, example, plan_structured(dense, example, **asked))
+
+
+@torch.no_grad()
+def distance(one: nn.Module, other: nn.Module, images: Images) -> float:
+    found = [((one(batch) - other(batch)).square().sum(), other(batch).square().sum()) for batch in images()]
+    return float(sum(off for off, _ in found) / sum(size for _, size in found))
+
+
+class Sum(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6), nn.ReLU())
+        self.conv1, self.bn1 = nn.Conv2d(6, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
+        self.conv2, self.bn2 = nn.Conv2d(8, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6)
+        self.side = nn.Sequential(nn.Conv2d(6, 6, 1), nn.BatchNorm2d(6))
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        y = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
+        return self.head(torch.relu(y + self.side(x)).mean((2, 3)))
+
+
+class Separable(nn.Module):
+    """Depthwise, grouped and squeeze-and-excitation, with in-place activations up to 6."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.expand = nn.Sequential(nn.Conv2d(3, 8, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU6(inplace=True))
+        self.depth = nn.Conv2d(8, 8, 3, stride=2, padding=1, groups=8, bias=False)
+        self.norm = nn.BatchNorm2d(8)
+        self.squeeze, self.excite = nn.Conv2d(8, 4, 1), nn.Conv2d(4, 8, 1)
+        self.grouped = nn.Conv2d(8, 8, 3, padding=2, dilation=2, groups=2)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.relu6(self.norm(self.depth(self.expand(x))), inplace=True)
+        gate = torch.sigmoid(self.excite(torch.relu(self.squeeze(x.mean((2, 3), keepdim=True)))))
+        return self.head(torch.relu(self.grouped(x * gate)).mean((2, 3)))
+
+
+class Joined(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = nn.Conv2d(3, 6, 3, padding="same"), nn.Conv2d(3, 4, 1)
+        self.norm = nn.BatchNorm2d(10)
+        self.reader, self.head = nn.Conv2d(10, 6, 3), nn.Linear(6 * 36, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        joined = torch.relu(self.norm(torch.cat([self.one(x), self.other(x)], 1)))
+        return self.head(torch.relu(self.reader(joined)).flatten(1))
+
+
+class Tokens(nn.Module):
+    """The blocks of a transformer without its attention: a sum, a layer norm, two linear layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(6, 8)
+        self.norms = nn.ModuleList(nn.LayerNorm(8) for _ in range(2))
+        self.up = nn.ModuleList(nn.Linear(8, 12) for _ in range(2))
+        self.down = nn.ModuleList(nn.Linear(12, 8) for _ in range(2))
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        for norm, up, down in zip(self.norms, self.up, self.down, strict=True):
+            x = x + down(nn.functional.gelu(up(norm(x))))
+        return self.head(x)
+
+
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "sum": (Sum, (3, 8, 8)),
+    "separable": (Separable, (3, 8, 8)),
+    "joined": (Joined, (3, 8, 8)),
+    "tokens": (Tokens, (5, 6)),
+}
+
+
+@pytest.fixture(params=NETWORKS)
+def dense_and_images(request: pytest.FixtureRequest) -> tuple[nn.Module, Images]:
+    torch.manual_seed(0)
+    build, shape = NETWORKS[request.param]
+    images = images_of(*shape)
+    return settled(build(), images), images
+
+
+def test_four_weights_by_hand() -> None:
+    """The second channel is twice the first: what read it with 3 reads the first with 6 more."""
+    dense = nn.Sequential(nn.Linear(1, 2, bias=False), nn.Linear(2, 1, bias=False))
+    with torch.no_grad():
+        dense[0].weight.copy_(torch.tensor([[1.0], [2.0]]))
+        dense[1].weight.copy_(torch.tensor([[4.0, 3.0]]))
+    cut = copy.deepcopy(dense)
+    cut[0] = nn.Linear(1, 1, bias=False)
+    cut[1] = nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        cut[0].weight.fill_(1.0)
+        cut[1].weight.fill_(4.0)
+    found = refit(dense, cut, {"0": torch.tensor([0])}, images_of(1))
+    assert cut[1].weight.item() == pytest.approx(10.0, abs=1e-3)
+    assert cut[0].weight.item() == 1.0
+    assert list(found.layers) == ["1"]
+
+
+def test_channels_that_others_make_up_for_are_made_up_for_exactly() -> None:
+    torch.manual_seed(0)
+    dense = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 5, 3, padding=1), nn.Flatten(), nn.Linear(5 * 36, 4))
+    with torch.no_grad():  # four channels are mixtures of the other four
+        mixture = torch.randn(4, 4)
+        dense[0].weight[4:] = (mixture @ dense[0].weight[:4].flatten(1)).view(4, 3, 1, 1) / 10
+        dense[0].bias[4:] = mixture @ dense[0].bias[:4] / 10
+    images = images_of(3, 6, 6)
+    found = cut_half(dense, images, exclude=["1"])
+    assert distance(found.model, dense, images) > 1e-3
+    refit(dense, found.model, found.kept, images)
+    assert distance(found.model, dense, images) < 1e-6
+    assert distance(found.model, dense, images_of(3, 6, 6, seed=9)) < 1e-6  # and on images it was not fitted on
+
+
+def test_every_kind_of_reader_comes_nearer(dense_and_images: tuple[nn.Module, Images]) -> None:
+    dense, images = dense_and_images
+    before = {name: value.clone() for name, value in dense.state_dict().items()}
+    found = cut_half(dense, images)
+    start = distance(found.model, dense, images)
+    result = refit(dense, found.model, found.kept, images)
+    assert result.left == {}
+    assert result.images == 128
+    assert distance(found.model, dense, images) < 0.5 * start
+    readers = {p for p, m in dense.named_modules() if isinstance(m, nn.Linear | nn.Conv2d) and _smaller(m, found, p)}
+    assert readers
+    assert readers <= result.layers.keys()
+    assert all(torch.equal(value, before[name]) for name, value in dense.state_dict().items())
+    assert not found.model.training
+
+
+def _smaller(module: nn.Module, found: CutResult, path: str) -> bool:
+    ours = found.model.get_submodule(path)
+    names = ("in_features", "in_channels")
+    depthwise = getattr(module, "groups", 1) == getattr(module, "in_channels", 0)
+    return not depthwise and any(getattr(ours, n, 0) != getattr(module, n, 0) for n in names)
+
+
+def test_the_same_again_bit_for_bit(dense_and_images: tuple[nn.Module, Images]) -> None:
+    dense, images = dense_and_images
+    found = cut_half(dense, images)
+    state = torch.get_rng_state()
+    first, again = (copy.deepcopy(found.model) for _ in range(2))
+    refit(dense, first, found.kept, images)
+    refit(dense, again, found.kept, images)
+    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_nothing_kept_between_two_passes_changes_nothing(dense_and_images: tuple[nn.Module, Images]) -> None:
+    dense, images = dense_and_images
+    found = cut_half(dense, images)
+    roomy, bare = (copy.deepcopy(found.model) for _ in range(2))
+    refit(dense, roomy, found.kept, images)
+    refit(dense, bare, found.kept, images, kept_bytes=0)
+    for one, other in zip(roomy.state_dict().values(), bare.state_dict().values(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_process_that_was_stopped_goes_on_with_the_same_bits(dense_and_images: tuple[nn.Module, Images]) -> None:
+    dense, images = dense_and_images
+    found = cut_half(dense, images)
+    whole, stopped = (copy.deepcopy(found.model) for _ in range(2))
+    refit(dense, whole, found.kept, images)
+    fitted: dict[str, float] = {}
+
+    class Stop(Exception):
+        pass
+
+    def after(path: str, left: float) -> None:
+        fitted[path] = left
+        if len(fitted) == 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        refit(dense, stopped, found.kept, images, after=after)
+    said: list[str] = []
+    result = refit(dense, stopped, found.kept, images, fitted=fitted, say=lambda number, total, path: said.append(path))
+    assert not set(said) & fitted.keys()
+    assert list(result.layers) == [*fitted, *said]
+    assert all(
+        torch.equal(a, b) for a, b in zip(whole.state_dict().values(), stopped.state_dict().values(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("damping", [1e-6, 1e-3, 1.0, 100.0])
+@pytest.mark.parametrize("groups", [1, 3])
+def test_least_squares_is_never_raised(damping: float, groups: int) -> None:
+    generator = torch.Generator().manual_seed(groups)
+    columns = torch.randn(groups, 60, 6, generator=generator).double()
+    columns[:, :, -1] = 1
+    targets = torch.randn(groups, 60, 4, generator=generator).double()
+    moments = Moments(columns.mT @ columns, columns.mT @ targets)
+    start = torch.randn(groups, 6, 4, generator=generator).double()
+    for used in (moments, without_intercept(moments)):
+        before, after = error(used, start), error(used, solve(used, start, damping))
+        assert after <= before + 1e-9 * abs(before)
+    fitted = solve(moments, start, 1e-12)
+    torch.testing.assert_close(fitted, torch.linalg.lstsq(columns, targets).solution, rtol=1e-5, atol=1e-5)
+
+
+def test_the_damping_is_that_which_suits_samples_held_out() -> None:
+    """Many columns and few noisy samples want weights that stay near; many samples want to be followed."""
+    generator = torch.Generator().manual_seed(0)
+
+    def parts(samples: int) -> list[Moments]:
+        columns = [torch.randn(1, samples, 21, generator=generator).double() for _ in range(2)]
+        truth = torch.randn(21, 2, generator=generator).double()
+        targets = [c @ truth + 3 * torch.randn(1, samples, 2, generator=generator) for c in columns]
+        return [Moments(c.mT @ c, c.mT @ t) for c, t in zip(columns, targets, strict=True)]
+
+    start = torch.zeros(1, 21, 2).double()
+    assert choose_damping(parts(12), start) > choose_damping(parts(5000), start)
+
+
+def test_what_a_relu_hides_need_not_be_fitted() -> None:
+    """With the ReLU known, its outputs come nearer in every round of majorising and minimising."""
+    torch.manual_seed(0)
+    images = images_of(3, 8, 8, batches=8)
+    dense = settled(Sum(), images)
+    found = cut_half(dense, images, exclude=["conv2"])
+
+    def rectified(model: nn.Module) -> list[Tensor]:
+        return [torch.relu(t) for t in _inputs_of_relu(model, images)]
+
+    left = []
+    for iterations in range(4):
+        model = copy.deepcopy(found.model)
+        leave = {"head": "not here", "side.0": "not here"}
+        refit(dense, model, found.kept, images, iterations=iterations, leave=leave)
+        pairs = zip(rectified(model), rectified(dense), strict=True)
+        left.append(sum(float((ours - theirs).square().sum()) for ours, theirs in pairs))
+    assert all(after <= before * (1 + 1e-5) for before, after in itertools.pairwise(left))
+    assert left[-1] < 0.95 * left[0]
+
+
+def _inputs_of_relu(model: Any, images: Images) -> list[Tensor]:
+    sums: list[Tensor] = []
+    with torch.no_grad():
+        for batch in images():
+            x = model.stem(batch)
+            sums.append(model.bn2(model.conv2(torch.relu(model.bn1(model.conv1(x))))) + model.side(x))
+    return sums
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_fit_is_put_into_layer_and_batch_norm(affine: bool, bias: bool) -> None:
+    torch.manual_seed(0)
+    images = images_of(3, 6, 6)
+    model = settled(nn.Sequential(nn.Conv2d(3, 4, 3, bias=bias), nn.BatchNorm2d(4, affine=affine)), images)
+    site = find_sites(Program(model, next(iter(images()))))[0][0]
+    assert site.norm == "1"
+    total = Moments(sum(gram(site.product, batch) for batch in images()), torch.zeros(1))  # type: ignore[arg-type]
+    rows = folded(model, site)
+    batch = next(iter(images()))
+    wanted = model(batch)
+    torch.testing.assert_close(site.product.apply(batch, *_weights(site, rows, model)), wanted, rtol=1e-4, atol=1e-5)
+    again = copy.deepcopy(model)
+    unfold(again, site, rows, total)
+    torch.testing.assert_close(again(batch), wanted, rtol=1e-4, atol=1e-5)
+    other = torch.func.functional_call(model, instead(model, site, rows), (batch,))
+    torch.testing.assert_close(other, wanted, rtol=1e-4, atol=1e-5)
+    if affine:  # its statistics are what it sees: by batches it does the same
+        everything = torch.cat(list(images()))
+        torch.testing.assert_close(again.train()(everything), model.eval()(everything), rtol=1e-2, atol=1e-2)
+
+
+def _weights(site: Any, rows: Tensor, model: Any) -> tuple[Tensor, Tensor]:
+    return site.product.weight(rows[:, :-1], model[0].weight), rows[:, -1].flatten().float()
+
+
+def test_what_cant_be_fitted_is_said() -> None:
+    torch.manual_seed(0)
+    images = images_of(3, 6, 6)
+    dense = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.ConvTranspose2d(6, 4, 2), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    found = cut_half(dense, images)
+    result = refit(dense, found.model, found.kept, images)
+    assert result.left == {"2": "a transposed convolution"}
+    assert list(result.layers) == ["4"]
+
+
+def test_layers_to_leave_and_frozen_ones_stay() -> None:
+    torch.manual_seed(0)
+    images = images_of(3, 8, 8)
+    dense = settled(Sum(), images)
+    found = cut_half(dense, images)
+    found.model.get_submodule("side.0").requires_grad_(False)
+    before = {name: value.clone() for name, value in found.model.state_dict().items()}
+    result = refit(dense, found.model, found.kept, images, leave={"conv2": "it has zeros"})
+    assert result.left == {"conv2": "it has zeros"}
+    assert not result.layers.keys() & {"conv2", "side.0"}
+    after = found.model.state_dict()
+    assert torch.equal(after["conv2.weight"], before["conv2.weight"])
+    assert torch.equal(after["side.0.weight"], before["side.0.weight"])
+    assert not torch.equal(after["conv1.weight"], before["conv1.weight"])  # the stem's channels are gone
+
+
+class Turning(nn.Module):
+    """Goes another way for other images: no list of operations says what it does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.one(x)
+        return self.other(y.relu() if float(y.sum()) > 1e9 else y)
+
+
+def test_a_network_that_cant_be_listed_is_said_to_be_left() -> None:
+    images = images_of(3)
+    dense = Turning()
+    found = cut_half(dense, images)
+    result: Refitted = refit(dense, found.model, found.kept, images)
+    assert list(result.left) == ["other"]
+    assert "its operations can't be listed" in result.left["other"]
+    assert result.layers == {}
+
+
+def test_a_smaller_last_batch_is_left_out() -> None:
+    torch.manual_seed(0)
+    dense = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+
+    def images() -> Iterator[Tensor]:
+        yield from torch.randn(70, 4, generator=torch.Generator().manual_seed(0)).split(32)
+
+    found = cut_half(dense, images)
+    assert refit(dense, found.model, found.kept, images).images == 64
