@@ -295,7 +295,8 @@ def prune_structured(plan: Plan) -> None:
             PruningStage.PRUNING,
             refit.refit_cut,
             Refitted,
-            settings=section(cfg, "recover") | {"images": s.calibration_images, "augment": cfg.train.augment},
+            settings=section(cfg, "recover")
+            | {"images": s.calibration_images, "rounds": s.refit_rounds, "augment": cfg.train.augment},
             inputs={"cut": plan.last},
             gives_network=True,
             together=True,

@@ -82,6 +82,9 @@ class StructuredSettings:
     refit: Literal["closed_form", "batch_norm", "none"] = "closed_form"
     """what follows the cut. closed_form: layer after layer fitted to what the dense network computes, by least squares
     on the cut network's own inputs, without labels; batch_norm: statistics anew, as recover says; none: nothing"""
+    refit_rounds: int = between(6, 0)
+    """rounds in which a layer and the one that alone reads it are fitted together; 0: each layer alone, in a third of
+    the time"""
     calibration_images: int = between(1024, 1)
     """training images, without their labels, to measure channels and to refit on"""
     sparsity: float | None = between(None, 0, 1, "[)")

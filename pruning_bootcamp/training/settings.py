@@ -133,8 +133,9 @@ class RecoverSettings:
     """share of the pruning (of the logarithm of what stays) left to the first half of the distillation, by magnitude"""
     freeze_batch_norm: bool = False
     """the distillation leaves batch-norm statistics as they are, and normalises by them: what a refit has made stays"""
-    never_worse: bool = False
-    """undo a distillation after which fewer held-out images are decided as the dense network decides them"""
+    never_worse: bool | None = None
+    """undo a distillation after which fewer held-out images are decided as the dense network decides them; left out:
+    only where it follows a refit in closed form"""
     amp: Literal["auto", "bf16", "fp16"] | None = None
     """mixed precision; auto: bfloat16 where a short trial finds it quicker"""
 

@@ -46,6 +46,7 @@ def refit_cut(context: StepContext) -> Refitted:
         context.tensors("cut", KEPT)["channels"],
         calibration_images(cfg, context.splits, context.device),
         leave={name.rpartition(".")[0]: "it keeps the checkpoint's zeros" for name in network.masks},
+        rounds=cfg.structured.refit_rounds,
         fitted=fitted,
         seed=cfg.seed,
         say=say,

@@ -10,7 +10,7 @@ from torch import nn
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.evaluation import evaluate_on
 from pruning_bootcamp.flow import settings
-from pruning_bootcamp.flow.outcomes import Recovered, Trained
+from pruning_bootcamp.flow.outcomes import Recovered, Refitted, Trained
 from pruning_bootcamp.flow.step import Network, StepContext
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.results import Distillation
@@ -85,7 +85,7 @@ def follow_dense(context: StepContext, sparsity: float | None = None) -> Recover
     if growing:
         network.masks, reached = growing[0].masks, growing[0].points[-1].sparsity
         fall_backs = [*growing[0].fall_backs, *fall_backs]
-    elif cfg.recover.never_worse:
+    elif cfg.recover.never_worse or (cfg.recover.never_worse is None and _follows_refit(context)):
         network = _nearer(context, network)
     score = judged(context, network)
     return Recovered(
@@ -95,6 +95,10 @@ def follow_dense(context: StepContext, sparsity: float | None = None) -> Recover
         fall_backs=tuple(fall_backs),
         summary=f"{plans[0].steps} steps, validation {context.task.metric.text(score)}",
     )
+
+
+def _follows_refit(context: StepContext) -> bool:
+    return isinstance(context.inputs["before"].outcome, Refitted)
 
 
 def _nearer(context: StepContext, network: Network) -> Network:

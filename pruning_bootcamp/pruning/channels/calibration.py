@@ -15,7 +15,8 @@ from pruning_bootcamp.pruning.channels.refit.passes import Images
 from pruning_bootcamp.pruning.channels.refit.program import Program, State
 from pruning_bootcamp.pruning.channels.refit.sites import Site, find_sites
 from pruning_bootcamp.pruning.channels.removal import Reader, refitted_rows, removal_errors
-from pruning_bootcamp.pruning.graph import Group
+from pruning_bootcamp.pruning.graph import Group, Member
+from pruning_bootcamp.pruning.graph.members import TRANSPOSED
 from pruning_bootcamp.pruning.layers.moments import gram, sampled
 from pruning_bootcamp.runtime import preserved_rng
 from pruning_bootcamp.tasks.base import main_tensor
@@ -34,36 +35,59 @@ Say = Callable[[int, int, str], None]
 
 @dataclass
 class Readers:
-    """Who reads each group's channels, measured. `unread`: groups about which nothing can be said, and why."""
+    """Who reads each group's channels. Groups that no layer reads are left out."""
 
     groups: dict[str, list[tuple[Site, int]]] = field(default_factory=dict)
     """group -> its readers: a site, and which block of it"""
-    unread: dict[str, str] = field(default_factory=dict)
+    others: dict[str, list[Member]] = field(default_factory=dict)
+    """group -> readers whose inputs can't be seen as columns (transposed convolutions, layers that run twice)"""
 
 
 def find_readers(program: Program, groups: Sequence[Group]) -> Readers:
     """The layers that read each group's channels, those that multiply once, in the order in which they run."""
-    sites, unfit = find_sites(program)
-    by_path = {site.path: site for site in sites}
+    by_path = {site.path: site for site in find_sites(program)[0]}
     found = Readers()
     for group in groups:
         inputs = group.of_kind("input")
-        strange = [member.path for member in inputs if member.path not in by_path]
-        if not inputs:
-            found.unread[group.name] = "no layer reads its channels"
-        elif strange:
-            why = unfit.get(strange[0], "how it multiplies can't be followed")
-            found.unread[group.name] = f"what {strange[0]} loses can't be measured ({why})"
-        else:
-            known = {
-                (site.operation, block): (site, block)
-                for member in inputs
-                for site in [by_path[member.path]]
-                for block in range(site.product.groups)
-                if _columns(group, site, block) is not None
-            }
+        known = {
+            (site.operation, block): (site, block)
+            for member in inputs
+            if (site := by_path.get(member.path)) is not None
+            for block in range(site.product.groups)
+            if _columns(group, site, block) is not None
+        }
+        if inputs:
             found.groups[group.name] = [known[key] for key in sorted(known)]
+            found.others[group.name] = [member for member in inputs if member.path not in by_path]
     return found
+
+
+def _alone(group: Group, others: Sequence[Member]) -> Tensor | None:
+    """[units]: each unit's share of the weights that read it, squared, in readers that can't be refitted."""
+    if not others:
+        return None
+    total = torch.zeros(group.width, dtype=torch.double)
+    for member in others:
+        squares = _by_input(member).detach().double().square().flatten(1).sum(1).cpu()
+        total.index_add_(0, member.unit, squares[member.index] / squares.sum().clamp_min(1e-30))
+    return total
+
+
+def _deaf(group: Group, others: Sequence[Member], units: Sequence[int]) -> dict[str, Tensor]:
+    """Their weights with what reads these units at zero."""
+    weights: dict[str, Tensor] = {}
+    for member in others:
+        name = f"{member.path}.weight"
+        weight = weights.get(name, member.module.get_parameter("weight").detach()).clone()
+        gone = member.index[torch.isin(member.unit, torch.tensor(list(units)))]
+        weight.index_fill_(0 if isinstance(member.module, TRANSPOSED) else 1, gone.to(weight.device), 0)
+        weights[name] = weight
+    return weights
+
+
+def _by_input(member: Member) -> Tensor:
+    weight = member.module.get_parameter("weight")
+    return weight if isinstance(member.module, TRANSPOSED) else weight.transpose(0, 1)
 
 
 def _columns(group: Group, site: Site, block: int) -> Tensor | None:
@@ -122,16 +146,17 @@ def measure_groups(
         done = 0
         for chunk in _chunks(program, readers, named):
             moments = _moments(program, [pair for name in chunk for pair in readers.groups[name]], learning)
-            for name in sorted(chunk, key=lambda name: readers.groups[name][0][0].operation):
+            for name in chunk:
                 say(done, len(named), name)
                 done += 1
                 group = named[name]
                 made = [_reader(model, group, site, block, moments) for site, block in readers.groups[name]]
                 order = None if orders is None else list(orders[name])
-                found.gone[name], found.errors[name] = removal_errors(made, order)
+                gone, errors = removal_errors(made, order, _alone(group, readers.others[name]))
+                found.gone[name], found.errors[name] = gone, errors
                 if probes is not None:
                     pairs = list(zip(readers.groups[name], made, strict=True))
-                    found.losses[name] = _curve(probes, pairs, found.gone[name], found.errors[name])
+                    found.losses[name] = _curve(probes, group, pairs, readers.others[name], gone, errors)
     return found
 
 
@@ -156,8 +181,8 @@ def _chunks(program: Program, readers: Readers, groups: Mapping[str, Group]) -> 
     """Groups in the order in which they are first read, as many at a time as there is room for their moments."""
     chunk: list[str] = []
     held = 0
-    for name in sorted(groups, key=lambda name: readers.groups[name][0][0].operation):
-        size = sum(8 * len(_folded_rows(program.model, site)[block]) ** 2 for site, block in readers.groups[name])
+    for name in sorted(groups, key=lambda name: _first(readers, name)):
+        size = sum(8 * len(folded(program.model, site)[block]) ** 2 for site, block in readers.groups[name])
         if chunk and held + size > MOMENT_BYTES:
             yield chunk
             chunk, held = [], 0
@@ -167,13 +192,16 @@ def _chunks(program: Program, readers: Readers, groups: Mapping[str, Group]) -> 
         yield chunk
 
 
-def _folded_rows(model: nn.Module, site: Site) -> Tensor:
-    return folded(model, site)
+def _first(readers: Readers, name: str) -> int:
+    """Where the group is first read; at the beginning where that is not known."""
+    return 0 if readers.others[name] else readers.groups[name][0][0].operation
 
 
 def _moments(program: Program, pairs: Sequence[tuple[Site, int]], images: Images) -> dict[str, Tensor]:
     """Reader's path -> sums of products of its columns [groups, d, d]."""
     sites = {site.path: site for site, _ in pairs}
+    if not sites:
+        return {}
     stop = max(site.operation for site in sites.values()) + 1
     totals: dict[str, Tensor] = {}
     watch = {number for site in sites.values() for number in (site.source, site.operation)}
@@ -188,7 +216,10 @@ def _moments(program: Program, pairs: Sequence[tuple[Site, int]], images: Images
 def _reader(model: nn.Module, group: Group, site: Site, block: int, moments: Mapping[str, Tensor]) -> Reader:
     columns = _columns(group, site, block)
     assert columns is not None
-    return Reader(moments[site.path][block], folded(model, site)[block], columns)
+    gram, rows = moments[site.path][block], folded(model, site)[block]
+    if not bool(torch.isfinite(gram).all() and torch.isfinite(rows).all()):
+        raise BootcampError(f"{site.path}: its weights or its inputs on these images are NaN or Inf.")
+    return Reader(gram, rows, columns)
 
 
 class _Probes:
@@ -220,11 +251,17 @@ def _centred(values: Tensor) -> Tensor:
 
 
 def _curve(
-    probes: _Probes, pairs: Sequence[tuple[tuple[Site, int], Reader]], gone: Sequence[int], errors: Tensor
+    probes: _Probes,
+    group: Group,
+    pairs: Sequence[tuple[tuple[Site, int], Reader]],
+    others: Sequence[Member],
+    gone: Sequence[int],
+    errors: Tensor,
 ) -> Tensor:
     """[units + 1]: what the network loses once none, one, two, ... units are gone from this group alone."""
     model, width = probes.program.model, len(gone)
-    probes.go_on(min(site.operation for (site, _), _ in pairs))
+    if not others:
+        probes.go_on(min(site.operation for (site, _), _ in pairs))
     points: dict[int, float] = {}
     for share in MEASURED:
         left = max(1, round(share * width))
@@ -233,7 +270,7 @@ def _curve(
         rows = {site.path: folded(model, site) for (site, _), _ in pairs}
         for (site, block), reader in pairs:
             rows[site.path][block] = refitted_rows(reader, gone[: width - left])
-        weights: dict[str, Tensor] = {}
+        weights = _deaf(group, others, gone[: width - left])
         for (site, _), _ in pairs:
             weights |= instead(model, site, rows[site.path])
         points[width - left] = max(probes.loss(weights), 1e-9)

@@ -44,21 +44,24 @@ def damped(gram: Tensor) -> Tensor:
     return gram + weight.to(gram.device).diag()
 
 
-def removal_errors(readers: Sequence[Reader], order: Sequence[int] | None = None) -> tuple[list[int], Tensor]:
+def removal_errors(
+    readers: Sequence[Reader], order: Sequence[int] | None = None, alone: Tensor | None = None
+) -> tuple[list[int], Tensor]:
     """Units in the order in which they go, and the error once none, one, two, ... are gone [units + 1].
 
     The error is the share of the readers' output power that refitting does not bring back, summed over them. An `order`
-    that is given is followed.
+    that is given is followed. `alone` [units]: what each unit costs besides, whatever else is gone.
     """
     inverses = [torch.linalg.inv(damped(reader.gram)) for reader in readers]
     rows = [reader.rows.clone() for reader in readers]
     powers = [max(reader.power, 1e-30) for reader in readers]
-    width = len(readers[0].columns)
+    assert readers or alone is not None
+    width = len(readers[0].columns) if alone is None else len(alone)
     alive, errors, total = list(range(width)), [0.0], 0.0
     gone: list[int] = []
     while alive:
         some = torch.tensor(alive)
-        cost = torch.zeros(len(alive), dtype=torch.double)
+        cost = torch.zeros(len(alive), dtype=torch.double) if alone is None else alone[some].clone()
         for reader, inverse, row, power in zip(readers, inverses, rows, powers, strict=True):
             columns = reader.columns[some]
             weights = row[columns]

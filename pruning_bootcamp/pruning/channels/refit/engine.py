@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.pruning.channels.refit.folding import folded, has_intercept, unfold
+from pruning_bootcamp.pruning.channels.refit.pairs import ROUNDS, find_feeders, refine
 from pruning_bootcamp.pruning.channels.refit.passes import KEPT_BYTES, Images, Passes
 from pruning_bootcamp.pruning.channels.refit.program import Program
 from pruning_bootcamp.pruning.channels.refit.sites import Site, changed, find_sites
@@ -58,6 +59,7 @@ def refit(
     *,
     leave: Mapping[str, str] | None = None,
     iterations: int = ITERATIONS,
+    rounds: int = ROUNDS,
     kept_bytes: int = KEPT_BYTES,
     seed: int = 0,
     fitted: Mapping[str, float] | None = None,
@@ -89,13 +91,18 @@ def refit(
         result.left = {path: why for path, why in leave.items() if _reads_fewer(cut, dense, path)}
         todo = [site for site in wanted if site.path not in leave and site.path not in frozen]
         passes = Passes(theirs, ours, lambda: _whole(images, len(first), cut), kept_bytes)
+        movable = [site for site in sites if site.path not in leave and _weight(cut, site).requires_grad]
+        feeders = find_feeders(ours, movable)
         for number, site in enumerate(todo):
             if fitted is not None and site.path in fitted:
                 result.layers[site.path] = fitted[site.path]
                 continue
             say(number, len(todo), site.path)
-            passes.go_on(site.operation)
+            feeder = feeders.get(site.path)
+            passes.go_on(site.operation if feeder is None else feeder.operation)
             result.layers[site.path] = _fit(cut, passes, site, kept, iterations, seed)
+            if feeder is not None:
+                refine(cut, passes, feeder, site, kept.get(site.path), rounds, seed)
             after(site.path, result.layers[site.path])
         result.images = sum(len(batch) for batch in _whole(images, len(first), cut))
     return result

@@ -45,6 +45,15 @@ class Passes:
             yield theirs, ours
 
     @torch.no_grad()
+    def halfway(self, at: int, target: int) -> Iterator[tuple[State, Tensor]]:
+        """For each batch, the cut network's state before the operation `at`, and the dense one's value at `target`."""
+        for halted in self._resumed():
+            _, theirs = self.dense.run(halted.dense, target + 1, {target})
+            state, _ = self.cut.run(halted.cut, at)
+            device = next(iter(state.values.values())).device
+            yield state, theirs[target].to(device)
+
+    @torch.no_grad()
     def go_on(self, limit: int) -> None:
         """Wait before a later operation from now on, at most `limit`: near it where the least is to be held.
 
