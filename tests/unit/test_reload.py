@@ -1,7 +1,7 @@
 """A network that is rebuilt computes what it did: what a reload would draw anew is refused, and named."""
 
 import copy
-import subprocess
+import os
 import sys
 import textwrap
 from collections.abc import Callable
@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from pruning_bootcamp.api.compression import CompressionPipeline, load_compressed
 from pruning_bootcamp.api.iterative import IterativePruningTrainer
-from pruning_bootcamp.checkpoints import Recipe, load_checkpoint, load_model, save_checkpoint
+from pruning_bootcamp.checkpoints import Recipe, load_checkpoint, load_model, new_process, save_checkpoint
 from pruning_bootcamp.checkpoints.attributes import unsaved
-from pruning_bootcamp.checkpoints.new_process import check_rebuilds, check_saved
+from pruning_bootcamp.checkpoints.new_process import check_file, check_rebuilds, check_saved
 from pruning_bootcamp.checkpoints.recipe import find_changes
 from pruning_bootcamp.checkpoints.reload import check_builder, difference, make_proof
 from pruning_bootcamp.errors import BootcampError
@@ -239,9 +239,31 @@ def test_a_good_network_opens_in_a_new_process_once_a_factory(
 ) -> None:
     model, recipe = own(*FINE["registered"])
     check_rebuilds(model, recipe)
-    monkeypatch.setattr(subprocess, "run", None)
+    monkeypatch.setattr(new_process, "check_file", None)
     check_rebuilds(model, recipe)
     check_saved(tmp_path / "m.pth", replace(recipe, model="cifar_resnet20"))  # ours draw nothing at import
+
+
+def test_a_server_that_died_is_started_anew_and_what_ends_a_process_is_told(own: Own, tmp_path: Path) -> None:
+    path = tmp_path / "m.pth"
+    model, recipe = own(*FINE["registered"])
+    save_checkpoint(path, model, recipe)
+    check_file(path)
+    server = new_process._servers[os.getpid()]
+    check_file(path)
+    assert new_process._servers[os.getpid()] is server
+    server.kill()
+    server.wait()
+    check_file(path)
+    assert new_process._servers[os.getpid()].pid != server.pid
+    good = (tmp_path / "mynet.py").read_text()
+    ends = "import os\nprint('too little memory', flush=True)\nos._exit(7)\n"
+    for head, says in ((ends, "too little memory"), ("1 / 0\n", "ZeroDivisionError: division by zero")):
+        (tmp_path / "mynet.py").write_text(head + good)
+        with pytest.raises(BootcampError, match=says):
+            check_file(path)
+    (tmp_path / "mynet.py").write_text(good)
+    check_file(path)  # nothing of the last ones is left in the server
 
 
 def test_a_source_that_was_changed_since_is_noticed_and_what_changed_named(own: Own, tmp_path: Path) -> None:
