@@ -150,7 +150,7 @@ def _stop(server: subprocess.Popen[str]) -> None:
 
 def serve() -> None:
     """In the server: one line of JSON in, a fork that opens the file, one line with its exit code and text out."""
-    torch.set_num_threads(1)
+    importlib.import_module("torch._dynamo")  # torch does so when a network is first watched: once is enough
     for line in sys.stdin:
         with tempfile.TemporaryFile() as printed:
             child = os.fork()
