@@ -17,16 +17,12 @@ def solve(moments: Moments, towards: Tensor, damping: float) -> Tensor:
 
     The scale is the mean square of a column; the last row is the intercept.
     """
-    gram, cross = moments.gram, moments.cross
-    solved = torch.empty_like(cross)
-    for group, (one, wanted, start) in enumerate(zip(gram, cross, towards, strict=True)):
-        scale = scale_of(one[:-1, :-1])
-        one, wanted = one / scale, wanted / scale
-        weight = torch.full((len(one),), damping, dtype=one.dtype, device=one.device)
-        weight[-1] = _INTERCEPT * max(float(one[-1, -1]), 1e-30)
-        factor, more = factorise(one + weight.diag(), 0.0)
-        solved[group] = torch.cholesky_solve(wanted + (weight + more)[:, None] * start, factor)
-    return solved
+    scale = torch.stack([scale_of(one[:-1, :-1]) for one in moments.gram])[:, None, None]
+    gram, cross = moments.gram / scale, moments.cross / scale
+    weight = torch.full_like(gram[:, 0], damping)
+    weight[:, -1] = _INTERCEPT * gram[:, -1, -1].clamp_min(1e-30)
+    factor, more = factorise(gram + weight.diag_embed(), 0.0)
+    return torch.cholesky_solve(cross + (weight + more)[:, :, None] * towards, factor)
 
 
 def without_intercept(moments: Moments) -> Moments:
