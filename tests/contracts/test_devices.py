@@ -4,6 +4,7 @@ Without a GPU: FakeTensorMode runs what only computes, tests/pretended_cuda.py a
 registries are gone through, so a newcomer is tested the day it is registered.
 """
 
+import copy
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from pruning_bootcamp.pruning.channels.scores import CHANNEL_SCORES
+from pruning_bootcamp.pruning.channels.refit import refit
+from pruning_bootcamp.pruning.channels.scores import CHANNEL_SCORES, measured_on_images
 from pruning_bootcamp.pruning.channels.structured import cut_channels, plan_structured
 from pruning_bootcamp.pruning.masks import SparsityMask, apply_masks, detached_copy
 from pruning_bootcamp.pruning.patterns import PATTERNS
@@ -201,6 +203,8 @@ def test_masks_are_applied_where_the_weight_is(where: tuple[str, str]) -> None:
 def test_channels_are_scored_planned_and_cut_on_the_gpu(name: str, cuda: torch.device) -> None:
     example = torch.zeros(2, 4, 8, 8)  # on the CPU, as common.example_input gives it
     choices: dict[str, Any] = {"score": name, "allocation": "local", "sparsity": 0.5}
+    if measured_on_images(name):
+        choices["images"] = lambda: [torch.randn(8, 4, 8, 8, generator=torch.Generator().manual_seed(0))]
     model = network()
     nn.init.normal_(model[1].weight)
     here = plan_structured(model, example, **choices)
@@ -210,6 +214,23 @@ def test_channels_are_scored_planned_and_cut_on_the_gpu(name: str, cuda: torch.d
     cut = cut_channels(model, example, plan).model
     assert {tensor.device.type for tensor in (*cut.parameters(), *cut.buffers())} == {"cuda"}
     assert cut(example.to(cuda)).shape == (2, 8)
+
+
+def test_a_cut_network_is_fitted_on_the_gpu_to_what_it_is_fitted_to_here(cuda: torch.device) -> None:
+    example = torch.zeros(2, 4, 8, 8)
+    images = lambda: [torch.randn(16, 4, 8, 8, generator=torch.Generator().manual_seed(n)) for n in range(4)]  # noqa: E731
+    model = network()
+    nn.init.normal_(model[1].weight)
+    cut = cut_channels(model, example, plan_structured(model, example, score="l1", allocation="local", sparsity=0.5))
+    here, there = cut.model, copy.deepcopy(cut.model).to(cuda)
+    # no pairs: forward-mode differentiation makes tensors of its own, which the pretended device takes for the CPU's
+    expected = refit(model, here, cut.kept, images, rounds=0)
+    found = refit(model.to(cuda), there, cut.kept, images, rounds=0)
+    assert found.layers.keys() == expected.layers.keys() != set()
+    assert found.left == expected.left == {}
+    assert {tensor.device.type for tensor in (*there.parameters(), *there.buffers())} == {"cuda"}
+    for name, value in there.state_dict().items():
+        torch.testing.assert_close(value.cpu(), here.state_dict()[name], msg=name)
 
 
 # What the pretended device says, against torch's own FakeTensorMode: the same operations, of the same devices.

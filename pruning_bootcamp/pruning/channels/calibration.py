@@ -219,7 +219,7 @@ def _reader(model: nn.Module, group: Group, site: Site, block: int, moments: Map
     gram, rows = moments[site.path][block], folded(model, site)[block]
     if not bool(torch.isfinite(gram).all() and torch.isfinite(rows).all()):
         raise BootcampError(f"{site.path}: its weights or its inputs on these images are NaN or Inf.")
-    return Reader(gram, rows, columns)
+    return Reader(gram, rows, columns.to(gram.device))
 
 
 class _Probes:

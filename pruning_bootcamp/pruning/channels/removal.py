@@ -93,7 +93,7 @@ def _without(inverse: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Te
 
 def refitted_rows(reader: Reader, units: Sequence[int]) -> Tensor:
     """[d, out]: the reader's weights once these units are gone, the others fitted to its outputs as they were."""
-    stays = torch.ones(len(reader.gram), dtype=torch.bool)
+    stays = torch.ones(len(reader.gram), dtype=torch.bool, device=reader.gram.device)
     stays[reader.columns[torch.tensor(list(units), dtype=torch.long)].flatten()] = False
     gram = damped(reader.gram)
     inner = gram[stays][:, stays]

@@ -122,8 +122,8 @@ def gram(product: Product, x: Tensor, positions: Tensor | None = None) -> Tensor
         columns = windows.reshape(-1, size, product.groups, channels).permute(2, 0, 1, 3)
         total += _with_ones(columns.reshape(product.groups, -1, size * channels))
     # [kernel, channel] -> [channel, kernel], as weights have it
-    order = torch.arange(size * channels, device=x.device).view(size, channels).T.flatten()
-    order = torch.cat([order, order.new_tensor([size * channels])])
+    order = torch.arange(size * channels + 1, device=x.device)
+    order[:-1] = order[:-1].view(size, channels).T.flatten()
     return total[:, order[:, None], order[None, :]]
 
 

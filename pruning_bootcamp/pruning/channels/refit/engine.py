@@ -90,6 +90,7 @@ def refit(
         frozen = {site.path for site in wanted if not _weight(cut, site).requires_grad}
         result.left = {path: why for path, why in leave.items() if _reads_fewer(cut, dense, path)}
         todo = [site for site in wanted if site.path not in leave and site.path not in frozen]
+        kept = {path: beside(cut, channels) for path, channels in kept.items()}
         passes = Passes(theirs, ours, lambda: _whole(images, len(first), cut), kept_bytes)
         movable = [site for site in sites if site.path not in leave and _weight(cut, site).requires_grad]
         feeders = find_feeders(ours, movable)
@@ -177,7 +178,7 @@ class _Samples:
             inputs = ours[site.source]
             goal = goal.to(inputs.device)
             if self._kept is not None:
-                goal = goal.index_select(site.product.channels, self._kept.to(goal.device))
+                goal = goal.index_select(site.product.channels, self._kept)
             others = sum((ours[other] for other in site.others[1:]), ours[site.others[0]]) if site.others else None
             sample = _Sample(inputs, goal, others)
             held += goal.nbytes + inputs.nbytes + (0 if others is None else others.nbytes)
