@@ -420,3 +420,32 @@ def test_a_pair_fitted_together_comes_nearer_and_never_further(network: str) -> 
         left.append(refine(copy.deepcopy(alone), passes, first, second, found.kept.get(reader), 3, 0))
     assert left
     assert all(0 <= share <= 1 for share in left)
+
+
+class Apart(nn.Module):
+    """Between its layers stands an operation that torch can't differentiate forwards."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 6), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x).relu()
+        return self.second(y * torch.cdist(y, y).mean())
+
+
+def test_a_pair_that_cant_be_differentiated_is_fitted_alone_and_that_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    torch.manual_seed(0)
+    images = images_of(4)
+    dense = Apart()
+    cut = nn.Linear(4, 3), nn.Linear(3, 2)
+    alone = Apart()
+    alone.first, alone.second = cut
+    together = copy.deepcopy(alone)
+    kept = {"first": torch.tensor([0, 2, 5])}
+    refit(dense, alone, kept, images, rounds=0)
+    with caplog.at_level("INFO"):
+        refit(dense, together, kept, images, rounds=6)
+    assert "first and second are fitted alone, not together" in caplog.text
+    for ours, theirs in zip(together.parameters(), alone.parameters(), strict=True):
+        assert torch.equal(ours, theirs)

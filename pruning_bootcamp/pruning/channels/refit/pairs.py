@@ -11,12 +11,14 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor, nn
 
+from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.pruning.channels.refit.folding import folded, has_intercept, instead, unfold
 from pruning_bootcamp.pruning.channels.refit.passes import Passes
 from pruning_bootcamp.pruning.channels.refit.program import Program, State
 from pruning_bootcamp.pruning.channels.refit.sites import Site
 from pruning_bootcamp.pruning.channels.refit.solving import solve, without_intercept
 from pruning_bootcamp.pruning.layers.moments import Moments, cross, gram, sampled
+from pruning_bootcamp.tools.quiet import quiet
 
 ROUNDS = 6
 # Of more images the first so many: a step needs fewer than a solution.
@@ -85,6 +87,7 @@ class _Samples:
         self._known = known if held <= self._passes.limit else None
 
 
+@torch.no_grad()
 def refine(
     model: nn.Module, passes: Passes, first: Site, second: Site, kept: Tensor | None, rounds: int, seed: int
 ) -> float:
@@ -96,7 +99,12 @@ def refine(
     begun = best = pair.error(rows)
     chosen = None
     for _ in range(rounds):
-        rows, error, moments = pair.round(rows)
+        try:
+            rows, error, moments = pair.round(rows)
+        except NotImplementedError as reason:  # an operation between the two that torch can't differentiate forwards
+            why = str(reason).strip().splitlines()[0]
+            LOGGER.info("%s and %s are fitted alone, not together: %s", first.path, second.path, why)
+            break
         if not error < best:  # NaN too
             break
         best, chosen = error, (rows, moments)
@@ -125,7 +133,9 @@ class _Pair:
         start = torch.zeros_like(rows[0])
         fixed = not has_intercept(self.model, self.first)
         step = solve(without_intercept(first) if fixed else first, start, _STEP_DAMPING)
-        moved = rows[0] - self._length(rows, step) * step
+        with quiet("torch's forward-mode differentiation"):
+            length = self._length(rows, step)
+        moved = rows[0] - length * step
         second = self._moments((moved, rows[1]))
         used = second if has_intercept(self.model, self.second) else without_intercept(second)
         rows = moved, solve(used, rows[1], _SOLVE_DAMPING)
