@@ -15,9 +15,19 @@ BLOCKS = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", LIBRARY.read_te
 
 
 @pytest.fixture(scope="module")
-def session() -> dict[str, Any]:
-    """The names that the blocks before have made."""
-    return {"__name__": "library"}
+def printed(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """What each block prints when all are run in order, in one process."""
+    names: dict[str, Any] = {"__name__": "library"}
+    outputs = []
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(LOGGER, "handlers", [])  # a test before may have started the screen, as a command does
+        for number, (code, _) in enumerate(BLOCKS):
+            monkeypatch.chdir(tmp_path_factory.mktemp(f"block{number}"))
+            said = io.StringIO()
+            with contextlib.redirect_stdout(said):
+                exec(compile(code, f"{LIBRARY.name}, block {number + 1}", "exec"), names)
+            outputs.append(said.getvalue())
+    return outputs
 
 
 def test_every_block_has_its_output() -> None:
@@ -27,13 +37,5 @@ def test_every_block_has_its_output() -> None:
 
 
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_a_block_prints_what_the_document_says(
-    number: int, session: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    code, expected = BLOCKS[number]
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(LOGGER, "handlers", [])  # a test before may have started the screen, as a command does
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        exec(compile(code, f"{LIBRARY.name}, block {number + 1}", "exec"), session)
-    assert printed.getvalue() == expected
+def test_a_block_prints_what_the_document_says(number: int, printed: list[str]) -> None:
+    assert printed[number] == BLOCKS[number][1]
