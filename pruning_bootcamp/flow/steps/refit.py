@@ -81,8 +81,13 @@ def _go_on(context: StepContext, model: nn.Module) -> dict[str, float]:
     try:
         kept = read_file(context.folder / PROGRESS)
         fitted, weights = (tensors_in(table(kept[name], name)) for name in ("fitted", "weights"))
-        model.load_state_dict(weights)
-    except (BootcampError, FileNotFoundError):
+    except (BootcampError, KeyError, FileNotFoundError):
         return {}
+    ours = {name: value.shape for name, value in model.state_dict().items()}
+    if {name: value.shape for name, value in weights.items()} != ours or any(
+        left.numel() != 1 for left in fitted.values()
+    ):
+        return {}  # damaged: nothing of it is taken over
+    model.load_state_dict(weights)
     LOGGER.info("Going on after %d layers", len(fitted))
     return {path: float(left) for path, left in fitted.items()}
