@@ -17,7 +17,7 @@ from pruning_bootcamp.pruning.channels.refit.sites import Site, find_sites
 from pruning_bootcamp.pruning.channels.removal import Reader, refitted_rows, removal_errors
 from pruning_bootcamp.pruning.graph import Group, Member
 from pruning_bootcamp.pruning.graph.members import TRANSPOSED
-from pruning_bootcamp.pruning.layers.moments import gram, sampled
+from pruning_bootcamp.pruning.layers.moments import gram, positions_of, sampled
 from pruning_bootcamp.runtime import preserved_rng
 from pruning_bootcamp.tasks.base import main_tensor
 from pruning_bootcamp.tools.modes import beside, evaluation_mode
@@ -205,10 +205,12 @@ def _moments(program: Program, pairs: Sequence[tuple[Site, int]], images: Images
     stop = max(site.operation for site in sites.values()) + 1
     totals: dict[str, Tensor] = {}
     watch = {number for site in sites.values() for number in (site.source, site.operation)}
-    for batch in images():
+    positions = positions_of(sum(len(batch) for batch in images()))
+    for number, batch in enumerate(images()):
         _, seen = program.run(program.start(batch), stop, watch)
         for path, site in sites.items():
-            made = gram(site.product, seen[site.source], sampled(site.product, seen[site.operation], 0))
+            where = sampled(site.product, seen[site.operation], positions, 0, number)
+            made = gram(site.product, seen[site.source], where)
             totals[path] = totals[path] + made if path in totals else made
     return totals
 

@@ -1,6 +1,7 @@
 """Second moments of a layer's im2col inputs, with each other and with wanted outputs: all that least squares needs."""
 
 import math
+import zlib
 from dataclasses import dataclass
 
 import torch
@@ -10,8 +11,9 @@ from torch import Tensor
 # Columns are unfolded so many numbers at a time: a batch of large images is not copied as many times as a kernel has
 # weights.
 _NUMBERS_AT_ONCE = 2**24
-# Neighbouring positions say nearly the same: of larger outputs so many positions, drawn at random, stand for all.
-POSITIONS = 1024
+# Neighbouring positions say nearly the same: with so many rows in all, a draw of each image's positions stands for all.
+_ROWS = 2**20
+_FEWEST, MOST_POSITIONS = 64, 1024
 
 
 @dataclass(frozen=True)
@@ -70,12 +72,18 @@ class Moments:
         return float(self.gram[0, -1, -1])
 
 
-def sampled(product: Product, output: Tensor, seed: int) -> Tensor | None:
-    """Flat indices of the output positions that stand for all; None: all of them do."""
+def positions_of(images: int) -> int:
+    """How many output positions of each of so many images are enough for their second moments."""
+    return min(MOST_POSITIONS, max(_FEWEST, _ROWS // max(images, 1)))
+
+
+def sampled(product: Product, output: Tensor, positions: int, seed: int, batch: int = 0) -> Tensor | None:
+    """Flat indices of the output positions of a batch that stand for all; None: all of them do."""
     space = math.prod(output.shape[2:]) if product.kernel else math.prod(output.shape[1:-1])
-    if space <= POSITIONS:
+    if space <= positions:
         return None
-    return torch.randperm(space, generator=torch.Generator().manual_seed(seed))[:POSITIONS].sort().values
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {batch}".encode()))
+    return torch.randperm(space, generator=generator)[:positions].sort().values
 
 
 def seen(product: Product, output: Tensor, positions: Tensor | None) -> Tensor:

@@ -417,7 +417,7 @@ def test_a_pair_fitted_together_comes_nearer_and_never_further(network: str) -> 
     for reader, first in find_feeders(other, sites).items():
         (second,) = [site for site in sites if site.path == reader]
         passes = Passes(program, other, images)
-        left.append(refine(copy.deepcopy(alone), passes, first, second, found.kept.get(reader), 3, 0))
+        left.append(refine(copy.deepcopy(alone), passes, first, second, found.kept.get(reader), 3))
     assert left
     assert all(0 <= share <= 1 for share in left)
 

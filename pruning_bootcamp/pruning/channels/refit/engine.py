@@ -20,7 +20,7 @@ from pruning_bootcamp.pruning.channels.refit.solving import (
     solve,
     without_intercept,
 )
-from pruning_bootcamp.pruning.layers.moments import Moments, cross, gram, sampled, seen
+from pruning_bootcamp.pruning.layers.moments import Moments, cross, gram, positions_of, sampled, seen
 from pruning_bootcamp.runtime import preserved_rng
 from pruning_bootcamp.tools.modes import beside, evaluation_mode
 
@@ -49,6 +49,8 @@ class _Sample:
     inputs: Tensor
     goal: Tensor
     others: Tensor | None
+    where: Tensor | None
+    """the output positions that are looked at; None: all"""
 
 
 def refit(
@@ -94,6 +96,8 @@ def refit(
         passes = Passes(theirs, ours, lambda: _whole(images, len(first), cut), kept_bytes)
         movable = [site for site in sites if site.path not in leave and _weight(cut, site).requires_grad]
         feeders = find_feeders(ours, movable)
+        result.images = sum(len(batch) for batch in _whole(images, len(first), cut))
+        positions = positions_of(result.images)
         for number, site in enumerate(todo):
             if fitted is not None and site.path in fitted:
                 result.layers[site.path] = fitted[site.path]
@@ -101,26 +105,26 @@ def refit(
             say(number, len(todo), site.path)
             feeder = feeders.get(site.path)
             passes.go_on(site.operation if feeder is None else feeder.operation)
-            result.layers[site.path] = _fit(cut, passes, site, kept, iterations, seed)
+            samples = _Samples(passes, site, kept.get(site.path), positions, seed)
+            result.layers[site.path] = _fit(cut, site, samples, iterations)
             if feeder is not None:
-                refine(cut, passes, feeder, site, kept.get(site.path), rounds, seed)
+                refine(cut, passes, feeder, site, kept.get(site.path), rounds, positions=positions, seed=seed)
             after(site.path, result.layers[site.path])
-        result.images = sum(len(batch) for batch in _whole(images, len(first), cut))
     return result
 
 
-def _fit(cut: nn.Module, passes: Passes, site: Site, kept: Mapping[str, Tensor], iterations: int, seed: int) -> float:
+def _fit(cut: nn.Module, site: Site, samples: "_Samples", iterations: int) -> float:
     """Fit one layer in place; the share of the target's variance that plain least squares leaves."""
     product, weight = site.product, _weight(cut, site)
     start, intercept = folded(cut, site), has_intercept(cut, site)
-    samples = _Samples(passes, site, kept.get(site.path))
     parts: list[Moments] = []
-    squares, where = 0.0, None
+    squares = 0.0
     for number, sample in enumerate(samples):
         target = sample.goal if sample.others is None else sample.goal - sample.others
-        where = sampled(product, target, seed)
-        found = Moments(gram(product, sample.inputs, where), cross(product, sample.inputs, target, weight, where))
-        squares += float(seen(product, target, where).double().square().sum())
+        found = Moments(
+            gram(product, sample.inputs, sample.where), cross(product, sample.inputs, target, weight, sample.where)
+        )
+        squares += float(seen(product, target, sample.where).double().square().sum())
         if number < _PARTS:
             parts.append(found)
         else:
@@ -134,7 +138,7 @@ def _fit(cut: nn.Module, passes: Passes, site: Site, kept: Mapping[str, Tensor],
     for _ in range(iterations if site.rectified else 0):
         moved = torch.zeros_like(whole.cross)
         for sample in samples:
-            moved += cross(product, sample.inputs, _reachable(site, sample, rows, weight), weight, where)
+            moved += cross(product, sample.inputs, _reachable(site, sample, rows, weight), weight, sample.where)
         again = Moments(whole.gram, moved)
         rows = solve(again if intercept else without_intercept(again), start, damping)
     if not bool(torch.isfinite(rows).all()):
@@ -148,21 +152,19 @@ def _reachable(site: Site, sample: _Sample, rows: Tensor, weight: Tensor) -> Ten
 
     Majorise-minimise: at the present prediction no error is larger than the one that is made smaller.
     """
-    low, high = site.bounds
     product = site.product
     bias = rows[:, -1].flatten().to(weight)
     predicted = product.apply(sample.inputs, product.weight(rows[:, :-1], weight), bias)
-    predicted = predicted if sample.others is None else predicted + sample.others
-    goal = torch.where(sample.goal <= low, predicted.clamp(max=low), sample.goal)
-    goal = torch.where(sample.goal >= high, predicted.clamp(min=high), goal)
+    predicted = predicted if sample.others is None else predicted.add_(sample.others)
+    goal = site.reachable(predicted, sample.goal)
     return goal if sample.others is None else goal - sample.others
 
 
 class _Samples:
     """The batches at a site, each time the same: kept where there is room, else computed again."""
 
-    def __init__(self, passes: Passes, site: Site, kept: Tensor | None) -> None:
-        self._passes, self._site, self._kept = passes, site, kept
+    def __init__(self, passes: Passes, site: Site, kept: Tensor | None, positions: int, seed: int) -> None:
+        self._passes, self._site, self._kept, self._positions, self._seed = passes, site, kept, positions, seed
         self._known: dict[int, _Sample] = {}
         self._complete = False
 
@@ -180,7 +182,8 @@ class _Samples:
             if self._kept is not None:
                 goal = goal.index_select(site.product.channels, self._kept)
             others = sum((ours[other] for other in site.others[1:]), ours[site.others[0]]) if site.others else None
-            sample = _Sample(inputs, goal, others)
+            where = sampled(site.product, goal, self._positions, self._seed, number)
+            sample = _Sample(inputs, goal, others, where)
             held += goal.nbytes + inputs.nbytes + (0 if others is None else others.nbytes)
             if held <= self._passes.limit:
                 self._known[number] = sample

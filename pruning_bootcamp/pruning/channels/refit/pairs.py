@@ -4,6 +4,7 @@ Steps along the first layer's gradient, preconditioned by the inverse of its inp
 for the output linearised; after each the second layer is solved anew. Nothing behind the pair's target is looked at.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -17,12 +18,14 @@ from pruning_bootcamp.pruning.channels.refit.passes import Passes
 from pruning_bootcamp.pruning.channels.refit.program import Program, State
 from pruning_bootcamp.pruning.channels.refit.sites import Site
 from pruning_bootcamp.pruning.channels.refit.solving import solve, without_intercept
-from pruning_bootcamp.pruning.layers.moments import Moments, cross, gram, sampled
+from pruning_bootcamp.pruning.layers.moments import MOST_POSITIONS, Moments, cross, gram, sampled
 from pruning_bootcamp.tools.quiet import quiet
 
 ROUNDS = 6
 # Of more images the first so many: a step needs fewer than a solution.
 IMAGES = 2048
+# How far to go is one number: some of the batches say it.
+_LENGTH_OF = 4
 _STEP_DAMPING, _SOLVE_DAMPING = 1e-3, 1e-4
 
 
@@ -61,11 +64,16 @@ class _Sample:
     state: State
     """before the first layer"""
     goal: Tensor
+    where: Tensor | None
+    """the output positions of the second layer that are looked at for its moments; None: all"""
 
 
 class _Samples:
-    def __init__(self, passes: Passes, first: Site, second: Site, kept: Tensor | None) -> None:
+    def __init__(
+        self, passes: Passes, first: Site, second: Site, kept: Tensor | None, positions: int, seed: int
+    ) -> None:
         self._passes, self._first, self._second, self._kept = passes, first, second, kept
+        self._positions, self._seed = positions, seed
         self._known: list[_Sample] | None = None
 
     def __iter__(self) -> Iterator[_Sample]:
@@ -74,9 +82,10 @@ class _Samples:
             return
         known: list[_Sample] = []
         held, seen = 0, 0
-        for state, goal in self._passes.halfway(self._first.operation, self._second.target):
-            goal = goal if self._kept is None else goal.index_select(self._second.product.channels, self._kept)
-            sample = _Sample(state, goal)
+        second = self._second
+        for number, (state, goal) in enumerate(self._passes.halfway(self._first.operation, second.target)):
+            goal = goal if self._kept is None else goal.index_select(second.product.channels, self._kept)
+            sample = _Sample(state, goal, sampled(second.product, goal, self._positions, self._seed, number))
             held += state.size + goal.nbytes
             if held <= self._passes.limit:
                 known.append(sample)
@@ -89,22 +98,37 @@ class _Samples:
 
 @torch.no_grad()
 def refine(
-    model: nn.Module, passes: Passes, first: Site, second: Site, kept: Tensor | None, rounds: int, seed: int
+    model: nn.Module,
+    passes: Passes,
+    first: Site,
+    second: Site,
+    kept: Tensor | None,
+    rounds: int,
+    *,
+    positions: int = MOST_POSITIONS,
+    seed: int = 0,
 ) -> float:
-    """Fit the two together, in place; the share of the error that is left of what there was. Never raises it."""
+    """Fit the two together, in place; the share of the error that is left of what there was. Never raises it.
+
+    `kept`: the channels of the target that the second layer still writes. `positions` of the outputs of each image are
+    enough for second moments.
+    """
     if rounds == 0:
         return 1.0
-    pair = _Pair(model, passes.cut, first, second, _Samples(passes, first, second, kept), seed)
+    pair = _Pair(
+        model, passes.cut, first, second, _Samples(passes, first, second, kept, positions, seed), positions, seed
+    )
     rows = folded(model, first), folded(model, second)
-    begun = best = pair.error(rows)
-    chosen = None
-    for _ in range(rounds):
+    begun, gradient = pair.look(rows)
+    best, chosen = begun, None
+    for number in range(rounds):
         try:
-            rows, error, moments = pair.round(rows)
+            rows, moments = pair.round(rows, gradient)
         except NotImplementedError as reason:  # an operation between the two that torch can't differentiate forwards
             why = str(reason).strip().splitlines()[0]
             LOGGER.info("%s and %s are fitted alone, not together: %s", first.path, second.path, why)
             break
+        error, gradient = pair.look(rows, slope=number < rounds - 1)
         if not error < best:  # NaN too
             break
         best, chosen = error, (rows, moments)
@@ -119,15 +143,21 @@ Rows = tuple[Tensor, Tensor]
 
 class _Pair:
     def __init__(
-        self, model: nn.Module, program: Program, first: Site, second: Site, samples: _Samples, seed: int
+        self,
+        model: nn.Module,
+        program: Program,
+        first: Site,
+        second: Site,
+        samples: _Samples,
+        positions: int,
+        seed: int,
     ) -> None:
         self.model, self.program, self.first, self.second, self.samples = model, program, first, second, samples
-        self.seed = seed
+        self._positions, self._seed = positions, seed
         self._gram: Tensor | None = None
 
-    def round(self, rows: Rows) -> tuple[Rows, float, tuple[Moments, Moments]]:
-        """One step of the first layer and a solution of the second; the error after it, and both layers' moments."""
-        gradient = self._gradient(rows)
+    def round(self, rows: Rows, gradient: Tensor) -> tuple[Rows, tuple[Moments, Moments]]:
+        """One step of the first layer and a solution of the second; and both layers' moments."""
         assert self._gram is not None
         first = Moments(self._gram, gradient)
         start = torch.zeros_like(rows[0])
@@ -138,45 +168,42 @@ class _Pair:
         moved = rows[0] - length * step
         second = self._moments((moved, rows[1]))
         used = second if has_intercept(self.model, self.second) else without_intercept(second)
-        rows = moved, solve(used, rows[1], _SOLVE_DAMPING)
-        return rows, self.error(rows), (first, second)
+        return (moved, solve(used, rows[1], _SOLVE_DAMPING)), (first, second)
 
-    def error(self, rows: Rows) -> float:
-        """Squared distance from the goal, where it is looked at."""
-        total = 0.0
-        for sample in self.samples:
-            given = self._run(sample, rows, {self.second.target})[self.second.target]
-            total += float((given - self._reachable(given, sample.goal)).double().square().sum())
-        return total
+    def look(self, rows: Rows, slope: bool = True) -> tuple[float, Tensor]:
+        """Squared distance from the goal, where it is looked at; and with `slope` half its gradient by the first rows.
 
-    def _gradient(self, rows: Rows) -> Tensor:
-        """Of half the error, by the first layer's rows; and on the way the moments of its inputs, once."""
+        On the way, once, the moments of the first layer's inputs.
+        """
         product, weight = self.first.product, self._weight(self.first)
-        total, inputs = torch.zeros_like(rows[0]), None
-        for sample in self.samples:
+        total, inputs, left = torch.zeros_like(rows[0]), None, 0.0
+        for number, sample in enumerate(self.samples):
             x, made = self._made(sample, rows)
             with torch.enable_grad():
-                leaf = made.detach().requires_grad_()
+                leaf = made.detach().requires_grad_(slope)
                 given = self._rest(sample, rows, leaf)
-            residual = given.detach() - self._reachable(given.detach(), sample.goal)
-            (slope,) = torch.autograd.grad(given, leaf, residual)
-            where = sampled(product, made, self.seed)
-            total += cross(product, x, slope, weight)
+            residual = self._residual(given.detach(), sample.goal)
+            left += float(residual.square().sum(dtype=torch.double))
+            if not slope:
+                continue
+            (back,) = torch.autograd.grad(given, leaf, residual)
+            total += cross(product, x, back, weight)
             if self._gram is None:
+                where = sampled(product, made, self._positions, self._seed, number)
                 found = gram(product, x, where)
                 if where is not None:  # the gradient is of all positions
-                    found *= slope.numel() / slope.shape[product.channels] / len(slope) / len(where)
+                    found *= back.numel() / back.shape[product.channels] / len(back) / len(where)
                 inputs = found if inputs is None else inputs + found
         if inputs is not None:
             self._gram = inputs
-        return total
+        return left, total
 
     def _length(self, rows: Rows, step: Tensor) -> float:
         """How far to go along the step: the best for the output as it is linear here."""
         along, square = 0.0, 0.0
         weight = self._weight(self.first)
         product = self.first.product
-        for sample in self.samples:
+        for sample in itertools.islice(self.samples, 0, None, _LENGTH_OF):
             x, made = self._made(sample, rows)
             change = product.apply(x, product.weight(step[:, :-1], weight), step[:, -1].flatten().to(weight))
             with forward_ad.dual_level():
@@ -184,9 +211,9 @@ class _Pair:
                 value, tangent = forward_ad.unpack_dual(given)
                 if tangent is None:
                     return 0.0
-            residual = value - self._reachable(value, sample.goal)
-            along += float((residual * tangent).double().sum())
-            square += float(tangent.double().square().sum())
+            residual = self._residual(value, sample.goal)
+            along += float((residual * tangent).sum(dtype=torch.double))
+            square += float(tangent.square().sum(dtype=torch.double))
         return along / square if square > 0 else 0.0
 
     def _moments(self, rows: Rows) -> Moments:
@@ -195,21 +222,17 @@ class _Pair:
         total: Moments | None = None
         for sample in self.samples:
             seen = self._run(sample, rows, {site.source, site.target, *site.others})
-            target = self._reachable(seen[site.target], sample.goal)
+            target = site.reachable(seen[site.target], sample.goal)
             for other in site.others:
                 target = target - seen[other]
-            where = sampled(product, target, self.seed)
-            found = Moments(
-                gram(product, seen[site.source], where), cross(product, seen[site.source], target, weight, where)
-            )
+            inputs, where = seen[site.source], sample.where
+            found = Moments(gram(product, inputs, where), cross(product, inputs, target, weight, where))
             total = found if total is None else Moments(total.gram + found.gram, total.cross + found.cross)
         assert total is not None
         return total
 
-    def _reachable(self, given: Tensor, goal: Tensor) -> Tensor:
-        low, high = self.second.bounds
-        reached = torch.where(goal <= low, given.clamp(max=low), goal)
-        return torch.where(goal >= high, given.clamp(min=high), reached)
+    def _residual(self, given: Tensor, goal: Tensor) -> Tensor:
+        return given - self.second.reachable(given, goal)
 
     def _run(self, sample: _Sample, rows: Rows, watch: set[int]) -> dict[int, Tensor]:
         weights = instead(self.model, self.first, rows[0]) | instead(self.model, self.second, rows[1])

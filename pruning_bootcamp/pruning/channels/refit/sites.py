@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pruning_bootcamp.pruning.channels.refit.program import Program
 from pruning_bootcamp.pruning.layers.moments import Product
@@ -47,6 +47,18 @@ class Site:
     def rectified(self) -> bool:
         """Whether its sum is only looked at between bounds."""
         return self.bounds != (-math.inf, math.inf)
+
+    def reachable(self, given: Tensor, goal: Tensor) -> Tensor:
+        """The goal; but where it lies beyond a bound, what is given, as far as that does too.
+
+        Majorise-minimise: what is nearer to it is nearer to the goal as it is looked at.
+        """
+        low, high = self.bounds
+        if low > -math.inf:
+            goal = torch.where(goal <= low, given.clamp(max=low), goal)
+        if high < math.inf:
+            goal = torch.where(goal >= high, given.clamp(min=high), goal)
+        return goal
 
 
 def find_sites(program: Program) -> tuple[list[Site], dict[str, str]]:
