@@ -74,6 +74,26 @@ def seeded_rng(seed: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def full_precision() -> Iterator[None]:
+    """Inside, CUDA multiplies float32 as float32, not as TF32 with its 10 bits: for sums that are solved for weights.
+
+    A way of computing that somebody has set by torch's newer names (`fp32_precision`) stays: torch can't say then what
+    it comes to.
+    """
+    changed = []
+    try:
+        for backend in (torch.backends.cudnn, torch.backends.cuda.matmul):
+            with contextlib.suppress(RuntimeError):
+                if backend.allow_tf32:
+                    backend.allow_tf32 = False
+                    changed.append(backend)
+        yield
+    finally:
+        for backend in changed:
+            backend.allow_tf32 = True
+
+
+@contextlib.contextmanager
 def using_threads(threads: int) -> Iterator[None]:
     """Inside, torch uses so many CPU threads; afterwards as many as before."""
     before = torch.get_num_threads()

@@ -18,7 +18,7 @@ from pruning_bootcamp.pruning.channels.removal import Reader, refitted_rows, rem
 from pruning_bootcamp.pruning.graph import Group, Member
 from pruning_bootcamp.pruning.graph.members import TRANSPOSED
 from pruning_bootcamp.pruning.layers.moments import gram, positions_of, sampled
-from pruning_bootcamp.runtime import preserved_rng
+from pruning_bootcamp.runtime import full_precision, preserved_rng
 from pruning_bootcamp.tasks.base import main_tensor
 from pruning_bootcamp.tools.modes import beside, evaluation_mode
 
@@ -133,7 +133,7 @@ def measure_groups(
     widths; the other widths lie on the curve of the readers' errors through them. `outputs` finds the tensor that
     counts. Raises BootcampError where torch.export can't follow the network.
     """
-    with preserved_rng(), evaluation_mode(model):
+    with preserved_rng(), full_precision(), evaluation_mode(model):
         first = next(iter(images()), None)
         if first is None or not len(first):
             raise BootcampError("images: hold no batch, and there is nothing to measure channels on.")

@@ -15,6 +15,7 @@ from greenlet import getcurrent, greenlet
 from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.runtime import full_precision
 from pruning_bootcamp.tools.modes import beside, evaluation_mode
 
 
@@ -97,7 +98,7 @@ def calibrate_layerwise(
 
         return hook
 
-    with contextlib.ExitStack() as ends, evaluation_mode(model), evaluation_mode(reference):
+    with contextlib.ExitStack() as ends, full_precision(), evaluation_mode(model), evaluation_mode(reference):
         for one in (one for pair in pairs for one in pair):
             ends.callback(one.give_up)  # after the hooks are gone, so that none stops it on its way out
         for name in layers:

@@ -449,3 +449,22 @@ def test_a_pair_that_cant_be_differentiated_is_fitted_alone_and_that_is_said(cap
     assert "first and second are fitted alone, not together" in caplog.text
     for ours, theirs in zip(together.parameters(), alone.parameters(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_what_is_solved_for_is_never_multiplied_in_tf32() -> None:
+    torch.manual_seed(0)
+    build, shape = NETWORKS["sum"]
+    plain = images_of(*shape)
+    dense = settled(build(), plain)
+    found = cut_half(dense, plain)
+    seen: set[tuple[bool, bool]] = set()
+
+    def images() -> Iterator[Tensor]:
+        for batch in plain():
+            seen.add((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
+            yield batch
+
+    before = torch.backends.cudnn.allow_tf32
+    refit(dense, found.model, found.kept, images, rounds=1)
+    assert seen == {(False, False)}
+    assert before == torch.backends.cudnn.allow_tf32

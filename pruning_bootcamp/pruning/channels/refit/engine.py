@@ -21,7 +21,7 @@ from pruning_bootcamp.pruning.channels.refit.solving import (
     without_intercept,
 )
 from pruning_bootcamp.pruning.layers.moments import Moments, cross, gram, positions_of, sampled, seen
-from pruning_bootcamp.runtime import preserved_rng
+from pruning_bootcamp.runtime import full_precision, preserved_rng
 from pruning_bootcamp.tools.modes import beside, evaluation_mode
 
 # The fit where a ReLU follows has come to rest by then, to what it is worth.
@@ -76,7 +76,7 @@ def refit(
     what `after` was told of layers that a process that was stopped has fitted already. Frozen layers stay as they are.
     """
     result = Refitted()
-    with preserved_rng(), torch.no_grad(), evaluation_mode(dense, cut):
+    with preserved_rng(), full_precision(), torch.no_grad(), evaluation_mode(dense, cut):
         first = next(iter(images()), None)
         if first is None or not len(first):
             raise BootcampError("images: hold no batch, and there is nothing to fit a layer to.")
