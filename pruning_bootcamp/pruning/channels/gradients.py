@@ -53,7 +53,7 @@ def _along_filters(group: Group, gradients: Mapping[str, Tensor]) -> Tensor:
             continue
         for name in _own(member):
             moved = member.module.get_parameter(name).detach() * gradients[f"{member.path}.{name}"]
-            each = (filters(member, moved).sum(1) if name == "weight" else moved).double().cpu()
+            each = (filters(member, moved).sum(1) if name == "weight" else moved).cpu().double()
             total.index_add_(0, member.unit, each[member.index])
     return total
 
@@ -71,7 +71,7 @@ def gate_gradients(model: nn.Module, groups: Sequence[Group], batches: Batches, 
             opened = gates.open(len(images), images.device)
             losses = losses_of(model, images, labels, task)
             moved = torch.autograd.grad(losses.sum(), opened, allow_unused=True, materialize_grads=True)
-            squares = dict(zip(sums, (each.double().square().sum(0).cpu() for each in moved), strict=True))
+            squares = dict(zip(sums, (each.square().sum(0).cpu().double() for each in moved), strict=True))
             check_totals(model, images, squares, "gradients")
             for name, square in squares.items():
                 sums[name] += square

@@ -205,16 +205,19 @@ def test_fisher_does_not_depend_on_the_size_of_batches(model: nn.Module, pairs: 
         torch.testing.assert_close(values, other[name], rtol=1e-4, atol=1e-12)
 
 
+class Twice(nn.Module):
+    """One layer that runs two times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.again, self.head = nn.Conv2d(2, 4, 1), nn.Conv2d(4, 4, 1), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.first(x))
+        return self.head((self.again(x) + self.again(2 * x)).mean((2, 3)))
+
+
 def test_a_gate_is_one_for_a_layer_that_runs_twice(pairs: list[Pair]) -> None:
-    class Twice(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.first, self.again, self.head = nn.Conv2d(2, 4, 1), nn.Conv2d(4, 4, 1), nn.Linear(4, 3)
-
-        def forward(self, x: Tensor) -> Tensor:
-            x = torch.relu(self.first(x))
-            return self.head((self.again(x) + self.again(2 * x)).mean((2, 3)))
-
     torch.manual_seed(0)
     model = Twice().eval()
     groups = groups_of(model, pairs[0][0])
@@ -407,6 +410,15 @@ def test_what_a_convolution_is_shown(plain: nn.Module, pairs: list[Pair]) -> Non
         gone.append(min(left, key=lambda c: float(each[[*gone, c]].sum(0).square().sum())))
     assert found["thinet"].argsort().tolist() == gone
     assert int(found["second_order"].argmin()) == int(found["obs"].argmin())
+
+
+@pytest.mark.parametrize("name", ["activation", "lindeps", "second_order", "thinet"])
+def test_inputs_that_cant_be_seen_as_columns_are_refused_with_the_reason(name: str, pairs: list[Pair]) -> None:
+    model = Twice().eval()
+    choices = {"score": name, "allocation": "global", "sparsity": 0.5, "images": images_of(pairs)}
+    plan = plan_structured(model, pairs[0][0], **choices)
+    assert f"the score {name}, or what its readers lose, can't be measured" in plan.uncuttable["first"]
+    assert [group.name for group in plan.groups] == ["again"]
 
 
 def test_scores_by_moments_are_the_same_whatever_follows(plain: nn.Module, pairs: list[Pair]) -> None:
