@@ -310,6 +310,11 @@ def score_channels(
         return (batch if isinstance(batch, Tensor) else batch[0] for batch in images())
 
     needs, losses = needs_of(name), s.allocation == "measured"
+    if {"moments", "removal_error"}.issubset(needs):
+        raise BootcampError(
+            f"score {name}: moments and removal_error are not measured together. Take moments alone: removal_errors of "
+            "pruning_bootcamp.pruning.channels.removal finds the other from them."
+        )
     look: dict[str, Any] = {"losses": losses, "outputs": outputs, "say": say}
     measured: dict[str, Mapping[str, Any]] = {
         need: measure(copied, groups, images(), task) for need, measure in GRADIENTS.items() if need in needs

@@ -11,6 +11,7 @@ import torch_pruning
 from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.plugins import facts
 from pruning_bootcamp.pruning.channels.gradients import filter_gradients, gate_gradients
 from pruning_bootcamp.pruning.channels.removal import Reader, removal_costs, removal_errors
 from pruning_bootcamp.pruning.channels.scores import fpgm, score_groups
@@ -371,6 +372,18 @@ def test_second_order_is_least_squares_without_the_channel() -> None:
         rest = torch.cat([x[:, [c for c in range(4) if c != unit]], torch.ones(200, 1)], 1)
         left = (rest @ torch.linalg.lstsq(rest, wanted).solution - wanted).square().sum()
         assert float(found[unit]) == pytest.approx(float(left) / one.power, rel=1e-2)  # damped a little
+
+
+@facts(needs=("moments", "removal_error"))
+def greedy(group: Group, *, moments: list[Reader], removal_error: Tensor) -> Tensor:
+    """Both."""
+    return removal_error
+
+
+def test_what_is_not_measured_together_is_said(plain: nn.Module, pairs: list[Pair]) -> None:
+    choices = {"score": f"{__file__}:greedy", "allocation": "global", "images": images_of(pairs)}
+    with pytest.raises(BootcampError, match="moments and removal_error are not measured together"):
+        score_channels(plain, pairs[0][0], **choices)
 
 
 # through the network: what the readers of a convolution are shown
