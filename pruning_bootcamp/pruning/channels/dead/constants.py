@@ -7,6 +7,7 @@ its inputs does.
 import math
 import operator
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -176,10 +177,19 @@ def _read(weight: Tensor) -> Tensor:
     return (weight != 0).to(weight)
 
 
-def _convolution_border(node: Any, x: Tensor, weight: Tensor, bias: Tensor | None = None, *how: Any) -> Tensor:
+def _convolution_border(node: Any, x: Tensor, weight: Tensor, *how: Any) -> Tensor:
+    """Of each output channel whether a constant that it reads meets the padding, in images of some size."""
     product = product_of(node)
-    read = _read(weight) if product is None else at_the_border(product, _read(weight))
-    varies: Tensor = node.target((_known(x) != 0).to(x), read, None, *how)
+    assert product is not None
+    dims = len(product.kernel)
+    inner = replace(product, stride=(1,) * dims, padding=((0, 0),) * dims, dilation=(1,) * dims)
+    holds = (_known(x) != 0).flatten(2).any(-1).view(*x.shape[:2], *[1] * dims)
+    return inner.apply(holds.to(x).expand(-1, -1, *product.kernel), at_the_border(product, _read(weight)), None) > 0.5
+
+
+def _transposed_border(node: Any, x: Tensor, weight: Tensor, bias: Tensor | None = None, *how: Any) -> Tensor:
+    """Each place is reached by other weights."""
+    varies: Tensor = node.target((_known(x) != 0).to(x), _read(weight), None, *how)
     return varies > 0.5
 
 
@@ -263,7 +273,7 @@ _RULES: dict[str, Callable[..., Any]] = {
 # Where a constant other than zero would be another one near the border.
 _BORDERS: dict[str, Callable[..., Tensor]] = {
     **{f"conv{dims}d": _convolution_border for dims in (1, 2, 3)},
-    **{f"conv_transpose{dims}d": _convolution_border for dims in (1, 2, 3)},
+    **{f"conv_transpose{dims}d": _transposed_border for dims in (1, 2, 3)},
     **{f"avg_pool{dims}d": _average_border for dims in (1, 2, 3)},
     "pad": _padding_border,
     "constant_pad_nd": _padding_border,
