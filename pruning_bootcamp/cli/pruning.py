@@ -83,7 +83,8 @@ _DEAD = "dead: only what does nothing goes, without a budget, and the network co
     epilog=examples(
         "prune-structured -c cfgs/digits.yaml --method bn_scale --target-flops-reduction 0.5",
         "prune-structured -c cfgs/cifar10_resnet20.yaml --method l1 --sparsity 0.4 --dry-run data.root=data/cifar10",
-        "prune-structured -c cfgs/digits.yaml --method dead --checkpoint results/zeros/pruned_model.pth",
+        "prune-structured -c cfgs/digits.yaml --method dead "
+        "--checkpoint results/unstructured/global_global_sp0.8/pruned_model.pth",
     ),
 )
 def prune_structured(

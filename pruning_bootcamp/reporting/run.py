@@ -135,8 +135,11 @@ def refit_text(refit: Refit, noun: str) -> str:
 
 def dead_text(found: DeadChannels) -> str:
     """What did nothing and went, and what stays and why."""
+    if not found.removed:
+        return " ".join(["No channel can go: the network stays as it is.", *(f"{line}." for line in found.stays)])
     held = f", {found.folded} of them constants that those who read them hold now" if found.folded else ""
-    return " ".join([f"{found.removed} dead channels removed{held}.", *(f"{line}." for line in found.stays)])
+    removed = "1 dead channel" if found.removed == 1 else f"{found.removed} dead channels"
+    return " ".join([f"{removed} removed{held}.", *(f"{line}." for line in found.stays)])
 
 
 def goal_line(goal: str, met: bool) -> str:

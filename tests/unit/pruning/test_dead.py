@@ -343,7 +343,7 @@ def damage(net: nn.Module, seed: int, share: float, whole: float) -> None:
                 module.running_var.uniform_(0.5, 2, generator=generator)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     kind=st.sampled_from((*KINDS, "stream")),
     seed=st.integers(0, 10**6),
