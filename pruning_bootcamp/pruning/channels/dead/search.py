@@ -211,12 +211,14 @@ class Search:
 
     def folded(self, group: Group, gone: Tensor) -> int:
         """Of these units of the group, channels that are read as a constant other than zero."""
-        held = torch.zeros(group.width, dtype=torch.bool)
+        held = torch.zeros(group.width, dtype=torch.long)
         for member in group.of_kind("input"):
             reader = self.readers[member.path]
-            values = reader.values[member.index].nan_to_num(0)
-            held[member.unit[(values != 0) & reader.reads.any(0)[member.index]]] = True
-        return int((held & gone)[group.root.unit].sum()) if group.members else 0
+            constant = (reader.values.nan_to_num(0) != 0) & reader.reads.any(0)
+            counts = torch.bincount(member.unit[constant[member.index]], minlength=group.width)
+            held = torch.maximum(held, counts)  # behind a flatten a channel is read at many places
+        channels = torch.bincount(group.root.unit, minlength=group.width)
+        return int(torch.minimum(held, channels)[gone].sum())
 
     def stays(self, live: Mapping[str, Tensor]) -> dict[str, dict[str, int]]:
         """Reason -> group -> how many of its channels do nothing and stay all the same."""
