@@ -216,6 +216,7 @@ def dead_table(plan: DeadPlan, macs: float, params: int) -> str:
     lines = [markdown_table(["group", "width", "kept", "dead", "layers"], rows)] if rows else []
     lines.append(dead_text(DeadChannels(removed=plan.removed, folded=plan.folded)))
     lines += [f"stays: {line}" for line in plan.stays_said]
+    lines += [] if plan.output_varies else ["The network gives the same whatever it is given: nothing of it lives."]
     fewer_macs, fewer_params = 1 - plan.macs_after / macs, 1 - plan.params_after / params
     lines.append(
         f"{plan.macs_after / 1e9:.4g} G of {macs / 1e9:.4g} G multiply-accumulates ({100 * fewer_macs:.1f}% fewer), "

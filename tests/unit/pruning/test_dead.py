@@ -13,6 +13,7 @@ from torch.nn.utils import prune
 from pruning_bootcamp.errors import BootcampError, GoalNotMet
 from pruning_bootcamp.pruning.channels.dead import DeadPlan, plan_dead, remove_dead
 from pruning_bootcamp.pruning.channels.dead.search import BORDER, HOMELESS, LAST, MIXED, NORMALISED, TIED
+from pruning_bootcamp.reporting import dead_table
 
 IMAGE = (1, 3, 8, 8)
 
@@ -172,6 +173,7 @@ def test_a_network_of_which_everything_is_alive_loses_nothing(network: nn.Module
     assert (plan.removed, plan.folded, plan.stays, plan.filters) == (0, 0, {}, {})
     assert (plan.macs_after, plan.params_after) == (plan.macs_before, plan.params_before)
     assert plan.groups
+    assert plan.output_varies
 
 
 @pytest.mark.parametrize("dead", ["filters", "unread"])
@@ -185,6 +187,8 @@ def test_of_a_layer_that_is_dead_as_a_whole_one_channel_stays(dead: str) -> None
     assert widths(plan) == {"0": 1, "2": 1}  # the second layer's outputs are constants then
     assert plan.stays == {LAST: {"0": 1, "2": 1}}
     assert "a layer can't have none" in plan.stays_said[0]
+    assert not plan.output_varies
+    assert "whatever it is given" in dead_table(plan, plan.macs_before, plan.params_before)
     assert not cut[2].weight.any()
     assert far_apart(net, cut) < 1e-6
 
@@ -256,13 +260,10 @@ def test_what_meets_the_others_on_its_way_stays() -> None:
     net = Attends()
     with torch.no_grad():
         net.second.weight[:, 4] = 0
-    try:
-        cut, plan = without_dead(net)
-    except GoalNotMet as error:
-        pytest.fail(f"it was cut all the same: {error}")
-    assert widths(plan).get("first", 6) == 6
+    cut, plan = without_dead(net)
+    assert widths(plan) == {"second": 4}
+    assert plan.stays == {MIXED: {"first": 1}}
     assert far_apart(net, cut) < 1e-12
-    assert MIXED in plan.stays or plan.filters
 
 
 def test_a_filter_of_zeros_whose_sum_lives_is_named(make_network: Callable[[str], nn.Module], example: Tensor) -> None:
@@ -343,7 +344,7 @@ def damage(net: nn.Module, seed: int, share: float, whole: float) -> None:
                 module.running_var.uniform_(0.5, 2, generator=generator)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     kind=st.sampled_from((*KINDS, "stream")),
     seed=st.integers(0, 10**6),

@@ -24,7 +24,7 @@ class DeadPlan:
     channel that it reads, NaN where that depends on the input; `homes`: where a layer's constants go. `stays`: reason
     -> group -> how many of its channels do nothing and stay for that reason; `filters` the same of filters of zeros,
     by layer, whose channels live all the same or can't be followed. `folded`: of the channels removed, those that were
-    a constant other than 0.
+    a constant other than 0. `output_varies`: whether the network's output depends on its input at all.
     """
 
     groups: list[GroupPlan]
@@ -39,6 +39,7 @@ class DeadPlan:
     macs_after: float
     params_before: int
     params_after: int
+    output_varies: bool
 
     @property
     def removed(self) -> int:
@@ -93,6 +94,7 @@ def plan_dead(model: nn.Module, example: Tensor, *, exclude: Sequence[str] = ())
         macs_after=count_macs(cut, example),
         params_before=sum(parameter.numel() for parameter in copied.parameters()),
         params_after=sum(parameter.numel() for parameter in cut.parameters()),
+        output_varies=search.output_varies,
     )
 
 

@@ -74,6 +74,7 @@ class Search:
         for group in groups:
             for member in _writing(group) if group.reason is None else ():
                 self.writers.setdefault(member.path, []).append((group, member))
+        self.output_varies = True
         self.readers = self._find_readers()
 
     def live(self) -> dict[str, Tensor]:
@@ -122,7 +123,7 @@ class Search:
             return evaluate_constants(node, args, kwargs)
 
         unknown: Any = torch.full_like(self.example, torch.nan) if self.example.is_floating_point() else VARYING
-        self._run(self.program.start(unknown), watched)
+        self.output_varies = self._run(self.program.start(unknown), watched)
         return found
 
     @torch.no_grad()
