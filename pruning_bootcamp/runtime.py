@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -80,9 +81,10 @@ def full_precision() -> Iterator[None]:
     A way of computing that somebody has set by torch's newer names (`fp32_precision`) stays: torch can't say then what
     it comes to.
     """
-    changed = []
+    changed: list[Any] = []
+    backends: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
     try:
-        for backend in (torch.backends.cudnn, torch.backends.cuda.matmul):
+        for backend in backends:
             with contextlib.suppress(RuntimeError):
                 if backend.allow_tf32:
                     backend.allow_tf32 = False

@@ -20,6 +20,7 @@ from pruning_bootcamp.cli.options import (
     given,
     setting,
 )
+from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.pruning.sections import BUDGETS
 
 
@@ -70,19 +71,27 @@ def prune_unstructured(
 
 _BUDGETS: dict[str, Any] = dict.fromkeys(f"structured.{name}" for name in BUDGETS.values())
 
+_NOTHING_LOST = (
+    "nothing is lost with dead channels, so nothing is trained after them. To train all the same, write "
+    "`pipeline run` with pipeline.steps=[prune-structured,fine-tune] and structured.only_dead=true."
+)
+_DEAD = "dead: only what does nothing goes, without a budget, and the network computes what it did (only_dead)."
+
 
 @app.command(
     "prune-structured",
     epilog=examples(
         "prune-structured -c cfgs/digits.yaml --method bn_scale --target-flops-reduction 0.5",
         "prune-structured -c cfgs/cifar10_resnet20.yaml --method l1 --sparsity 0.4 --dry-run data.root=data/cifar10",
+        "prune-structured -c cfgs/digits.yaml --method dead "
+        "--checkpoint results/unstructured/global_global_sp0.8/pruned_model.pth",
     ),
 )
 def prune_structured(
     overrides: Overrides = None,
     config: ConfigFile = None,
     checkpoint: Checkpoint = None,
-    method: Annotated[str | None, setting("structured.score", "--method")] = None,
+    method: Annotated[str | None, setting("structured.score", "--method", more=_DEAD)] = None,
     sparsity: Annotated[float | None, setting("structured.sparsity", "--sparsity")] = None,
     target_flops_reduction: Annotated[
         float | None, setting("structured.target_flops_reduction", "--target-flops-reduction")
@@ -103,7 +112,14 @@ def prune_structured(
     options = given(prune_structured, locals())
     if round_to is not None:
         options["structured.round_to"] = _number_or_word(round_to)
-    if options.keys() & _BUDGETS.keys():  # it replaces the config's; two at once are left for preflight to refuse
+    if method == "dead":  # known as a method, it is no score: there is nothing to rank
+        options["structured.only_dead"] = True
+        options["structured.score"] = None
+        if fine_tune:
+            raise BootcampError(_NOTHING_LOST, where="--fine-tune")
+    if (
+        method == "dead" or options.keys() & _BUDGETS.keys()
+    ):  # it replaces the config's; two at once are left for preflight to refuse
         options = _BUDGETS | options
     cfg = load_checked("prune-structured", config, overrides, options)
     from pruning_bootcamp.flow.commands import prune_structured as run

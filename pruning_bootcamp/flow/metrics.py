@@ -184,7 +184,10 @@ def _cut(metrics: Metrics, outcome: Cut) -> Metrics:
         val_accuracy_pruned=outcome.val_accuracy,
         batch_norm_reestimated=outcome.batch_norm_reestimated,
         batch_norm=outcome.batch_norm,
-        slice_proof=SliceProof(max_difference=outcome.proof_difference, passed=True),
+        slice_proof=None
+        if outcome.proof_difference is None
+        else SliceProof(max_difference=outcome.proof_difference, passed=True),
+        dead_channels=outcome.dead,
         widths=outcome.widths,
         round_to=outcome.round_to,
         round_to_narrow=outcome.round_to_narrow,

@@ -6,6 +6,7 @@ from pruning_bootcamp.plain import Part
 from pruning_bootcamp.results import (
     BatchNorm,
     Comparison,
+    DeadChannels,
     Distillation,
     ExportedFile,
     Known,
@@ -89,8 +90,10 @@ class Cut(Recovered):
     """group -> channels before and after"""
     round_to: int | None
     round_to_narrow: dict[str, int] | None = None
-    proof_difference: float
-    """between the cut network and the dense one with those channels zeroed"""
+    proof_difference: float | None
+    """between the cut network and the dense one with those channels zeroed; None: nothing was cut"""
+    dead: DeadChannels | None = None
+    """where only these were removed"""
 
 
 @dataclass(frozen=True, kw_only=True)

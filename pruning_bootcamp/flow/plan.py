@@ -26,7 +26,7 @@ from pruning_bootcamp.flow.outcomes import (
 )
 from pruning_bootcamp.flow.start import task_of
 from pruning_bootcamp.flow.step import Step, StepContext
-from pruning_bootcamp.flow.steps import cut, dense, evaluate, export, prune, refit, scan, training
+from pruning_bootcamp.flow.steps import cut, dead, dense, evaluate, export, prune, refit, scan, training
 from pruning_bootcamp.plain import Plain
 from pruning_bootcamp.pruning.channels.structured import needs_images
 from pruning_bootcamp.pruning.pipeline_stages import PruningStage
@@ -181,6 +181,7 @@ def section(cfg: Config, *names: str) -> dict[str, Any]:
     everything = as_dict(cfg)
     if "structured" in names:
         everything["structured"]["round_to"] = settings.wanted_round_to(cfg)
+        del everything["structured"]["only_dead"]  # steps of its own
     return {name: {k: v for k, v in everything[name].items() if k != "checkpoint_seconds"} for name in names}
 
 
@@ -258,8 +259,14 @@ def prune_unstructured(plan: Plan) -> None:
 
 @COMPRESSIONS.register("prune-structured", removes=True, once=True)
 def prune_structured(plan: Plan) -> None:
-    """Cut channels to the budget of `structured`, prove the cut, and recover as `recover` and `fine_tune` say."""
+    """Cut channels to the budget of `structured`, prove the cut, and recover as `recover` and `fine_tune` say.
+
+    With `structured.only_dead` those that do nothing: there is no budget, and nothing to recover.
+    """
     cfg = plan.cfg
+    if cfg.structured.only_dead:
+        _remove_dead(plan)
+        return
     s = settings.channel_choices(cfg)
     assert s.score is not None
     measured = needs_images(cfg.structured)
@@ -302,6 +309,25 @@ def prune_structured(plan: Plan) -> None:
             together=True,
         )
     _recover(plan)
+
+
+def _remove_dead(plan: Plan) -> None:
+    why = "what is dead is told by the weights alone"
+    for name, title, stage in (
+        ("calibrate", "Calibrating", PruningStage.CALIBRATING),
+        ("score", "Computing importance", PruningStage.COMPUTING_IMPORTANCE),
+    ):
+        plan.add(name, title, stage, None, Measured, skipped=why)
+    plan.add(
+        "prune",
+        "Pruning: removing dead channels",
+        PruningStage.PRUNING,
+        dead.remove,
+        Cut,
+        settings={"only_dead": True, "exclude": plan.cfg.structured.exclude},
+        gives_network=True,
+        together=True,
+    )
 
 
 @COMPRESSIONS.register("fine-tune")
@@ -376,8 +402,11 @@ def _share(sparsity: float | None) -> str:
     return "what the pattern says" if sparsity is None else f"{100 * sparsity:g}%"
 
 
-def check_order(names: Sequence[str]) -> list[Problem]:
-    """What is wrong with `pipeline.steps`: unknown names, and orders that make no sense, with the reason."""
+def check_order(names: Sequence[str], only_dead: bool = False) -> list[Problem]:
+    """What is wrong with `pipeline.steps`: unknown names, and orders that make no sense, with the reason.
+
+    `only_dead`: prune-structured removes what does nothing, which zeros before it may have made so.
+    """
     found = [unknown("step", name, COMPRESSIONS) for name in names if name not in COMPRESSIONS]
     known = [name for name in names if name in COMPRESSIONS]
     if not names:
@@ -389,9 +418,13 @@ def check_order(names: Sequence[str]) -> list[Problem]:
         works = any(COMPRESSIONS[other].facts.keys() & {"removes", "quantizes"} for other in before)
         if not facts.keys() & {"removes", "quantizes"} and not works:
             found.append(f"'{name}' has nothing to recover from yet. Put it after what prunes or quantizes.")
-        if name == "prune-structured" and (late := [b for b in before if b in ("prune-unstructured", "quantize")]):
+        too_early = ("quantize",) if only_dead else ("prune-unstructured", "quantize")
+        if name == "prune-structured" and (late := [b for b in before if b in too_early]):
+            advice = f"Put it before '{late[0]}'"
+            if late[0] == "prune-unstructured":
+                advice += ", or set structured.only_dead=true: that removes what the zeros have left dead, exactly"
             found.append(
                 f"'prune-structured' after '{late[0]}' would cut channels by weights that were chosen, and "
-                f"ranges that were learnt, for another network. Put it before '{late[0]}'."
+                f"ranges that were learnt, for another network. {advice}."
             )
     return [Problem("pipeline.steps", text) for text in found]

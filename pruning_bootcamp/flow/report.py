@@ -13,7 +13,7 @@ from pruning_bootcamp.flow.start import task_of
 from pruning_bootcamp.flow.status import Progress, Status
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.memorised import caveat
-from pruning_bootcamp.reporting import comparison_rows, goal_line, markdown_table, refit_text
+from pruning_bootcamp.reporting import comparison_rows, dead_text, goal_line, markdown_table, refit_text
 from pruning_bootcamp.results import ExportedFile, Gate, Metrics, ModelInput
 from pruning_bootcamp.runs import CONFIG
 from pruning_bootcamp.tasks import Task
@@ -112,9 +112,11 @@ def say_results(metrics: Metrics, folder: Path, lines: Sequence[str], task: Task
     LOGGER.info("Params reduction: %.1f%%", metrics.params_reduction_pct)
     if metrics.refit is not None:
         LOGGER.info("%s", refit_text(metrics.refit, noun))
+    if metrics.dead_channels is not None:
+        LOGGER.info("%s", dead_text(metrics.dead_channels))
     if metrics.goal is not None:
         say_goal(metrics, lines)
-    if metrics.flops_reduction_pct == 0 and metrics.sparsity:
+    if metrics.dead_channels is None and metrics.flops_reduction_pct == 0 and metrics.sparsity:
         LOGGER.info("Zeros alone save no FLOPs without sparse kernels: prune-structured cuts channels out.")
     LOGGER.info("\nResults saved to %s", folder)
 

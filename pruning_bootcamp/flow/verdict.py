@@ -51,8 +51,9 @@ class Goal:
 
 
 def goal_of(cfg: Config, cut: bool) -> Goal:
-    """The config's goal; its share of FLOPs is asked of a network that channels were `cut` out of."""
-    return Goal(cfg.goal.accuracy_drop, cfg.goal.flops_reduction_pct if cut else None, task_of(cfg).metric)
+    """The config's goal; its share of FLOPs is asked of a network that channels were `cut` out of, to a budget."""
+    share = cfg.goal.flops_reduction_pct if cut and not cfg.structured.only_dead else None
+    return Goal(cfg.goal.accuracy_drop, share, task_of(cfg).metric)
 
 
 def judge(goal: Goal, metrics: Metrics, gates: Sequence[Gate] = ()) -> Metrics:

@@ -43,7 +43,9 @@ def backend(cfg: Config) -> list[Problem]:
 def steps(cfg: Config) -> list[Problem]:
     """The pipeline's steps by name, in an order that makes sense, and the limits of its gates."""
     g = cfg.gates
-    problems = check_order(cfg.pipeline.steps) + duration(cfg.quantize.epochs, "quantize.epochs", least=1)
+    problems = check_order(cfg.pipeline.steps, cfg.structured.only_dead) + duration(
+        cfg.quantize.epochs, "quantize.epochs", least=1
+    )
     if g.max_accuracy_drop is not None and g.max_accuracy_drop > 100:
         problems.append(Problem("gates.max_accuracy_drop", f"{g.max_accuracy_drop:g} is more than there is to lose."))
     if g.min_accuracy is not None and not task_of(cfg).metric.higher_is_better:

@@ -99,6 +99,9 @@ class StructuredSettings:
     """no group loses a larger share of its channels than this"""
     exclude: list[str] = field(default_factory=list)
     """leave out groups with a layer that matches one of these"""
+    only_dead: bool = False
+    """instead of all that: remove the channels that do nothing (their filters are zero, or nobody reads them), exactly,
+    and recover nothing, since nothing is lost"""
 
     def budget(self) -> dict[str, float]:
         """The budgets given, by what they are a share of; half the FLOPs where none is given."""

@@ -138,6 +138,8 @@ def describe(command: str, config: Mapping[str, Plain], metrics: Metrics) -> tup
         return "dense", ""
     sparsity, fewer = metrics.sparsity or 0.0, metrics.flops_reduction_pct or 0.0
     measured = f"{fewer:.0f}% fewer FLOPs" if fewer >= 0.5 else f"{100 * sparsity:.4g}% zeros"
+    if command == "prune-structured" and metrics.dead_channels is not None:
+        return "dead channels", f"{fewer:.0f}% fewer FLOPs"
     if command == "prune-structured" and config:
         s = table(config.get("structured"))
         fitted = s.get("refit") == "closed_form"

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from pruning_bootcamp.memorised import caveat
 from pruning_bootcamp.plain import to_plain
-from pruning_bootcamp.results import Comparison, Metrics, NetworkMetrics, Refit
+from pruning_bootcamp.results import Comparison, DeadChannels, Metrics, NetworkMetrics, Refit
 
 if TYPE_CHECKING:  # a table of a finished run needs no torch
+    from pruning_bootcamp.pruning.channels.dead import DeadPlan
     from pruning_bootcamp.pruning.channels.structured import StructuredPlan
     from pruning_bootcamp.tasks import Metric, Task
     from pruning_bootcamp.tools.latency import Analysis, LatencyStats, LayerLatency
@@ -96,12 +97,15 @@ def run_report(title: str, metrics: Metrics, history: Sequence[Epoch] = (), task
     if metrics.goal is not None and metrics.goal_met is not None:
         parts.append(goal_line(metrics.goal, metrics.goal_met))
     parts.append(f"{_called(_judged_on(metrics, noun), metric)} One seed ({metrics.seed}): no spread is claimed.")
-    if metrics.widths is not None and metrics.slice_proof is not None:
+    if metrics.widths is not None:
         widths = [[name, before, after] for name, (before, after) in metrics.widths.items()]
         parts += ["## Channels", markdown_table(["group", "before", "after"], widths)]
+    if metrics.dead_channels is not None:
+        parts.append(dead_text(metrics.dead_channels))
+    if metrics.slice_proof is not None:
+        other = "the dense one with those channels zeroed" if metrics.dead_channels is None else "the one before it"
         parts.append(
-            f"Slice proof: the cut network and the dense one with those channels zeroed differ by at most "
-            f"{metrics.slice_proof.max_difference:.1e}."
+            f"Slice proof: the cut network and {other} differ by at most {metrics.slice_proof.max_difference:.1e}."
         )
     if metrics.refit is not None:
         parts.append(refit_text(metrics.refit, noun))
@@ -127,6 +131,15 @@ def refit_text(refit: Refit, noun: str) -> str:
         f"({refit.seconds:.0f} s)."
     )
     return " ".join([text, *(f"{left}." for left in refit.left)])
+
+
+def dead_text(found: DeadChannels) -> str:
+    """What did nothing and went, and what stays and why."""
+    if not found.removed:
+        return " ".join(["No channel can go: the network stays as it is.", *(f"{line}." for line in found.stays)])
+    held = f", {found.folded} of them constants that those who read them hold now" if found.folded else ""
+    removed = "1 dead channel" if found.removed == 1 else f"{found.removed} dead channels"
+    return " ".join([f"{removed} removed{held}.", *(f"{line}." for line in found.stays)])
 
 
 def goal_line(goal: str, met: bool) -> str:
@@ -189,6 +202,25 @@ def structured_table(plan: StructuredPlan) -> str:
         f"Predicted: {plan.macs_after / 1e9:.4g} G of {plan.baseline_macs / 1e9:.4g} G multiply-accumulates "
         f"({100 * plan.macs_reduction:.1f}% fewer), {plan.params_after / 1e6:.4g} M of "
         f"{plan.baseline_params / 1e6:.4g} M parameters ({100 * plan.params_reduction:.1f}% fewer)"
+    )
+    return "\n".join(lines)
+
+
+def dead_table(plan: DeadPlan, macs: float, params: int) -> str:
+    """What is dead, group by group, what stays and why, and what goes of the network's `macs` and `params`."""
+    rows = [
+        [group.name, group.width, len(group.keep), group.width - len(group.keep), len(group.layers)]
+        for group in plan.groups
+        if len(group.keep) < group.width
+    ]
+    lines = [markdown_table(["group", "width", "kept", "dead", "layers"], rows)] if rows else []
+    lines.append(dead_text(DeadChannels(removed=plan.removed, folded=plan.folded)))
+    lines += [f"stays: {line}" for line in plan.stays_said]
+    lines += [] if plan.output_varies else ["The network gives the same whatever it is given: nothing of it lives."]
+    fewer_macs, fewer_params = 1 - plan.macs_after / macs, 1 - plan.params_after / params
+    lines.append(
+        f"{plan.macs_after / 1e9:.4g} G of {macs / 1e9:.4g} G multiply-accumulates ({100 * fewer_macs:.1f}% fewer), "
+        f"{plan.params_after / 1e6:.4g} M of {params / 1e6:.4g} M parameters ({100 * fewer_params:.1f}% fewer)"
     )
     return "\n".join(lines)
 

@@ -37,6 +37,15 @@ class Refit(Part):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DeadChannels(Part):
+    """Channels that did nothing: removed, and of these a constant other than 0; and why others stay."""
+
+    removed: int
+    folded: int
+    stays: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recovery(Part):
     """What brought a pruned network back, before and without any training with labels."""
 
@@ -168,6 +177,7 @@ class Metrics(Known, Recovery, Comparison, NetworkMetrics):
     fine_tune_seconds: float | None = None
     slice_proof: SliceProof | None = None
     refit: Refit | None = None
+    dead_channels: DeadChannels | None = None
     widths: dict[str, tuple[int, int]] | None = None
     """group of channels -> how many there were, and are"""
     round_to: int | None = beside("widths")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from pruning_bootcamp.pruning.channels.dead import plan_dead, remove_dead
 from pruning_bootcamp.pruning.channels.refit import refit
 from pruning_bootcamp.pruning.channels.scores import CHANNEL_SCORES, measured_on_images
 from pruning_bootcamp.pruning.channels.scores import needs_labels as channels_need_labels
@@ -215,6 +216,26 @@ def test_channels_are_scored_planned_and_cut_on_the_gpu(name: str, cuda: torch.d
     cut = cut_channels(model, example, plan).model
     assert {tensor.device.type for tensor in (*cut.parameters(), *cut.buffers())} == {"cuda"}
     assert cut(example.to(cuda)).shape == (2, 8)
+
+
+def test_dead_channels_are_found_and_removed_on_the_gpu(cuda: torch.device) -> None:
+    example = torch.zeros(2, 4, 8, 8)
+    model = network()
+    with torch.no_grad():
+        model[0].weight[3] = 0
+        model[1].bias[3] = 1.5  # a constant, which the layer behind holds in its bias
+        model[3].weight[:, 2] = 0  # channels 2 and 6, one of each block
+        model[3].weight[:, 3, :, 1] = 0
+        model[0].weight[7] = 0
+    here = plan_dead(model, example)
+    expected = remove_dead(model, example, here).model
+    model.to(cuda)
+    plan = plan_dead(model, example)
+    assert (plan.removed, plan.folded) == (here.removed, here.folded) == (4, 1)
+    cut = remove_dead(model, example, plan).model
+    assert {tensor.device.type for tensor in (*cut.parameters(), *cut.buffers())} == {"cuda"}
+    for name, value in cut.state_dict().items():
+        assert torch.equal(value.cpu(), expected.state_dict()[name]), name
 
 
 def test_a_cut_network_is_fitted_on_the_gpu_to_what_it_is_fitted_to_here(cuda: torch.device) -> None:

@@ -38,7 +38,7 @@ from pruning_bootcamp.flow.start import (
     recipe_for,
     task_of,
 )
-from pruning_bootcamp.flow.steps import cut
+from pruning_bootcamp.flow.steps import cut, dead
 from pruning_bootcamp.flow.steps.dense import open_given
 from pruning_bootcamp.flow.verdict import goal_of
 from pruning_bootcamp.logs import LOGGER
@@ -171,6 +171,11 @@ def check_ahead(plan: Plan, run: Run, data: Callable[[], Splits], device: torch.
     first = next((number for number, step in enumerate(plan.steps) if step.gives is Cut), None)
     if first is None or plan.steps[first].inputs["before"] != DENSE or is_kept(plan, run, plan.steps[first]):
         return
+    if cfg.structured.only_dead:
+        LOGGER.info("\n=== Structured Pruning: dead channels ===")
+        found = dead.find(cfg, dense.model, dense.recipe)
+        plan.steps[first] = replace(plan.steps[first], work=partial(dead.remove, foreseen=found))
+        return
     s = settings.channel_choices(cfg)
     assert s.score is not None
     LOGGER.info("\n=== Structured Pruning: %s (%s) ===", s.score.name, s.allocation)
@@ -208,6 +213,8 @@ def _check_names(plan: Plan, model: nn.Module) -> None:
 
 def default_folder(cfg: Config, name: str, method: str | None = None) -> Path:
     """Where prune-structured or prune-unstructured saves when --save-dir says nothing; `method` as it was typed."""
+    if name == "prune-structured" and cfg.structured.only_dead:
+        return RESULTS / "structured" / "dead"
     if name == "prune-structured":
         s = settings.channel_choices(cfg)
         assert s.score is not None

@@ -1,7 +1,7 @@
 """Channels cut out: scores, a plan that meets the budget, the cut and its proof."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -116,10 +116,7 @@ def cut(context: StepContext, foreseen: Foreseen | None = None) -> Cut:
     plan = foreseen.plan
     found = cut_channels(foreseen.model, example_input(foreseen.recipe), plan)  # a failed proof leaves nothing behind
     LOGGER.info("Slice proof: passed, %s", found.proof)
-    masks = {name: found.model.get_parameter(name).detach() != 0 for name in network.masks}
-    if masks:
-        LOGGER.info("The checkpoint's own zeros stay, in %d of the cut network's layers", len(masks))
-    network = Network(found.model, foreseen.recipe, masks)
+    network = Network(found.model, foreseen.recipe, masks_after(network.masks, found.model))
     recovered = Recovery()
     if context.cfg.structured.refit == "batch_norm":
         dense = context.network("dense").model
@@ -138,6 +135,13 @@ def cut(context: StepContext, foreseen: Foreseen | None = None) -> Cut:
         batch_norm_reestimated=recovered.batch_norm_reestimated,
         batch_norm=recovered.batch_norm,
     )
+
+
+def masks_after(masks: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """The masks of the network that was cut: the zeros that it had stay."""
+    if masks:
+        LOGGER.info("The checkpoint's own zeros stay, in %d of the cut network's layers", len(masks))
+    return {name: model.get_parameter(name).detach() != 0 for name in masks}
 
 
 def plan_cut(

@@ -64,6 +64,26 @@ def prove_slice(
     return SliceProof(difference, relative, TOLERANCES[dtype], 2 * BATCHES, BATCH_SIZE, name)
 
 
+def prove_same(model: nn.Module, other: nn.Module, example: Tensor, tolerance: float | None = None) -> SliceProof:
+    """The proof that both networks give the same outputs, or GoalNotMet; run as `prove_slice` runs them.
+
+    `tolerance`: a share of the outputs' scale; left out, the slice proof's.
+    """
+    generator = torch.Generator().manual_seed(1)
+    dtype = _widest(model, example)
+    allowed = TOLERANCES[dtype] if tolerance is None else max(tolerance, TOLERANCES[dtype])
+    inputs = [inputs_like(example, BATCH_SIZE, generator, dtype) for _ in range(BATCHES)]
+    difference, relative = _agree(_plain(model, dtype), _plain(other, dtype), inputs, (), {}, allowed)
+    return SliceProof(difference, relative, allowed, BATCHES, BATCH_SIZE, str(dtype).removeprefix("torch."))
+
+
+def in_widest(model: nn.Module, example: Tensor) -> tuple[nn.Module, Tensor]:
+    """A copy in eval mode on the CPU, in the type that proofs run in, and the example as it takes it."""
+    dtype = _widest(model, example)
+    example = example.cpu()
+    return _plain(model, dtype), example.to(dtype) if example.is_floating_point() else example
+
+
 def _plain(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     return detached_copy(model).cpu().to(dtype).eval()
 

@@ -112,6 +112,8 @@ def check_structured(
 ) -> list[Problem]:
     """Every problem with these settings, before any work starts."""
     s = settings or named(StructuredSettings, **names)
+    if s.only_dead:
+        return _beside_only_dead(s, where)
     problems = [] if s.score is None else CHANNEL_SCORES.check(s.score.name, s.score.args, f"{where}.score")[1]
     if s.allocation is not None and s.allocation not in get_args(Allocation):
         problems.append(Problem(f"{where}.allocation", unknown("allocation", s.allocation, get_args(Allocation))))
@@ -136,6 +138,19 @@ def check_structured(
             )
         )
     return problems + check_round_to(s.round_to, f"{where}.round_to")
+
+
+def _beside_only_dead(settings: StructuredSettings, where: str) -> list[Problem]:
+    """What is asked for besides, and would not be done."""
+    given = [key for key in (*BUDGETS.values(), "score", "allocation") if getattr(settings, key) is not None]
+    given += ["round_to"] if isinstance(settings.round_to, int) else []
+    return [
+        Problem(
+            f"{where}.{key}",
+            "says what to cut, and only_dead removes what does nothing, be it much or little. Leave one out.",
+        )
+        for key in given
+    ]
 
 
 def plan_structured(
@@ -188,15 +203,15 @@ def plan_structured(
 
     copied, example = _at_hand(model, example)
     everything = find_groups(copied, example)
-    left_out = _left_out(everything, s.score.name, s.exclude)
-    left_out |= {
+    unscored = left_out(everything, s.exclude, s.score.name)
+    unscored |= {
         group.name: f"the score {s.score.name}, or what its readers lose, can't be measured; the scores l1 and l2, "
         "with allocation=global, can cut it"
         for group in everything
-        if group.name not in left_out and group.name not in scores
+        if group.name not in unscored and group.name not in scores
     }
-    groups = [group for group in everything if group.name not in left_out]
-    network = ScoredNetwork(copied, example, groups, scores, count_products(copied, example)[0], left_out, losses)
+    groups = [group for group in everything if group.name not in unscored]
+    network = ScoredNetwork(copied, example, groups, scores, count_products(copied, example)[0], unscored, losses)
     multiples = resolve_round_to(s.round_to, device or example.device)
     return _plan(budget, *_coarsest(network, budget, multiples, limits))
 
@@ -301,8 +316,8 @@ def score_channels(
         raise BootcampError(f"{' and '.join(by_images)}: can't be had without images=, {what} to measure on.")
     copied, example = _at_hand(model, example)
     everything = find_groups(copied, example)
-    left_out = _left_out(everything, name, s.exclude)
-    groups = [group for group in everything if group.name not in left_out]
+    unscored = left_out(everything, s.exclude, name)
+    groups = [group for group in everything if group.name not in unscored]
     if images is None or not by_images:
         return ChannelScores(score_groups(groups, name, args, seed))
 
@@ -388,14 +403,16 @@ def _at_hand(model: nn.Module, example: Tensor) -> tuple[nn.Module, Tensor]:
     return detached_copy(model), beside(model, example)
 
 
-def _left_out(groups: Sequence[Group], score: str, exclude: Sequence[str]) -> dict[str, str]:
+def left_out(groups: Sequence[Group], exclude: Sequence[str], score: str | None = None) -> dict[str, str]:
     """Group -> why it is not cut: by its nature, by the user's wish, or because the score says nothing about it."""
     named = {group.name: [group.name, *(m.path for m in group.members if m.writes)] for group in groups}
     check_patterns(exclude, [path for paths in named.values() for path in paths])
     reasons: dict[str, str] = {}
     for group in groups:
         by = next((p for p in exclude if any(matches(f"{path}.weight", p) for path in named[group.name])), None)
-        reason = group.reason or (f"excluded by '{by}'" if by is not None else why_not_scored(score, group))
+        reason = group.reason or (f"excluded by '{by}'" if by is not None else None)
+        if reason is None and score is not None:
+            reason = why_not_scored(score, group)
         if reason is not None:
             reasons[group.name] = reason
     return reasons

@@ -32,7 +32,7 @@ def zeroed(model: nn.Module, groups: Sequence[Group], keep: Keep) -> nn.Module:
                     along = max(dim for dim, length in enumerate(parameter.shape) if length > 1)
                     parameter.index_fill_(along, dropped, 0)
                 elif member.kind == "input":
-                    _deafen(module, dropped)
+                    deafen(module, dropped)
                 elif member.kind != "prelu":
                     turned = isinstance(module, TRANSPOSED) and member.kind == "output"
                     _silence(module, dropped, written=1 if turned else 0)
@@ -54,7 +54,7 @@ def _silence(module: nn.Module, dropped: Tensor, written: int) -> None:
             parameter.index_fill_(along, dropped, 0)
 
 
-def _deafen(module: Any, dropped: Tensor) -> None:
+def deafen(module: Any, dropped: Tensor) -> None:
     """Zero the columns that read these input channels."""
     if isinstance(module, TRANSPOSED):
         module.weight[dropped] = 0

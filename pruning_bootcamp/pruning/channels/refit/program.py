@@ -1,7 +1,7 @@
 """A network's forward pass as a list of operations, which can stop at any of them and go on later."""
 
 import operator
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,8 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.tools.modes import evaluation_mode
+
+Evaluate = Callable[[Node, tuple[Any, ...], dict[str, Any]], Any]
 
 
 @dataclass(frozen=True)
@@ -78,11 +80,12 @@ class Program:
         stop: int,
         watch: Collection[int] = (),
         instead: dict[str, Tensor] | None = None,
+        by: Evaluate | None = None,
     ) -> tuple[State, dict[int, Any]]:
         """Run the operations from where the state stands to before `stop`; the state is left as it is.
 
         Returns the new state, and the values of the operations in `watch`. `instead`: parameters by name that count
-        in place of the network's own.
+        in place of the network's own. `by(node, args, kwargs)` says what an operation gives; left out, it is run.
         """
         values = dict(state.values)
         seen = {number: values[number] for number in watch if number in values}
@@ -95,7 +98,7 @@ class Program:
                 values[number] = getattr(self._graph, str(node.target))
             elif node.op == "call_function":
                 args, kwargs = map_arg((node.args, node.kwargs), lambda used: self._value(used, values, instead))
-                values[number] = node.target(*args, **kwargs)  # type: ignore[operator]
+                values[number] = node.target(*args, **kwargs) if by is None else by(node, args, kwargs)  # type: ignore[operator]
             if number in watch:
                 seen[number] = values[number]
             for dead in self._dying.get(number, ()):

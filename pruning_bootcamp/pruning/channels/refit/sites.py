@@ -22,7 +22,7 @@ _CONVOLUTIONS = {
     _aten.conv2d.padding: 2,
     _aten.conv3d.padding: 3,
 }
-_NORMS = (_aten.batch_norm.default, _aten._native_batch_norm_legit_no_training.default)
+NORMS = (_aten.batch_norm.default, _aten._native_batch_norm_legit_no_training.default)
 _SAME = (_aten.dropout.default, _aten.clone.default, _aten.alias.default, _aten.contiguous.default)
 
 
@@ -67,11 +67,11 @@ def find_sites(program: Program) -> tuple[list[Site], dict[str, str]]:
     sites, unfit = [], {}
     for number in range(len(program)):
         node: Any = program.nodes[number]
-        if node.op != "call_function" or not _multiplies(node.target):
+        if node.op != "call_function" or not multiplies(node.target):
             continue
         weight = program.tensors.get(program.index[node.args[1]])
         path = _owner(program, weight)
-        product = _product(node)
+        product = product_of(node)
         if path is None:
             continue
         if product is None:
@@ -83,7 +83,8 @@ def find_sites(program: Program) -> tuple[list[Site], dict[str, str]]:
     return sites, unfit
 
 
-def _multiplies(target: Any) -> bool:
+def multiplies(target: Any) -> bool:
+    """Whether the operation is a convolution of any kind or a linear layer."""
     return (
         target in _CONVOLUTIONS
         or target is _aten.linear.default
@@ -104,7 +105,8 @@ def _owner(program: Program, name: str | None) -> str | None:
     return path if isinstance(layer, nn.modules.conv._ConvNd | nn.Linear) else None
 
 
-def _product(node: Any) -> Product | None:
+def product_of(node: Any) -> Product | None:
+    """How the operation multiplies; None: it is no convolution or linear layer, or a transposed one."""
     if node.target is _aten.linear.default:
         return Product()
     if node.target not in _CONVOLUTIONS:
@@ -138,7 +140,7 @@ def _site(program: Program, path: str, product: Product, operation: int) -> Site
         node: Any = program.nodes[user]
         if node.target in _SAME and program.shape(user) == shape:
             at = user
-        elif node.target in _NORMS and norm is None and not others and (norm := _plain_norm(program, user, at)):
+        elif node.target in NORMS and norm is None and not others and (norm := _plain_norm(program, user, at)):
             given = [u for u in program.users(user) if program.nodes[u].target is operator.getitem]
             at = given[0] if given else user
         elif (other := _added(program, user, at)) is not None and program.shape(user) == shape:
