@@ -192,6 +192,15 @@ def test_unlike_training_at_one_budget_is_unfair(tmp_path: Path) -> None:
     assert (met, said) == (False, "differs at 50% fewer FLOPs")
 
 
+def test_random_channels_that_are_fitted_otherwise_are_no_floor(tmp_path: Path) -> None:
+    fitted = {"structured": {"refit": "closed_form", "refit_rounds": 6}}
+    write_run(tmp_path, "l1", "prune-structured", score="l1", fewer=50.0, config=fitted)
+    write_run(tmp_path, "r", "prune-structured", score="random", fewer=50.0)
+    assert check(experiment(tmp_path), "Random")[0] is False
+    write_run(tmp_path, "rf", "prune-structured", score="random", fewer=50.0, config=fitted)
+    assert check(experiment(tmp_path), "Random")[0] is True
+
+
 def test_a_recommendation_is_chosen_on_validation_and_names_its_figures(tmp_path: Path) -> None:
     """`luck` is best on the test images, and too far below the dense network's 93.0 on the validation images."""
     write_comparison(tmp_path)

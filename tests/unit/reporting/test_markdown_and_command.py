@@ -64,7 +64,7 @@ def test_the_markdown_holds_every_part_with_its_figures(results: Path) -> None:
         "| cpu (a CPU), 1 thread, torch, batch 1 |",
         "| conv1 | 85.00 | 40.00 |",
         "| 0 | complete | l1 | 92 | 0.02 | ✓ on the front |",
-        "| Random pruning at the same budget | ✗ no | missing at 90% zeros |",
+        "| Random pruning at the same budget, fitted alike | ✗ no | missing at 90% zeros |",
         "*Only structured.score differs between these rows, by their config.yaml*",
     ):
         assert golden in lines, golden
