@@ -60,7 +60,7 @@ def score(context: StepContext) -> Measured:
     given: dict[str, Any] = {"seed": cfg.seed}
     if needs_images(cfg.structured):
         ready = ready.to(context.device)
-        images = calibration_images(cfg, context.splits, context.device)
+        images = calibration_images(cfg, context.splits, context.device, cfg.structured.calibration_images)
         given |= {"images": images, "outputs": context.task.outputs, "say": _say_measured}
     example = example_input(recipe).to(context.device)
     fall_backs: tuple[str, ...] = ()
@@ -81,9 +81,9 @@ def _say_measured(number: int, total: int, group: str) -> None:
     LOGGER.info("Measuring %d of %d groups of channels: %s", number + 1, total, group)
 
 
-def calibration_images(cfg: Config, splits: Splits, device: torch.device) -> Images:
+def calibration_images(cfg: Config, splits: Splits, device: torch.device, wanted: int) -> Images:
     """Training images in batches of one size, without labels, each time anew."""
-    count = min(cfg.structured.calibration_images, len(splits.train))
+    count = min(wanted, len(splits.train))
     images = splits.train.subset(first_images(len(splits.train), count, cfg.seed))
     numbers = math.prod(splits.train.shape) if hasattr(splits.train, "shape") else 1
     most = min(128, max(8, _NUMBERS_A_BATCH // numbers))

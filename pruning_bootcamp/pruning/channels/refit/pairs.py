@@ -89,12 +89,23 @@ class _Samples:
 
 @torch.no_grad()
 def refine(
-    model: nn.Module, passes: Passes, first: Site, second: Site, kept: Tensor | None, rounds: int, seed: int
+    model: nn.Module,
+    passes: Passes,
+    first: Site,
+    second: Site,
+    kept: Tensor | None,
+    keep: tuple[Tensor | None, Tensor | None],
+    rounds: int,
+    seed: int,
 ) -> float:
-    """Fit the two together, in place; the share of the error that is left of what there was. Never raises it."""
+    """Fit the two together, in place; the share of the error that is left of what there was. Never raises it.
+
+    `kept`: which of the dense network's output channels the second has; `keep`: where the two, as `Product.rows` has
+    them, may be other than zero. None: all.
+    """
     if rounds == 0:
         return 1.0
-    pair = _Pair(model, passes.cut, first, second, _Samples(passes, first, second, kept), seed)
+    pair = _Pair(model, passes.cut, first, second, _Samples(passes, first, second, kept), keep, seed)
     rows = folded(model, first), folded(model, second)
     begun = best = pair.error(rows)
     chosen = None
@@ -119,10 +130,17 @@ Rows = tuple[Tensor, Tensor]
 
 class _Pair:
     def __init__(
-        self, model: nn.Module, program: Program, first: Site, second: Site, samples: _Samples, seed: int
+        self,
+        model: nn.Module,
+        program: Program,
+        first: Site,
+        second: Site,
+        samples: _Samples,
+        keep: tuple[Tensor | None, Tensor | None],
+        seed: int,
     ) -> None:
         self.model, self.program, self.first, self.second, self.samples = model, program, first, second, samples
-        self.seed = seed
+        self.keep, self.seed = keep, seed
         self._gram: Tensor | None = None
 
     def round(self, rows: Rows) -> tuple[Rows, float, tuple[Moments, Moments]]:
@@ -132,13 +150,13 @@ class _Pair:
         first = Moments(self._gram, gradient)
         start = torch.zeros_like(rows[0])
         fixed = not has_intercept(self.model, self.first)
-        step = solve(without_intercept(first) if fixed else first, start, _STEP_DAMPING)
+        step = solve(without_intercept(first) if fixed else first, start, _STEP_DAMPING, self.keep[0])
         with quiet("torch's forward-mode differentiation"):
             length = self._length(rows, step)
         moved = rows[0] - length * step
         second = self._moments((moved, rows[1]))
         used = second if has_intercept(self.model, self.second) else without_intercept(second)
-        rows = moved, solve(used, rows[1], _SOLVE_DAMPING)
+        rows = moved, solve(used, rows[1], _SOLVE_DAMPING, self.keep[1])
         return rows, self.error(rows), (first, second)
 
     def error(self, rows: Rows) -> float:
