@@ -9,6 +9,7 @@ from pruning_bootcamp.pruning.layers.least_squares import factorise, fit_rows, s
 from pruning_bootcamp.pruning.layers.moments import Moments
 
 DAMPINGS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+_OUTPUTS = 8
 _INTERCEPT = 1e-8  # a bias is hardly held back
 
 
@@ -57,6 +58,10 @@ def choose_damping(parts: Sequence[Moments], towards: Tensor, keep: Tensor | Non
     """The damping with the least error on each part when fitted to the others, all parts together."""
     if len(parts) < 2:
         return 1e-3
+    if keep is not None:  # each output is a solution of its own: some of them say it for all
+        some = slice(None, None, -(-keep.shape[-1] // _OUTPUTS))
+        parts = [Moments(part.gram, part.cross[..., some]) for part in parts]
+        towards, keep = towards[..., some], keep[..., some]
     totals = dict.fromkeys(DAMPINGS, 0.0)
     for held in range(len(parts)):
         others = added([part for number, part in enumerate(parts) if number != held])
