@@ -112,8 +112,9 @@ def test_in_stages_each_is_refitted_and_the_last_is_the_result(trained: Path, co
 
 def test_a_pattern_that_says_the_sparsity_has_one_stage(trained: Path, command: Command) -> None:
     arguments = ("--pattern", "2:4", *REFIT, "prune.stages=3", "--save-dir", "results/one_stage")
-    assert command(trained, *PRUNE, *arguments).count("Refitting 1 of ") == 1
-    assert 0.48 < figures(trained, "one_stage")["sparsity"] < 0.5  # the first layer's three inputs make no four
+    text = command(trained, *PRUNE, *arguments)
+    assert text.count("Refitting 1 of ") == 1
+    assert "pruned to 49." in text  # the first layer's one input makes no four
 
 
 def test_a_killed_refit_goes_on_to_the_same_network(trained: Path, command: Command) -> None:
