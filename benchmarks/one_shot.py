@@ -88,7 +88,7 @@ def main() -> None:
 
     methods = {
         **METHODS,
-        OURS: Method(_own_choices(cfg), "second-order masks, every layer fitted to the dense outputs"),
+        OURS: Method(_own_choices(cfg), "second-order masks in stages, every layer refitted to the dense network"),
     }
     if options.distill:
         methods[OURS_DISTILLED] = Method(methods[OURS].choices, "then distillation without labels, in the time given")
@@ -98,8 +98,10 @@ def main() -> None:
             for seed in range(options.seeds):
                 key = f"{name} | {sparsity} | {seed}"
                 if key not in rows:
-                    recover = "distill" if name == OURS_DISTILLED else "bn"
-                    row = _measure(methods[name], sparsity, seed, recover, cfg, dense, splits, device, options.out)
+                    if name in (OURS, OURS_DISTILLED):  # exactly what the command does, in a folder of its own
+                        row = _run_command(sparsity, seed, name == OURS_DISTILLED, cfg, options.out)
+                    else:
+                        row = _measure(methods[name], sparsity, seed, cfg, dense, splits, device)
                     rows[key] = {"method": name, "at": sparsity, "seed": seed, **row}
                     options.out.mkdir(parents=True, exist_ok=True)
                     write_yaml(options.out / "rows.yaml", rows)
@@ -128,6 +130,9 @@ def _own_choices(cfg: Config) -> Choices:
         "allocation_args": p.allocation.args,
         "solver": p.solver.name,
         "solver_args": p.solver.args,
+        "refit": p.refit,
+        "refit_rounds": p.refit_rounds,
+        "stages": p.stages,
     }
 
 
@@ -135,16 +140,12 @@ def _measure(
     method: Method,
     sparsity: str,
     seed: int,
-    recover: str,
     cfg: Config,
     dense: nn.Module,
     splits: Splits,
     device: torch.device,
-    out: Path,
 ) -> dict[str, Any]:
-    """Prune a copy, re-estimate batch norm or distil, and read the test split."""
-    if recover == "distill":  # exactly what the command does, in a folder of its own
-        return _run_command(sparsity, seed, cfg, out)
+    """Prune a copy, re-estimate batch norm, and read the test split."""
     cfg = copy.deepcopy(cfg)
     cfg.seed, cfg.recover.method = seed, "bn"
     model = copy.deepcopy(dense)
@@ -173,12 +174,13 @@ def _measure(
     }
 
 
-def _run_command(sparsity: str, seed: int, cfg: Config, out: Path) -> dict[str, Any]:
+def _run_command(sparsity: str, seed: int, distill: bool, cfg: Config, out: Path) -> dict[str, Any]:
     from pruning_bootcamp.flow.commands import prune_unstructured as run
 
     cfg = copy.deepcopy(cfg)
     cfg.seed, cfg.fine_tune.enabled = seed, False
-    cfg.save_dir = str(out / "runs" / f"{sparsity.replace(':', 'of')}_{seed}")
+    cfg.recover.method = "distill" if distill else "bn"
+    cfg.save_dir = str(out / "runs" / f"{sparsity.replace(':', 'of')}_{seed}{'' if distill else '_closed_form'}")
     if ":" in sparsity:
         kept, group = sparsity.split(":")
         cfg.prune.pattern.name, cfg.prune.pattern.args = "nm", {"n": int(kept), "m": int(group)}
@@ -188,12 +190,14 @@ def _run_command(sparsity: str, seed: int, cfg: Config, out: Path) -> dict[str, 
     check(cfg, "prune-unstructured", "one_shot")
     begun = time.perf_counter()
     metrics = run(cfg)
-    return {
-        "sparsity": metrics["sparsity"],
-        "accuracy": metrics["accuracy"],
-        "distillation": metrics["cycles"][0]["distillation"],
+    assert metrics.cycles is not None
+    followed = metrics.cycles[0].distillation
+    row = {
+        "sparsity": metrics.sparsity,
+        "accuracy": metrics.accuracy,
         "seconds": round(time.perf_counter() - begun, 2),
     }
+    return row if followed is None else row | {"distillation": to_plain(followed)}
 
 
 @torch.no_grad()

@@ -132,8 +132,10 @@ def _made(steps: Sequence[Step[Any]], done: Dones) -> Metrics:
             continue
         outcome = done[step.name].outcome
         fall_backs += outcome.fall_backs
+        if isinstance(outcome, Refitted):
+            metrics = replace(metrics, refit=outcome.refit)
         if step.cycle and isinstance(outcome, Pruned):
-            cycles[step.cycle] = _cycle(step.cycle, outcome)
+            cycles[step.cycle] = _cycle(step.cycle, outcome, cycles.get(step.cycle))
         elif step.cycle in cycles:
             cycle = _followed(cycles[step.cycle], outcome)
             grown = getattr(outcome, "sparsity", None)
@@ -144,14 +146,6 @@ def _made(steps: Sequence[Step[Any]], done: Dones) -> Metrics:
             )
         elif isinstance(outcome, Cut):
             metrics = _cut(metrics, outcome)
-        elif isinstance(outcome, Refitted):
-            metrics = replace(
-                metrics,
-                val_accuracy_pruned=outcome.val_accuracy,
-                refit=outcome.refit,
-                batch_norm_reestimated=outcome.batch_norm_reestimated,
-                batch_norm=outcome.batch_norm,
-            )
         else:
             metrics = _followed(metrics, outcome)
             metrics = replace(metrics, updates=getattr(outcome, "updates", None) or metrics.updates)
@@ -166,13 +160,14 @@ def _made(steps: Sequence[Step[Any]], done: Dones) -> Metrics:
     return replace(metrics, cycles=found or None)
 
 
-def _cycle(number: int, outcome: Pruned) -> Cycle:
+def _cycle(number: int, outcome: Pruned, before: Cycle | None) -> Cycle:
+    """`before`: the cycle after its stages so far."""
     return Cycle(
         cycle=number,
         sparsity=outcome.sparsity or 0.0,
         val_accuracy_pruned=outcome.val_accuracy,
-        fall_backs=outcome.fall_backs,
-        pruning_seconds=outcome.pruning_seconds,
+        fall_backs=(*(before.fall_backs if before else ()), *outcome.fall_backs),
+        pruning_seconds=outcome.pruning_seconds + ((before.pruning_seconds or 0.0) if before else 0.0),
         batch_norm_reestimated=outcome.batch_norm_reestimated,
         batch_norm=outcome.batch_norm,
     )
@@ -195,7 +190,7 @@ def _cut(metrics: Metrics, outcome: Cut) -> Metrics:
 
 
 def _followed(made: Made, outcome: Outcome) -> Made:
-    """With what a training after the pruning came to."""
+    """With what a refit or a training after the pruning came to."""
     if isinstance(outcome, Trained):
         return replace(
             made,
@@ -206,6 +201,8 @@ def _followed(made: Made, outcome: Outcome) -> Made:
     if not isinstance(outcome, Recovered):
         return made
     made = replace(made, distillation=outcome.distillation)
+    if isinstance(outcome, Refitted):
+        made = replace(made, batch_norm_reestimated=outcome.batch_norm_reestimated, batch_norm=outcome.batch_norm)
     if made.best_epoch is not None:
         return replace(made, val_accuracy=outcome.val_accuracy)
     return replace(made, val_accuracy_pruned=outcome.val_accuracy)

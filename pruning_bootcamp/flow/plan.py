@@ -213,48 +213,79 @@ def prune_unstructured(plan: Plan) -> None:
         for key, value in section(cfg, "prune")["prune"].items()
         if key in ("score", "allocation", "solver", "include", "exclude", "pattern")
     } | files
-    images = settings.needs_images(cfg)
     for number, sparsity in enumerate(sparsities, start=1):
         cycle, which = ("", "") if len(sparsities) == 1 else (f"{number}.", f" (cycle {number} of {len(sparsities)})")
         last = number == len(sparsities)
         least = (plan.last, sparsity) if not last and sparsity is not None else None
         facts: dict[str, Any] = {"together": True, "cycle": number, "least": least}
-        inputs = {}
-        statistics = plan.add(
-            f"{cycle}calibrate",
-            f"Calibrating{which}",
-            PruningStage.CALIBRATING,
-            prune.calibrate,
-            Measured,
-            settings=measured | ({"calibration_images": p.calibration_images} if images else {}),
-            skipped=None if images else f"{p.score.name} needs no images",
-            **facts,
-        )
-        if images:
-            inputs["statistics"] = statistics
-        inputs["scores"] = plan.add(
-            f"{cycle}score",
-            f"Computing importance{which}: {p.score.name}",
-            PruningStage.COMPUTING_IMPORTANCE,
-            prune.score,
-            Measured,
-            settings=measured,
-            inputs=inputs,
-            **facts,
-        )
-        given = section(cfg, "prune", "recover") | {"augment": cfg.train.augment, "sparsity": sparsity} | files
+        stages = len(settings.stages(cfg, sparsity))
+        for stage in range(1, stages + 1):
+            title = which if stages == 1 else f"{which} (stage {stage} of {stages})"
+            # the last stage's steps are called as those of the only one
+            name = cycle if stage == stages else f"{cycle}stage{stage}."
+            _zero(plan, name, title, sparsity, stage, measured, files, facts)
+        _recover(plan, cycle, which, sparsity, files, facts)
+
+
+def _zero(
+    plan: Plan,
+    prefix: str,
+    which: str,
+    sparsity: float | None,
+    stage: int,
+    measured: Mapping[str, Plain],
+    files: Mapping[str, Plain],
+    facts: Mapping[str, Any],
+) -> None:
+    """Weights measured, zeroed and, where asked for, fitted: this stage of the way to the sparsity."""
+    cfg = plan.cfg
+    p, images = cfg.prune, settings.needs_images(cfg)
+    inputs = {}
+    statistics = plan.add(
+        f"{prefix}calibrate",
+        f"Calibrating{which}",
+        PruningStage.CALIBRATING,
+        prune.calibrate,
+        Measured,
+        settings=dict(measured) | ({"calibration_images": p.calibration_images} if images else {}),
+        skipped=None if images else f"{p.score.name} needs no images",
+        **facts,
+    )
+    if images:
+        inputs["statistics"] = statistics
+    inputs["scores"] = plan.add(
+        f"{prefix}score",
+        f"Computing importance{which}: {p.score.name}",
+        PruningStage.COMPUTING_IMPORTANCE,
+        prune.score,
+        Measured,
+        settings=measured,
+        inputs=inputs,
+        **facts,
+    )
+    after = {"augment": cfg.train.augment}
+    plan.add(
+        f"{prefix}prune",
+        f"Pruning{which}: {'as the pattern says' if sparsity is None else 'to ' + _share(sparsity)}",
+        PruningStage.PRUNING,
+        partial(prune.prune, sparsity=sparsity, stage=stage, cycle=facts["cycle"], cycles=p.iterations),
+        Pruned,
+        settings=section(cfg, "prune", "recover") | after | {"sparsity": sparsity, "stage": stage} | dict(files),
+        inputs=inputs,
+        gives_network=True,
+        **facts,
+    )
+    if p.refit == "closed_form":
         plan.add(
-            f"{cycle}prune",
-            f"Pruning{which}: {'as the pattern says' if sparsity is None else 'to ' + _share(sparsity)}",
+            f"{prefix}refit",
+            f"Pruning{which}: refitting layer by layer",
             PruningStage.PRUNING,
-            partial(prune.prune, sparsity=sparsity, cycle=number, cycles=len(sparsities)),
-            Pruned,
-            settings=given,
-            inputs=inputs,
+            refit.refit_weights,
+            Refitted,
+            settings=section(cfg, "recover") | after | {"images": p.calibration_images, "rounds": p.refit_rounds},
             gives_network=True,
             **facts,
         )
-        _recover(plan, cycle, which, sparsity, files, facts)
 
 
 @COMPRESSIONS.register("prune-structured", removes=True, once=True)

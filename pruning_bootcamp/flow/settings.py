@@ -89,6 +89,16 @@ def before_growing(cfg: Config, target: float | None, there: float) -> float | N
     return min(max(1 - (1 - target) ** (1 - r.grow), there), target)
 
 
+def stages(cfg: Config, target: float | None) -> list[float]:
+    """How far each of `prune.stages` goes, the logarithm of what stays being the way: the last one to the end, 1.
+
+    The first goes half the way at once: so much one score finds. One stage where nothing can grow.
+    """
+    named = ALLOCATIONS[cfg.prune.allocation.name].facts.get("own_sparsity")
+    count = 1 if target is None or fixes_count(cfg) or named else cfg.prune.stages
+    return [(count + stage) / (2 * count) for stage in range(1, count + 1)]
+
+
 def growing(cfg: Config, target: float) -> GradualPruning:
     """Grows the sparsity in the first half of the distillation, by the size that the weights have come to there."""
     by_weights = replace(cfg.prune, score=Choice("magnitude"), solver=Choice("none"), schedule=Choice("cubic"))

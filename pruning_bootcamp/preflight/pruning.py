@@ -59,6 +59,12 @@ def _gradual(cfg: Config) -> list[Problem]:
             "work. Leave the solver out.",
         ),
         (
+            p.refit != "none",
+            "prune.refit=closed_form would move the weights again at every update, in the middle of the optimiser's "
+            "work. Set prune.refit=none.",
+        ),
+        (p.stages > 1, f"the sparsity grows while training, and prune.stages={p.stages} asks for stages before it."),
+        (
             p.rewind is not None,
             "prune.rewind puts weights back once the masks are known, and here they are known only when the training "
             "is nearly over. Choose one.",
@@ -83,6 +89,10 @@ def _rewind(cfg: Config, trains: bool) -> list[Problem]:
     if solver != "none":
         problems.append(
             Problem("prune.rewind", f"would undo what prune.solver={solver} does to the weights. Choose one.")
+        )
+    if p.refit != "none":
+        problems.append(
+            Problem("prune.rewind", f"would undo what prune.refit={p.refit} does to the weights. Choose one.")
         )
     if cfg.recover.method == "distill":
         problems.append(

@@ -20,6 +20,15 @@ class PruneSettings:
     """which weights may go together; short form "2:4" (in quotes: 2 kept of 4)"""
     solver: Choice = choice("none")
     """what happens to the weights that stay: none, sparsegpt, reconstruct"""
+    refit: Literal["closed_form", "none"] = "none"
+    """what follows the solver. closed_form: layer after layer fitted to what the dense network computes, on the pruned
+    network's own inputs, zeros kept, without labels"""
+    refit_rounds: int = between(0, 0)
+    """rounds in which a layer and the one that alone reads it are fitted together; 0: each layer alone, which is
+    little worse where zeros are scattered, and much quicker"""
+    stages: int = between(1, 1)
+    """steps to the sparsity, each scored, solved and refitted on what the last one left, with no training between; one
+    where the pattern says the sparsity"""
     iterations: int = between(1, 1)
     """cycles of prune and fine-tune; 1 = one shot"""
     schedule: Choice = choice("cubic")

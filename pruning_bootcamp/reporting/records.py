@@ -166,6 +166,8 @@ def describe(command: str, config: Mapping[str, Plain], metrics: Metrics) -> tup
         words = [_named(p.get("score")) or "?", "layerwise" if allocation == "uniform" else allocation]
         words += [pattern] if pattern != "unstructured" else []
         words += [solver] if (solver := _named(p.get("solver"))) not in (None, "none") else []
+        words += ["refitted"] if p.get("refit") == "closed_form" else []
+        words += [f"{p['stages']} stages"] if (number(p.get("stages")) or 1) > 1 else []
         words += ["gradual"] if p.get("gradual") is True else []
         words += [f"{p['iterations']} cycles"] if (number(p.get("iterations")) or 1) > 1 else []
         words += ["rewound"] if p.get("rewind") else []

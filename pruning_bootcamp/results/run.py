@@ -33,7 +33,7 @@ class Refit(Part):
     images: int
     seconds: float
     left: tuple[str, ...] = ()
-    """layers that read cut channels and were not fitted, with the reason"""
+    """layers that read cut channels, or lost weights, and were not fitted, with the reason"""
 
 
 @dataclass(frozen=True, kw_only=True)

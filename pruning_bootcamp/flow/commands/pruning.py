@@ -225,6 +225,8 @@ def default_folder(cfg: Config, name: str, method: str | None = None) -> Path:
     mode = {"uniform": "layerwise"}.get(p.allocation.name, short_name(p.allocation.name))
     pattern = "" if p.pattern.name == "unstructured" else "_" + settings.pattern_text(cfg).replace(":", "of")
     solver = "" if p.solver.name == "none" else f"_{short_name(p.solver.name)}"
+    solver += "" if p.refit == "none" else "_refit"
+    solver += "" if p.stages == 1 else f"_s{p.stages}"
     cycles = "" if p.iterations == 1 else f"_x{p.iterations}"
     cycles += "_gradual" if p.gradual else ""
     cycles += "" if p.rewind is None else f"_rewind_{Path(p.rewind).stem}"

@@ -64,7 +64,7 @@ def score(context: StepContext) -> Measured:
         chosen_score = settings.channel_choices(cfg).score
         assert chosen_score is not None
         batches = calibration_pairs if needs_labels(chosen_score.name) else calibration_images
-        images = batches(cfg, context.splits, context.device)
+        images = batches(cfg, context.splits, context.device, cfg.structured.calibration_images)
         given |= {"images": images, "outputs": context.task.outputs, "task": context.task, "say": _say_measured}
     example = example_input(recipe).to(context.device)
     fall_backs: tuple[str, ...] = ()
@@ -85,17 +85,17 @@ def _say_measured(number: int, total: int, group: str) -> None:
     LOGGER.info("Measuring %d of %d groups of channels: %s", number + 1, total, group)
 
 
-def calibration_images(cfg: Config, splits: Splits, device: torch.device) -> Images:
+def calibration_images(cfg: Config, splits: Splits, device: torch.device, wanted: int) -> Images:
     """Training images in batches of one size, without labels, each time anew."""
-    pairs = calibration_pairs(cfg, splits, device)
+    pairs = calibration_pairs(cfg, splits, device, wanted)
     return lambda: (images for images, _ in pairs())
 
 
 def calibration_pairs(
-    cfg: Config, splits: Splits, device: torch.device
+    cfg: Config, splits: Splits, device: torch.device, wanted: int
 ) -> Callable[[], Iterator[tuple[Tensor, Tensor]]]:
     """The same with their labels."""
-    count = min(cfg.structured.calibration_images, len(splits.train))
+    count = min(wanted, len(splits.train))
     images = splits.train.subset(first_images(len(splits.train), count, cfg.seed))
     numbers = math.prod(splits.train.shape) if hasattr(splits.train, "shape") else 1
     most = min(128, max(8, _NUMBERS_A_BATCH // numbers))

@@ -46,15 +46,21 @@ def score(context: StepContext) -> Measured:
     return Measured(scores=stats, summary=f"{len(stats)} layers")
 
 
-def prune(context: StepContext, sparsity: float | None, cycle: int, cycles: int) -> Pruned:
-    """Masks at this sparsity, solved if asked for; then rewound to the ticket, or its batch norm re-estimated."""
+def prune(context: StepContext, sparsity: float | None, stage: int, cycle: int, cycles: int) -> Pruned:
+    """Masks of this stage to the sparsity, solved if asked for; then rewound to the ticket, or its batch norm
+    re-estimated where nothing is refitted after it."""
     cfg, network = context.cfg, context.network()
-    _say_beginning(cfg, cycle)
+    begins = cycle == 1 and stage == 1
+    if begins:
+        _say_beginning(cfg)
     there = network.sparsity
-    if there and cycle == 1:
+    if there and begins:
         LOGGER.info("The checkpoint's own zeros stay: %.2f%% before this pruning", 100 * there)
     begun = time.perf_counter()
     first = settings.before_growing(cfg, sparsity, there)
+    share = settings.stages(cfg, sparsity)[stage - 1]
+    if first is not None and share < 1:
+        first = max(1 - (1 - first) ** share, there)
     result = _engine(context, network, first).prune(context.tensors("scores", SCORED))
     seconds = round(time.perf_counter() - begun, 2)
     _say_pruned(result, cycle, cycles)
@@ -65,7 +71,7 @@ def prune(context: StepContext, sparsity: float | None, cycle: int, cycles: int)
         # statistics of other weights, or weights fitted to the dense network's outputs, would make it another one
         rewind(network.model, _ticket(context, network), result.masks)
         LOGGER.info("Rewound to %s: the weights that stay, and all that is not pruned", cfg.prune.rewind)
-    else:
+    elif cfg.prune.refit == "none":
         recovered = recover_batch_norm(
             network.model, context.network("dense").model, cfg, context.splits, context.device
         )
@@ -85,7 +91,7 @@ def prune(context: StepContext, sparsity: float | None, cycle: int, cycles: int)
 def prune_gradually(context: StepContext) -> Trained:
     """Fine-tune while the sparsity grows. Batch norm follows by itself: its statistics are the training's own."""
     cfg, network = context.cfg, context.network()
-    _say_beginning(cfg, 1)
+    _say_beginning(cfg)
     target = settings.target_sparsity(cfg)
     assert target is not None, "preflight refuses a pattern that fixes the sparsity"
     images = partial(calibration, cfg, context.splits, context.device)
@@ -143,11 +149,10 @@ def _ticket(context: StepContext, network: Network) -> dict[str, Tensor]:
     return load_values(rewind_file(name, dense.network), network.recipe, network.model)
 
 
-def _say_beginning(cfg: Config, cycle: int) -> None:
-    if cycle > 1:
-        return
+def _say_beginning(cfg: Config) -> None:
     p, target = cfg.prune, settings.target_sparsity(cfg)
     solver = "" if p.solver.name == "none" else f", {p.solver.name}"
+    solver += "" if p.refit == "none" else ", refitted"
     LOGGER.info("Pruning: %s (%s, %s%s)", p.score.name, p.allocation.name, settings.pattern_text(cfg), solver)
     LOGGER.info("Target sparsity: %s", "as the pattern says" if target is None else f"{100 * target:.1f}%")
     LOGGER.info("Mode: %s", settings.mode_text(cfg))

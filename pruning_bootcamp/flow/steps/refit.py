@@ -1,10 +1,10 @@
-"""The cut network's layers fitted to the dense network's, one after the other; a killed run goes on after the last."""
+"""The pruned network's layers fitted to the dense one's, one after the other; a killed run goes on after the last."""
 
 import time
 from collections.abc import Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pruning_bootcamp.checkpoints.files import read_file
 from pruning_bootcamp.checkpoints.stored import table, tensors_in
@@ -23,9 +23,22 @@ PROGRESS = "refit.pth"
 
 def refit_cut(context: StepContext) -> Refitted:
     """Every layer whose inputs the cut changed, fitted in closed form; batch norm re-estimated where some can't be."""
-    cfg, network = context.cfg, context.network()
-    before = context.network("dense")
+    before, s = context.network("dense"), context.cfg.structured
     dense, _ = ready_to_cut(before.model, before.recipe)
+    kept = context.tensors("cut", KEPT)["channels"]
+    return _refitted(context, dense, kept, images=s.calibration_images, rounds=s.refit_rounds)
+
+
+def refit_weights(context: StepContext) -> Refitted:
+    """The weights that stay, fitted in closed form; batch norm re-estimated where some can't be."""
+    dense, p = context.network("dense").model, context.cfg.prune
+    return _refitted(context, dense, {}, images=p.calibration_images, rounds=p.refit_rounds)
+
+
+def _refitted(
+    context: StepContext, dense: nn.Module, kept: Mapping[str, Tensor], *, images: int, rounds: int
+) -> Refitted:
+    cfg, network = context.cfg, context.network()
     model, dense = network.model.to(context.device), dense.to(context.device)
     begun, saved = time.perf_counter(), time.perf_counter()
     fitted = _go_on(context, model)
@@ -43,10 +56,10 @@ def refit_cut(context: StepContext) -> Refitted:
     found = refit(
         dense,
         model,
-        context.tensors("cut", KEPT)["channels"],
-        calibration_images(cfg, context.splits, context.device),
-        leave={name.rpartition(".")[0]: "it keeps the checkpoint's zeros" for name in network.masks},
-        rounds=cfg.structured.refit_rounds,
+        kept,
+        calibration_images(cfg, context.splits, context.device, images),
+        masks=network.masks,
+        rounds=rounds,
         fitted=fitted,
         seed=cfg.seed,
         say=say,
@@ -58,7 +71,7 @@ def refit_cut(context: StepContext) -> Refitted:
         LOGGER.warning("%s; batch norm makes up for what it can", text)
     recovered = Recovery()
     if left:
-        recovered = recover_batch_norm(model, before.model, cfg, context.splits, context.device)
+        recovered = recover_batch_norm(model, context.network("dense").model, cfg, context.splits, context.device)
     LOGGER.info("Refitted %d layers on %d training %s", len(found.layers), found.images, context.task.noun)
     score = judged(context, network)
     return Refitted(

@@ -1,4 +1,4 @@
-"""A cut network's layers fitted to the dense network's: exact where that is possible, never worse, for every kind."""
+"""A pruned network's layers fitted to the dense one's: exact where that is possible, never worse, for every kind."""
 
 import copy
 import itertools
@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pruning_bootcamp.pruning.channels.refit import Images, Refitted, refit
+from pruning_bootcamp.pruning.channels.refit import Images, Refitted, engine, refit
 from pruning_bootcamp.pruning.channels.refit.folding import folded, instead, unfold
 from pruning_bootcamp.pruning.channels.refit.pairs import find_feeders, refine
 from pruning_bootcamp.pruning.channels.refit.passes import Passes
@@ -18,6 +18,7 @@ from pruning_bootcamp.pruning.channels.refit.sites import find_sites
 from pruning_bootcamp.pruning.channels.refit.solving import choose_damping, error, solve, without_intercept
 from pruning_bootcamp.pruning.channels.structured import CutResult, cut_channels, plan_structured
 from pruning_bootcamp.pruning.layers.moments import Moments, gram
+from pruning_bootcamp.pruning.masks import Masks, apply_masks
 
 
 def images_of(*shape: int, batches: int = 4, size: int = 32, seed: int = 0) -> Images:
@@ -417,7 +418,7 @@ def test_a_pair_fitted_together_comes_nearer_and_never_further(network: str) -> 
     for reader, first in find_feeders(other, sites).items():
         (second,) = [site for site in sites if site.path == reader]
         passes = Passes(program, other, images)
-        left.append(refine(copy.deepcopy(alone), passes, first, second, found.kept.get(reader), 3))
+        left.append(refine(copy.deepcopy(alone), passes, first, second, found.kept.get(reader), (None, None), 3))
     assert left
     assert all(0 <= share <= 1 for share in left)
 
@@ -468,3 +469,170 @@ def test_what_is_solved_for_is_never_multiplied_in_tf32() -> None:
     refit(dense, found.model, found.kept, images, rounds=1)
     assert seen == {(False, False)}
     assert before == torch.backends.cudnn.allow_tf32
+
+
+def half_zeroed(dense: nn.Module, seed: int = 0) -> tuple[nn.Module, Masks]:
+    generator = torch.Generator().manual_seed(seed)
+    masks = {
+        f"{path}.weight": torch.rand(module.weight.shape, generator=generator) < 0.5
+        for path, module in dense.named_modules()
+        if isinstance(module, nn.Conv2d | nn.Linear)
+    }
+    pruned = copy.deepcopy(dense)
+    apply_masks(pruned, masks)
+    return pruned, masks
+
+
+def problem(groups: int, *, columns: int = 7, outputs: int = 4) -> tuple[Tensor, Tensor, Moments, Tensor]:
+    """Columns with one of ones, targets, their moments, and a mask of which one output has nothing."""
+    generator = torch.Generator().manual_seed(groups)
+    x = torch.randn(groups, 60, columns + 1, generator=generator).double()
+    x[:, :, -1] = 1
+    targets = torch.randn(groups, 60, outputs, generator=generator).double() + 3
+    keep = torch.rand(groups, columns, outputs, generator=generator) < 0.5
+    keep[0, :, 0] = False
+    return x, targets, Moments(x.mT @ x, x.mT @ targets), keep
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("intercept", [True, False])
+def test_each_row_is_the_least_squares_solution_on_what_it_keeps(groups: int, intercept: bool) -> None:
+    x, targets, moments, keep = problem(groups)
+    used = moments if intercept else without_intercept(moments)
+    found = solve(used, torch.zeros_like(moments.cross), 1e-12, keep)
+    for group in range(groups):
+        for output in range(targets.shape[-1]):
+            some = torch.cat([keep[group, :, output], torch.tensor([intercept])])
+            expected = torch.zeros(len(some)).double()
+            if some.any():
+                given = torch.linalg.lstsq(x[group][:, some], targets[group][:, output : output + 1])
+                expected[some] = given.solution[:, 0]
+            torch.testing.assert_close(found[group, :, output], expected, rtol=1e-6, atol=1e-6)
+    assert torch.equal(found[:, :-1][~keep], torch.zeros(int((~keep).sum())).double())
+
+
+@pytest.mark.parametrize("damping", [1e-6, 1e-3, 1.0, 100.0])
+def test_least_squares_on_a_mask_is_never_raised(damping: float) -> None:
+    _, _, moments, keep = problem(3)
+    start = torch.randn(moments.cross.shape, generator=torch.Generator().manual_seed(0)).double()
+    start[:, :-1] *= keep
+    for used in (moments, without_intercept(moments)):
+        before, after = error(used, start), error(used, solve(used, start, damping, keep))
+        assert after <= before + 1e-9 * abs(before)
+    assert choose_damping([moments, moments], start, keep) == 1e-5  # what is held out is the same
+
+
+class Stream(nn.Module):
+    """Two blocks that add to what they read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(6, 6), nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.one(x)
+        return x + self.two(x)
+
+
+@torch.no_grad()
+def test_a_block_is_fitted_to_the_dense_sum_less_what_the_pruned_network_adds(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    monkeypatch.setattr(engine, "choose_damping", lambda *given: 1e-9)  # rows are not held back
+    dense, images = Stream(), images_of(6)
+    pruned, masks = half_zeroed(dense)
+    refit(dense, pruned, {}, images, masks=masks, rounds=0)
+    x = torch.cat(list(images()))
+    first = x + dense.one(x)
+    _check_rows(pruned.one, x, first - x, masks["one.weight"])
+    ours = x + pruned.one(x)
+    _check_rows(pruned.two, ours, dense(x) - ours, masks["two.weight"])
+
+
+def _check_rows(layer: Any, inputs: Tensor, wanted: Tensor, keep: Tensor) -> None:
+    ones = torch.ones(len(inputs), 1)
+    for row, kept in enumerate(keep):
+        expected = torch.linalg.lstsq(torch.cat([inputs[:, kept], ones], 1), wanted[:, row : row + 1]).solution[:, 0]
+        torch.testing.assert_close(layer.weight[row, kept], expected[:-1], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(layer.bias[row], expected[-1], rtol=1e-4, atol=1e-4)
+        assert torch.equal(layer.weight[row, ~kept], torch.zeros(int((~kept).sum())))
+
+
+@pytest.mark.parametrize("rounds", [0, 3])
+def test_what_is_zero_stays_zero_and_the_network_comes_nearer(
+    dense_and_images: tuple[nn.Module, Images], rounds: int
+) -> None:
+    dense, images = dense_and_images
+    pruned, masks = half_zeroed(dense)
+    start = distance(pruned, dense, images)
+    result = refit(dense, pruned, {}, images, masks=masks, rounds=rounds)
+    assert {f"{path}.weight" for path in result.layers} == masks.keys()
+    assert result.left == {}
+    assert distance(pruned, dense, images) < 0.5 * start
+    for name, keep in masks.items():
+        weight = pruned.get_parameter(name)
+        assert int(torch.count_nonzero(weight[~keep])) == 0
+        assert int(torch.count_nonzero(weight[keep])) > 0
+
+
+def test_only_what_the_zeros_reach_is_fitted() -> None:
+    torch.manual_seed(0)
+    images = images_of(3, 8, 8)
+    dense = settled(Sum(), images)
+    pruned, masks = half_zeroed(dense)
+    for name in masks:
+        if name != "conv2.weight":
+            masks[name][:] = True
+    pruned = copy.deepcopy(dense)
+    apply_masks(pruned, masks)
+    assert list(refit(dense, pruned, {}, images, masks=masks).layers) == ["conv2", "head"]
+    apply_masks(dense, masks)  # zeros that the dense network has too are none that were lost
+    assert refit(dense, copy.deepcopy(dense), {}, images, masks=masks).layers == {}
+
+
+def test_zeros_of_a_network_whose_channels_are_cut_stay() -> None:
+    torch.manual_seed(0)
+    images = images_of(3, 8, 8)
+    dense = settled(Sum(), images)
+    _, masks = half_zeroed(dense)
+    apply_masks(dense, masks)
+    found = cut_half(dense, images)
+    ours = {name: found.model.get_parameter(name) != 0 for name in masks}
+    start = distance(found.model, dense, images)
+    refit(dense, found.model, found.kept, images, masks=ours)
+    assert distance(found.model, dense, images) < 0.5 * start
+    assert all(not found.model.get_parameter(name)[~keep].any() for name, keep in ours.items())
+
+
+def test_a_layer_with_zeros_that_cant_be_fitted_is_named() -> None:
+    torch.manual_seed(0)
+    dense = nn.Sequential(nn.ConvTranspose2d(3, 4, 2), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    pruned = copy.deepcopy(dense)
+    masks = {name: torch.rand(dense.get_parameter(name).shape) < 0.5 for name in ("0.weight", "2.weight")}
+    apply_masks(pruned, masks)
+    result = refit(dense, pruned, {}, images_of(3, 6, 6), masks=masks)
+    assert result.left == {"0": "a transposed convolution"}
+    assert list(result.layers) == ["2"]
+
+
+def test_with_masks_a_process_that_was_stopped_goes_on_with_the_same_bits(
+    dense_and_images: tuple[nn.Module, Images],
+) -> None:
+    dense, images = dense_and_images
+    pruned, masks = half_zeroed(dense)
+    whole, stopped = (copy.deepcopy(pruned) for _ in range(2))
+    refit(dense, whole, {}, images, masks=masks)
+    fitted: dict[str, float] = {}
+
+    class Stop(Exception):
+        pass
+
+    def after(path: str, left: float) -> None:
+        fitted[path] = left
+        if len(fitted) == 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        refit(dense, stopped, {}, images, masks=masks, after=after)
+    refit(dense, stopped, {}, images, masks=masks, fitted=fitted)
+    both = zip(whole.state_dict().values(), stopped.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in both)

@@ -31,8 +31,8 @@ _PARTS = 2
 
 @dataclass
 class Refitted:
-    """`layers`: path -> share of its target's variance that least squares leaves. `left`: what reads cut channels and
-    was not fitted -> why not.
+    """`layers`: path -> share of its target's variance that least squares leaves. `left`: what reads cut channels, or
+    lost weights, and was not fitted -> why not.
 
     `images`: how many it was fitted on.
     """
@@ -59,6 +59,7 @@ def refit(
     kept: Mapping[str, Tensor],
     images: Images,
     *,
+    masks: Mapping[str, Tensor] | None = None,
     leave: Mapping[str, str] | None = None,
     iterations: int = ITERATIONS,
     rounds: int = ROUNDS,
@@ -70,12 +71,14 @@ def refit(
 ) -> Refitted:
     """Fit the layers of `cut`, in place, to what `dense` computes on the images; no label and no gradient is needed.
 
-    `kept`: layer -> the output channels of the dense layer, ascending, that `cut` has (others have all). `images` gives
-    batches, each of the first one's size but for a smaller last one, which is left out. `leave`: layers not to touch,
-    and why. `say(number, total, layer)` is called before each layer, `after(layer, share left)` after it; `fitted`:
-    what `after` was told of layers that a process that was stopped has fitted already. Frozen layers stay as they are.
+    `kept`: layer -> the output channels of the dense layer, ascending, that `cut` has (others have all). `masks`:
+    weight -> True where it may be other than zero. `images` gives batches, each of the first one's size but for a
+    smaller last one, which is left out. `leave`: layers not to touch, and why. `say(number, total, layer)` is called
+    before each layer, `after(layer, share left)` after it; `fitted`: what `after` was told of layers that a process
+    that was stopped has fitted already. Frozen layers stay as they are.
     """
-    result = Refitted()
+    result, masks = Refitted(), masks or {}
+    zeroed = _zeroed(dense, masks)
     with preserved_rng(), full_precision(), torch.no_grad(), evaluation_mode(dense, cut):
         first = next(iter(images()), None)
         if first is None or not len(first):
@@ -83,14 +86,20 @@ def refit(
         try:
             theirs, ours = Program(dense, beside(dense, first)), Program(cut, beside(cut, first))
         except BootcampError as error:
-            return _nothing(cut, dense, str(error))
+            return _nothing(cut, dense, zeroed, str(error))
         if not theirs.same_operations(ours):
-            return _nothing(cut, dense, "the cut network runs other operations than the dense one")
+            return _nothing(cut, dense, zeroed, "the pruned network runs other operations than the dense one")
         sites, unfit = find_sites(ours)
-        leave = dict(leave or {}) | unfit
-        wanted = changed(sites, ours, theirs)
+        unknown = dict.fromkeys(zeroed - {site.path for site in sites}, "it is no single product of the forward pass")
+        leave = unknown | unfit | dict(leave or {})
+        keep = {
+            site.path: site.product.rows(beside(cut, masks[name]))
+            for site in sites
+            if (name := f"{site.path}.weight") in masks
+        }
+        wanted = changed(sites, ours, theirs, zeroed)
         frozen = {site.path for site in wanted if not _weight(cut, site).requires_grad}
-        result.left = {path: why for path, why in leave.items() if _reads_fewer(cut, dense, path)}
+        result.left = {p: why for p, why in leave.items() if p in zeroed or _reads_fewer(cut, dense, p)}
         todo = [site for site in wanted if site.path not in leave and site.path not in frozen]
         kept = {path: beside(cut, channels) for path, channels in kept.items()}
         passes = Passes(theirs, ours, lambda: _whole(images, len(first), cut), kept_bytes)
@@ -106,14 +115,25 @@ def refit(
             feeder = feeders.get(site.path)
             passes.go_on(site.operation if feeder is None else feeder.operation)
             samples = _Samples(passes, site, kept.get(site.path), positions, seed)
-            result.layers[site.path] = _fit(cut, site, samples, iterations)
+            result.layers[site.path] = _fit(cut, site, samples, keep.get(site.path), iterations)
             if feeder is not None:
-                refine(cut, passes, feeder, site, kept.get(site.path), rounds, positions=positions, seed=seed)
+                both = keep.get(feeder.path), keep.get(site.path)
+                refine(cut, passes, feeder, site, kept.get(site.path), both, rounds, positions=positions, seed=seed)
             after(site.path, result.layers[site.path])
     return result
 
 
-def _fit(cut: nn.Module, site: Site, samples: "_Samples", iterations: int) -> float:
+def _zeroed(dense: nn.Module, masks: Mapping[str, Tensor]) -> set[str]:
+    """Layers with zeros that the dense network has not; of cut ones their inputs say it."""
+    found = set()
+    for name, keep in masks.items():
+        weight = dense.get_parameter(name)
+        if weight.shape == keep.shape and bool(weight.detach()[~keep.to(weight.device)].any()):
+            found.add(name.rpartition(".")[0])
+    return found
+
+
+def _fit(cut: nn.Module, site: Site, samples: "_Samples", keep: Tensor | None, iterations: int) -> float:
     """Fit one layer in place; the share of the target's variance that plain least squares leaves."""
     product, weight = site.product, _weight(cut, site)
     start, intercept = folded(cut, site), has_intercept(cut, site)
@@ -131,8 +151,8 @@ def _fit(cut: nn.Module, site: Site, samples: "_Samples", iterations: int) -> fl
             parts[number % _PARTS] = added([parts[number % _PARTS], found])
     parts = parts if intercept else [without_intercept(part) for part in parts]
     whole = added(parts)
-    damping = choose_damping(parts, start)
-    rows = solve(whole, start, damping)
+    damping = choose_damping(parts, start, keep)
+    rows = solve(whole, start, damping, keep)
     spread = squares - float((whole.cross[:, -1].square() / whole.gram[:, -1, -1:]).sum())
     left = (squares + error(whole, rows)) / max(spread, 1e-30)
     for _ in range(iterations if site.rectified else 0):
@@ -140,7 +160,7 @@ def _fit(cut: nn.Module, site: Site, samples: "_Samples", iterations: int) -> fl
         for sample in samples:
             moved += cross(product, sample.inputs, _reachable(site, sample, rows, weight), weight, sample.where)
         again = Moments(whole.gram, moved)
-        rows = solve(again if intercept else without_intercept(again), start, damping)
+        rows = solve(again if intercept else without_intercept(again), start, damping, keep)
     if not bool(torch.isfinite(rows).all()):
         raise BootcampError(f"{site.path}: its inputs or the dense network's outputs are NaN or Inf on these images.")
     unfold(cut, site, rows, whole)
@@ -211,10 +231,11 @@ def _reads_fewer(cut: nn.Module, dense: nn.Module, path: str) -> bool:
     return any(getattr(ours, name, None) != getattr(theirs, name, None) for name in names)
 
 
-def _nothing(cut: nn.Module, dense: nn.Module, why: str) -> Refitted:
+def _nothing(cut: nn.Module, dense: nn.Module, zeroed: Collection[str], why: str) -> Refitted:
     layers: Collection[Any] = [
         path
         for path, module in cut.named_modules()
-        if isinstance(module, nn.modules.conv._ConvNd | nn.Linear) and _reads_fewer(cut, dense, path)
+        if path in zeroed
+        or (isinstance(module, nn.modules.conv._ConvNd | nn.Linear) and _reads_fewer(cut, dense, path))
     ]
     return Refitted(left=dict.fromkeys(layers, why))

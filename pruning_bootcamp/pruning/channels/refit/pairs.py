@@ -18,7 +18,7 @@ from pruning_bootcamp.pruning.channels.refit.passes import Passes
 from pruning_bootcamp.pruning.channels.refit.program import Program, State
 from pruning_bootcamp.pruning.channels.refit.sites import Site
 from pruning_bootcamp.pruning.channels.refit.solving import solve, without_intercept
-from pruning_bootcamp.pruning.layers.moments import MOST_POSITIONS, Moments, cross, gram, sampled
+from pruning_bootcamp.pruning.layers.moments import MOST_POSITIONS, Moments, Product, cross, gram, sampled
 from pruning_bootcamp.tools.quiet import quiet
 
 ROUNDS = 6
@@ -72,9 +72,14 @@ class _Samples:
     def __init__(
         self, passes: Passes, first: Site, second: Site, kept: Tensor | None, positions: int, seed: int
     ) -> None:
-        self._passes, self._first, self._second, self._kept = passes, first, second, kept
+        self.first, self.second = first, second
+        self._passes, self._kept = passes, kept
         self._positions, self._seed = positions, seed
         self._known: list[_Sample] | None = None
+
+    def of_outputs(self, product: Product, outputs: Tensor, batch: int) -> Tensor | None:
+        """The positions of a batch's outputs that stand for all; None: all do."""
+        return sampled(product, outputs, self._positions, self._seed, batch)
 
     def __iter__(self) -> Iterator[_Sample]:
         if self._known is not None:
@@ -82,10 +87,10 @@ class _Samples:
             return
         known: list[_Sample] = []
         held, seen = 0, 0
-        second = self._second
-        for number, (state, goal) in enumerate(self._passes.halfway(self._first.operation, second.target)):
+        second = self.second
+        for number, (state, goal) in enumerate(self._passes.halfway(self.first.operation, second.target)):
             goal = goal if self._kept is None else goal.index_select(second.product.channels, self._kept)
-            sample = _Sample(state, goal, sampled(second.product, goal, self._positions, self._seed, number))
+            sample = _Sample(state, goal, self.of_outputs(second.product, goal, number))
             held += state.size + goal.nbytes
             if held <= self._passes.limit:
                 known.append(sample)
@@ -103,6 +108,7 @@ def refine(
     first: Site,
     second: Site,
     kept: Tensor | None,
+    keep: tuple[Tensor | None, Tensor | None],
     rounds: int,
     *,
     positions: int = MOST_POSITIONS,
@@ -110,14 +116,13 @@ def refine(
 ) -> float:
     """Fit the two together, in place; the share of the error that is left of what there was. Never raises it.
 
-    `kept`: the channels of the target that the second layer still writes. `positions` of the outputs of each image are
-    enough for second moments.
+    `kept`: which of the dense network's output channels the second has; `keep`: where the two, as `Product.rows` has
+    them, may be other than zero. None: all. `positions` of the outputs of each image are enough for second moments.
     """
     if rounds == 0:
         return 1.0
-    pair = _Pair(
-        model, passes.cut, first, second, _Samples(passes, first, second, kept, positions, seed), positions, seed
-    )
+    samples = _Samples(passes, first, second, kept, positions, seed)
+    pair = _Pair(model, passes.cut, samples, keep)
     rows = folded(model, first), folded(model, second)
     begun, gradient = pair.look(rows)
     best, chosen = begun, None
@@ -146,14 +151,11 @@ class _Pair:
         self,
         model: nn.Module,
         program: Program,
-        first: Site,
-        second: Site,
         samples: _Samples,
-        positions: int,
-        seed: int,
+        keep: tuple[Tensor | None, Tensor | None],
     ) -> None:
-        self.model, self.program, self.first, self.second, self.samples = model, program, first, second, samples
-        self._positions, self._seed = positions, seed
+        self.model, self.program, self.samples, self.keep = model, program, samples, keep
+        self.first, self.second = samples.first, samples.second
         self._gram: Tensor | None = None
 
     def round(self, rows: Rows, gradient: Tensor) -> tuple[Rows, tuple[Moments, Moments]]:
@@ -162,13 +164,13 @@ class _Pair:
         first = Moments(self._gram, gradient)
         start = torch.zeros_like(rows[0])
         fixed = not has_intercept(self.model, self.first)
-        step = solve(without_intercept(first) if fixed else first, start, _STEP_DAMPING)
+        step = solve(without_intercept(first) if fixed else first, start, _STEP_DAMPING, self.keep[0])
         with quiet("torch's forward-mode differentiation"):
             length = self._length(rows, step)
         moved = rows[0] - length * step
         second = self._moments((moved, rows[1]))
         used = second if has_intercept(self.model, self.second) else without_intercept(second)
-        return (moved, solve(used, rows[1], _SOLVE_DAMPING)), (first, second)
+        return (moved, solve(used, rows[1], _SOLVE_DAMPING, self.keep[1])), (first, second)
 
     def look(self, rows: Rows, slope: bool = True) -> tuple[float, Tensor]:
         """Squared distance from the goal, where it is looked at; and with `slope` half its gradient by the first rows.
@@ -189,7 +191,7 @@ class _Pair:
             (back,) = torch.autograd.grad(given, leaf, residual)
             total += cross(product, x, back, weight)
             if self._gram is None:
-                where = sampled(product, made, self._positions, self._seed, number)
+                where = self.samples.of_outputs(product, made, number)
                 found = gram(product, x, where)
                 if where is not None:  # the gradient is of all positions
                     found *= back.numel() / back.shape[product.channels] / len(back) / len(where)

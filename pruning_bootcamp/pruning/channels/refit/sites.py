@@ -194,8 +194,11 @@ def _clips(node: Any) -> tuple[float, float]:
     return -math.inf, math.inf
 
 
-def changed(sites: Collection[Site], cut: Program, dense: Program) -> list[Site]:
-    """Those whose inputs are not those of the dense network: something before them, or they themselves, lost inputs."""
+def changed(sites: Collection[Site], cut: Program, dense: Program, zeroed: Collection[str] = ()) -> list[Site]:
+    """Those whose inputs are not those of the dense network: something before them, or they themselves, lost inputs.
+
+    `zeroed`: layers that lost single weights.
+    """
     weights = {site.operation: site for site in sites}
     tainted: set[int] = set()
     for number, node in enumerate(cut.nodes):
@@ -203,7 +206,7 @@ def changed(sites: Collection[Site], cut: Program, dense: Program) -> list[Site]
             continue
         touched = any(cut.index[used] in tainted for used in node.all_input_nodes)
         if not touched and number in weights:
-            touched = _narrower_inputs(cut, dense, number)
+            touched = weights[number].path in zeroed or _narrower_inputs(cut, dense, number)
         elif not touched:
             touched = _normalises_fewer(cut, dense, number)
         if touched:
