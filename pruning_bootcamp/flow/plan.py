@@ -28,7 +28,7 @@ from pruning_bootcamp.flow.start import task_of
 from pruning_bootcamp.flow.step import Step, StepContext
 from pruning_bootcamp.flow.steps import cut, dead, dense, evaluate, export, prune, refit, scan, training
 from pruning_bootcamp.plain import Plain
-from pruning_bootcamp.pruning.channels.structured import needs_images
+from pruning_bootcamp.pruning.channels.measuring import needs_images
 from pruning_bootcamp.pruning.pipeline_stages import PruningStage
 from pruning_bootcamp.pruning.weights.schedules import iterative_sparsities
 from pruning_bootcamp.registry import Registry

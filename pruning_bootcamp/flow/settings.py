@@ -8,8 +8,8 @@ import torch
 
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.plugins import short_name
+from pruning_bootcamp.pruning.channels.measuring import chosen
 from pruning_bootcamp.pruning.channels.multiples import resolve_round_to
-from pruning_bootcamp.pruning.channels.structured import chosen
 from pruning_bootcamp.pruning.patterns import PATTERNS
 from pruning_bootcamp.pruning.sections import PruneSettings, StructuredSettings
 from pruning_bootcamp.pruning.solvers import SOLVERS

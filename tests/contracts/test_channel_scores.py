@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.pruning.channels.measuring import score_channels
 from pruning_bootcamp.pruning.channels.scores import (
     CHANNEL_SCORES,
     measured_on_images,
@@ -14,7 +15,7 @@ from pruning_bootcamp.pruning.channels.scores import (
     needs_of,
     why_not_scored,
 )
-from pruning_bootcamp.pruning.channels.structured import cut_channels, plan_structured, score_channels
+from pruning_bootcamp.pruning.channels.structured import cut_channels, plan_structured
 from pruning_bootcamp.pruning.graph import find_groups
 
 EXAMPLE = torch.zeros(1, 3, 4, 4)

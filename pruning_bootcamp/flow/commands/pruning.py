@@ -43,7 +43,7 @@ from pruning_bootcamp.flow.steps.dense import open_given
 from pruning_bootcamp.flow.verdict import goal_of
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.plugins import short_name
-from pruning_bootcamp.pruning.channels.structured import needs_images
+from pruning_bootcamp.pruning.channels.measuring import needs_images
 from pruning_bootcamp.pruning.targets import check_layers, choose_targets
 from pruning_bootcamp.reporting import run_report, structured_table
 from pruning_bootcamp.results import Metrics

@@ -20,17 +20,10 @@ from pruning_bootcamp.flow.steps.prune import SCORED, distribution_of
 from pruning_bootcamp.flow.steps.training import judged
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.models import make_prunable
+from pruning_bootcamp.pruning.channels.measuring import ChannelScores, chosen, needs_images, score_channels
 from pruning_bootcamp.pruning.channels.refit import Images
 from pruning_bootcamp.pruning.channels.scores import needs_labels
-from pruning_bootcamp.pruning.channels.structured import (
-    ChannelScores,
-    StructuredPlan,
-    chosen,
-    cut_channels,
-    needs_images,
-    plan_structured,
-    score_channels,
-)
+from pruning_bootcamp.pruning.channels.structured import StructuredPlan, cut_channels, plan_structured
 from pruning_bootcamp.pruning.sections import StructuredSettings
 from pruning_bootcamp.reporting import structured_table
 from pruning_bootcamp.results import Recovery

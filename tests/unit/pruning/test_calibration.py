@@ -8,14 +8,9 @@ from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.pruning.channels.calibration import measure_groups
+from pruning_bootcamp.pruning.channels.measuring import chosen, needs_images, score_channels
 from pruning_bootcamp.pruning.channels.refit import Images
-from pruning_bootcamp.pruning.channels.structured import (
-    chosen,
-    cut_channels,
-    needs_images,
-    plan_structured,
-    score_channels,
-)
+from pruning_bootcamp.pruning.channels.structured import cut_channels, plan_structured
 from pruning_bootcamp.pruning.graph import Group, find_groups
 from pruning_bootcamp.pruning.sections import StructuredSettings
 from pruning_bootcamp.schema import Choice

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.plugins import facts
 from pruning_bootcamp.pruning.channels.gradients import filter_gradients, gate_gradients
+from pruning_bootcamp.pruning.channels.measuring import score_channels
 from pruning_bootcamp.pruning.channels.removal import Reader, removal_costs, removal_errors
 from pruning_bootcamp.pruning.channels.scores import fpgm, score_groups
-from pruning_bootcamp.pruning.channels.structured import plan_structured, score_channels
+from pruning_bootcamp.pruning.channels.structured import plan_structured
 from pruning_bootcamp.pruning.graph import Group, find_groups
 from pruning_bootcamp.tasks import IMAGE_CLASSIFICATION
 

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from pruning_bootcamp.errors import listed
 from pruning_bootcamp.pruning.channels.dead.folding import Home, folded
 from pruning_bootcamp.pruning.channels.dead.search import Search
-from pruning_bootcamp.pruning.channels.structured import GroupPlan, left_out
+from pruning_bootcamp.pruning.channels.measuring import left_out
+from pruning_bootcamp.pruning.channels.structured import GroupPlan
 from pruning_bootcamp.pruning.graph import cut_members, find_groups
 from pruning_bootcamp.pruning.masks import detached_copy
 from pruning_bootcamp.tools.metrics import count_macs
