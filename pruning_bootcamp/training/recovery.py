@@ -29,6 +29,8 @@ from pruning_bootcamp.training.settings import RecoverSettings, TrainSettings
 
 PLAN = "plan.yaml"
 _TRIALS, _TRIAL_STEPS = 3, 6
+# Where nothing normalises by the batch, gradients can be some twenty times that, and a training diverges.
+_CLIP = 5.0
 # Evaluation after each epoch, progress and checkpoints come on top of the steps.
 _OVERHEAD = 1.08
 # bfloat16 must be quicker by this much before its rounding is worth it.
@@ -71,6 +73,7 @@ def distill(
         weight_decay=0.0,
         schedule=Choice("cosine"),
         warmup=f"{min(settings.steps // 10, 2 * steps_per_epoch)}it",
+        clip_grad_norm=settings.clip_grad_norm or (_CLIP if settings.freeze_batch_norm else None),
         channels_last=True,
         amp=None if settings.amp == "auto" else settings.amp,
         augment=augment,

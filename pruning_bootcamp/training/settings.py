@@ -125,6 +125,8 @@ class RecoverSettings:
     """images per optimiser step"""
     lr: float = between(0.02, 0, None, "(]")
     """peak learning rate (SGD with Nesterov momentum, cosine)"""
+    clip_grad_norm: float | None = between(None, 0, None, "(]")
+    """gradients of the distillation are scaled down to this norm; left out: 5 with freeze_batch_norm, else not"""
     temperature: float = between(4.0, 0, None, "(]")
     """softmax temperature of the distillation"""
     features: float = between(5.0, 0)

@@ -84,6 +84,23 @@ def test_frozen_batch_norms_keep_their_statistics_while_all_else_learns() -> Non
     assert not student[1]._forward_pre_hooks
 
 
+def moved(**settings: Any) -> float:
+    """How far all weights go in one step, where the last layer's are large."""
+    dense, student = small_network(0), small_network(1)
+    with torch.no_grad():
+        student[4].weight.mul_(100)
+    before = torch.cat([parameter.detach().flatten().clone() for parameter in student.parameters()])
+    distilled(student, dense, None, steps=1, features=0.0, **settings)
+    return float((torch.cat([parameter.detach().flatten() for parameter in student.parameters()]) - before).norm())
+
+
+def test_a_step_is_limited_where_nothing_normalises_by_the_batch() -> None:
+    longest = 0.05 * 5 * 1.9  # rate, norm, Nesterov's momentum at the first step
+    assert moved(freeze_batch_norm=True) <= longest * 1.001
+    assert moved(freeze_batch_norm=True, clip_grad_norm=1e6) > 2 * longest
+    assert moved(freeze_batch_norm=True, clip_grad_norm=0.1) <= longest / 50 * 1.001
+
+
 def test_a_frozen_batch_norm_normalises_by_its_statistics_in_training() -> None:
     network, images = small_network(0), torch.randn(16, 1, 8, 8)
     reestimate_batch_norm(network, [torch.randn(64, 1, 8, 8) * 3])
