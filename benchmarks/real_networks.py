@@ -21,6 +21,7 @@ from pydoc_data.topics import topics
 import numpy as np
 import torch
 import torch.nn.functional as F
+import yaml
 from torch import Tensor, nn
 
 from pruning_bootcamp import prune
@@ -114,7 +115,7 @@ def _compare(
     options: argparse.Namespace,
 ) -> None:
     dense = outputs(network, held)
-    extra = dict(setting.split("=", 1) for setting in options.set)
+    extra = {key: yaml.safe_load(value) for key, value in (setting.split("=", 1) for setting in options.set)}
     for name, settings in ways.items():
         if options.ways and name not in options.ways:
             continue
@@ -128,7 +129,7 @@ def _compare(
             task=task,
             settings={"structured.calibration_images": len(train), **settings, **extra},
             seed=options.seed,
-            verbose=False,
+            verbose=True,
         )
         seconds = time.perf_counter() - begun
         before, after = (compute_flops(detached_copy(one), held[:1]).macs / 1e6 for one in (network, result.model))

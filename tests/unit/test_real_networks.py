@@ -1,4 +1,4 @@
-"""benchmarks/real_networks.py: what is left out and why, and that what judges is not what calibrates; no weights needed."""
+"""benchmarks/real_networks.py: what is left out and why, and that what judges did not calibrate; no weights needed."""
 
 import runpy
 import sys
