@@ -88,7 +88,7 @@ def minilm(options: argparse.Namespace) -> None:
     """How near held-out sentences' embeddings stay to the dense encoder's, under three ways to make the cut good."""
     network = SentenceEncoder(options.weights / "model.safetensors")
     tokens = Tokens(options.weights / "vocab.txt")
-    learnt, judged = (tokens(sentences(part)) for part in (0, 1))
+    learnt, judged = (tokens(texts) for texts in sentences_apart())
     order = torch.randperm(len(learnt), generator=torch.Generator().manual_seed(options.seed))
     train, held = learnt[order[: options.samples]], judged[: options.held_out]
     print(f"{len(train)} sentences, judged on {len(held)} of other topics", flush=True)
@@ -129,7 +129,7 @@ def _compare(
             task=task,
             settings={"structured.calibration_images": len(train), **settings, **extra},
             seed=options.seed,
-            verbose=True,
+            verbose=False,
         )
         seconds = time.perf_counter() - begun
         before, after = (compute_flops(detached_copy(one), held[:1]).macs / 1e6 for one in (network, result.model))
@@ -311,11 +311,20 @@ def _words(text: str) -> list[str]:
     return re.findall(r"[^\W_]+|[^\w\s]|_", bare)
 
 
-def sentences(part: int) -> list[str]:
-    """Those of every other topic of Python's help texts, 6 to 40 words each."""
-    paragraphs = [paragraph for name in sorted(topics)[part::2] for paragraph in re.split(r"\n\s*\n", topics[name])]
-    found = [one for text in paragraphs for one in re.split(r"(?<=[.!?]) (?=[A-Z])", " ".join(text.split()))]
-    return list(dict.fromkeys(one for one in found if 6 <= len(one.split()) <= 40))
+def sentences_apart() -> tuple[list[str], list[str]]:
+    """Those of every other topic of Python's help texts, 6 to 40 words each; and of the others, what is not in both."""
+    learnt, judged = (
+        [
+            sentence
+            for name in sorted(topics)[part::2]
+            for paragraph in re.split(r"\n\s*\n", topics[name])
+            for sentence in re.split(r"(?<=[.!?]) (?=[A-Z])", " ".join(paragraph.split()))
+            if 6 <= len(sentence.split()) <= 40
+        ]
+        for part in (0, 1)
+    )
+    known = set(learnt)
+    return list(dict.fromkeys(learnt)), list(dict.fromkeys(one for one in judged if one not in known))
 
 
 if __name__ == "__main__":

@@ -23,16 +23,16 @@ def test_weights_that_are_not_there_are_named(
     assert f"skipped: {weights}" in capsys.readouterr().out
 
 
-def test_no_photo_and_no_topic_is_on_both_sides(tmp_path: Path) -> None:
+def test_no_photo_and_no_sentence_is_on_both_sides(tmp_path: Path) -> None:
     for number in range(5):
         Image.new("RGB", (40, 30), (50 * number, 0, 0)).save(tmp_path / f"{number}.png")
     learnt, judged = TOOL["photos_apart"](tmp_path)
     assert (len(learnt), len(judged)) == (3, 2)
     assert not set(learnt) & set(judged)
     assert TOOL["crops"](learnt, 4, 16, 0).shape == (4, 3, 16, 16)
-    both = [set(TOOL["sentences"](part)) for part in (0, 1)]
-    assert all(len(part) > 500 for part in both)
-    assert len(both[0] & both[1]) < 20  # few sentences stand in two topics
+    fitted, held = TOOL["sentences_apart"]()
+    assert min(len(fitted), len(held)) > 500
+    assert not set(fitted) & set(held)
 
 
 def test_words_become_the_longest_pieces_that_are_known(tmp_path: Path) -> None:
