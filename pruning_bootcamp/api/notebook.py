@@ -1,7 +1,7 @@
 """prune() and compress(): a module and batches of your own, on the same machine as the commands; five lines."""
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -26,8 +26,12 @@ from pruning_bootcamp.runtime import choose_device, seeded_rng
 from pruning_bootcamp.tasks import open_task
 from pruning_bootcamp.tools.datasets import Splits, TensorSplit
 
-Batches = Iterable[tuple[Tensor, Tensor]]
-"""(inputs, targets), each with a row a sample; gone through once, and held in memory"""
+Batches = Iterable[Tensor | Sequence[Tensor]]
+"""(inputs, targets), each with a row a sample; gone through once, and held in memory
+
+Inputs alone (a tensor, or a DataLoader's list of one): what the network itself decides of them are their targets, and
+the metric is then how far the pruned network agrees with it.
+"""
 
 Recover = Literal["none", "batch_norm", "distill", "fine_tune"]
 _RECOVERY: Mapping[str, Mapping[str, Plain]] = {
@@ -83,7 +87,8 @@ def prune(
     follows the dense model without them, "batch_norm" and "none" train nothing. `settings` are any others of the
     config: {"fine_tune.epochs": 5}. Choices are made on `validation`; `test`, when given, is read once, at the end.
     With a `save_dir` the run's folder stays, and the same call after a kill goes on. `verbose`: all that the commands
-    say, else warnings. Raises BootcampError with every problem, GoalNotMet when the budget can't be met.
+    say, else warnings. Inputs without targets will do (`Batches`). Raises BootcampError with every problem, GoalNotMet
+    when the budget can't be met.
     """
     budgets = {"sparsity": sparsity, "flops_reduction": flops_reduction, "params_reduction": params_reduction}
     given = [name for name, value in budgets.items() if value is not None]
@@ -150,7 +155,7 @@ def _opened(
 ) -> Iterator[Config]:
     """Inside, the config of the command names the model and the data; random state is left as found."""
     with seeded_rng(seed):  # loaders that shuffle draw from it
-        splits = _splits(model, train, validation, test, task)
+        splits = _splits(model, train, validation, test, task, device)
     content = "-".join(split.content_hash() for split in (splits.train, splits.val, splits.test))
     builder = detached_copy(model).cpu()
 
@@ -184,24 +189,45 @@ def _opened(
             yield cfg
 
 
-def _splits(model: nn.Module, train: Batches, validation: Batches, test: Batches | None, task: str) -> Splits:
-    learnt, chosen = _gathered(train, "train"), _gathered(validation, "validation")
-    judged = chosen if test is None else _gathered(test, "test")
+def _splits(
+    model: nn.Module, train: Batches, validation: Batches, test: Batches | None, task: str, device: str
+) -> Splits:
+    judge = open_task(task, {})
+    place, _ = choose_device(device)
+    network = detached_copy(model).to(place).eval()
+
+    def outputs(inputs: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return judge.outputs(network(inputs.to(place)))
+
+    def decided(inputs: Tensor) -> Tensor:
+        return judge.decisions(outputs(inputs)).cpu().clone()
+
+    learnt, chosen = _gathered(train, "train", decided), _gathered(validation, "validation", decided)
+    judged = chosen if test is None else _gathered(test, "test", decided)
     classes = max(int(split.labels.max()) for split in (learnt, chosen, judged)) + 1
-    with torch.inference_mode():
-        outputs = open_task(task, {}).outputs(detached_copy(model).cpu().eval()(learnt.inputs[:2]))
-    if outputs.ndim == 2:
-        classes = max(classes, outputs.shape[1])
+    given = outputs(learnt.inputs[:2])
+    if given.ndim == 2:
+        classes = max(classes, given.shape[1])
     names = tuple(str(number) for number in range(classes))
     return Splits("given", learnt, chosen, judged, names, learnt.shape, val_from="given", test_from="given")
 
 
-def _gathered(batches: Batches, name: str) -> TensorSplit:
-    """Every sample of the batches, on the CPU."""
-    found = [(inputs.detach().cpu(), targets.detach().cpu()) for inputs, targets in batches]
-    if not found:
+def _gathered(batches: Batches, name: str, decided: Callable[[Tensor], Tensor]) -> TensorSplit:
+    """Every sample of the batches, on the CPU; `decided` says the targets of inputs that come alone."""
+    inputs, targets = [], []
+    for batch in batches:
+        parts = [batch] if isinstance(batch, Tensor) else list(batch)
+        if len(parts) not in (1, 2) or not all(isinstance(part, Tensor) for part in parts):
+            found = ", ".join(type(part).__name__ for part in parts)
+            raise BootcampError(
+                f"{name}: a batch holds ({found}). It must be (inputs, targets), a tensor each, or inputs alone."
+            )
+        inputs.append(parts[0].detach().cpu())
+        targets.append(parts[1].detach().cpu() if len(parts) == 2 else decided(inputs[-1]))
+    if not inputs:
         raise BootcampError(f"{name}: gives no batch of (inputs, targets). Give a DataLoader or a list of batches.")
-    return TensorSplit(torch.cat([inputs for inputs, _ in found]), torch.cat([targets for _, targets in found]))
+    return TensorSplit(torch.cat(inputs), torch.cat(targets))
 
 
 def _known(options: Mapping[str, Plain]) -> dict[str, Plain]:

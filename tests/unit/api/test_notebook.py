@@ -163,6 +163,26 @@ def test_what_was_kept_says_that_its_network_was_an_object(model: Small, tmp_pat
         load_model(tmp_path / "out" / "run" / "pruned_model.pth", trust_code=True)
 
 
+def test_inputs_alone_are_judged_by_what_the_network_itself_decides(model: Small) -> None:
+    learnt, chosen = (torch.cat([images for images, _ in loader(*given)]) for given in ((64, 0), (32, 1)))
+    result = prune(
+        model,
+        train=learnt.split(16),
+        validation=DataLoader(TensorDataset(chosen), batch_size=16),  # gives lists of one tensor
+        flops_reduction=0.5,
+        recover="none",
+        settings={"structured.calibration_images": 64, "structured.refit_rounds": 1},
+        verbose=False,
+    )
+    with torch.inference_mode():
+        alike = result.model(chosen).argmax(1) == model.eval()(chosen).argmax(1)
+    assert result.metrics.baseline is not None
+    assert result.metrics.baseline.val_accuracy == 100
+    assert result.metrics.val_accuracy == pytest.approx(100 * float(alike.float().mean()))
+    assert result.metrics.refit is not None
+    assert result.metrics.refit.layers > 0
+
+
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
@@ -173,6 +193,7 @@ def test_what_was_kept_says_that_its_network_was_an_object(model: Small, tmp_pat
         ({"sparsity": 0.5, "score": "l7"}, "unknown score 'l7'"),
         ({"sparsity": 0.5, "settings": {"fine_tune.epoch": 3}}, "fine_tune.epoch"),
         ({"sparsity": 0.5, "train": []}, "train: gives no batch"),
+        ({"sparsity": 0.5, "train": [{"pixels": torch.zeros(2, 1, 8, 8)}]}, "train: a batch holds (str)"),
         ({"sparsity": 0.5, "task": "image_clasification"}, "image_classification"),
     ],
 )

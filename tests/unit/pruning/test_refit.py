@@ -395,6 +395,26 @@ def test_a_layer_that_one_other_reads_alone_is_found() -> None:
     assert found["tokens"] == {"down.0": "up.0", "down.1": "up.1"}
 
 
+class Attending(nn.Module):
+    """A sum that three layers weigh together, by torch's attention or by two products."""
+
+    def __init__(self, fused: bool) -> None:
+        super().__init__()
+        self.query, self.key, self.value, self.mix = (nn.Linear(8, 8) for _ in range(4))
+        self.fused = fused
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key, value = self.query(x), self.key(x), self.value(x)
+        if self.fused:
+            return self.mix(nn.functional.scaled_dot_product_attention(query, key, value))
+        return self.mix((query @ key.mT).softmax(-1) @ value)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_what_goes_through_an_attention_is_no_layers_alone(fused: bool) -> None:
+    assert _feeders(Attending(fused), (5, 8)) == {}
+
+
 def _feeders(model: nn.Module, shape: tuple[int, ...]) -> dict[str, str]:
     program = Program(model.eval(), torch.randn(2, *shape))
     return {reader: site.path for reader, site in find_feeders(program, find_sites(program)[0]).items()}

@@ -27,6 +27,8 @@ IMAGES = 2048
 # How far to go is one number: some of the batches say it.
 _LENGTH_OF = 4
 _STEP_DAMPING, _SOLVE_DAMPING = 1e-3, 1e-4
+# Products of what several layers make: no layer's output goes through them alone.
+_MIXES = ("aten.matmul", "aten.bmm", "aten.baddbmm", "aten.einsum", "aten.scaled_dot_", "aten._scaled_dot_")
 
 
 def find_feeders(program: Program, sites: Sequence[Site]) -> dict[str, Site]:
@@ -47,7 +49,8 @@ def _only_reader(program: Program, site: Site, by_operation: dict[int, Site]) ->
     while todo:
         users = program.users(todo.pop())
         for user in users:
-            if program.nodes[user].op == "output":
+            node = program.nodes[user]
+            if node.op == "output" or str(node.target).startswith(_MIXES):
                 return None
             reader = by_operation.get(user)
             if reader is None:
