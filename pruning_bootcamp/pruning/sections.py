@@ -73,8 +73,8 @@ class StructuredSettings:
     """Structured pruning: whole channels, cut out of the network."""
 
     score: Choice | None = None
-    """what a channel is worth: obs, l1, l2, bn_scale, random; left out: obs before a refit in closed form, else
-    bn_scale"""
+    """what a channel is worth: obs, second_order, thinet, lindeps, activation, taylor, fisher, l1, l2, fpgm, bn_scale,
+    random; left out: obs before a refit in closed form, else bn_scale"""
     allocation: Literal["local", "global", "measured"] | None = None
     """local: the same share of every group; global: the least channels of the whole network; measured: the widths with
     which the network's outputs lose least, measured group by group; left out: measured before a refit in closed form,
@@ -86,7 +86,7 @@ class StructuredSettings:
     """rounds in which a layer and the one that alone reads it are fitted together; 0: each layer alone, in a third of
     the time"""
     calibration_images: int = between(1024, 1)
-    """training images, without their labels, to measure channels and to refit on"""
+    """training images, to measure channels and to refit on; with their labels for the scores taylor and fisher alone"""
     sparsity: float | None = between(None, 0, 1, "[)")
     """share of the channels to cut (give this or one target)"""
     target_flops_reduction: float | None = between(None, 0, 1, "[)")

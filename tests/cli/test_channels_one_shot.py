@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from pruning_bootcamp.checkpoints import load_model
+from pruning_bootcamp.flow.steps import cut
 
 Command = Callable[..., str]
 SMOKE = str(Path(__file__).resolve().parents[2] / "cfgs" / "smoke" / "digits.yaml")
@@ -67,10 +68,31 @@ def test_a_look_ahead_says_what_can_be_said_without_measuring(trained: Path, com
     assert not (trained / "results" / "dry").exists()
 
 
-def test_every_score_can_be_refitted(trained: Path, command: Command) -> None:
-    text = command(trained, *CUT, FEW, "--method", "l1", "--save-dir", "results/l1")
-    assert "Computing importance: l1, widths measured" in text
-    assert figures(trained, "l1")["refit"]["images"] == 128
+@pytest.mark.parametrize("name", ["l1", "taylor", "thinet"])
+def test_every_score_can_be_refitted(trained: Path, command: Command, name: str) -> None:
+    """One of weights, one of labelled images, one of what readers are shown: tests/contracts go through all."""
+    text = command(trained, *CUT, FEW, "structured.refit_rounds=0", "--method", name, "--save-dir", f"results/{name}")
+    assert f"Computing importance: {name}, widths measured" in text
+    assert figures(trained, name)["refit"]["images"] == 128
+    assert figures(trained, name)["fall_backs"] == []
+
+
+@pytest.mark.parametrize("name", ["fisher", "lindeps"])
+def test_a_score_is_measured_before_the_plain_cut_too(
+    trained: Path, command: Command, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = (*CUT, FEW, "structured.refit=batch_norm", "--method", name, "--sparsity", "0.5")
+    with monkeypatch.context() as context:
+        context.setattr(cut, "score_channels", None)  # nothing is measured to look ahead
+        looked = command(trained, *plain, "--dry-run", "--save-dir", f"results/{name}")
+    assert "Channels are chosen once they are measured on training images." in looked
+    assert not (trained / "results" / name).exists()
+    text = command(trained, *plain, "--save-dir", f"results/{name}")
+    assert f"Computing importance: {name}" in text
+    assert "widths measured" not in text
+    assert figures(trained, name)["slice_proof"]["passed"]
+    again = command(trained, *plain, "structured.calibration_images=64", "--save-dir", f"results/{name}")
+    assert "already finished" not in again
 
 
 def test_a_killed_refit_goes_on_to_the_same_network(trained: Path, command: Command) -> None:

@@ -61,6 +61,12 @@ def first(group):
     return -torch.arange(group.width, dtype=torch.double)
 
 
+@facts(needs=("moments",))
+def shown(group, *, moments):
+    """How much their readers are shown of the channels, of one reader."""
+    return moments[0].gram.diagonal()[moments[0].columns].sum(1)
+
+
 def half(scores, sparsity):
     """Each layer its share, by another hand."""
     return {name: round(sparsity * score.numel()) for name, score in scores.items()}
@@ -173,6 +179,13 @@ def test_a_channel_score(trained: Path, command: Command) -> None:
     command(trained, "prune-structured", "-c", SMOKE, *ANY, *arguments, "fine_tune.enabled=false")
     metrics = metrics_in(trained / "results" / "structured" / "first_sp0.5")
     assert metrics["slice_proof"]["passed"]
+
+
+def test_a_channel_score_of_what_readers_are_shown(trained: Path, command: Command) -> None:
+    arguments = ("--method", "mine.py:shown", "--sparsity", "0.5", "fine_tune.enabled=false")
+    text = command(trained, "prune-structured", "-c", SMOKE, *ANY, *arguments)
+    assert "Measuring 1 of 12 groups of channels" in text
+    assert metrics_in(trained / "results" / "structured" / "shown_sp0.5")["slice_proof"]["passed"]
 
 
 def test_a_dataset(trained: Path, command: Command) -> None:

@@ -16,6 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pruning_bootcamp.pruning.channels.refit import refit
 from pruning_bootcamp.pruning.channels.scores import CHANNEL_SCORES, measured_on_images
+from pruning_bootcamp.pruning.channels.scores import needs_labels as channels_need_labels
 from pruning_bootcamp.pruning.channels.structured import cut_channels, plan_structured
 from pruning_bootcamp.pruning.masks import SparsityMask, apply_masks, detached_copy
 from pruning_bootcamp.pruning.patterns import PATTERNS
@@ -204,7 +205,7 @@ def test_channels_are_scored_planned_and_cut_on_the_gpu(name: str, cuda: torch.d
     example = torch.zeros(2, 4, 8, 8)  # on the CPU, as common.example_input gives it
     choices: dict[str, Any] = {"score": name, "allocation": "local", "sparsity": 0.5}
     if measured_on_images(name):
-        choices["images"] = lambda: [torch.randn(8, 4, 8, 8, generator=torch.Generator().manual_seed(0))]
+        choices["images"] = lambda: batches(channels_need_labels(name))
     model = network()
     nn.init.normal_(model[1].weight)
     here = plan_structured(model, example, **choices)

@@ -1,7 +1,7 @@
 """Channels cut out: scores, a plan that meets the budget, the cut and its proof."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from pruning_bootcamp.flow.steps.training import judged
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.models import make_prunable
 from pruning_bootcamp.pruning.channels.refit import Images
+from pruning_bootcamp.pruning.channels.scores import needs_labels
 from pruning_bootcamp.pruning.channels.structured import (
     ChannelScores,
     StructuredPlan,
@@ -60,8 +61,11 @@ def score(context: StepContext) -> Measured:
     given: dict[str, Any] = {"seed": cfg.seed}
     if needs_images(cfg.structured):
         ready = ready.to(context.device)
-        images = calibration_images(cfg, context.splits, context.device)
-        given |= {"images": images, "outputs": context.task.outputs, "say": _say_measured}
+        chosen_score = settings.channel_choices(cfg).score
+        assert chosen_score is not None
+        batches = calibration_pairs if needs_labels(chosen_score.name) else calibration_images
+        images = batches(cfg, context.splits, context.device)
+        given |= {"images": images, "outputs": context.task.outputs, "task": context.task, "say": _say_measured}
     example = example_input(recipe).to(context.device)
     fall_backs: tuple[str, ...] = ()
     try:
@@ -83,17 +87,22 @@ def _say_measured(number: int, total: int, group: str) -> None:
 
 def calibration_images(cfg: Config, splits: Splits, device: torch.device) -> Images:
     """Training images in batches of one size, without labels, each time anew."""
+    pairs = calibration_pairs(cfg, splits, device)
+    return lambda: (images for images, _ in pairs())
+
+
+def calibration_pairs(
+    cfg: Config, splits: Splits, device: torch.device
+) -> Callable[[], Iterator[tuple[Tensor, Tensor]]]:
+    """The same with their labels."""
     count = min(cfg.structured.calibration_images, len(splits.train))
     images = splits.train.subset(first_images(len(splits.train), count, cfg.seed))
     numbers = math.prod(splits.train.shape) if hasattr(splits.train, "shape") else 1
     most = min(128, max(8, _NUMBERS_A_BATCH // numbers))
     size = count // -(-count // most)
 
-    def batches() -> Iterator[Tensor]:
-        look: dict[str, Any] = {"mean": splits.mean, "std": splits.std, "device": device}
-        yield from (shown for shown, _ in eval_batches(images, batch_size=size, channels_last=True, **look))
-
-    return batches
+    look: dict[str, Any] = {"mean": splits.mean, "std": splits.std, "device": device}
+    return lambda: eval_batches(images, batch_size=size, channels_last=True, **look)
 
 
 def cut(context: StepContext, foreseen: Foreseen | None = None) -> Cut:

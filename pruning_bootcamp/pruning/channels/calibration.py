@@ -18,6 +18,7 @@ from pruning_bootcamp.pruning.channels.removal import Reader, refitted_rows, rem
 from pruning_bootcamp.pruning.graph import Group, Member
 from pruning_bootcamp.pruning.graph.members import TRANSPOSED
 from pruning_bootcamp.pruning.layers.moments import gram, positions_of, sampled
+from pruning_bootcamp.pruning.stats.base import check_totals
 from pruning_bootcamp.runtime import full_precision, preserved_rng
 from pruning_bootcamp.tasks.base import main_tensor
 from pruning_bootcamp.tools.modes import beside, evaluation_mode
@@ -41,6 +42,8 @@ class Readers:
     """group -> its readers: a site, and which block of it"""
     others: dict[str, list[Member]] = field(default_factory=dict)
     """group -> readers whose inputs can't be seen as columns (transposed convolutions, layers that run twice)"""
+    whole: set[str] = field(default_factory=set)
+    """groups all of whose channels are seen wherever they are read"""
 
 
 def find_readers(program: Program, groups: Sequence[Group]) -> Readers:
@@ -59,7 +62,15 @@ def find_readers(program: Program, groups: Sequence[Group]) -> Readers:
         if inputs:
             found.groups[group.name] = [known[key] for key in sorted(known)]
             found.others[group.name] = [member for member in inputs if member.path not in by_path]
+            if sum(_seen(group, *pair) for pair in known.values()) == sum(len(member.index) for member in inputs):
+                found.whole.add(group.name)
     return found
+
+
+def _seen(group: Group, site: Site, block: int) -> int:
+    """How many channels of the group the block's columns stand for."""
+    columns = _columns(group, site, block)
+    return 0 if columns is None else columns.numel() // math.prod(site.product.kernel)
 
 
 def _alone(group: Group, others: Sequence[Member]) -> Tensor | None:
@@ -108,11 +119,12 @@ def _columns(group: Group, site: Site, block: int) -> Tensor | None:
 
 @dataclass(frozen=True)
 class Measurements:
-    """By group: errors and losses once none, one, two, ... units are gone, in the order of `gone`."""
+    """By group: errors and losses once none, one, two, ... units are gone, in the order of `gone`; and scores."""
 
-    gone: dict[str, list[int]]
-    errors: dict[str, Tensor]
-    losses: dict[str, Tensor]
+    gone: dict[str, list[int]] = field(default_factory=dict)
+    errors: dict[str, Tensor] = field(default_factory=dict)
+    losses: dict[str, Tensor] = field(default_factory=dict)
+    scores: dict[str, Tensor] = field(default_factory=dict)
 
 
 @torch.no_grad()
@@ -122,16 +134,18 @@ def measure_groups(
     images: Images,
     *,
     orders: Mapping[str, Sequence[int]] | None = None,
+    score: Callable[[Group, Sequence[Reader]], Tensor] | None = None,
     losses: bool = True,
     outputs: Callable[[Any], Tensor] = main_tensor,
     say: Say = lambda number, total, group: None,
 ) -> Measurements:
     """For each group, in which order its units go, what its readers lose, and what the network's output loses.
 
-    `orders`: group -> its units as they are to go; by optimal brain surgeon where left out. `losses`: for each group
-    alone, its readers refitted, the output's mean squared distance from the dense network's over its variance, at four
-    widths; the other widths lie on the curve of the readers' errors through them. `outputs` finds the tensor that
-    counts. Raises BootcampError where torch.export can't follow the network.
+    `orders`: group -> its units as they are to go; by optimal brain surgeon where left out. `score`: what decides that
+    order instead, from a group's readers, of which all must be seen; then errors are looked at only for the losses.
+    `losses`: for each group alone, its readers refitted, the output's mean squared distance from the dense network's
+    over its variance, at four widths; the other widths lie on the curve of the readers' errors through them. `outputs`
+    finds the tensor that counts. Raises BootcampError where torch.export can't follow the network.
     """
     with preserved_rng(), full_precision(), evaluation_mode(model):
         first = next(iter(images()), None)
@@ -139,9 +153,10 @@ def measure_groups(
             raise BootcampError("images: hold no batch, and there is nothing to measure channels on.")
         program = Program(model, beside(model, first))
         readers = find_readers(program, groups)
-        named = {group.name: group for group in groups if group.name in readers.groups}
+        known = readers.groups if score is None else readers.whole
+        named = {group.name: group for group in groups if group.name in known}
         learning, probing = _apart(images, len(first), model)
-        found = Measurements({}, {}, {})
+        found = Measurements()
         probes = _Probes(program, probing, outputs) if losses else None
         done = 0
         for chunk in _chunks(program, readers, named):
@@ -152,6 +167,11 @@ def measure_groups(
                 group = named[name]
                 made = [_reader(model, group, site, block, moments) for site, block in readers.groups[name]]
                 order = None if orders is None else list(orders[name])
+                if score is not None:
+                    found.scores[name] = score(group, made)
+                    if probes is None:
+                        continue
+                    order = torch.sort(found.scores[name], stable=True).indices.tolist()
                 gone, errors = removal_errors(made, order, _alone(group, readers.others[name]))
                 found.gone[name], found.errors[name] = gone, errors
                 if probes is not None:
@@ -212,6 +232,7 @@ def _moments(program: Program, pairs: Sequence[tuple[Site, int]], images: Images
             where = sampled(site.product, seen[site.operation], positions, 0, number)
             made = gram(site.product, seen[site.source], where)
             totals[path] = totals[path] + made if path in totals else made
+        check_totals(program.model, batch, totals, "second moments")
     return totals
 
 
@@ -219,8 +240,8 @@ def _reader(model: nn.Module, group: Group, site: Site, block: int, moments: Map
     columns = _columns(group, site, block)
     assert columns is not None
     gram, rows = moments[site.path][block], folded(model, site)[block]
-    if not bool(torch.isfinite(gram).all() and torch.isfinite(rows).all()):
-        raise BootcampError(f"{site.path}: its weights or its inputs on these images are NaN or Inf.")
+    if not bool(torch.isfinite(rows).all()):
+        raise BootcampError(f"{site.path}: its weights are NaN or Inf. Train again from an earlier checkpoint.")
     return Reader(gram, rows, columns.to(gram.device))
 
 

@@ -6,6 +6,7 @@ removal costs least after all other weights of the readers have moved to make up
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -29,12 +30,12 @@ class Reader:
     rows: Tensor
     columns: Tensor
 
-    @property
+    @cached_property
     def power(self) -> float:
         """Squares of its outputs about their means, summed."""
         total = (self.gram @ self.rows * self.rows).sum(0)
         mean = (self.gram[-1] @ self.rows).square() / self.gram[-1, -1].clamp_min(1)
-        return float((total - mean).clamp_min(0).sum())
+        return max(float((total - mean).clamp_min(0).sum()), 1e-30)
 
 
 def damped(gram: Tensor) -> Tensor:
@@ -54,7 +55,6 @@ def removal_errors(
     """
     inverses = [torch.linalg.inv(damped(reader.gram)) for reader in readers]
     rows = [reader.rows.clone() for reader in readers]
-    powers = [max(reader.power, 1e-30) for reader in readers]
     assert readers or alone is not None
     width = len(readers[0].columns) if alone is None else len(alone)
     alive, errors, total = list(range(width)), [0.0], 0.0
@@ -62,11 +62,8 @@ def removal_errors(
     while alive:
         some = torch.tensor(alive)
         cost = torch.zeros(len(alive), dtype=torch.double) if alone is None else alone[some].clone()
-        for reader, inverse, row, power in zip(readers, inverses, rows, powers, strict=True):
-            columns = reader.columns[some]
-            weights = row[columns]
-            block = inverse[columns[:, :, None], columns[:, None, :]]
-            cost += (weights * torch.linalg.solve(block, weights)).sum((1, 2)).cpu() / power
+        for reader, inverse, row in zip(readers, inverses, rows, strict=True):
+            cost += _costs(reader, inverse, row, some)
         count = 1 if order is not None else max(1, len(alive) // _AT_ONCE)
         places = [alive.index(order[len(gone)])] if order is not None else cost.argsort(stable=True)[:count].tolist()
         for place in places:
@@ -78,6 +75,22 @@ def removal_errors(
         for number, reader in enumerate(readers):
             inverses[number], rows[number] = _without(inverses[number], rows[number], reader.columns[columns_gone])
     return gone, torch.tensor(errors, dtype=torch.double)
+
+
+def removal_costs(readers: Sequence[Reader]) -> Tensor:
+    """[units]: the error once the unit alone is gone, in the terms of `removal_errors`: its first step, for each."""
+    every = torch.arange(len(readers[0].columns))
+    inverses = (torch.linalg.inv(damped(reader.gram)) for reader in readers)
+    costs = [_costs(reader, inverse, reader.rows, every) for reader, inverse in zip(readers, inverses, strict=True)]
+    return torch.stack(costs).sum(0).clamp_min(0)
+
+
+def _costs(reader: Reader, inverse: Tensor, rows: Tensor, units: Tensor) -> Tensor:
+    """What each of the units costs by now: w' (H^-1 of its columns)^-1 w over all outputs, over their power."""
+    columns = reader.columns[units]
+    weights = rows[columns]
+    block = inverse[columns[:, :, None], columns[:, None, :]]
+    return (weights * torch.linalg.solve(block, weights)).sum((1, 2)).cpu() / reader.power
 
 
 def _without(inverse: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:

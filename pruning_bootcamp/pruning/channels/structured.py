@@ -1,6 +1,6 @@
 """Structured pruning: groups -> scores -> how many each group loses -> cut -> slice proof."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
@@ -10,12 +10,15 @@ from torch import Tensor, nn
 from pruning_bootcamp.errors import BootcampError, GoalNotMet, Problem, nearest, unknown
 from pruning_bootcamp.pruning.channels.budget import TOLERANCE
 from pruning_bootcamp.pruning.channels.calibration import Say, measure_groups
+from pruning_bootcamp.pruning.channels.gradients import GRADIENTS
 from pruning_bootcamp.pruning.channels.multiples import Multiples, check_round_to, resolve_round_to
 from pruning_bootcamp.pruning.channels.proof import SliceProof, kept_outputs, prove_slice
-from pruning_bootcamp.pruning.channels.refit import Images
+from pruning_bootcamp.pruning.channels.removal import Reader
 from pruning_bootcamp.pruning.channels.scores import (
     CHANNEL_SCORES,
     measured_on_images,
+    needs_labels,
+    needs_of,
     score_groups,
     why_not_scored,
 )
@@ -31,11 +34,16 @@ from pruning_bootcamp.pruning.channels.widths import (
 from pruning_bootcamp.pruning.graph import Group, cut_members, find_groups
 from pruning_bootcamp.pruning.masks import detached_copy
 from pruning_bootcamp.pruning.sections import BUDGETS, StructuredSettings
+from pruning_bootcamp.pruning.stats import Batches
 from pruning_bootcamp.pruning.targets import check_patterns, matches
 from pruning_bootcamp.schema import Choice, check_ranges, named
+from pruning_bootcamp.tasks import IMAGE_CLASSIFICATION, Task
 from pruning_bootcamp.tasks.base import main_tensor
 from pruning_bootcamp.tools.metrics import count_products
 from pruning_bootcamp.tools.modes import beside
+
+ImageBatches = Callable[[], Batches]
+"""batches of images, or of (images, labels), each time anew"""
 
 
 @dataclass(frozen=True)
@@ -141,7 +149,7 @@ def plan_structured(
     baseline_params: int | None = None,
     scores: Mapping[str, Tensor] | None = None,
     losses: Mapping[str, Tensor] | None = None,
-    images: Images | None = None,
+    images: ImageBatches | None = None,
     device: torch.device | None = None,
     **names: Any,
 ) -> StructuredPlan:
@@ -157,7 +165,8 @@ def plan_structured(
     channels (patterns as in targets.find_targets). No group loses more than `max_sparsity` of its units or gets
     narrower than `min_width` channels. Scores are compared across groups relative
     to their group's mean; `scores` and `losses` are those of `score_channels`, where they are there already. `images`:
-    batches to measure on, for score obs and allocation measured, which are chosen where neither is named.
+    batches to measure on, for the scores that need them and allocation measured; score obs and that allocation are
+    chosen where neither is named.
     Raises BootcampError for wrong settings or a network without anything to cut, GoalNotMet when the budget can't be
     reached, saying what can.
     """
@@ -181,7 +190,8 @@ def plan_structured(
     everything = find_groups(copied, example)
     left_out = _left_out(everything, s.score.name, s.exclude)
     left_out |= {
-        group.name: "what its readers lose can't be measured; the scores l1 and l2, with allocation=global, can cut it"
+        group.name: f"the score {s.score.name}, or what its readers lose, can't be measured; the scores l1 and l2, "
+        "with allocation=global, can cut it"
         for group in everything
         if group.name not in left_out and group.name not in scores
     }
@@ -268,15 +278,18 @@ def score_channels(
     settings: StructuredSettings | None = None,
     *,
     seed: int = 0,
-    images: Images | None = None,
+    images: ImageBatches | None = None,
     outputs: Callable[[Any], Tensor] = main_tensor,
+    task: Task = IMAGE_CLASSIFICATION,
     say: Say = lambda number, total, group: None,
     **names: Any,
 ) -> ChannelScores:
     """What `plan_structured` goes by; BootcampError where it is measured on images and there are none.
 
-    `images`: batches for the score obs and the allocation measured, the default where there are any. `outputs` finds
-    the tensor that counts among what the network gives; `say(number, total, group)` is told of each group measured.
+    `images`: batches for the scores that need them and the allocation measured; obs and that are the default where
+    there are any. With labels, as (images, labels), for the scores that need those: `task` says what the loss is.
+    `outputs` finds the tensor that counts among what the network gives; `say(number, total, group)` is told of each
+    group measured.
     """
     s = chosen(settings or named(StructuredSettings, **names), measured=images is not None)
     assert s.score is not None
@@ -284,24 +297,43 @@ def score_channels(
     by_images = [f"score {name}"] if measured_on_images(name) else []
     by_images += ["allocation measured"] if s.allocation == "measured" else []
     if by_images and images is None:
-        raise BootcampError(f"{' and '.join(by_images)}: can't be had without images=, batches to measure on.")
+        what = "batches of (images, labels)" if needs_labels(name) else "batches"
+        raise BootcampError(f"{' and '.join(by_images)}: can't be had without images=, {what} to measure on.")
     copied, example = _at_hand(model, example)
     everything = find_groups(copied, example)
     left_out = _left_out(everything, name, s.exclude)
     groups = [group for group in everything if group.name not in left_out]
     if images is None or not by_images:
         return ChannelScores(score_groups(groups, name, args, seed))
-    look: dict[str, Any] = {"losses": s.allocation == "measured", "outputs": outputs, "say": say}
-    if measured_on_images(name):
-        found = measure_groups(copied, groups, images, **look)
+
+    def unlabelled() -> Iterator[Tensor]:
+        return (batch if isinstance(batch, Tensor) else batch[0] for batch in images())
+
+    needs, losses = needs_of(name), s.allocation == "measured"
+    look: dict[str, Any] = {"losses": losses, "outputs": outputs, "say": say}
+    measured: dict[str, Mapping[str, Any]] = {
+        need: measure(copied, groups, images(), task) for need, measure in GRADIENTS.items() if need in needs
+    }
+    groups = [group for group in groups if all(group.name in found for found in measured.values())]
+    if "moments" in needs:
+
+        def by_readers(group: Group, readers: Sequence[Reader]) -> Tensor:
+            return score_groups([group], name, args, seed, measured | {"moments": {group.name: readers}})[group.name]
+
+        found = measure_groups(copied, groups, unlabelled, score=by_readers, **look)
+        return ChannelScores(found.scores, found.losses if losses else None)
+    if "removal_error" in needs:
+        found = measure_groups(copied, groups, unlabelled, **look)
         errors = {group: _by_unit(found.gone[group], found.errors[group]) for group in found.gone}
-        scores = score_groups([group for group in groups if group.name in errors], name, args, seed, errors)
-    else:
-        scores = score_groups(groups, name, args, seed)
-        orders = {group: torch.sort(score, stable=True).indices.tolist() for group, score in scores.items()}
-        found = measure_groups(copied, groups, images, orders=orders, **look)
-        scores = {group: scores[group] for group in found.gone}
-    return ChannelScores(scores, found.losses if look["losses"] else None)
+        groups = [group for group in groups if group.name in errors]
+        scores = score_groups(groups, name, args, seed, measured | {"removal_error": errors})
+        return ChannelScores(scores, found.losses if losses else None)
+    scores = score_groups(groups, name, args, seed, measured)
+    if not losses:
+        return ChannelScores(scores)
+    orders = {group: torch.sort(score, stable=True).indices.tolist() for group, score in scores.items()}
+    found = measure_groups(copied, groups, unlabelled, orders=orders, **look)
+    return ChannelScores({group: scores[group] for group in found.gone}, found.losses)
 
 
 def _by_unit(gone: Sequence[int], errors: Tensor) -> Tensor:

@@ -117,6 +117,11 @@ def dimensions(member: Member) -> list[tuple[str, int]]:
     return [(name, dim) for name, dim in names if isinstance(getattr(module, name, None), Tensor)]
 
 
+def filters(member: Member, values: Tensor) -> Tensor:
+    """[size, n]: of values in the shape of a writing layer's weight, those that make each of its channels."""
+    return values.transpose(0, dict(dimensions(member))["weight"]).flatten(1)
+
+
 def _parameter_dimension(parameter: Tensor, size: int) -> int:
     """The last dimension of that size, which is where the trace found the channels."""
     return max(dim for dim, length in enumerate(parameter.shape) if length == size)

@@ -1,6 +1,5 @@
 """What some scores need to know beside the weights, measured on batches of images, and only when asked for."""
 
-import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -9,7 +8,13 @@ from torch import Tensor, nn
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.pruning.stats.base import STATISTICS, Batches, LayerStats, unmeasured
 from pruning_bootcamp.pruning.stats.fisher import fisher
-from pruning_bootcamp.pruning.stats.gradients import mean_absolute_gradient, mean_gradient
+from pruning_bootcamp.pruning.stats.gradients import (
+    batch_gradients,
+    losses_of,
+    mean_absolute_gradient,
+    mean_gradient,
+    recurrent_gradients,
+)
 from pruning_bootcamp.pruning.stats.inputs import input_norm
 from pruning_bootcamp.pruning.stats.removal import removal_cost
 from pruning_bootcamp.runtime import preserved_rng
@@ -20,11 +25,14 @@ __all__ = [
     "STATISTICS",
     "Batches",
     "LayerStats",
+    "batch_gradients",
     "fisher",
     "gather",
     "input_norm",
+    "losses_of",
     "mean_absolute_gradient",
     "mean_gradient",
+    "recurrent_gradients",
     "removal_cost",
     "unmeasured",
     "wants_labels",
@@ -55,22 +63,8 @@ def gather(
         batches = list(batches)
     found = {}
     for need in needs:
-        with evaluation_mode(model), preserved_rng(), _recurrent_gradients(model):
+        with evaluation_mode(model), preserved_rng(), recurrent_gradients(model):
             torch.manual_seed(seed)
             asked = {"task": task} if STATISTICS[need].facts.get("task") else {}
             found[need] = STATISTICS[need](model, targets, batches, **asked)
     return found
-
-
-@contextlib.contextmanager
-def _recurrent_gradients(model: nn.Module) -> Iterator[None]:
-    """Inside, recurrent layers have gradients in eval mode too, which cuDNN refuses them."""
-    if not any(isinstance(module, nn.RNNBase) for module in model.modules()):
-        yield
-        return
-    before = torch.backends.cudnn.enabled
-    torch.backends.cudnn.enabled = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.enabled = before

@@ -50,7 +50,7 @@ def images_in(batches: Batches, device: torch.device) -> Iterator[Tensor]:
             empty = False
             yield images.to(device)
     if empty:
-        raise BootcampError("stats_batches holds no batch: at least one image is needed.")
+        raise BootcampError("the calibration data holds no batch: at least one image is needed.")
 
 
 def pairs_in(batches: Batches, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
@@ -58,13 +58,13 @@ def pairs_in(batches: Batches, device: torch.device) -> Iterator[tuple[Tensor, T
     empty = True
     for batch in batches:
         if isinstance(batch, Tensor) or len(batch) != 2:
-            raise BootcampError("gradients of the loss need labels: stats_batches must be (images, labels) pairs.")
+            raise BootcampError("gradients of the loss need labels: the calibration batches must be (images, labels).")
         images, labels = batch
         if len(images):
             empty = False
             yield images.to(device), labels.to(device)
     if empty:
-        raise BootcampError("stats_batches holds no batch: at least one labelled image is needed.")
+        raise BootcampError("the calibration data holds no batch: at least one labelled image is needed.")
 
 
 def unmeasured(model: nn.Module, names: Iterable[str], needs: Iterable[str]) -> dict[str, str]:

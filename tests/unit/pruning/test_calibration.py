@@ -121,7 +121,7 @@ def test_what_is_measured_needs_images(model: nn.Module, choices: dict[str, Any]
 def test_weights_that_are_not_finite_are_named(model: nn.Module, images: Images) -> None:
     with torch.no_grad():
         model.get_submodule("from_loud").get_parameter("weight")[0, 0] = float("nan")
-    with pytest.raises(BootcampError, match="from_loud: its weights or its inputs"):
+    with pytest.raises(BootcampError, match="from_loud: its output holds NaN or Inf on the calibration images"):
         measure_groups(model, groups_of(model), images)
 
 

@@ -62,6 +62,24 @@ def test_without_a_batch_norm_there_is_no_scale_and_it_is_said() -> None:
     assert why_not_scored("l1", group) is None
 
 
+MOMENTS = ["activation", "lindeps", "second_order", "thinet"]
+
+
+@pytest.mark.parametrize("name", [*MOMENTS, "obs", "fisher"])
+def test_what_nothing_reads_is_refused(name: str) -> None:
+    group = Group("alone", 2, find_groups(Sum(), torch.zeros(1, 1, 2, 2))[0].members[:1])
+    assert "needs a layer that reads its channels" in str(why_not_scored(name, group))
+    assert why_not_scored("taylor", group) is None
+
+
+@pytest.mark.parametrize("name", MOMENTS)
+def test_what_a_transposed_convolution_reads_is_refused(name: str) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 4, 1), nn.ConvTranspose2d(4, 2, 2))
+    group = find_groups(model, torch.zeros(1, 1, 2, 2))[0]
+    assert "knows no transposed convolutions, and 1 reads its channels" in str(why_not_scored(name, group))
+    assert why_not_scored("fisher", group) is None
+
+
 def test_random_depends_on_the_seed_and_the_group_only(group: Group) -> None:
     other = Group("elsewhere", group.width, group.members)
     assert torch.equal(random(group, seed=1), random(group, seed=1))

@@ -46,7 +46,7 @@ def test_labels_are_needed_exactly_where_it_is_said(need: str) -> None:
     targets = find_targets(net)
     images_alone = [images for images, _ in data]
     if STATISTICS[need].facts["labels"]:
-        with pytest.raises(BootcampError, match=r"stats_batches must be \(images, labels\)"):
+        with pytest.raises(BootcampError, match=r"batches must be \(images, labels\)"):
             gather(net, targets, (need,), images_alone)
     else:
         with_labels, without = (gather(net, targets, (need,), given)[need] for given in (data, images_alone))
