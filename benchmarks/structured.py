@@ -15,6 +15,7 @@ import fnmatch
 import os
 import re
 import shlex
+import statistics
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -66,8 +67,12 @@ class Method:
     outside: bool = False
 
     @property
+    def title(self) -> str:
+        return f"torch-pruning {self.score}" if self.outside else self.score
+
+    @property
     def name(self) -> str:
-        return f"{'torch-pruning ' if self.outside else ''}{self.score}, {self.widths}, {self.after}"
+        return f"{self.title}, {self.widths}, {self.after}"
 
     @property
     def settings(self) -> tuple[str, ...]:
@@ -241,8 +246,8 @@ def report(cfg: Config, images: int, rows: Sequence[Mapping[str, Any]], machine:
     lines += [
         f"Accuracy (%) on {rows[0]['test_images']} test images, read once a row; dense: {rows[0]['dense']:.2f}. "
         f"{images} training images for all that is measured or fitted, the same for every row of a seed, without "
-        "labels but for the scores taylor, fisher and torch-pruning's Taylor and Hessian. Batch norm is re-estimated on "
-        "the same, augmented. Mean, and standard deviation over the seeds (n in brackets).",
+        "labels but for the scores taylor, fisher and torch-pruning's Taylor and Hessian. Batch norm is re-estimated "
+        "on the same, augmented. Mean, and standard deviation over the seeds (n in brackets).",
         "",
         "- widths: uniform, the same share of every group; global, one ranking; measured, by what the output loses",
         "- then: nothing; batch norm re-estimated; each layer fitted in closed form; pairs of layers fitted together",
@@ -260,28 +265,35 @@ def report(cfg: Config, images: int, rows: Sequence[Mapping[str, Any]], machine:
         header = ["score", "widths", "then", "accuracy", "fewer", "seconds", "MiB"]
         header += [f"latency, batch {batch}" for batch in BATCHES]
         cells = [line(known[name], own) for name, own in by_name.items()]
-        left = [name for name in known if name not in by_name]
         lines += ["", f"## {at}", "", markdown_table(header, cells), ""]
-        lines += [f"Not run: {'; '.join([*left, 'NVIDIA ModelOpt'])}."]
+        lines += [f"Not run: {not_run(method for name, method in known.items() if name not in by_name)}."]
     lines += ["", "## Commands", "", "The first seed's; the others differ in --seed.", "", "```"]
     lines += [str(row["command"]) for row in rows if row["seed"] == 0]
     return "\n".join([*lines, "```", "", f"Measured on {machine}; every figure is in {METRICS}."]) + "\n"
+
+
+def not_run(left: Iterable[Method]) -> str:
+    """The methods without a row, those with the same widths and the same fit together."""
+    scores: dict[str, list[str]] = {}
+    for method in left:
+        scores.setdefault(f"{method.widths}, {method.after}", []).append(method.title)
+    return "; ".join([*(f"{', '.join(names)} ({rest})" for rest, names in scores.items()), "NVIDIA ModelOpt"])
 
 
 def line(method: Method, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """A method's cells at one cut."""
     accuracy = spread([row["accuracy"] for row in rows])
     assert accuracy is not None
-    fewer = sum(row["flops_reduction_pct"] for row in rows) / len(rows)
-    middle = {key: sorted(row[key] for row in rows)[len(rows) // 2] for key in ("seconds", "peak_memory_mib")}
+    fewer = statistics.mean(row["flops_reduction_pct"] for row in rows)
+    seconds, memory = (statistics.median(row[key] for row in rows) for key in ("seconds", "peak_memory_mib"))
     return [
-        f"{'torch-pruning ' if method.outside else ''}{method.score}",
+        method.title,
         method.widths,
         method.after,
         f"{accuracy.shown()} ({accuracy.n})",
         f"{fewer:.1f}%",
-        f"{middle['seconds']:.0f}",
-        str(middle["peak_memory_mib"]),
+        f"{seconds:.0f}",
+        f"{memory:.0f}",
         *(interval(rows[0]["latency"][batch]) for batch in BATCHES),
     ]
 
