@@ -66,9 +66,9 @@ def measure(cfg: Config, out: Path, seed: int, figures: Figures) -> None:
             chosen = replace(cfg.prune, sparsity=sparsity, solver=Choice("none"), allocation=spread)
             model = detached_copy(dense.model).to(device)
             prune_unstructured(model, chosen, stats_batches=prune.calibration(cfg, splits, device), seed=cfg.seed)
-            plain = evaluate_on(model, others, splits, device=device, progress=False).accuracy
+            plain = evaluate_on(model, others, splits, device=device, progress=False).score
             recover_batch_norm(model, dense.model.to(device), cfg, splits, device)
-            again = evaluate_on(model, others, splits, device=device, progress=False).accuracy
+            again = evaluate_on(model, others, splits, device=device, progress=False).score
             figures.setdefault((name, sparsity), []).append((plain, again))
             LOGGER.info("%g%% %s: %.2f, batch norm re-estimated %.2f", 100 * sparsity, name, plain, again)
 

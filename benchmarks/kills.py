@@ -193,7 +193,7 @@ class Trial:
                 work = work_for(command or self.command, folder, self.dense)
                 with around() if around is not None else contextlib.nullcontext() as counted:
                     work()
-                if count_to is not None:
+                if count_to is not None and counted is not None:
                     count_to.write_text(str(counted["events"]))
             code = 0
         except BootcampError as error:

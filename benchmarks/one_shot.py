@@ -169,7 +169,7 @@ def _measure(
         "sparsity": round(result.sparsity, 6),
         "accuracy": round(_accuracy(model, splits, device), 4),
         "accuracy_as_pruned": round(as_pruned, 4),
-        **recovered,
+        **to_plain(recovered),
         "seconds": round(seconds + time.perf_counter() - begun, 2),
     }
 
@@ -202,7 +202,7 @@ def _run_command(sparsity: str, seed: int, distill: bool, cfg: Config, out: Path
 
 @torch.no_grad()
 def _accuracy(model: nn.Module, splits: Splits, device: torch.device) -> float:
-    return float(evaluate_on(model, splits.test, splits, device=device, batch_size=256).accuracy)
+    return float(evaluate_on(model, splits.test, splits, device=device, batch_size=256).score)
 
 
 def _read_rows(out: Path) -> dict[str, Any]:

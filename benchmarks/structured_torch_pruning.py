@@ -69,7 +69,8 @@ def main() -> None:
     foreseen = plan_cut(cfg, opened.model, opened.recipe, device)  # for what may be cut, in a form that can be
     ready, roots = foreseen.model.cpu(), {group.name for group in foreseen.plan.groups}
     most = cfg.structured.max_sparsity
-    scores = scored(ready, example, roots, options.importance, calibration_pairs(cfg, splits, torch.device("cpu")))
+    pairs = calibration_pairs(cfg, splits, torch.device("cpu"), cfg.structured.calibration_images)
+    scores = scored(ready, example, roots, options.importance, pairs)
     low, high = 0.0, most
     for _ in range(HALVINGS):
         share = (low + high) / 2

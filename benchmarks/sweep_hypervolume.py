@@ -21,6 +21,7 @@ from pruning_bootcamp.logs import LOGGER, start_screen
 from pruning_bootcamp.preflight import check
 from pruning_bootcamp.reporting import markdown_table
 from pruning_bootcamp.reporting.pareto import Point, hypervolume
+from pruning_bootcamp.results.search import Trial
 from pruning_bootcamp.sweep.commands import run
 from pruning_bootcamp.sweep.known import folder_of
 from pruning_bootcamp.sweep.outputs import cost_of_sweep
@@ -45,19 +46,14 @@ def main() -> None:
     content = run(cfg)
     dimensions, _ = parse_space(cfg.sweep.space)
     cost = cost_of_sweep(content)
-    figures = {
-        key_of(trial["params"]): (trial["values"]["accuracy"], trial["values"][cost])
-        for trial in content["trials"]
-        if trial["state"] == "complete"
-    }
+    figures = {key_of(trial.params): _point(trial, cost) for trial in content.trials if trial.state == "complete"}
     size = grid_size(dimensions)
     assert size is not None
     assert len(figures) == size, "the grid has trials that failed"
-    front = [
-        point for trial in content["trials"] if trial["number"] in content["pareto"] for point in [_point(trial, cost)]
-    ]
+    front = [_point(trial, cost) for trial in content.trials if trial.number in content.pareto]
+    assert content.hypervolume_reference is not None
     references = {
-        "dense": (0.0, content["hypervolume_reference"][cost]),
+        "dense": (0.0, content.hypervolume_reference[cost]),
         "strict": (min(accuracy for accuracy, _ in front) - 1, max(dear for _, dear in front) * 1.001),
     }
     rows = []
@@ -85,8 +81,8 @@ def main() -> None:
     LOGGER.info("The grid: %s", folder_of(cfg))
 
 
-def _point(trial: dict[str, Any], cost: str) -> Point:
-    return trial["values"]["accuracy"], trial["values"][cost]
+def _point(trial: Trial, cost: str) -> Point:
+    return trial.values["accuracy"], trial.values[cost]
 
 
 def key_of(settings: dict[str, Any]) -> str:
