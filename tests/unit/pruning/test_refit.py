@@ -210,11 +210,10 @@ def test_nothing_kept_between_two_passes_changes_nothing(dense_and_images: tuple
         torch.testing.assert_close(one, other)
 
 
-def test_a_process_that_was_stopped_goes_on_with_the_same_bits(dense_and_images: tuple[nn.Module, Images]) -> None:
-    dense, images = dense_and_images
-    found = cut_half(dense, images)
-    whole, stopped = (copy.deepcopy(found.model) for _ in range(2))
-    refit(dense, whole, found.kept, images)
+def stopped_after_two(
+    dense: nn.Module, network: nn.Module, kept: dict[str, Tensor], images: Images, **settings: Any
+) -> dict[str, float]:
+    """What was said of the layers that were fitted until the process was stopped."""
     fitted: dict[str, float] = {}
 
     class Stop(Exception):
@@ -226,7 +225,16 @@ def test_a_process_that_was_stopped_goes_on_with_the_same_bits(dense_and_images:
             raise Stop
 
     with pytest.raises(Stop):
-        refit(dense, stopped, found.kept, images, after=after)
+        refit(dense, network, kept, images, after=after, **settings)
+    return fitted
+
+
+def test_a_process_that_was_stopped_goes_on_with_the_same_bits(dense_and_images: tuple[nn.Module, Images]) -> None:
+    dense, images = dense_and_images
+    found = cut_half(dense, images)
+    whole, stopped = (copy.deepcopy(found.model) for _ in range(2))
+    refit(dense, whole, found.kept, images)
+    fitted = stopped_after_two(dense, stopped, found.kept, images)
     said: list[str] = []
     result = refit(dense, stopped, found.kept, images, fitted=fitted, say=lambda number, total, path: said.append(path))
     assert not set(said) & fitted.keys()
@@ -641,18 +649,7 @@ def test_with_masks_a_process_that_was_stopped_goes_on_with_the_same_bits(
     pruned, masks = half_zeroed(dense)
     whole, stopped = (copy.deepcopy(pruned) for _ in range(2))
     refit(dense, whole, {}, images, masks=masks)
-    fitted: dict[str, float] = {}
-
-    class Stop(Exception):
-        pass
-
-    def after(path: str, left: float) -> None:
-        fitted[path] = left
-        if len(fitted) == 2:
-            raise Stop
-
-    with pytest.raises(Stop):
-        refit(dense, stopped, {}, images, masks=masks, after=after)
+    fitted = stopped_after_two(dense, stopped, {}, images, masks=masks)
     refit(dense, stopped, {}, images, masks=masks, fitted=fitted)
     both = zip(whole.state_dict().values(), stopped.state_dict().values(), strict=True)
     assert all(torch.equal(a, b) for a, b in both)
