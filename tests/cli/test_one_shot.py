@@ -117,6 +117,7 @@ def test_a_pattern_that_says_the_sparsity_has_one_stage(trained: Path, command: 
     assert "pruned to 49." in text  # the first layer's one input makes no four
 
 
+@pytest.mark.slow
 def test_a_killed_refit_goes_on_to_the_same_network(trained: Path, command: Command) -> None:
     """Killed between two layers of the second stage, by a process of its own."""
     asked = ("--method", "magnitude", "--sparsity", "0.8", *REFIT, "prune.stages=2", "train.checkpoint_seconds=0")

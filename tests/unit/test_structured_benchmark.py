@@ -24,6 +24,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
     TOOL["main"]()
 
 
+@pytest.mark.slow
 def test_two_rows_are_run_kept_and_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(TOOL["main"].__globals__, "BATCHES", (1,))  # of two, for time's sake
