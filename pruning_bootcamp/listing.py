@@ -10,7 +10,7 @@ from pruning_bootcamp.backends import BACKENDS, lacking
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.errors import BootcampError, unknown
 from pruning_bootcamp.exporters import EXPORTERS
-from pruning_bootcamp.flow.plan import COMPRESSIONS
+from pruning_bootcamp.flow.compressions import COMPRESSIONS
 from pruning_bootcamp.models import MODELS
 from pruning_bootcamp.plugins import is_plugin, source_of
 from pruning_bootcamp.pruning.channels.scores import CHANNEL_SCORES

@@ -98,7 +98,7 @@ class Cut(Recovered):
 
 @dataclass(frozen=True, kw_only=True)
 class Refitted(Recovered):
-    """The layers of a cut network were fitted to what the dense network computes."""
+    """The layers of a pruned network were fitted to what the dense network computes."""
 
     refit: Refit
 

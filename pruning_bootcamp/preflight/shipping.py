@@ -5,7 +5,7 @@ from pruning_bootcamp.config import Config
 from pruning_bootcamp.errors import BootcampError, Problem
 from pruning_bootcamp.export_settings import check_export
 from pruning_bootcamp.exporters import EXPORTERS
-from pruning_bootcamp.flow.plan import check_order
+from pruning_bootcamp.flow.compressions import check_order
 from pruning_bootcamp.flow.start import task_of
 from pruning_bootcamp.flow.steps.export import FORMATS, formats_in
 from pruning_bootcamp.preflight import pruning

@@ -8,7 +8,8 @@ import torch
 from pruning_bootcamp import load_model
 from pruning_bootcamp.config import load
 from pruning_bootcamp.flow.commands import pipeline, pipeline_plan
-from pruning_bootcamp.flow.plan import COMPRESSIONS, TEST, check_order
+from pruning_bootcamp.flow.compressions import COMPRESSIONS, check_order
+from pruning_bootcamp.flow.plan import TEST
 from pruning_bootcamp.preflight import check
 
 SMOKE = Path(__file__).resolve().parents[2] / "cfgs" / "smoke" / "pipeline.yaml"

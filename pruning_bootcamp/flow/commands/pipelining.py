@@ -13,6 +13,7 @@ from pruning_bootcamp.exporters import EXPORTERS
 from pruning_bootcamp.flow import plan as plans
 from pruning_bootcamp.flow import verdict, view
 from pruning_bootcamp.flow.commands.pruning import check_ahead
+from pruning_bootcamp.flow.compressions import compress
 from pruning_bootcamp.flow.metrics import collect
 from pruning_bootcamp.flow.naming import as_written
 from pruning_bootcamp.flow.plan import EXPORT, VALIDATION, Plan
@@ -68,7 +69,7 @@ def pipeline(cfg: Config, resume: bool | None = None, dry_run: bool = False) -> 
 def pipeline_plan(cfg: Config) -> tuple[Command, Plan]:
     """The pipeline as steps, and what follows them: gates, export, the model card, report.md, the metrics."""
     plan = plans.begin(cfg, None if cfg.checkpoint is None else checkpoint_path(cfg.checkpoint))
-    plans.compress(plan, cfg.pipeline.steps)
+    compress(plan, cfg.pipeline.steps)
     plans.evaluate_both(plan, on_validation=True)
     plans.ship(plan)
     latency = () if cfg.gates.min_latency_reduction_pct is None else ("profile",)

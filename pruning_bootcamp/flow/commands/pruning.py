@@ -14,6 +14,7 @@ from pruning_bootcamp.errors import BootcampError, Problem
 from pruning_bootcamp.evaluation import cost_of
 from pruning_bootcamp.flow import plan as plans
 from pruning_bootcamp.flow import settings, verdict
+from pruning_bootcamp.flow.compressions import compress
 from pruning_bootcamp.flow.metrics import collect, of_training
 from pruning_bootcamp.flow.outcomes import Cut, DenseNetwork
 from pruning_bootcamp.flow.plan import DENSE, TEST, Plan
@@ -119,7 +120,7 @@ def prune_structured(
 def pruning_plan(cfg: Config, name: str, checkpoint: Path, method: str | None = None) -> tuple[Command, Plan]:
     """A checkpoint's pruning by the command `name`, as steps; `method`, where given, names the default folder."""
     plan = plans.begin(cfg, checkpoint)
-    plans.compress(plan, [name])
+    compress(plan, [name])
     plans.evaluate_both(plan, on_validation=bool(verdict.asked_of_accuracy(cfg.gates)))
     command = Command(
         name,

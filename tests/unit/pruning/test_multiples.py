@@ -7,7 +7,8 @@ from torch import nn
 from pruning_bootcamp.config import load
 from pruning_bootcamp.errors import BootcampError, GoalNotMet
 from pruning_bootcamp.flow import settings
-from pruning_bootcamp.flow.plan import begin, compress
+from pruning_bootcamp.flow.compressions import compress
+from pruning_bootcamp.flow.plan import begin
 from pruning_bootcamp.pruning.channels.multiples import resolve_round_to
 from pruning_bootcamp.pruning.channels.structured import StructuredPlan, check_structured, plan_structured
 from pruning_bootcamp.reporting import structured_table

@@ -3,7 +3,8 @@
 import pytest
 
 from pruning_bootcamp.config import load
-from pruning_bootcamp.flow.plan import begin, compress
+from pruning_bootcamp.flow.compressions import compress
+from pruning_bootcamp.flow.plan import begin
 from pruning_bootcamp.sweep.known import SECTIONS
 
 CHANGES = {
