@@ -305,4 +305,8 @@ def interval(ratio: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except BootcampError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
