@@ -123,6 +123,8 @@ class Trial:
 
     def writes(self, limit: int | None) -> dict[str, Any]:
         """Resume from every state of the folder between two changes of an unbroken run."""
+        if limit == 0:
+            return {"tried": 0}
         states = self.root / "states"
         events = self._count("states-run", lambda: snapshots(self.root / "states-run", states))
         names = sorted(path.name for path in states.iterdir())
@@ -134,6 +136,8 @@ class Trial:
 
     def faults(self, number: int, limit: int | None) -> dict[str, Any]:
         """The n-th write fails: a message and exit 2, and the next run goes on."""
+        if limit == 0:
+            return {"tried": 0}
         name = errno.errorcode[number].lower()
         total = self._count(f"{name}-count", lambda: failing(0, number))
         chosen = list(range(1, total + 1))

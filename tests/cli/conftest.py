@@ -4,8 +4,9 @@ import contextlib
 import io
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +27,22 @@ def run_command(arguments: tuple[str, ...]) -> tuple[int, str]:
         logger.handlers, logger.propagate = handlers, propagate
         logger.setLevel(level)
     return int(ending.value.code or 0), out.getvalue()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _few_timed_passes() -> Iterator[None]:
+    """A latency is timed for as many runs as were asked for, not for seconds: how exact it is is tested elsewhere."""
+    from pruning_bootcamp.flow.steps import evaluate, ways
+    from pruning_bootcamp.sweep import trial
+
+    def briefly(timed: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *args, **settings: timed(*args, **settings | {"min_seconds": 0.0, "warmup_seconds": 0.0})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ways, "compare_latencies", briefly(ways.compare_latencies))
+        for module in (evaluate, trial):
+            patch.setattr(module, "measure_latency_with_stats", briefly(module.measure_latency_with_stats))
+        yield
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Every command, in the order a user meets them, on the smoke config; and what running one again does."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -98,7 +99,22 @@ def test_iterative_n_of_m_pruning(trained: Path, command: Command) -> None:
     assert cycles[0]["sparsity"] < cycles[1]["sparsity"] == pytest.approx(0.6, abs=1e-3)
 
 
-def test_structured_pruning_to_deployment(trained: Path, command: Command) -> None:
+@pytest.mark.parametrize(
+    ("formats", "files"),
+    [
+        ("onnx,sparse", {"model.onnx", "model_sparse.safetensors"}),
+        pytest.param(
+            "all",
+            {"model.onnx", "model.pt", "model.pt2", "model_int8.onnx", "model_sparse.safetensors"},
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_structured_pruning_to_deployment(
+    formats: str, files: set[str], trained: Path, tmp_path: Path, command: Command
+) -> None:
+    shutil.copytree(trained / "results" / "baseline", tmp_path / "results" / "baseline")
+    trained = tmp_path
     text = command(trained, "prune-structured", "-c", SMOKE, "--target-flops-reduction", "0.5", "--dry-run")
     assert "nothing was changed" in text
     assert "round_to: auto -> null (cpu: widths as they fall)" in text
@@ -118,10 +134,9 @@ def test_structured_pruning_to_deployment(trained: Path, command: Command) -> No
 
     # a network of one epoch is not sure of its classes: int8 changes more of them than it may
     text = command(
-        trained, "export", "-c", SMOKE, "--checkpoint", str(run / "pruned_model.pth"), "--format", "all",
+        trained, "export", "-c", SMOKE, "--checkpoint", str(run / "pruned_model.pth"), "--format", formats,
         "export.agreement=0.5",
     )  # fmt: skip
-    files = {"model.onnx", "model.pt", "model.pt2", "model_int8.onnx", "model_sparse.safetensors"}
     assert files <= {path.name for path in run.iterdir()}
     assert all(entry["verified"] for entry in metrics(run / "export_metrics.yaml")["formats"].values())
 

@@ -54,7 +54,9 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory, command: Callable[..., st
     return folder / "run"
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_a_training_that_was_stopped_goes_on_to_the_same_network(
     number: signal.Signals, unbroken: Path, tmp_path: Path, command: Callable[..., str]
 ) -> None:
@@ -72,6 +74,7 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_network(
     assert not list((tmp_path / "run").glob(".tmp-*"))
 
 
+@pytest.mark.slow
 def test_iterative_pruning_that_was_killed_goes_on_with_its_next_cycle(
     unbroken: Path, tmp_path: Path, command: Callable[..., str]
 ) -> None:
@@ -117,6 +120,7 @@ def test_gradual_pruning_that_was_killed_prunes_on_from_there(
     assert len(points[0]) > 10
 
 
+@pytest.mark.slow
 def test_recovery_without_labels_that_was_killed_goes_on_from_there(
     unbroken: Path, tmp_path: Path, command: Callable[..., str]
 ) -> None:

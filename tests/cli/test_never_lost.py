@@ -1,6 +1,5 @@
 """What a mistake, a change of mind or a second pruning must not cost: finished runs, zeros, honest resumes."""
 
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -61,16 +60,15 @@ def test_a_run_without_its_checkpoint_is_not_finished(trained: Path, command: Co
     assert (trained / "results" / "lost" / "best_model.pth").exists()
 
 
-def test_an_edited_factory_is_another_run_and_its_old_checkpoint_is_refused(tmp_path: Path) -> None:
-    def run(*arguments: str, expect: int = 0) -> str:  # in a new process each: a module is imported once
-        program = [sys.executable, "-m", "pruning_bootcamp", *arguments, "-c", SMOKE, "model.name=net.py:build"]
-        done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True)
-        assert done.returncode == expect, done.stdout + done.stderr
-        return done.stdout + done.stderr
+def test_an_edited_factory_is_another_run_and_its_old_checkpoint_is_refused(tmp_path: Path, command: Command) -> None:
+    def run(*arguments: str, expect: int = 0) -> str:
+        return command(tmp_path, *arguments, "-c", SMOKE, "model.name=net.py:build", expect=expect)
 
     (tmp_path / "net.py").write_text(FACTORY.replace("WIDTH", "8"))
     run("train", "--save-dir", "run")
     (tmp_path / "net.py").write_text(FACTORY.replace("WIDTH", "12"))
+    for name in [name for name in sys.modules if name.startswith("net_")]:
+        del sys.modules[name]  # as in a new process
     text = run("eval", "--checkpoint", "run/best_model.pth", expect=2)
     assert "Was the code that builds it changed since?" in text
     assert "previous-1" in run("train", "--save-dir", "run")

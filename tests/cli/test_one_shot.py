@@ -17,7 +17,7 @@ Command = Callable[..., str]
 SMOKE = str(Path(__file__).resolve().parents[2] / "cfgs" / "smoke" / "digits.yaml")
 PRUNE = ("prune-unstructured", "-c", SMOKE, "goal.accuracy_drop=100", "--no-fine-tune")
 FEW = "prune.exclude=[layer3]"  # its layers take most of the time, and show nothing that the others do not
-REFIT = ("prune.refit=closed_form", "prune.refit_rounds=1", "prune.calibration_images=256", FEW)
+REFIT = ("prune.refit=closed_form", "prune.refit_rounds=1", "prune.calibration_images=64", FEW)
 DISTILL = ("recover.method=distill", "recover.steps=12", "recover.images=128", "recover.batch_size=32")
 
 
@@ -35,10 +35,18 @@ def figures(trained: Path, folder: str) -> dict:
 @pytest.mark.parametrize(
     ("arguments", "sparsity"),
     [
-        (("--method", "obs", "--mode", "global", "--solver", "reconstruct", "--sparsity", "0.8"), 0.8),
         (("--method", "sparsegpt", "--sparsity", "0.6"), 0.6),
-        (("--method", "wanda", "--mode", "second_order", "--sparsity", "0.7"), 0.7),
-        (("--method", "obs", "--pattern", "2:4", "--solver", "reconstruct", "prune.allocation=uniform"), 0.5),
+        pytest.param(
+            ("--method", "obs", "--mode", "global", "--solver", "reconstruct", "--sparsity", "0.8"),
+            0.8,
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(("--method", "wanda", "--mode", "second_order", "--sparsity", "0.7"), 0.7, marks=pytest.mark.slow),
+        pytest.param(
+            ("--method", "obs", "--pattern", "2:4", "--solver", "reconstruct", "prune.allocation=uniform"),
+            0.5,
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_every_way_reaches_the_sparsity(
@@ -49,6 +57,7 @@ def test_every_way_reaches_the_sparsity(
     assert figures(trained, "one")["sparsity"] == pytest.approx(sparsity, abs=2e-3)  # 2:4 skips the first layer
 
 
+@pytest.mark.slow
 def test_distillation_grows_to_the_target_and_is_recorded(trained: Path, command: Command) -> None:
     arguments = ("--method", "obs", "--mode", "global", "--solver", "reconstruct", "--sparsity", "0.9")
     text = command(trained, *PRUNE, *arguments, *DISTILL, "recover.grow=0.3", "--save-dir", "results/grown")
@@ -104,7 +113,7 @@ def test_in_stages_each_is_refitted_and_the_last_is_the_result(trained: Path, co
     assert text.count("Target sparsity") == 1
     assert "The checkpoint's own zeros" not in text
     metrics = figures(trained, "stages")
-    assert metrics["refit"] == metrics["refit"] | {"layers": 20, "images": 256}
+    assert metrics["refit"] == metrics["refit"] | {"layers": 20, "images": 64}
     assert len(metrics["cycles"]) == 1
     assert "batch_norm" not in metrics["cycles"][0]
     assert "Refitted 20 layers in closed form" in (trained / "results" / "stages" / "report.md").read_text()

@@ -160,6 +160,7 @@ def test_a_file_that_rounds_is_measured_and_judged_by_itself(finished: Path, com
     assert f"accuracy {file['accuracy']:.2f}%" in (finished / "rounds" / "export" / "model_card.md").read_text()
 
 
+@pytest.mark.slow
 def test_where_one_file_is_not_the_network_no_other_is_left_either(finished: Path, command: Command) -> None:
     arguments = ("export.format=sparse,onnx", "export.verify=true", "export.tolerance=1e-30")
     text = command(finished, *RUN[:4], "--save-dir", "differs", *arguments, expect=3)
@@ -197,6 +198,7 @@ def test_two_runs_on_one_folder_cannot_clash(finished: Path, command: Command) -
     command(finished, *RUN)
 
 
+@pytest.mark.slow
 def test_cut_then_zero_in_cycles_then_follow_the_dense_network_then_eight_bits(
     tmp_path: Path, command: Command
 ) -> None:

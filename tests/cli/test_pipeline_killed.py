@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -11,24 +12,41 @@ import yaml
 KILLER = Path(__file__).resolve().parents[2] / "benchmarks" / "kills.py"
 
 
-def killed(*options: str) -> dict:
+def killed(*options: str) -> dict[str, Any]:
     """The summary; the test fails with it when anything differed from the unbroken run."""
     program = [sys.executable, str(KILLER), *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(program, capture_output=True, text=True, env=environment, timeout=3000)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
-    return yaml.safe_load(done.stdout)
+    summary: dict[str, Any] = yaml.safe_load(done.stdout)
+    return summary
 
 
+def test_a_kill_and_states_between_two_writes() -> None:
+    summary = killed("--kills", "1", "--writes", "2", "--faults", "0")
+    assert summary["kills"]["sent"] == 1
+    assert summary["writes"]["tried"] == 2
+    assert summary["writes"]["states"] > 30
+
+
+def failing_disks(summary: dict[str, Any], each: int, ended: int) -> None:
+    for fault in ("full_disk", "read_only"):
+        assert summary[fault]["tried"] == each
+        assert summary[fault].get("exit 2", 0) >= ended  # the cache of decoded images can be done without
+
+
+def test_failing_disks_of_a_training() -> None:
+    failing_disks(killed("train", "--kills", "0", "--writes", "0", "--faults", "3"), 3, ended=1)
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_some_kills_states_and_failing_disks(tmp_path: Path) -> None:
+def test_some_kills_states_and_failing_disks() -> None:
     summary = killed("--kills", "3", "--writes", "4", "--faults", "3")
     assert summary["kills"]["sent"] == 3
     assert summary["writes"]["tried"] == 4
     assert summary["writes"]["states"] > 30
-    for fault in ("full_disk", "read_only"):
-        assert summary[fault]["tried"] == 3
-        assert summary[fault].get("exit 2", 0) >= 2  # the cache of decoded images can be done without
+    failing_disks(summary, 3, ended=2)
 
 
 @pytest.mark.slow

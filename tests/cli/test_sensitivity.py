@@ -106,6 +106,7 @@ def stop_after(count: int, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(scan, "evaluate_on", evaluate)
 
 
+@pytest.mark.slow
 def test_a_scan_that_was_killed_goes_on_to_the_same_files(
     scanned: Path, trained: Path, tmp_path: Path, command: Command
 ) -> None:

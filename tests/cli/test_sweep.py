@@ -370,6 +370,7 @@ def test_the_trial_of_a_killed_worker_is_tried_again(whole: tuple[Path, str], tm
     assert outcome(tmp_path) == outcome(whole[0])
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_sweep_and_fails_no_trial(
     tmp_path: Path, command: Callable[..., str], inline: Inline, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -103,8 +103,22 @@ def of_interest(solver: str, schedules: list[str]) -> bool:
     return solver == "none" or "cubic" in schedules or len(schedules) == len(SCHEDULES)
 
 
+def shows_nothing_new(run: tuple[Any, ...], seen: set[Any]) -> bool:
+    """Whether each two of its choices were together in a run before, all of which are in `seen`; these are added."""
+    pairs = set(itertools.combinations(enumerate(run), 2))
+    known = pairs <= seen
+    seen |= pairs
+    return known
+
+
+# Every two choices meet in each run of the tests, and with `-m slow` all that can.
+SEEN: set[Any] = set()
 RUNS = [
-    pytest.param(*four, growth, id="-".join([*four, *schedules]))
+    pytest.param(
+        *(*four, growth),
+        id="-".join([*four, *schedules]),
+        marks=[pytest.mark.slow] if shows_nothing_new((*four, growth), SEEN) else [],
+    )
     for four in FOUR
     if not refusals(*four)
     for growth, schedules in growths(four[2]).items()

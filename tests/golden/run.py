@@ -120,13 +120,20 @@ def _flat(value: Any, place: str) -> list[tuple[str, Any]]:
     return [(place, value)]
 
 
+def results_in(folder: Path) -> list[Path]:
+    """Every file of the results that a user is told of; steps' own files are left out."""
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not any(part in _INNER or part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+
+
 def outcome(folder: Path) -> dict[str, Any]:
-    """file -> what it holds, for every file of the results that a user is told of; steps' own files are left out."""
+    """file -> what it holds."""
     found: dict[str, Any] = {}
-    for path in sorted(folder.rglob("*")):
+    for path in results_in(folder):
         name = path.relative_to(folder).as_posix()
-        if path.is_dir() or any(part in _INNER or part.startswith(".") for part in path.relative_to(folder).parts):
-            continue
         if path.suffix in _WEIGHTS:
             found[name] = weights_in(path)
         elif path.name.endswith("metrics.yaml") or path.name in ("profile.yaml", "sensitivity.yaml"):
@@ -151,9 +158,12 @@ def type_command(words: list[str]) -> tuple[int, str]:
 
 
 def record(root: Path, only: list[str] | None = None) -> dict[str, Any]:
-    """{"canary", "torch", "exits": name -> code, "files": path -> what it holds, "printed": name -> text}."""
+    """{"canary", "torch", "exits": name -> code, "files": path -> what it holds, "printed": name -> text, "written_by"}.
+
+    "written_by": path -> the command that wrote it first.
+    """
     commands = yaml.safe_load((HERE / "commands.yaml").read_text())
-    exits, printed, took = {}, {}, {}
+    exits, printed, took, written_by = {}, {}, {}, dict[str, str]()
     os.environ["PRUNING_BOOTCAMP_CACHE"] = str(root / ".cache")
     torch.set_num_threads(1)
     with contextlib.chdir(root):
@@ -163,6 +173,8 @@ def record(root: Path, only: list[str] | None = None) -> dict[str, Any]:
             begun = time.perf_counter()
             exits[name], printed[name] = type_command(shlex.split(line.replace("{smoke}", str(SMOKE))))
             took[name] = round(time.perf_counter() - begun, 1)
+            for path in results_in(root):
+                written_by.setdefault(path.relative_to(root).as_posix(), name)
             print(f"{took[name]:6.1f} s  exit {exits[name]}  {name}", file=sys.stderr, flush=True)
     files = outcome(root)
     return {
@@ -171,6 +183,7 @@ def record(root: Path, only: list[str] | None = None) -> dict[str, Any]:
         "exits": exits,
         "files": files,
         "printed": printed,
+        "written_by": written_by,
     }
 
 

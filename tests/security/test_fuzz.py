@@ -21,7 +21,7 @@ from pruning_bootcamp.models import build_model
 from pruning_bootcamp.preflight import check
 from pruning_bootcamp.schema import coerce
 
-EXAMPLES = 300
+EXAMPLES = 150
 RECIPE = Recipe("cifar_resnet20", {}, 3, 1, (1, 8, 8), (0.5,), (0.25,))
 
 

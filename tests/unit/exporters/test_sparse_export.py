@@ -142,6 +142,7 @@ def test_int8_that_chooses_other_classes_is_removed(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_tied_weights_stay_tied_and_are_stored_once(tmp_path: Path) -> None:
     (tmp_path / "tied.py").write_text(TIED)
     made_by = recipe(f"{tmp_path / 'tied.py'}:Tied")

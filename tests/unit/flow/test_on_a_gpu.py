@@ -76,7 +76,15 @@ def figures(metrics: dict[str, Any]) -> dict[str, Any]:
     return {name: metrics.get(name) for name in names}
 
 
-@pytest.mark.parametrize("name", PIPELINES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "solver that reads images",
+        "every step",
+        pytest.param("the smoke config", marks=pytest.mark.slow),
+        pytest.param("in cycles", marks=pytest.mark.slow),
+    ],
+)
 def test_a_pipeline_ends_on_a_gpu_as_on_the_cpu(
     name: str, tmp_path: Path, pretending: ModuleType, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -56,6 +56,7 @@ def test_two_processes_give_the_curve_of_one(tmp_path: Path, start_training: Any
     assert len(list((tmp_path / "logs").iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_a_failing_process_does_not_leave_the_other_waiting(tmp_path: Path, start_training: Any) -> None:
     begun = time.monotonic()
     failed = start_training(str(tmp_path), "--plain-net", "--fail-rank", "1", processes=2)

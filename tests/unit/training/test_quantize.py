@@ -625,6 +625,7 @@ end_process(0)
 """
 
 
+@pytest.mark.slow
 def test_processes_agree_on_the_ranges(small: Any, tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
