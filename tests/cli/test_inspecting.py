@@ -50,7 +50,7 @@ def test_a_dry_run_names_the_steps_and_changes_nothing(trained: Path, command: C
     assert tree(trained) == before
 
 
-@pytest.mark.parametrize("look", LOOKS)
+@pytest.mark.parametrize("look", ["eval", "profile", pytest.param("export", marks=pytest.mark.slow)])
 def test_what_was_stopped_goes_on_and_what_is_finished_is_measured_anew(
     trained: Path, command: Command, monkeypatch: pytest.MonkeyPatch, look: str
 ) -> None:

@@ -29,16 +29,6 @@ def test_a_kill_and_states_between_two_writes() -> None:
     assert summary["writes"]["states"] > 30
 
 
-def failing_disks(summary: dict[str, Any], each: int, ended: int) -> None:
-    for fault in ("full_disk", "read_only"):
-        assert summary[fault]["tried"] == each
-        assert summary[fault].get("exit 2", 0) >= ended  # the cache of decoded images can be done without
-
-
-def test_failing_disks_of_a_training() -> None:
-    failing_disks(killed("train", "--kills", "0", "--writes", "0", "--faults", "3"), 3, ended=1)
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_some_kills_states_and_failing_disks() -> None:
@@ -46,7 +36,9 @@ def test_some_kills_states_and_failing_disks() -> None:
     assert summary["kills"]["sent"] == 3
     assert summary["writes"]["tried"] == 4
     assert summary["writes"]["states"] > 30
-    failing_disks(summary, 3, ended=2)
+    for fault in ("full_disk", "read_only"):
+        assert summary[fault]["tried"] == 3
+        assert summary[fault].get("exit 2", 0) >= 2  # the cache of decoded images can be done without
 
 
 @pytest.mark.slow

@@ -158,9 +158,9 @@ def type_command(words: list[str]) -> tuple[int, str]:
 
 
 def record(root: Path, only: list[str] | None = None) -> dict[str, Any]:
-    """{"canary", "torch", "exits": name -> code, "files": path -> what it holds, "printed": name -> text, "written_by"}.
+    """{"canary", "torch", "exits": name -> code, "files": path -> what it holds, "printed": name -> text}.
 
-    "written_by": path -> the command that wrote it first.
+    And "written_by": path -> the command that wrote it first.
     """
     commands = yaml.safe_load((HERE / "commands.yaml").read_text())
     exits, printed, took, written_by = {}, {}, {}, dict[str, str]()

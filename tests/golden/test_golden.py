@@ -1,7 +1,8 @@
 """Every command and option family on digits: what came out when it was recorded comes out now, to the bit.
 
-`run.py` types the commands; those of LONG with `-m slow` only. Where this machine forms its sums in another order than the one that recorded (the canary
-differs), weights and what is measured with them are left out: exit codes, files, keys and what is counted still hold.
+`run.py` types the commands; those of LONG with `-m slow` only. Where this machine forms its sums in another order than
+the one that recorded (the canary differs), weights and what is measured with them are left out: exit codes, files, keys
+and what is counted still hold.
 """
 
 import json

@@ -54,7 +54,7 @@ def local(tmp_path: Path):
     executor.close()
 
 
-@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM"])
+@pytest.mark.parametrize("name", ["SIGKILL", pytest.param("SIGTERM", marks=pytest.mark.slow)])
 def test_local_workers_work_die_and_are_replaced(name: str, local: LocalExecutor, tmp_path: Path) -> None:
     jobs = [Job(1, "work"), Job(2, name, str(tmp_path / "mark")), Job(3, "raise"), Job(4, "work")]
     found = all_events(local, jobs)
