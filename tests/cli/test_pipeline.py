@@ -220,6 +220,7 @@ def test_cut_then_zero_in_cycles_then_follow_the_dense_network_then_eight_bits(
     assert metrics["sparsity"] == pytest.approx(0.5, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_gradual_pruning_and_two_cycles_with_distillation(tmp_path: Path, command: Command) -> None:
     command(tmp_path, *RUN, "prune.gradual=true", "pipeline.steps=[prune-unstructured]", "prune.score=magnitude")
     assert content(tmp_path / "run" / "metrics.yaml")["sparsity"] == pytest.approx(0.5, abs=1e-3)

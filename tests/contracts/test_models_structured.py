@@ -11,6 +11,8 @@ from pruning_bootcamp.pruning.channels.structured import cut_channels, plan_stru
 from pruning_bootcamp.tools.metrics import count_macs
 
 QUICK = ("resnet18", "mobilenet_v2", "mobilenet_v3_small", "squeezenet1_0", "googlenet", "regnet_y_400mf")
+LARGER = ("cifar_resnet44", "cifar_resnet56", "cifar_resnet110", "vgg19_bn")  # as others of their kind, and deeper
+REGISTERED = [pytest.param(name, marks=[pytest.mark.slow] if name in LARGER else []) for name in MODELS]
 SLOW = ("resnet50", "resnext50_32x4d", "efficientnet_b0", "densenet121", "vgg11_bn", "convnext_tiny", "mnasnet0_5")
 
 
@@ -37,7 +39,7 @@ def halve(model: nn.Module, image: Tensor) -> nn.Module:
     return result.model
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", REGISTERED)
 def test_registered_models(name: str) -> None:
     model, _ = make_prunable(build_model(name, classes=10), {})
     cut = halve(model, torch.zeros(1, 3, 32, 32))
@@ -46,7 +48,7 @@ def test_registered_models(name: str) -> None:
     assert all(parameter.grad is not None for parameter in learning)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", REGISTERED)
 @pytest.mark.parametrize("score", ["bn_scale", "random"])
 def test_half_the_flops_of_registered_models(name: str, score: str) -> None:
     """Within a hundredth of what was asked, against the network as it was before it was made prunable."""

@@ -140,7 +140,7 @@ def test_filters_work_together_and_say_how_many_are_left(whole: Path) -> None:
 
 
 @in_browser
-@pytest.mark.parametrize("theme", [0, 1], ids=["dark", "light"])
+@pytest.mark.parametrize("theme", [pytest.param(0, marks=pytest.mark.slow, id="dark"), pytest.param(1, id="light")])
 def test_plots_are_drawn_in_the_colours_of_the_theme_and_text_can_be_read(whole: Path, theme: int) -> None:
     found, said = probe(
         whole,

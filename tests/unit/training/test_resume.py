@@ -60,6 +60,7 @@ def whole(small: Any, folder: Path, **changes: Any) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_stopped_then_killed_then_run_again_it_ends_bit_for_bit_the_same(
     tmp_path: Path, start_training: Any, unbroken: dict[str, Any]
 ) -> None:
