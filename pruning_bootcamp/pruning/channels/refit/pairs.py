@@ -13,7 +13,7 @@ import torch.autograd.forward_ad as forward_ad
 from torch import Tensor, nn
 
 from pruning_bootcamp.logs import LOGGER
-from pruning_bootcamp.pruning.channels.refit.folding import folded, has_intercept, instead, unfold
+from pruning_bootcamp.pruning.channels.refit.folding import folded, has_intercept, instead, spread, unfold
 from pruning_bootcamp.pruning.channels.refit.passes import Passes
 from pruning_bootcamp.pruning.channels.refit.program import Program, State
 from pruning_bootcamp.pruning.channels.refit.sites import Site
@@ -145,7 +145,7 @@ def refine(
         best, chosen = error, (rows, moments)
     if chosen is not None:
         for site, its_rows, its_moments in zip((first, second), *chosen, strict=True):
-            unfold(model, site, its_rows, its_moments)
+            unfold(model, site, its_rows, spread(its_moments))
     return best / begun if begun > 0 else 1.0
 
 
