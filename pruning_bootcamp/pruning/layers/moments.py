@@ -13,7 +13,7 @@ from torch import Tensor
 # weights.
 _NUMBERS_AT_ONCE = 2**24
 # Neighbouring positions say nearly the same: with so many rows in all, a draw of each image's positions stands for all.
-_ROWS = 2**18
+_ROWS = 2**19
 _FEWEST, MOST_POSITIONS = 64, 1024
 
 
