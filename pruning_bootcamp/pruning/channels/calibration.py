@@ -41,14 +41,15 @@ class Readers:
     groups: dict[str, list[tuple[Site, int]]] = field(default_factory=dict)
     """group -> its readers: a site, and which block of it"""
     others: dict[str, list[Member]] = field(default_factory=dict)
-    """group -> readers whose inputs can't be seen as columns (transposed convolutions, layers that run twice)"""
+    """group -> readers whose inputs can't be seen as columns (transposed convolutions, layers that run twice) or are
+    too many"""
     whole: set[str] = field(default_factory=set)
     """groups all of whose channels are seen wherever they are read"""
 
 
 def find_readers(program: Program, groups: Sequence[Group]) -> Readers:
     """The layers that read each group's channels, those that multiply once, in the order in which they run."""
-    by_path = {site.path: site for site in find_sites(program)[0]}
+    by_path = {site.path: site for site in find_sites(program)[0] if not site.wide}
     found = Readers()
     for group in groups:
         inputs = group.of_kind("input")

@@ -2,6 +2,7 @@
 
 import math
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 # weights.
 _NUMBERS_AT_ONCE = 2**24
 # Neighbouring positions say nearly the same: with so many rows in all, a draw of each image's positions stands for all.
-_ROWS = 2**20
+_ROWS = 2**19
 _FEWEST, MOST_POSITIONS = 64, 1024
 
 
@@ -96,13 +97,39 @@ def seen(product: Product, output: Tensor, positions: Tensor | None) -> Tensor:
     return output * mask.view(*space, *([] if product.kernel else [1]))
 
 
+def picked(product: Product, output: Tensor, positions: Tensor | None) -> Tensor:
+    """[rows, channels]: the outputs at these positions, image after image; None: all of them."""
+    found = output.flatten(2).mT if product.kernel else output.reshape(len(output), -1, output.shape[-1])
+    found = found if positions is None else found[:, positions.to(output.device)]
+    return found.flatten(0, 1)
+
+
 def gram(product: Product, x: Tensor, positions: Tensor | None = None) -> Tensor:
     """[groups, d, d] float64: products of all columns of one batch with each other, and with 1."""
+    found = [_with_ones(columns) for columns in columns_of(product, x, positions)]
+    total = sum(found[1:], found[0])
+    order = in_order(product, total.shape[-1] - 1).to(total.device)
+    order = torch.cat([order, order.new_tensor([len(order)])])
+    return total[:, order[:, None], order[None, :]]
+
+
+def in_order(product: Product, columns: int) -> Tensor:
+    """Where each column of a weight is among those of `columns_of`."""
+    size = math.prod(product.kernel)
+    return torch.arange(columns).view(size, columns // size).T.flatten()
+
+
+def columns_of(product: Product, x: Tensor, positions: Tensor | None = None) -> Iterator[Tensor]:
+    """[groups, rows, columns], some images at a time: what each output is a sum over, without the bias.
+
+    Of a convolution kernel first, then channel, which is quicker than the order of its weights (`in_order`).
+    """
     x = x.detach().float()
     if not product.kernel:
         x = x.reshape(len(x), -1, x.shape[-1])
         x = x if positions is None else x[:, positions.to(x.device)]
-        return _with_ones(x.reshape(1, -1, x.shape[-1]))
+        yield x.reshape(1, -1, x.shape[-1])
+        return
     channels = x.shape[1] // product.groups
     size = math.prod(product.kernel)
     x = product.padded(x).movedim(1, -1).contiguous()
@@ -121,18 +148,13 @@ def gram(product: Product, x: Tensor, positions: Tensor | None = None) -> Tensor
         1,
     ]
     per_image = (math.prod(space) if positions is None else len(positions)) * size * width
-    total = x.new_zeros(product.groups, size * channels + 1, size * channels + 1, dtype=torch.double)
     for some in x.split(max(1, _NUMBERS_AT_ONCE // per_image)):
         windows = some.as_strided((len(some), *shape), (some.stride(0), *strides), some.storage_offset())
         if positions is not None:
             where = torch.unravel_index(positions.to(x.device), tuple(space))
             windows = windows[(slice(None), *where)]
         columns = windows.reshape(-1, size, product.groups, channels).permute(2, 0, 1, 3)
-        total += _with_ones(columns.reshape(product.groups, -1, size * channels))
-    # [kernel, channel] -> [channel, kernel], as weights have it
-    order = torch.arange(size * channels + 1, device=x.device)
-    order[:-1] = order[:-1].view(size, channels).T.flatten()
-    return total[:, order[:, None], order[None, :]]
+        yield columns.reshape(product.groups, -1, size * channels)
 
 
 def _with_ones(columns: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning_bootcamp.pruning.channels.refit import Images, Refitted, engine, refit
-from pruning_bootcamp.pruning.channels.refit.folding import folded, instead, unfold
+from pruning_bootcamp.pruning.channels.refit.folding import folded, instead, spread, unfold
 from pruning_bootcamp.pruning.channels.refit.pairs import find_feeders, refine
 from pruning_bootcamp.pruning.channels.refit.passes import Passes
 from pruning_bootcamp.pruning.channels.refit.program import Program
@@ -318,7 +318,7 @@ def test_a_fit_is_put_into_layer_and_batch_norm(affine: bool, bias: bool) -> Non
     wanted = model(batch)
     torch.testing.assert_close(site.product.apply(batch, *_weights(site, rows, model)), wanted, rtol=1e-4, atol=1e-5)
     again = copy.deepcopy(model)
-    unfold(again, site, rows, total)
+    unfold(again, site, rows, spread(total))
     torch.testing.assert_close(again(batch), wanted, rtol=1e-4, atol=1e-5)
     other = torch.func.functional_call(model, instead(model, site, rows), (batch,))
     torch.testing.assert_close(other, wanted, rtol=1e-4, atol=1e-5)

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.pruning.channels.refit.folding import folded, has_intercept, unfold
+from pruning_bootcamp.pruning.channels.refit import wide
+from pruning_bootcamp.pruning.channels.refit.folding import folded, has_intercept, spread, unfold
 from pruning_bootcamp.pruning.channels.refit.pairs import ROUNDS, find_feeders, refine
 from pruning_bootcamp.pruning.channels.refit.passes import KEPT_BYTES, Images, Passes
 from pruning_bootcamp.pruning.channels.refit.program import Program
-from pruning_bootcamp.pruning.channels.refit.sites import Site, changed, find_sites
+from pruning_bootcamp.pruning.channels.refit.sites import MOST_COLUMNS, Site, changed, find_sites
 from pruning_bootcamp.pruning.channels.refit.solving import (
     added,
     choose_damping,
@@ -20,13 +21,14 @@ from pruning_bootcamp.pruning.channels.refit.solving import (
     solve,
     without_intercept,
 )
-from pruning_bootcamp.pruning.layers.moments import Moments, cross, gram, positions_of, sampled, seen
+from pruning_bootcamp.pruning.layers.moments import Moments, cross, gram, picked, positions_of, sampled, seen
 from pruning_bootcamp.runtime import full_precision, preserved_rng
 from pruning_bootcamp.tools.modes import beside, evaluation_mode
 
 # The fit where a ReLU follows has come to rest by then, to what it is worth.
 ITERATIONS = 3
 _PARTS = 2
+_NOT_FINITE = "{}: its inputs or the dense network's outputs are NaN or Inf on these images."
 
 
 @dataclass
@@ -91,6 +93,7 @@ def refit(
             return _nothing(cut, dense, zeroed, "the pruned network runs other operations than the dense one")
         sites, unfit = find_sites(ours)
         unknown = dict.fromkeys(zeroed - {site.path for site in sites}, "it is no single product of the forward pass")
+        unfit |= {site.path: why for site in sites if site.wide and (why := _too_wide(site, masks))}
         leave = unknown | unfit | dict(leave or {})
         keep = {
             site.path: site.product.rows(beside(cut, masks[name]))
@@ -103,7 +106,9 @@ def refit(
         todo = [site for site in wanted if site.path not in leave and site.path not in frozen]
         kept = {path: beside(cut, channels) for path, channels in kept.items()}
         passes = Passes(theirs, ours, lambda: _whole(images, len(first), cut), kept_bytes)
-        movable = [site for site in sites if site.path not in leave and _weight(cut, site).requires_grad]
+        movable = [
+            site for site in sites if site.path not in leave and not site.wide and _weight(cut, site).requires_grad
+        ]
         feeders = find_feeders(ours, movable)
         result.images = sum(len(batch) for batch in _whole(images, len(first), cut))
         positions = positions_of(result.images)
@@ -114,13 +119,27 @@ def refit(
             say(number, len(todo), site.path)
             feeder = feeders.get(site.path)
             passes.go_on(site.operation if feeder is None else feeder.operation)
-            samples = _Samples(passes, site, kept.get(site.path), positions, seed)
-            result.layers[site.path] = _fit(cut, site, samples, keep.get(site.path), iterations)
+            if site.wide:
+                few = max(1, wide.MOST_ROWS // result.images)
+                samples = _Samples(passes, site, kept.get(site.path), few, seed)
+                result.layers[site.path] = _fit_wide(cut, site, samples, iterations)
+            else:
+                samples = _Samples(passes, site, kept.get(site.path), positions, seed)
+                result.layers[site.path] = _fit(cut, site, samples, keep.get(site.path), iterations)
             if feeder is not None:
                 both = keep.get(feeder.path), keep.get(site.path)
                 refine(cut, passes, feeder, site, kept.get(site.path), both, rounds, positions=positions, seed=seed)
             after(site.path, result.layers[site.path])
     return result
+
+
+def _too_wide(site: Site, masks: Mapping[str, Tensor]) -> str | None:
+    """Why a layer of so many inputs can't be fitted, if it can't."""
+    if f"{site.path}.weight" in masks:
+        return f"with zeros among its weights its {site.columns:,} inputs are too many ({MOST_COLUMNS:,} are not)"
+    if site.product.groups > 1:
+        return f"{site.columns:,} inputs in each of its groups are too many ({MOST_COLUMNS:,} are not)"
+    return None
 
 
 def _zeroed(dense: nn.Module, masks: Mapping[str, Tensor]) -> set[str]:
@@ -153,8 +172,8 @@ def _fit(cut: nn.Module, site: Site, samples: "_Samples", keep: Tensor | None, i
     whole = added(parts)
     damping = choose_damping(parts, start, keep)
     rows = solve(whole, start, damping, keep)
-    spread = squares - float((whole.cross[:, -1].square() / whole.gram[:, -1, -1:]).sum())
-    left = (squares + error(whole, rows)) / max(spread, 1e-30)
+    variance = squares - float((whole.cross[:, -1].square() / whole.gram[:, -1, -1:]).sum())
+    left = (squares + error(whole, rows)) / max(variance, 1e-30)
     for _ in range(iterations if site.rectified else 0):
         moved = torch.zeros_like(whole.cross)
         for sample in samples:
@@ -162,9 +181,37 @@ def _fit(cut: nn.Module, site: Site, samples: "_Samples", keep: Tensor | None, i
         again = Moments(whole.gram, moved)
         rows = solve(again if intercept else without_intercept(again), start, damping, keep)
     if not bool(torch.isfinite(rows).all()):
-        raise BootcampError(f"{site.path}: its inputs or the dense network's outputs are NaN or Inf on these images.")
-    unfold(cut, site, rows, whole)
+        raise BootcampError(_NOT_FINITE.format(site.path))
+    unfold(cut, site, rows, spread(whole))
     return left
+
+
+def _fit_wide(cut: nn.Module, site: Site, samples: "_Samples", iterations: int) -> float:
+    """The same of a layer with more inputs than second moments are held of, on as many rows of them as are held."""
+    product = site.product
+    gathered = wide.Samples.gathered(
+        product,
+        (
+            (
+                sample.inputs,
+                picked(product, sample.goal, sample.where),
+                None if sample.others is None else picked(product, sample.others, sample.where),
+                sample.where,
+            )
+            for sample in samples
+        ),
+    )
+    if not all(bool(torch.isfinite(values).all()) for values in (gathered.inputs, gathered.goal, gathered.others)):
+        raise BootcampError(_NOT_FINITE.format(site.path))
+    found = wide.fit(
+        gathered,
+        folded(cut, site),
+        intercept=has_intercept(cut, site),
+        reachable=site.reachable,
+        iterations=iterations if site.rectified else 0,
+    )
+    unfold(cut, site, found.rows, wide.outputs_of(gathered))
+    return found.left
 
 
 def _reachable(site: Site, sample: _Sample, rows: Tensor, weight: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """A layer and the batch norm behind it as one product with a bias; and fitted weights put back into the two of them."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,8 +34,10 @@ def folded(model: nn.Module, site: Site) -> Tensor:
 
 
 @torch.no_grad()
-def unfold(model: nn.Module, site: Site, rows: Tensor, moments: Moments) -> None:
+def unfold(model: nn.Module, site: Site, rows: Tensor, outputs: Callable[[Tensor], tuple[Tensor, Tensor]]) -> None:
     """Write such a product into the layer and its batch norm, in place.
+
+    `outputs(weights)`: mean and variance of what these weights [groups, d - 1, out / groups] give, without the bias.
 
     The batch norm's statistics are those of what the layer gives it now, its scale and shift undo them: training goes
     on from the same function, whether it normalises by batches or not.
@@ -46,7 +50,7 @@ def unfold(model: nn.Module, site: Site, rows: Tensor, moments: Moments) -> None
             layer.bias.copy_(bias)
         return
     norm: Any = model.get_submodule(site.norm)
-    mean, variance = _spread(weights, moments)
+    mean, variance = outputs(weights)
     if norm.weight is None:  # it divides by the deviation, and nothing undoes that: the layer does
         deviation = (variance + norm.eps).sqrt()
         weights = weights * deviation.view(site.product.groups, 1, -1)
@@ -66,8 +70,12 @@ def unfold(model: nn.Module, site: Site, rows: Tensor, moments: Moments) -> None
         layer.bias.zero_()
 
 
-def _spread(weights: Tensor, moments: Moments) -> tuple[Tensor, Tensor]:
-    """Mean and variance of each output without its bias."""
+def spread(moments: Moments) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """For `unfold`: weights -> mean and variance of their outputs on what the moments are of."""
+    return partial(_spread, moments)
+
+
+def _spread(moments: Moments, weights: Tensor) -> tuple[Tensor, Tensor]:
     count = moments.gram[0, -1, -1]
     means = moments.gram[:, -1:, :-1] / count
     second = moments.gram[:, :-1, :-1] / count

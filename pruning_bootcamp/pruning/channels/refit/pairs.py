@@ -13,7 +13,7 @@ import torch.autograd.forward_ad as forward_ad
 from torch import Tensor, nn
 
 from pruning_bootcamp.logs import LOGGER
-from pruning_bootcamp.pruning.channels.refit.folding import folded, has_intercept, instead, unfold
+from pruning_bootcamp.pruning.channels.refit.folding import folded, has_intercept, instead, spread, unfold
 from pruning_bootcamp.pruning.channels.refit.passes import Passes
 from pruning_bootcamp.pruning.channels.refit.program import Program, State
 from pruning_bootcamp.pruning.channels.refit.sites import Site
@@ -79,6 +79,8 @@ class _Samples:
         self._passes, self._kept = passes, kept
         self._positions, self._seed = positions, seed
         self._known: list[_Sample] | None = None
+        self.room = 0
+        """bytes that may be held besides those of the batches seen so far"""
 
     def of_outputs(self, product: Product, outputs: Tensor, batch: int) -> Tensor | None:
         """The positions of a batch's outputs that stand for all; None: all do."""
@@ -95,6 +97,7 @@ class _Samples:
             goal = goal if self._kept is None else goal.index_select(second.product.channels, self._kept)
             sample = _Sample(state, goal, self.of_outputs(second.product, goal, number))
             held += state.size + goal.nbytes
+            self.room = max(self._passes.limit - held, 0)
             if held <= self._passes.limit:
                 known.append(sample)
             yield sample
@@ -142,11 +145,27 @@ def refine(
         best, chosen = error, (rows, moments)
     if chosen is not None:
         for site, its_rows, its_moments in zip((first, second), *chosen, strict=True):
-            unfold(model, site, its_rows, its_moments)
+            unfold(model, site, its_rows, spread(its_moments))
     return best / begun if begun > 0 else 1.0
 
 
 Rows = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class _Half:
+    """A batch once the first layer has run."""
+
+    inputs: Tensor
+    made: Tensor
+    """what the layer makes of them, behind its batch norm"""
+    state: State
+
+    def new(self, before: State) -> int:
+        """Bytes that were not held before."""
+        known = {id(value) for value in before.values.values()}
+        held = {id(value): value for value in (self.inputs, *self.state.values.values())}
+        return sum(value.nbytes for key, value in held.items() if key not in known and isinstance(value, Tensor))
 
 
 class _Pair:
@@ -160,6 +179,9 @@ class _Pair:
         self.model, self.program, self.samples, self.keep = model, program, samples, keep
         self.first, self.second = samples.first, samples.second
         self._gram: Tensor | None = None
+        self._first: Tensor | None = None
+        """the first layer's rows with which `_halves` were made"""
+        self._halves: list[_Half] = []
 
     def round(self, rows: Rows, gradient: Tensor) -> tuple[Rows, tuple[Moments, Moments]]:
         """One step of the first layer and a solution of the second; and both layers' moments."""
@@ -181,12 +203,13 @@ class _Pair:
         On the way, once, the moments of the first layer's inputs.
         """
         product, weight = self.first.product, self._weight(self.first)
+        second = instead(self.model, self.second, rows[1])
         total, inputs, left = torch.zeros_like(rows[0]), None, 0.0
-        for number, sample in enumerate(self.samples):
-            x, made = self._made(sample, rows)
+        for number, (sample, half) in enumerate(self._begun(rows[0])):
+            x, made = half.inputs, half.made
             with torch.enable_grad():
                 leaf = made.detach().requires_grad_(slope)
-                given = self._rest(sample, rows, leaf)
+                given = self._rest(half, leaf, second)
             residual = self._residual(given.detach(), sample.goal)
             left += float(residual.square().sum(dtype=torch.double))
             if not slope:
@@ -206,13 +229,13 @@ class _Pair:
     def _length(self, rows: Rows, step: Tensor) -> float:
         """How far to go along the step: the best for the output as it is linear here."""
         along, square = 0.0, 0.0
-        weight = self._weight(self.first)
-        product = self.first.product
-        for sample in itertools.islice(self.samples, 0, None, _LENGTH_OF):
-            x, made = self._made(sample, rows)
-            change = product.apply(x, product.weight(step[:, :-1], weight), step[:, -1].flatten().to(weight))
+        product, weight = self.first.product, self._weight(self.first)
+        moving = product.weight(step[:, :-1], weight), step[:, -1].flatten().to(weight)
+        second = instead(self.model, self.second, rows[1])
+        for sample, half in self._begun(rows[0], _LENGTH_OF):
+            change = product.apply(half.inputs, *moving)
             with forward_ad.dual_level():
-                given = self._rest(sample, rows, forward_ad.make_dual(made, change.contiguous()))
+                given = self._rest(half, forward_ad.make_dual(half.made, change.contiguous()), second)
                 value, tangent = forward_ad.unpack_dual(given)
                 if tangent is None:
                     return 0.0
@@ -224,9 +247,10 @@ class _Pair:
     def _moments(self, rows: Rows) -> Moments:
         """Of the second layer's inputs, and towards what it can reach from where it is."""
         product, site, weight = self.second.product, self.second, self._weight(self.second)
+        second = instead(self.model, site, rows[1])
         total: Moments | None = None
-        for sample in self.samples:
-            seen = self._run(sample, rows, {site.source, site.target, *site.others})
+        for sample, half in self._begun(rows[0]):
+            _, seen = self.program.run(half.state, site.target + 1, {site.source, site.target, *site.others}, second)
             target = site.reachable(seen[site.target], sample.goal)
             for other in site.others:
                 target = target - seen[other]
@@ -239,23 +263,30 @@ class _Pair:
     def _residual(self, given: Tensor, goal: Tensor) -> Tensor:
         return given - self.second.reachable(given, goal)
 
-    def _run(self, sample: _Sample, rows: Rows, watch: set[int]) -> dict[int, Tensor]:
-        weights = instead(self.model, self.first, rows[0]) | instead(self.model, self.second, rows[1])
-        return self.program.run(sample.state, self.second.target + 1, watch, weights)[1]
+    def _begun(self, first: Tensor, every: int = 1) -> Iterator[tuple[_Sample, _Half]]:
+        """Every so many batches, with what the first layer makes of them with these rows; kept where there is room."""
+        if self._first is first:
+            yield from itertools.islice(zip(self.samples, self._halves, strict=True), 0, None, every)
+            return
+        self._first, self._halves = None, []
+        weights = instead(self.model, self.first, first)
+        watch = {self.first.source, self.first.target}
+        held, whole = 0, every == 1
+        for sample in itertools.islice(self.samples, 0, None, every):
+            state, seen = self.program.run(sample.state, self.first.target + 1, watch, weights)
+            half = _Half(seen[self.first.source], seen[self.first.target], state)
+            held += half.new(sample.state)
+            whole = whole and held <= self.samples.room
+            self._halves = [*self._halves, half] if whole else []
+            yield sample, half
+        if whole:
+            self._first = first
 
-    def _made(self, sample: _Sample, rows: Rows) -> tuple[Tensor, Tensor]:
-        """The first layer's inputs, and what it makes of them behind its batch norm."""
-        weights = instead(self.model, self.first, rows[0])
-        _, seen = self.program.run(sample.state, self.first.target + 1, {self.first.source, self.first.target}, weights)
-        return seen[self.first.source], seen[self.first.target]
-
-    def _rest(self, sample: _Sample, rows: Rows, made: Tensor) -> Tensor:
-        """The pair's output, given what the first layer makes."""
-        weights = instead(self.model, self.first, rows[0]) | instead(self.model, self.second, rows[1])
-        state, _ = self.program.run(sample.state, self.first.target + 1, (), weights)
-        state = State(state.at, {**state.values, self.first.target: made})
+    def _rest(self, half: _Half, made: Tensor, second: dict[str, Tensor]) -> Tensor:
+        """The pair's output, given what the first layer makes and the second one's parameters."""
+        state = State(half.state.at, {**half.state.values, self.first.target: made})
         target = self.second.target
-        given: Tensor = self.program.run(state, target + 1, {target}, weights)[1][target]
+        given: Tensor = self.program.run(state, target + 1, {target}, second)[1][target]
         return given
 
     def _weight(self, site: Site) -> Tensor:

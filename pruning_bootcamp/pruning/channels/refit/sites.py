@@ -23,6 +23,8 @@ _CONVOLUTIONS = {
     _aten.conv3d.padding: 3,
 }
 NORMS = (_aten.batch_norm.default, _aten._native_batch_norm_legit_no_training.default)
+# Second moments of more columns are not held: they take 8 bytes times their square, a solution time with their cube.
+MOST_COLUMNS = 8192
 _SAME = (_aten.dropout.default, _aten.clone.default, _aten.alias.default, _aten.contiguous.default)
 
 
@@ -36,12 +38,19 @@ class Site:
 
     path: str
     product: Product
+    columns: int
+    """how many inputs an output is a sum over"""
     operation: int
     source: int
     target: int
     norm: str | None = None
     others: tuple[int, ...] = ()
     bounds: tuple[float, float] = (-math.inf, math.inf)
+
+    @property
+    def wide(self) -> bool:
+        """Whether its inputs are too many for their second moments."""
+        return self.columns > MOST_COLUMNS
 
     @property
     def rectified(self) -> bool:
@@ -132,12 +141,13 @@ def _each(value: Any, dims: int) -> tuple[int, ...]:
 
 def _site(program: Program, path: str, product: Product, operation: int) -> Site:
     """The way from the layer to its target: a batch norm, sums, and whether a ReLU reads what comes out."""
-    source = program.index[program.nodes[operation].all_input_nodes[0]]
+    node: Any = program.nodes[operation]
+    source, columns = program.index[node.all_input_nodes[0]], math.prod(node.args[1].meta["val"].shape[1:])
     shape, at, norm = program.shape(operation), operation, None
     others: list[int] = []
     while len(program.users(at)) == 1:
         (user,) = program.users(at)
-        node: Any = program.nodes[user]
+        node = program.nodes[user]
         if node.target in _SAME and program.shape(user) == shape:
             at = user
         elif node.target in NORMS and norm is None and not others and (norm := _plain_norm(program, user, at)):
@@ -148,7 +158,7 @@ def _site(program: Program, path: str, product: Product, operation: int) -> Site
             at = user
         else:
             break
-    return Site(path, product, operation, source, at, norm, tuple(others), _bounds(program, at))
+    return Site(path, product, columns, operation, source, at, norm, tuple(others), _bounds(program, at))
 
 
 def _plain_norm(program: Program, user: int, at: int) -> str | None:
