@@ -16,6 +16,7 @@ from pruning_bootcamp.pruning.layers.least_squares import scale_of
 DAMPING = 1e-4
 # Of a wide group several units go at a time, one in so many: the order among them matters little.
 _AT_ONCE = 64
+_WORTH_KEEPING = 0.8
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,7 @@ def removal_errors(
     The error is the share of the readers' output power that refitting does not bring back, summed over them. An `order`
     that is given is followed. `alone` [units]: what each unit costs besides, whatever else is gone.
     """
-    inverses = [torch.linalg.inv(damped(reader.gram)) for reader in readers]
-    rows = [reader.rows.clone() for reader in readers]
+    left = [_Left(reader) for reader in readers]
     assert readers or alone is not None
     width = len(readers[0].columns) if alone is None else len(alone)
     alive, errors, total = list(range(width)), [0.0], 0.0
@@ -62,46 +62,59 @@ def removal_errors(
     while alive:
         some = torch.tensor(alive)
         cost = torch.zeros(len(alive), dtype=torch.double) if alone is None else alone[some].clone()
-        for reader, inverse, row in zip(readers, inverses, rows, strict=True):
-            cost += _costs(reader, inverse, row, some)
+        for one in left:
+            cost += one.costs(some)
         count = 1 if order is not None else max(1, len(alive) // _AT_ONCE)
         places = [alive.index(order[len(gone)])] if order is not None else cost.argsort(stable=True)[:count].tolist()
         for place in places:
             total += float(cost[place].clamp_min(0))
             gone.append(alive[place])
             errors.append(total)
-        columns_gone = torch.tensor([alive[place] for place in places])
+        units_gone = torch.tensor([alive[place] for place in places])
         alive = [unit for place, unit in enumerate(alive) if place not in set(places)]
-        for number, reader in enumerate(readers):
-            inverses[number], rows[number] = _without(inverses[number], rows[number], reader.columns[columns_gone])
+        for one in left:
+            one.remove(units_gone)
     return gone, torch.tensor(errors, dtype=torch.double)
 
 
 def removal_costs(readers: Sequence[Reader]) -> Tensor:
     """[units]: the error once the unit alone is gone, in the terms of `removal_errors`: its first step, for each."""
     every = torch.arange(len(readers[0].columns))
-    inverses = (torch.linalg.inv(damped(reader.gram)) for reader in readers)
-    costs = [_costs(reader, inverse, reader.rows, every) for reader, inverse in zip(readers, inverses, strict=True)]
-    return torch.stack(costs).sum(0).clamp_min(0)
+    return torch.stack([_Left(reader).costs(every) for reader in readers]).sum(0).clamp_min(0)
 
 
-def _costs(reader: Reader, inverse: Tensor, rows: Tensor, units: Tensor) -> Tensor:
-    """What each of the units costs by now: w' (H^-1 of its columns)^-1 w over all outputs, over their power."""
-    columns = reader.columns[units]
-    weights = rows[columns]
-    block = inverse[columns[:, :, None], columns[:, None, :]]
-    return (weights * torch.linalg.solve(block, weights)).sum((1, 2)).cpu() / reader.power
+class _Left:
+    """What is left of a reader while units go: the inverse, and the weights, of the columns that it still reads."""
 
+    def __init__(self, reader: Reader) -> None:
+        self._power, self._columns = reader.power, reader.columns
+        self._inverse, self._rows = torch.linalg.inv(damped(reader.gram)), reader.rows.clone()
+        self._live = torch.ones(len(self._rows), dtype=torch.bool, device=self._rows.device)
 
-def _without(inverse: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
-    """Inverse and weights once these columns are gone (block inverse), zero where they were."""
-    columns = columns.flatten()
-    beside = inverse[:, columns]
-    factor = torch.linalg.solve(inverse[columns][:, columns], beside.T)
-    rows = rows - factor.T @ rows[columns]
-    inverse = inverse - beside @ factor
-    inverse[columns], inverse[:, columns], rows[columns] = 0, 0, 0
-    return inverse, rows
+    def costs(self, units: Tensor) -> Tensor:
+        """What each of the units costs by now: w' (H^-1 of its columns)^-1 w over all outputs, over their power."""
+        columns = self._columns[units]
+        weights = self._rows[columns]
+        block = self._inverse[columns[:, :, None], columns[:, None, :]]
+        return (weights * torch.linalg.solve(block, weights)).sum((1, 2)).cpu() / self._power
+
+    def remove(self, units: Tensor) -> None:
+        """Inverse and weights once these units' columns are gone (block inverse)."""
+        columns = self._columns[units].flatten()
+        beside = self._inverse[:, columns]
+        factor = torch.linalg.solve(self._inverse[columns][:, columns], beside.T)
+        self._rows.addmm_(factor.T, self._rows[columns], alpha=-1)
+        self._inverse.addmm_(beside, factor, alpha=-1)
+        self._live[columns] = False
+        if int(self._live.sum()) < _WORTH_KEEPING * len(self._live):
+            self._close_up()
+
+    def _close_up(self) -> None:
+        """Hold only what is still read: an update takes the square of what is held."""
+        places = self._live.cumsum(0) - 1
+        self._columns = places[self._columns]  # of units that are gone nothing is asked any more
+        self._inverse = self._inverse[self._live][:, self._live]
+        self._rows, self._live = self._rows[self._live], self._live[self._live]
 
 
 def refitted_rows(reader: Reader, units: Sequence[int]) -> Tensor:
