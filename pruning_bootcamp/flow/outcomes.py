@@ -87,7 +87,9 @@ class Cut(Recovered):
     """Channels were cut out."""
 
     widths: dict[str, tuple[int, int]]
-    """group -> channels before and after"""
+    """group -> channels in the dense network and after the cut"""
+    flops_reduction_pct: float | None = None
+    """against the dense network"""
     round_to: int | None
     round_to_narrow: dict[str, int] | None = None
     proof_difference: float | None

@@ -15,6 +15,7 @@ from pruning_bootcamp.pruning.sections import PruneSettings, StructuredSettings
 from pruning_bootcamp.pruning.solvers import SOLVERS
 from pruning_bootcamp.pruning.weights import choices
 from pruning_bootcamp.pruning.weights.allocation import ALLOCATIONS
+from pruning_bootcamp.pruning.weights.schedules import iterative_sparsities
 from pruning_bootcamp.pruning.weights.scores import SCORES, needs_of
 from pruning_bootcamp.runtime import choose_device
 from pruning_bootcamp.schema import Choice
@@ -40,6 +41,17 @@ def weight_choices(cfg: Config) -> PruneSettings:
 def channel_choices(cfg: Config) -> StructuredSettings:
     """`structured` with score and allocation filled in: measured on images before a refit in closed form."""
     return chosen(cfg.structured, measured=cfg.structured.refit == "closed_form")
+
+
+def cut_shares(cfg: Config) -> list[float]:
+    """How much of the budget of `structured` is cut after each of its cycles; after the last, all of it: 1."""
+    s = cfg.structured
+    return iterative_sparsities(1.0, s.iterations, s.schedule.name, s.schedule.args)
+
+
+def trains_after_cut(cfg: Config) -> bool:
+    """Whether the config has a network trained between one cut and the next."""
+    return cfg.fine_tune.enabled or cfg.recover.method == "distill"
 
 
 def wanted_round_to(cfg: Config) -> int | None:

@@ -108,6 +108,10 @@ class StructuredSettings:
     """no group loses a larger share of its channels than this"""
     exclude: list[str] = field(default_factory=list)
     """leave out groups with a layer that matches one of these"""
+    iterations: int = between(1, 1)
+    """cycles of cut and fine-tune; 1 = one shot"""
+    schedule: Choice = choice("cubic")
+    """how the budget grows over the cycles: cubic, linear, ..."""
     only_dead: bool = False
     """instead of all that: remove the channels that do nothing (their filters are zero, or nobody reads them), exactly,
     and recover nothing, since nothing is lost"""

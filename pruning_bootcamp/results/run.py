@@ -59,7 +59,10 @@ class Cycle(Recovery):
     """One pruning and what followed it."""
 
     cycle: int
-    sparsity: float
+    sparsity: float | None = None
+    """where weights were zeroed"""
+    flops_reduction_pct: float | None = None
+    """where channels were cut"""
     val_accuracy_pruned: float
     fall_backs: tuple[str, ...] = ()
     pruning_seconds: float | None = None

@@ -160,6 +160,7 @@ def _finish_pruning(carried: Carried) -> Metrics:
 def check_ahead(plan: Plan, run: Run, data: Callable[[], Splits], device: torch.device) -> None:
     """What can't be done with this network, said before anything is written; a first cut is planned, and shown."""
     cfg, splits = plan.cfg, data()
+    _warn_of_untrained_cycles(plan)
     if plan.checkpoint is None:
         recipe = recipe_for(cfg, splits)
         model = new_network(recipe)
@@ -180,13 +181,30 @@ def check_ahead(plan: Plan, run: Run, data: Callable[[], Splits], device: torch.
     s = settings.channel_choices(cfg)
     assert s.score is not None
     LOGGER.info("\n=== Structured Pruning: %s (%s) ===", s.score.name, s.allocation)
-    if needs_images(cfg.structured):
+    measured, cycles = needs_images(cfg.structured), cfg.structured.iterations
+    if measured or cycles > 1:
         cut.check_reachable(cfg, dense.model, dense.recipe, device)
+    if measured:
         LOGGER.info("Channels are chosen once they are measured on training %s.", task_of(cfg).noun)
         return
-    foreseen = cut.plan_cut(cfg, dense.model, dense.recipe, device)
+    part = cut.Part(settings.cut_shares(cfg)[0], cycles == 1)
+    foreseen = cut.plan_cut(cfg, dense.model, dense.recipe, device, part=part)
+    if cycles > 1:
+        LOGGER.info("Cycle 1 of %d, a share of %.3f of the budget:", cycles, part.share)
     LOGGER.info("%s", structured_table(foreseen.plan))
-    plan.steps[first] = replace(plan.steps[first], work=partial(cut.cut, foreseen=foreseen))
+    work = plan.steps[first].work
+    assert work is not None
+    plan.steps[first] = replace(plan.steps[first], work=partial(work, foreseen=foreseen))
+
+
+def _warn_of_untrained_cycles(plan: Plan) -> None:
+    cycles = plan.cfg.structured.iterations
+    if "prune-structured" in plan.compressions and cycles > 1 and not settings.trains_after_cut(plan.cfg):
+        LOGGER.warning(
+            "structured.iterations: %d cycles with no training between them cut no better than one, and take longer. "
+            "Set fine_tune.enabled=true or recover.method=distill, or structured.iterations=1.",
+            cycles,
+        )
 
 
 def _check_names(plan: Plan, model: nn.Module) -> None:
@@ -221,7 +239,8 @@ def default_folder(cfg: Config, name: str, method: str | None = None) -> Path:
         assert s.score is not None
         words = {"sparsity": "sp", "flops_reduction": "flops", "params_reduction": "params"}
         budget = "_".join(f"{words[kind]}{value:g}" for kind, value in s.budget().items())
-        return RESULTS / "structured" / f"{short_name(s.score.name)}_{budget}"
+        cycles = "" if s.iterations == 1 else f"_x{s.iterations}"
+        return RESULTS / "structured" / f"{short_name(s.score.name)}_{budget}{cycles}"
     p = cfg.prune
     mode = {"uniform": "layerwise"}.get(p.allocation.name, short_name(p.allocation.name))
     pattern = "" if p.pattern.name == "unstructured" else "_" + settings.pattern_text(cfg).replace(":", "of")
