@@ -311,7 +311,7 @@ def _contents(plan: Plan) -> dict[str, Plain]:
 
 
 def _cycle(number: int, of: int) -> tuple[str, str]:
-    """What the names of a cycle's steps begin with, and what their titles say of it; nothing where it is the only one."""
+    """What a cycle's steps are called with, and what their titles say of it; nothing where it is the only one."""
     return ("", "") if of == 1 else (f"{number}.", f" (cycle {number} of {of})")
 
 

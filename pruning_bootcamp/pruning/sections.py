@@ -1,7 +1,7 @@
 """What a pruning can be told: the sections `prune`, `sensitivity` and `structured`, light enough for `--help`."""
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Self
 
 from pruning_bootcamp.schema import Choice, between, choice
 
@@ -120,3 +120,9 @@ class StructuredSettings:
         """The budgets given, by what they are a share of; half the FLOPs where none is given."""
         given = {name: getattr(self, key) for name, key in BUDGETS.items()}
         return {name: value for name, value in given.items() if value is not None} or {"flops_reduction": 0.5}
+
+    def part(self, share: float) -> Self:
+        """The same with this share of the one budget."""
+        ((name, asked),) = self.budget().items()
+        given: dict[str, Any] = {BUDGETS[name]: share * asked}
+        return replace(self, **given)

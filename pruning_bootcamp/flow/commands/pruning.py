@@ -192,9 +192,7 @@ def check_ahead(plan: Plan, run: Run, data: Callable[[], Splits], device: torch.
     if cycles > 1:
         LOGGER.info("Cycle 1 of %d, a share of %.3f of the budget:", cycles, part.share)
     LOGGER.info("%s", structured_table(foreseen.plan))
-    work = plan.steps[first].work
-    assert work is not None
-    plan.steps[first] = replace(plan.steps[first], work=partial(work, foreseen=foreseen))
+    plan.steps[first] = replace(plan.steps[first], work=partial(cut.cut, foreseen=foreseen, part=part))
 
 
 def _warn_of_untrained_cycles(plan: Plan) -> None:

@@ -24,7 +24,7 @@ from pruning_bootcamp.pruning.channels.measuring import ChannelScores, chosen, n
 from pruning_bootcamp.pruning.channels.refit import Images
 from pruning_bootcamp.pruning.channels.scores import needs_labels
 from pruning_bootcamp.pruning.channels.structured import StructuredPlan, cut_channels, plan_structured
-from pruning_bootcamp.pruning.sections import BUDGETS, StructuredSettings
+from pruning_bootcamp.pruning.sections import StructuredSettings
 from pruning_bootcamp.reporting import structured_table
 from pruning_bootcamp.results import Recovery
 from pruning_bootcamp.schema import Choice
@@ -211,11 +211,10 @@ def _planned(
     ready, recipe = ready_to_cut(model, recipe)
     example = example_input(recipe)
     dense = model if origin is None else origin.dense
-    ((name, asked),) = s.budget().items()
     plan = plan_structured(
         ready,
         example,
-        replace(s, **{BUDGETS[name]: part.share * asked}),
+        s.part(part.share),
         seed=cfg.seed,
         baseline_macs=cost_of(dense, example)[1].macs,
         baseline_params=compute_params(dense),

@@ -78,6 +78,6 @@ def make_width_schedule(
 
 
 def nearest_step(schedule: WidthSchedule, share: float) -> int:
-    """Steps to take so that `round(share * width)` units are gone, or as near as its steps allow (the fewer on a tie)."""
+    """Steps after which `round(share * width)` units are gone, or as near as its steps allow (the fewer on a tie)."""
     wanted = round(share * schedule.width) - schedule.gone_before
     return min(range(len(schedule.removed)), key=lambda number: (abs(schedule.removed[number] - wanted), number))
