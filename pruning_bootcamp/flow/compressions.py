@@ -14,10 +14,11 @@ from pruning_bootcamp.flow.outcomes import (
     Pruned,
     Recovered,
     Refitted,
+    Regularised,
     Trained,
 )
 from pruning_bootcamp.flow.plan import Plan, Work, section
-from pruning_bootcamp.flow.steps import cut, dead, prune, refit, training
+from pruning_bootcamp.flow.steps import cut, dead, prune, refit, regularise, training
 from pruning_bootcamp.plain import Plain
 from pruning_bootcamp.pruning.channels.measuring import needs_images
 from pruning_bootcamp.pruning.pipeline_stages import PruningStage
@@ -197,14 +198,30 @@ def _cut(
         **facts,
     )
     after = {"augment": cfg.train.augment}
+    inputs = {"scores": scores} | ({} if earlier is None else {"cut": earlier})
+    chosen = section(cfg, "structured") | ({} if part == cut.WHOLE else asdict(part))
+    if cfg.structured.grow_penalty is not None:
+        plan.add(
+            f"{cycle}regularise",
+            f"Pruning{which}: a penalty grows on what will go",
+            PruningStage.PRUNING,
+            partial(regularise.regularise, part=part),
+            Regularised,
+            settings=chosen
+            | section(cfg, "fine_tune", "train")
+            | {name: getattr(s, name) for name in settings.GROWING},
+            inputs=inputs,
+            gives_network=True,
+            **facts,
+        )
     made = plan.add(
         f"{cycle}prune",
         f"Pruning{which}: cutting channels out",
         PruningStage.PRUNING,
         partial(cut.cut, part=part),
         Cut,
-        settings=section(cfg, "structured", "recover") | after | ({} if part == cut.WHOLE else asdict(part)),
-        inputs={"scores": scores} | ({} if earlier is None else {"cut": earlier}),
+        settings=chosen | section(cfg, "recover") | after,
+        inputs=inputs,
         gives_network=True,
         **facts,
     )

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import torch
 
 from pruning_bootcamp.config import Config
-from pruning_bootcamp.flow.outcomes import Cut, Judged, Outcome, Pruned, Recovered, Refitted, Trained
+from pruning_bootcamp.flow.outcomes import Cut, Judged, Outcome, Pruned, Recovered, Refitted, Regularised, Trained
 from pruning_bootcamp.flow.plan import COSTS, DENSE, EXPORT, TEST, VALIDATION
 from pruning_bootcamp.flow.start import task_of
 from pruning_bootcamp.flow.step import Done, Step
@@ -134,6 +134,8 @@ def _made(steps: Sequence[Step[Any]], done: Dones) -> Metrics:
         fall_backs += outcome.fall_backs
         if isinstance(outcome, Refitted):
             metrics = replace(metrics, refit=outcome.refit)
+        if isinstance(outcome, Regularised):
+            metrics = replace(metrics, grown_penalty=outcome.grown_penalty)
         if isinstance(outcome, Cut):
             metrics = _cut(metrics, outcome)
         if step.cycle and isinstance(outcome, Cut):

@@ -9,6 +9,7 @@ from pruning_bootcamp.results import (
     DeadChannels,
     Distillation,
     ExportedFile,
+    GrownPenalty,
     Known,
     NetworkMetrics,
     Profile,
@@ -96,6 +97,14 @@ class Cut(Recovered):
     """between the cut network and the dense one with those channels zeroed; None: nothing was cut"""
     dead: DeadChannels | None = None
     """where only these were removed"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regularised(Outcome):
+    """A network was trained to give up the channels that will be cut."""
+
+    val_accuracy: float
+    grown_penalty: GrownPenalty
 
 
 @dataclass(frozen=True, kw_only=True)

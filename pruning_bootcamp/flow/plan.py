@@ -162,6 +162,6 @@ def section(cfg: Config, *names: str) -> dict[str, Any]:
     everything = as_dict(cfg)
     if "structured" in names:
         everything["structured"]["round_to"] = settings.wanted_round_to(cfg)
-        for steps_of_its_own in ("only_dead", "iterations", "schedule"):
-            del everything["structured"][steps_of_its_own]
+        for name in ("only_dead", "iterations", "schedule", *settings.GROWING):  # steps of their own
+            del everything["structured"][name]
     return {name: {k: v for k, v in everything[name].items() if k != "checkpoint_seconds"} for name in names}

@@ -22,6 +22,9 @@ from pruning_bootcamp.schema import Choice
 from pruning_bootcamp.training.gradual import GradualPruning
 from pruning_bootcamp.training.settings import FineTuneSettings
 
+GROWING = ("grow_penalty", "grow_step", "grow_every", "grow_ceiling")
+"""Settings of `structured` that say how the network is trained before a cut"""
+
 
 def quantizing(cfg: Config) -> Config:
     """The config whose fine-tuning is what `quantize` says; what that leaves out is as in `train`."""
@@ -30,6 +33,15 @@ def quantizing(cfg: Config) -> Config:
     lr = q.lr if q.lr is not None else cfg.train.lr / 100
     cfg.fine_tune = FineTuneSettings(epochs=q.epochs, distill=q.distill, lr=lr)  # nothing of `fine_tune` reaches it
     cfg.train.ema = None  # an average of weights is not on the grid that they were trained for
+    return cfg
+
+
+def penalising(cfg: Config) -> Config:
+    """The config whose fine-tuning is as long as `structured.grow_penalty` says."""
+    cfg = copy.deepcopy(cfg)
+    assert cfg.structured.grow_penalty is not None
+    cfg.fine_tune = replace(cfg.fine_tune, epochs=cfg.structured.grow_penalty, warmup="0ep")
+    cfg.train.ema = None  # an average holds on to what the penalty has taken
     return cfg
 
 

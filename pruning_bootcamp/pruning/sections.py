@@ -112,6 +112,16 @@ class StructuredSettings:
     """cycles of cut and fine-tune; 1 = one shot"""
     schedule: Choice = choice("cubic")
     """how the budget grows over the cycles: cubic, linear, ..."""
+    grow_penalty: int | str | None = None
+    """before each cut, train so long (3ep, 500it) as fine_tune says, while an L2 penalty grows on the weights that make
+    the channels which will go (GReg-1; Wang et al., 2021); null: off"""
+    grow_step: float | None = between(None, 0, None, "(]")
+    """what the penalty grows by each time (delta lambda, 1e-4 in the paper); left out: so much that the ceiling is
+    reached after three quarters of the training"""
+    grow_every: int = between(10, 1)
+    """optimiser steps from one growth to the next (K_u, 10 in the paper on CIFAR, 5 on ImageNet)"""
+    grow_ceiling: float = between(1.0, 0, None, "(]")
+    """how far the penalty grows (tau, 1 in the paper)"""
     only_dead: bool = False
     """instead of all that: remove the channels that do nothing (their filters are zero, or nobody reads them), exactly,
     and recover nothing, since nothing is lost"""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pruning_bootcamp.memorised import caveat
 from pruning_bootcamp.plain import to_plain
-from pruning_bootcamp.results import Comparison, Cycle, DeadChannels, Metrics, NetworkMetrics, Refit
+from pruning_bootcamp.results import Comparison, Cycle, DeadChannels, GrownPenalty, Metrics, NetworkMetrics, Refit
 
 if TYPE_CHECKING:  # a table of a finished run needs no torch
     from pruning_bootcamp.pruning.channels.dead import DeadPlan
@@ -102,6 +102,8 @@ def run_report(title: str, metrics: Metrics, history: Sequence[Epoch] = (), task
         parts += ["## Channels", markdown_table(["group", "before", "after"], widths)]
     if metrics.dead_channels is not None:
         parts.append(dead_text(metrics.dead_channels))
+    if metrics.grown_penalty is not None:
+        parts.append(penalty_text(metrics.grown_penalty))
     if metrics.slice_proof is not None:
         in_cycles = any(cycle.flops_reduction_pct is not None for cycle in metrics.cycles or ())
         before = "the one before it" if in_cycles else "the dense one"
@@ -140,6 +142,15 @@ def _cycles_table(cycles: Sequence[Cycle]) -> str:
     titles = [title for title, _ in shown]
     header = ["cycle", *titles, "validation after pruning (%)", "validation after fine-tuning (%)"]
     return markdown_table(header, rows)
+
+
+def penalty_text(found: GrownPenalty) -> str:
+    """How the network was brought to give up its channels before they were cut."""
+    return (
+        f"Before the cut {found.steps} training steps under a penalty that grew to {found.penalty:.3g}: "
+        f"{100 * found.norm_left:.2g}% of the norm of the weights that make those channels were left "
+        f"({found.seconds:.0f} s)."
+    )
 
 
 def refit_text(refit: Refit, noun: str) -> str:

@@ -17,7 +17,11 @@ SMOKE = str(Path(__file__).resolve().parents[2] / "cfgs" / "smoke" / "pipeline.y
 DENSE = ("--checkpoint", "results/baseline/best_model.pth")
 CYCLES = ("structured.iterations=2", "structured.schedule=linear", "structured.score=l1")
 FITTED = ("structured.refit=closed_form", "structured.refit_rounds=0", "structured.calibration_images=64")
-FEW = ("structured.target_flops_reduction=0.2", "structured.exclude=[conv1,layer1*,layer2*]", "goal.flops_reduction_pct=10")
+FEW = (
+    "structured.target_flops_reduction=0.2",
+    "structured.exclude=[conv1,layer1*,layer2*]",
+    "goal.flops_reduction_pct=10",
+)
 CUT = ("prune-structured", "-c", SMOKE, *DENSE, *CYCLES, *FITTED, *FEW, "structured.allocation=global")
 UNTRAINED = ("fine_tune.enabled=false", "recover.method=none", "structured.refit=none")
 

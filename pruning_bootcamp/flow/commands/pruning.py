@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -39,6 +40,7 @@ from pruning_bootcamp.flow.start import (
     recipe_for,
     task_of,
 )
+from pruning_bootcamp.flow.step import Step
 from pruning_bootcamp.flow.steps import cut, dead
 from pruning_bootcamp.flow.steps.dense import open_given
 from pruning_bootcamp.flow.verdict import goal_of
@@ -171,7 +173,7 @@ def check_ahead(plan: Plan, run: Run, data: Callable[[], Splits], device: torch.
     _check_names(plan, dense.model)
     plan.steps[0] = replace(plan.steps[0], work=partial(open_given, path=plan.checkpoint, found=dense))
     first = next((number for number, step in enumerate(plan.steps) if step.gives is Cut), None)
-    if first is None or plan.steps[first].inputs["before"] != DENSE or is_kept(plan, run, plan.steps[first]):
+    if first is None or _reads_first(plan, plan.steps[first]) != DENSE or is_kept(plan, run, plan.steps[first]):
         return
     if cfg.structured.only_dead:
         LOGGER.info("\n=== Structured Pruning: dead channels ===")
@@ -192,7 +194,14 @@ def check_ahead(plan: Plan, run: Run, data: Callable[[], Splits], device: torch.
     if cycles > 1:
         LOGGER.info("Cycle 1 of %d, a share of %.3f of the budget:", cycles, part.share)
     LOGGER.info("%s", structured_table(foreseen.plan))
-    plan.steps[first] = replace(plan.steps[first], work=partial(cut.cut, foreseen=foreseen, part=part))
+    if plan.steps[first].inputs["before"] == DENSE:
+        plan.steps[first] = replace(plan.steps[first], work=partial(cut.cut, foreseen=foreseen, part=part))
+
+
+def _reads_first(plan: Plan, cutting: Step[Any]) -> str:
+    """Whose network is looked at to choose what is cut."""
+    scoring = cutting.inputs.get("scores")
+    return next(step for step in plan.steps if step.name in (scoring, cutting.name)).inputs["before"]
 
 
 def _warn_of_untrained_cycles(plan: Plan) -> None:
@@ -238,6 +247,7 @@ def default_folder(cfg: Config, name: str, method: str | None = None) -> Path:
         words = {"sparsity": "sp", "flops_reduction": "flops", "params_reduction": "params"}
         budget = "_".join(f"{words[kind]}{value:g}" for kind, value in s.budget().items())
         cycles = "" if s.iterations == 1 else f"_x{s.iterations}"
+        cycles += "" if s.grow_penalty is None else "_grown"
         return RESULTS / "structured" / f"{short_name(s.score.name)}_{budget}{cycles}"
     p = cfg.prune
     mode = {"uniform": "layerwise"}.get(p.allocation.name, short_name(p.allocation.name))

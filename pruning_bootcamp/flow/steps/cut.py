@@ -60,11 +60,11 @@ WHOLE = Part(1.0, True)
 
 @dataclass(frozen=True)
 class Origin:
-    """What a budget is a share of, where channels have been cut before."""
+    """What a budget is a share of."""
 
     dense: nn.Module
-    widths: Mapping[str, int]
-    """group -> its channels in the dense network"""
+    widths: Mapping[str, int] | None = None
+    """group -> its channels in the dense network, where some have been cut"""
 
 
 def score(context: StepContext) -> Measured:
@@ -124,15 +124,9 @@ def cut(context: StepContext, foreseen: Foreseen | None = None, part: Part = WHO
     What is kept and said is in the dense network's terms, whatever earlier cycles have cut.
     """
     network, s = context.network(), context.cfg.structured
-    earlier = context.outcome("cut", Cut).widths if "cut" in context.inputs else {}
+    earlier = _widths_so_far(context)
     if foreseen is None:
-        scored = context.tensors("scores", SCORED)
-        found_before = ChannelScores(scored["scores"], scored.get("losses"))
-        origin = None
-        if earlier:
-            origin = Origin(context.network("dense").model, {name: width for name, (width, _) in earlier.items()})
-        given = (context.cfg, network.model, network.recipe, context.device, found_before)
-        foreseen = plan_cut(*given, part, origin)
+        foreseen = foresee(context, part)
         LOGGER.info("%s", structured_table(foreseen.plan))
     plan = foreseen.plan
     found = cut_channels(foreseen.model, example_input(foreseen.recipe), plan)  # a failed proof leaves nothing behind
@@ -159,6 +153,26 @@ def cut(context: StepContext, foreseen: Foreseen | None = None, part: Part = WHO
         batch_norm_reestimated=recovered.batch_norm_reestimated,
         batch_norm=recovered.batch_norm,
     )
+
+
+def foresee(context: StepContext, part: Part) -> Foreseen:
+    """What the cycle cuts: by the scores that were kept, so the same whatever its network has been trained to since."""
+    network, scored = context.network(), context.tensors("scores", SCORED)
+    widths = {name: before for name, (before, _) in _widths_so_far(context).items()}
+    return plan_cut(
+        context.cfg,
+        network.model,
+        network.recipe,
+        context.device,
+        ChannelScores(scored["scores"], scored.get("losses")),
+        part,
+        Origin(context.network("dense").model, widths or None),
+    )
+
+
+def _widths_so_far(context: StepContext) -> dict[str, tuple[int, int]]:
+    """Group -> channels in the dense network and after the cycles before this one."""
+    return context.outcome("cut", Cut).widths if "cut" in context.inputs else {}
 
 
 def composed(earlier: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -24,7 +24,7 @@ from pruning_bootcamp.pruning.channels.widths import (
     ScoredNetwork,
     choose_widths,
 )
-from pruning_bootcamp.pruning.graph import Group, cut_members, find_groups
+from pruning_bootcamp.pruning.graph import Group, cut_members, find_groups, making
 from pruning_bootcamp.pruning.masks import detached_copy
 from pruning_bootcamp.pruning.sections import BUDGETS, StructuredSettings
 from pruning_bootcamp.pruning.weights.schedules import check_schedule, iterative_sparsities
@@ -123,7 +123,19 @@ def check_structured(
                 "Lower it or raise max_sparsity.",
             )
         )
-    return problems + check_round_to(s.round_to, f"{where}.round_to") + _cycles(s, where)
+    return problems + check_round_to(s.round_to, f"{where}.round_to") + _cycles(s, where) + _penalty(s, where)
+
+
+def _penalty(s: StructuredSettings, where: str) -> list[Problem]:
+    if s.grow_step is None:
+        return []
+    if s.grow_penalty is None:
+        text = f"{s.grow_step:g}, and no penalty grows. Set {where}.grow_penalty to how long, as 3ep, or leave it out."
+        return [Problem(f"{where}.grow_step", text)]
+    if s.grow_step > s.grow_ceiling:
+        text = f"{s.grow_step:g} is above grow_ceiling, {s.grow_ceiling:g}. Lower the one or raise the other."
+        return [Problem(f"{where}.grow_step", text)]
+    return []
 
 
 def _cycles(s: StructuredSettings, where: str) -> list[Problem]:
@@ -145,6 +157,7 @@ def _beside_only_dead(settings: StructuredSettings, where: str) -> list[Problem]
     given = [key for key in (*BUDGETS.values(), "score", "allocation") if getattr(settings, key) is not None]
     given += ["round_to"] if isinstance(settings.round_to, int) else []
     given += ["iterations"] if settings.iterations > 1 else []
+    given += ["grow_penalty"] if settings.grow_penalty is not None else []
     return [
         Problem(
             f"{where}.{key}",
@@ -276,7 +289,29 @@ def cut_channels(model: nn.Module, example: Tensor, plan: StructuredPlan) -> Cut
     naming the first layer that differs, when the proof fails; BootcampError when the plan is another network's.
     """
     copied, example = at_hand(model, example)
-    groups = {group.name: group for group in find_groups(copied, example)}
+    cut, keep = _of_this_network(plan, copied, example)
+    result = detached_copy(copied)
+    cut_members(result, cut, keep)
+    params = sum(parameter.numel() for parameter in result.parameters())
+    if params != plan.params_after:
+        raise GoalNotMet(f"the cut network has {params} parameters, and the plan foresaw {plan.params_after}.")
+    kept = {path: channels for path, (_, channels) in kept_outputs(cut, keep).items()}
+    return CutResult(result, prove_slice(copied, result, cut, keep, example), kept)
+
+
+def doomed_weights(model: nn.Module, example: Tensor, plan: StructuredPlan) -> dict[str, Tensor]:
+    """Parameter that trains -> True for each number of it that makes a channel which the plan drops.
+
+    Filters, biases, scales and shifts of norms; where they are zero, the cut changes nothing. BootcampError when the
+    plan is another network's.
+    """
+    copied, example = at_hand(model, example)
+    return making(*_of_this_network(plan, copied, example))
+
+
+def _of_this_network(plan: StructuredPlan, model: nn.Module, example: Tensor) -> tuple[list[Group], dict[str, Tensor]]:
+    """The groups that the plan is about, and the units that each of them keeps."""
+    groups = {group.name: group for group in find_groups(model, example)}
     keep = {}
     for part in plan.groups:
         group = groups.get(part.name)
@@ -286,14 +321,7 @@ def cut_channels(model: nn.Module, example: Tensor, plan: StructuredPlan) -> Cut
             )
             raise BootcampError(f"the plan cuts {part.name} with {part.width} channels, and this network has {found}.")
         keep[part.name] = _units(group, part.keep)
-    cut = [groups[name] for name in keep]
-    result = detached_copy(copied)
-    cut_members(result, cut, keep)
-    params = sum(parameter.numel() for parameter in result.parameters())
-    if params != plan.params_after:
-        raise GoalNotMet(f"the cut network has {params} parameters, and the plan foresaw {plan.params_after}.")
-    kept = {path: channels for path, (_, channels) in kept_outputs(cut, keep).items()}
-    return CutResult(result, prove_slice(copied, result, cut, keep, example), kept)
+    return [groups[name] for name in keep], keep
 
 
 def _group_plan(group: Group, gone: Sequence[int]) -> GroupPlan:

@@ -146,6 +146,11 @@ def test_a_budget_that_is_met_already_takes_nothing_more(example: Tensor) -> Non
         ({"iterations": 3, "schedule": Choice("one_shot")}, "one_shot leaves cycle 2 of 3 nothing to cut"),
         ({"iterations": 3, "schedule": Choice("one_shot", {"at": 0.5})}, "one_shot leaves cycle 1 of 3 nothing to cut"),
         ({"iterations": 3, "only_dead": True}, "structured.iterations: says what to cut"),
+        ({"grow_penalty": "3ep", "only_dead": True}, "structured.grow_penalty: says what to cut"),
+        ({"grow_penalty": "3ep", "grow_every": 0}, "structured.grow_every: 0 is not at least 1."),
+        ({"grow_penalty": "3ep", "grow_ceiling": 0.0}, "structured.grow_ceiling: 0.0 is not above 0."),
+        ({"grow_penalty": "3ep", "grow_step": 2.0}, "structured.grow_step: 2 is above grow_ceiling, 1."),
+        ({"grow_step": 1e-4}, "structured.grow_step: 0.0001, and no penalty grows."),
     ],
 )
 def test_settings_without_sense_are_refused(changes: dict[str, object], said: str) -> None:
