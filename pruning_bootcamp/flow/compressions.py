@@ -214,6 +214,9 @@ def _cut(
             gives_network=True,
             **facts,
         )
+    # what training has taught since the dense network is in the one before the cut: a fit to the dense one undoes it
+    trained = cfg.structured.grow_penalty is not None or (earlier is not None and settings.trains_after_cut(cfg))
+    target = {"target": plan.last} | ({} if earlier is None else {"earlier": earlier}) if trained else {}
     made = plan.add(
         f"{cycle}prune",
         f"Pruning{which}: cutting channels out",
@@ -233,7 +236,7 @@ def _cut(
             refit.refit_cut,
             Refitted,
             settings=section(cfg, "recover") | after | {"images": s.calibration_images, "rounds": s.refit_rounds},
-            inputs={"cut": made},
+            inputs={"cut": made} | target,
             gives_network=True,
             **facts,
         )

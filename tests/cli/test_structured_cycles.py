@@ -19,7 +19,7 @@ CYCLES = ("structured.iterations=2", "structured.schedule=linear", "structured.s
 FITTED = ("structured.refit=closed_form", "structured.refit_rounds=0", "structured.calibration_images=64")
 FEW = (
     "structured.target_flops_reduction=0.2",
-    "structured.exclude=[conv1,layer1*,layer2*]",
+    "structured.exclude=[conv1*,layer1*,layer2*]",
     "goal.flops_reduction_pct=10",
 )
 CUT = ("prune-structured", "-c", SMOKE, *DENSE, *CYCLES, *FITTED, *FEW, "structured.allocation=global")

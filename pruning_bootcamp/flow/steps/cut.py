@@ -180,6 +180,11 @@ def composed(earlier: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> dict[s
     return dict(earlier) | {path: earlier[path][left] if path in earlier else left for path, left in now.items()}
 
 
+def renumbered(kept: Mapping[str, Tensor], earlier: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The other way round: channels of the dense network -> their places among those that `earlier` left."""
+    return {path: torch.searchsorted(earlier[path], left) if path in earlier else left for path, left in kept.items()}
+
+
 def masks_after(masks: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """The masks of the network that was cut: the zeros that it had stay."""
     if masks:

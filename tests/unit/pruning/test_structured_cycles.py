@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning_bootcamp.errors import GoalNotMet
-from pruning_bootcamp.flow.steps.cut import composed
+from pruning_bootcamp.flow.steps.cut import composed, renumbered
 from pruning_bootcamp.pruning.channels.structured import StructuredPlan, check_structured, cut_channels, plan_structured
 from pruning_bootcamp.pruning.sections import StructuredSettings
 from pruning_bootcamp.pruning.weights.schedules import iterative_sparsities
@@ -114,6 +114,16 @@ def test_composition_counts_in_the_first_networks_channels() -> None:
         "b": [0, 2],
         "c": [2],
     }
+
+
+def test_renumbering_undoes_the_composition(network: nn.Module, example: Tensor) -> None:
+    first = plan_structured(network, example, score="random", allocation="local", sparsity=0.3)
+    once = cut_channels(network, example, first)
+    second = plan_structured(once.model, example, score="random", allocation="local", sparsity=0.3, seed=1)
+    twice = cut_channels(once.model, example, second)
+    found = renumbered(composed(once.kept, twice.kept), once.kept)
+    assert found.keys() == once.kept.keys() | twice.kept.keys()
+    assert all(torch.equal(found[path], left) for path, left in twice.kept.items())
 
 
 def test_where_steps_are_too_coarse_only_the_last_cycle_is_an_error(example: Tensor) -> None:
