@@ -62,7 +62,7 @@ def cut_shares(cfg: Config) -> list[float]:
 
 
 def trains_after_cut(cfg: Config) -> bool:
-    """Whether the config has a network trained between one cut and the next."""
+    """Whether the config has the network trained after each cut."""
     return cfg.fine_tune.enabled or cfg.recover.method == "distill"
 
 

@@ -89,8 +89,9 @@ class StructuredSettings:
     which the network's outputs lose least, measured group by group; left out: measured before a refit in closed form,
     else global"""
     refit: Literal["closed_form", "batch_norm", "none"] = "closed_form"
-    """what follows the cut. closed_form: layer after layer fitted to what the dense network computes, by least squares
-    on the cut network's own inputs, without labels; batch_norm: statistics anew, as recover says; none: nothing"""
+    """what follows the cut. closed_form: layer after layer fitted to what the dense network computes (or the one before
+    the cut, where that was trained since), by least squares on the cut network's own inputs, without labels;
+    batch_norm: statistics anew, as recover says; none: nothing"""
     refit_rounds: int = between(6, 0)
     """rounds in which a layer and the one that alone reads it are fitted together; 0: each layer alone, in a third of
     the time"""
@@ -109,9 +110,9 @@ class StructuredSettings:
     exclude: list[str] = field(default_factory=list)
     """leave out groups with a layer that matches one of these"""
     iterations: int = between(1, 1)
-    """cycles of cut and fine-tune; 1 = one shot"""
+    """cycles of cut and fine-tune; 1 = one shot, which is no worse where nothing is trained between"""
     schedule: Choice = choice("cubic")
-    """how the budget grows over the cycles: cubic, linear, ..."""
+    """how what is cut grows over the cycles: cubic, linear, ..."""
     grow_penalty: int | str | None = None
     """before each cut, train so long (3ep, 500it) as fine_tune says, while an L2 penalty grows on the weights that make
     the channels which will go (GReg-1; Wang et al., 2021); null: off"""

@@ -206,7 +206,8 @@ def _reads_first(plan: Plan, cutting: Step[Any]) -> str:
 
 def _warn_of_untrained_cycles(plan: Plan) -> None:
     cycles = plan.cfg.structured.iterations
-    if "prune-structured" in plan.compressions and cycles > 1 and not settings.trains_after_cut(plan.cfg):
+    trains = settings.trains_after_cut(plan.cfg) or plan.cfg.structured.grow_penalty is not None
+    if "prune-structured" in plan.compressions and cycles > 1 and not trains:
         LOGGER.warning(
             "structured.iterations: %d cycles with no training between them cut no better than one, and take longer. "
             "Set fine_tune.enabled=true or recover.method=distill, or structured.iterations=1.",

@@ -138,12 +138,16 @@ def test_where_steps_are_too_coarse_only_the_last_cycle_is_an_error(example: Ten
     assert cut_channels(model, example, plan).proof.max_difference == 0
 
 
-def test_a_budget_that_is_met_already_takes_nothing_more(example: Tensor) -> None:
+@pytest.mark.parametrize("allocation", ["local", "global", "measured"])
+def test_a_budget_that_is_met_already_takes_nothing_more(example: Tensor, allocation: str) -> None:
     model = plain()
-    first = plan_structured(model, example, sparsity=0.5, score="l1")
+    first = plan_structured(model, example, sparsity=0.5, score="l1", allocation="local")
     cut = cut_channels(model, example, first).model
     widths = {group.name: group.width for group in first.groups}
-    again = plan_structured(cut, example, sparsity=0.5, score="l1", widths=widths)
+    scores = {group.name: torch.rand(len(group.keep)) for group in first.groups}
+    losses = {name: torch.linspace(0, 1, len(score) + 1) for name, score in scores.items()}
+    measured = {"scores": scores, "losses": losses} if allocation == "measured" else {}
+    again = plan_structured(cut, example, sparsity=0.5, score="l1", allocation=allocation, widths=widths, **measured)
     assert again.achieved == pytest.approx(0.5)
     assert all(len(group.keep) == group.width for group in again.groups)
 
