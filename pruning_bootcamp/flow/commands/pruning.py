@@ -209,8 +209,8 @@ def _warn_of_untrained_cycles(plan: Plan) -> None:
     trains = settings.trains_after_cut(plan.cfg) or plan.cfg.structured.grow_penalty is not None
     if "prune-structured" in plan.compressions and cycles > 1 and not trains:
         LOGGER.warning(
-            "structured.iterations: %d cycles with no training between them lost more than one shot, where it was measured. "
-            "Set fine_tune.enabled=true or recover.method=distill, or structured.iterations=1.",
+            "structured.iterations: %d cycles with no training between them lost more than one shot, where it was "
+            "measured. Set fine_tune.enabled=true or recover.method=distill, or structured.iterations=1.",
             cycles,
         )
 
