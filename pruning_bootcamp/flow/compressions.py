@@ -1,6 +1,7 @@
 """What `pipeline.steps` names: each compression adds its steps to a plan."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -13,10 +14,11 @@ from pruning_bootcamp.flow.outcomes import (
     Pruned,
     Recovered,
     Refitted,
+    Regularised,
     Trained,
 )
 from pruning_bootcamp.flow.plan import Plan, Work, section
-from pruning_bootcamp.flow.steps import cut, dead, prune, refit, training
+from pruning_bootcamp.flow.steps import cut, dead, prune, refit, regularise, training
 from pruning_bootcamp.plain import Plain
 from pruning_bootcamp.pruning.channels.measuring import needs_images
 from pruning_bootcamp.pruning.pipeline_stages import PruningStage
@@ -66,17 +68,18 @@ def prune_unstructured(plan: Plan) -> None:
         for key, value in section(cfg, "prune")["prune"].items()
         if key in ("score", "allocation", "solver", "include", "exclude", "pattern")
     } | files
+    before = plan.cycles
     for number, sparsity in enumerate(sparsities, start=1):
-        cycle, which = ("", "") if len(sparsities) == 1 else (f"{number}.", f" (cycle {number} of {len(sparsities)})")
+        cycle, which = _cycle(number, len(sparsities))
         last = number == len(sparsities)
         least = (plan.last, sparsity) if not last and sparsity is not None else None
-        facts: dict[str, Any] = {"together": True, "cycle": number, "least": least}
+        facts: dict[str, Any] = {"together": True, "cycle": before + number, "least": least}
         stages = len(settings.stages(cfg, sparsity))
         for stage in range(1, stages + 1):
             title = which if stages == 1 else f"{which} (stage {stage} of {stages})"
             # the last stage's steps are called as those of the only one
             name = cycle if stage == stages else f"{cycle}stage{stage}."
-            _zero(plan, name, title, sparsity, stage, measured, files, facts)
+            _zero(plan, name, title, sparsity, stage, number, measured, files, facts)
         _recover(plan, cycle, which, sparsity, files, facts)
 
 
@@ -86,11 +89,12 @@ def _zero(
     which: str,
     sparsity: float | None,
     stage: int,
+    number: int,
     measured: Mapping[str, Plain],
     files: Mapping[str, Plain],
     facts: Mapping[str, Any],
 ) -> None:
-    """Weights measured, zeroed and, where asked for, fitted: this stage of the way to the sparsity."""
+    """Weights measured, zeroed and, where asked for, fitted: this stage of the way to the cycle's sparsity."""
     cfg = plan.cfg
     p, images = cfg.prune, settings.needs_images(cfg)
     inputs = {}
@@ -121,7 +125,7 @@ def _zero(
         f"{prefix}prune",
         f"Pruning{which}: {'as the pattern says' if sparsity is None else 'to ' + _share(sparsity)}",
         PruningStage.PRUNING,
-        partial(prune.prune, sparsity=sparsity, stage=stage, cycle=facts["cycle"], cycles=p.iterations),
+        partial(prune.prune, sparsity=sparsity, stage=stage, cycle=number, cycles=p.iterations),
         Pruned,
         settings=section(cfg, "prune", "recover") | after | {"sparsity": sparsity, "stage": stage} | dict(files),
         inputs=inputs,
@@ -143,7 +147,8 @@ def _zero(
 
 @COMPRESSIONS.register("prune-structured", removes=True, once=True)
 def prune_structured(plan: Plan) -> None:
-    """Cut channels to the budget of `structured`, prove the cut, and recover as `recover` and `fine_tune` say.
+    """Cut channels to the budget of `structured`, in its cycles, prove each cut, and recover as `recover` and
+    `fine_tune` say.
 
     With `structured.only_dead` those that do nothing: there is no budget, and nothing to recover.
     """
@@ -151,48 +156,91 @@ def prune_structured(plan: Plan) -> None:
     if cfg.structured.only_dead:
         _remove_dead(plan)
         return
+    shares = settings.cut_shares(cfg)
+    if len(shares) == 1:
+        _cut(plan, "", "", {"together": True})
+        _recover(plan)
+        return
+    earlier: str | None = None
+    for number, share in enumerate(shares, start=1):
+        cycle, which = _cycle(number, len(shares))
+        facts = {"together": True, "cycle": number}
+        earlier = _cut(plan, cycle, which, facts, cut.Part(share, number == len(shares)), earlier)
+        _recover(plan, cycle, which, facts=facts)
+
+
+def _cut(
+    plan: Plan,
+    cycle: str,
+    which: str,
+    facts: Mapping[str, Any],
+    part: cut.Part = cut.WHOLE,
+    earlier: str | None = None,
+) -> str:
+    """Channels measured, cut and, where asked for, what stays fitted: this part of the budget, after `earlier` cuts."""
+    cfg = plan.cfg
     s = settings.channel_choices(cfg)
     assert s.score is not None
     measured = needs_images(cfg.structured)
     reason = f"{s.score.name} {'is measured with the widths' if measured else 'needs no images'}"
-    plan.add("calibrate", "Calibrating", PruningStage.CALIBRATING, None, Measured, skipped=reason)
+    plan.add(f"{cycle}calibrate", f"Calibrating{which}", PruningStage.CALIBRATING, None, Measured, skipped=reason)
     scored: dict[str, Any] = {"score": {"name": s.score.name, "args": s.score.args}, "exclude": s.exclude}
     if measured:
         scored |= {"allocation": s.allocation, "calibration_images": s.calibration_images}
+    widths = ", widths measured" if s.allocation == "measured" else ""
     scores = plan.add(
-        "score",
-        f"Computing importance: {s.score.name}{', widths measured' if s.allocation == 'measured' else ''}",
+        f"{cycle}score",
+        f"Computing importance{which}: {s.score.name}{widths}",
         PruningStage.COMPUTING_IMPORTANCE,
         cut.score,
         Measured,
         settings=scored,
-        together=True,
+        **facts,
     )
-    plan.add(
-        "prune",
-        "Pruning: cutting channels out",
+    after = {"augment": cfg.train.augment}
+    inputs = {"scores": scores} | ({} if earlier is None else {"cut": earlier})
+    chosen = section(cfg, "structured") | ({} if part == cut.WHOLE else asdict(part))
+    if cfg.structured.grow_penalty is not None:
+        plan.add(
+            f"{cycle}regularise",
+            f"Pruning{which}: a penalty grows on what will go",
+            PruningStage.PRUNING,
+            partial(regularise.regularise, part=part),
+            Regularised,
+            settings=chosen
+            | section(cfg, "fine_tune", "train")
+            | {name: getattr(s, name) for name in settings.GROWING},
+            inputs=inputs,
+            gives_network=True,
+            **facts,
+        )
+    # what training has taught since the dense network is in the one before the cut: a fit to the dense one undoes it
+    trained = cfg.structured.grow_penalty is not None or (earlier is not None and settings.trains_after_cut(cfg))
+    target = {"target": plan.last} | ({} if earlier is None else {"earlier": earlier}) if trained else {}
+    made = plan.add(
+        f"{cycle}prune",
+        f"Pruning{which}: cutting channels out",
         PruningStage.PRUNING,
-        cut.cut,
+        partial(cut.cut, part=part),
         Cut,
-        settings=section(cfg, "structured", "recover") | {"augment": cfg.train.augment},
-        inputs={"scores": scores},
+        settings=chosen | section(cfg, "recover") | after,
+        inputs=inputs,
         gives_network=True,
-        together=True,
+        **facts,
     )
     if s.refit == "closed_form":
         plan.add(
-            "refit",
-            "Pruning: refitting layer by layer",
+            f"{cycle}refit",
+            f"Pruning{which}: refitting layer by layer",
             PruningStage.PRUNING,
             refit.refit_cut,
             Refitted,
-            settings=section(cfg, "recover")
-            | {"images": s.calibration_images, "rounds": s.refit_rounds, "augment": cfg.train.augment},
-            inputs={"cut": plan.last},
+            settings=section(cfg, "recover") | after | {"images": s.calibration_images, "rounds": s.refit_rounds},
+            inputs={"cut": made} | target,
             gives_network=True,
-            together=True,
+            **facts,
         )
-    _recover(plan)
+    return made
 
 
 def _remove_dead(plan: Plan) -> None:
@@ -280,6 +328,11 @@ def _contents(plan: Plan) -> dict[str, Plain]:
         paths.insert(0, prune.rewind_file(plan.cfg.prune.rewind, plan.checkpoint))
     hashes: list[Plain] = [content_hash(path) for path in paths]
     return {"files": hashes} if hashes else {}
+
+
+def _cycle(number: int, of: int) -> tuple[str, str]:
+    """What a cycle's steps are called with, and what their titles say of it; nothing where it is the only one."""
+    return ("", "") if of == 1 else (f"{number}.", f" (cycle {number} of {of})")
 
 
 def _share(sparsity: float | None) -> str:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import torch
 
 from pruning_bootcamp.config import Config
-from pruning_bootcamp.flow.outcomes import Cut, Judged, Outcome, Pruned, Recovered, Refitted, Trained
+from pruning_bootcamp.flow.outcomes import Cut, Judged, Outcome, Pruned, Recovered, Refitted, Regularised, Trained
 from pruning_bootcamp.flow.plan import COSTS, DENSE, EXPORT, TEST, VALIDATION
 from pruning_bootcamp.flow.start import task_of
 from pruning_bootcamp.flow.step import Done, Step
@@ -134,7 +134,13 @@ def _made(steps: Sequence[Step[Any]], done: Dones) -> Metrics:
         fall_backs += outcome.fall_backs
         if isinstance(outcome, Refitted):
             metrics = replace(metrics, refit=outcome.refit)
-        if step.cycle and isinstance(outcome, Pruned):
+        if isinstance(outcome, Regularised):
+            metrics = replace(metrics, grown_penalty=outcome.grown_penalty)
+        if isinstance(outcome, Cut):
+            metrics = _cut(metrics, outcome)
+        if step.cycle and isinstance(outcome, Cut):
+            cycles[step.cycle] = _cut_cycle(step.cycle, outcome)
+        elif step.cycle and isinstance(outcome, Pruned):
             cycles[step.cycle] = _cycle(step.cycle, outcome, cycles.get(step.cycle))
         elif step.cycle in cycles:
             cycle = _followed(cycles[step.cycle], outcome)
@@ -145,7 +151,12 @@ def _made(steps: Sequence[Step[Any]], done: Dones) -> Metrics:
                 sparsity=cycle.sparsity if grown is None else grown,
             )
         elif isinstance(outcome, Cut):
-            metrics = _cut(metrics, outcome)
+            metrics = replace(
+                metrics,
+                val_accuracy_pruned=outcome.val_accuracy,
+                batch_norm_reestimated=outcome.batch_norm_reestimated,
+                batch_norm=outcome.batch_norm,
+            )
         else:
             metrics = _followed(metrics, outcome)
             metrics = replace(metrics, updates=getattr(outcome, "updates", None) or metrics.updates)
@@ -173,20 +184,34 @@ def _cycle(number: int, outcome: Pruned, before: Cycle | None) -> Cycle:
     )
 
 
-def _cut(metrics: Metrics, outcome: Cut) -> Metrics:
-    return replace(
-        metrics,
+def _cut_cycle(number: int, outcome: Cut) -> Cycle:
+    return Cycle(
+        cycle=number,
+        flops_reduction_pct=outcome.flops_reduction_pct,
         val_accuracy_pruned=outcome.val_accuracy,
+        fall_backs=outcome.fall_backs,
         batch_norm_reestimated=outcome.batch_norm_reestimated,
         batch_norm=outcome.batch_norm,
-        slice_proof=None
-        if outcome.proof_difference is None
-        else SliceProof(max_difference=outcome.proof_difference, passed=True),
+    )
+
+
+def _cut(metrics: Metrics, outcome: Cut) -> Metrics:
+    """What is true of the network after this cut, however many there were; the proof that of the worst."""
+    worst = max(
+        (found for found in (outcome.proof_difference, _difference(metrics)) if found is not None), default=None
+    )
+    return replace(
+        metrics,
+        slice_proof=None if worst is None else SliceProof(max_difference=worst, passed=True),
         dead_channels=outcome.dead,
         widths=outcome.widths,
         round_to=outcome.round_to,
         round_to_narrow=outcome.round_to_narrow,
     )
+
+
+def _difference(metrics: Metrics) -> float | None:
+    return None if metrics.slice_proof is None else metrics.slice_proof.max_difference
 
 
 def _followed(made: Made, outcome: Outcome) -> Made:

@@ -9,6 +9,7 @@ from pruning_bootcamp.results import (
     DeadChannels,
     Distillation,
     ExportedFile,
+    GrownPenalty,
     Known,
     NetworkMetrics,
     Profile,
@@ -87,13 +88,23 @@ class Cut(Recovered):
     """Channels were cut out."""
 
     widths: dict[str, tuple[int, int]]
-    """group -> channels before and after"""
+    """group -> channels in the dense network and after the cut"""
+    flops_reduction_pct: float | None = None
+    """against the dense network"""
     round_to: int | None
     round_to_narrow: dict[str, int] | None = None
     proof_difference: float | None
     """between the cut network and the dense one with those channels zeroed; None: nothing was cut"""
     dead: DeadChannels | None = None
     """where only these were removed"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regularised(Outcome):
+    """A network was trained to give up the channels that will be cut."""
+
+    val_accuracy: float
+    grown_penalty: GrownPenalty
 
 
 @dataclass(frozen=True, kw_only=True)

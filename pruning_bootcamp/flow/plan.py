@@ -65,6 +65,11 @@ class Plan:
             self.last = full
         return full
 
+    @property
+    def cycles(self) -> int:
+        """Of pruning, in the steps so far."""
+        return max((step.cycle for step in self.steps), default=0)
+
     def keys(self) -> dict[str, str]:
         """The key of every step that has something to do, before anything runs."""
         keys: dict[str, str] = {}
@@ -157,5 +162,6 @@ def section(cfg: Config, *names: str) -> dict[str, Any]:
     everything = as_dict(cfg)
     if "structured" in names:
         everything["structured"]["round_to"] = settings.wanted_round_to(cfg)
-        del everything["structured"]["only_dead"]  # steps of its own
+        for name in ("only_dead", "iterations", "schedule", *settings.GROWING):  # steps of their own
+            del everything["structured"][name]
     return {name: {k: v for k, v in everything[name].items() if k != "checkpoint_seconds"} for name in names}

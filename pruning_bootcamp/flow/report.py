@@ -13,7 +13,7 @@ from pruning_bootcamp.flow.start import task_of
 from pruning_bootcamp.flow.status import Progress, Status
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.memorised import caveat
-from pruning_bootcamp.reporting import comparison_rows, dead_text, goal_line, markdown_table, refit_text
+from pruning_bootcamp.reporting import comparison_rows, dead_text, goal_line, markdown_table, penalty_text, refit_text
 from pruning_bootcamp.results import ExportedFile, Gate, Metrics, ModelInput
 from pruning_bootcamp.runs import CONFIG
 from pruning_bootcamp.tasks import Task
@@ -110,6 +110,8 @@ def say_results(metrics: Metrics, folder: Path, lines: Sequence[str], task: Task
     LOGGER.info("Sparsity: %s", sparsity_text(metrics))
     LOGGER.info("FLOPs reduction: %.1f%%", metrics.flops_reduction_pct)
     LOGGER.info("Params reduction: %.1f%%", metrics.params_reduction_pct)
+    if metrics.grown_penalty is not None:
+        LOGGER.info("%s", penalty_text(metrics.grown_penalty))
     if metrics.refit is not None:
         LOGGER.info("%s", refit_text(metrics.refit, noun))
     if metrics.dead_channels is not None:

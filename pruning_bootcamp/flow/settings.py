@@ -15,11 +15,15 @@ from pruning_bootcamp.pruning.sections import PruneSettings, StructuredSettings
 from pruning_bootcamp.pruning.solvers import SOLVERS
 from pruning_bootcamp.pruning.weights import choices
 from pruning_bootcamp.pruning.weights.allocation import ALLOCATIONS
+from pruning_bootcamp.pruning.weights.schedules import iterative_sparsities
 from pruning_bootcamp.pruning.weights.scores import SCORES, needs_of
 from pruning_bootcamp.runtime import choose_device
 from pruning_bootcamp.schema import Choice
 from pruning_bootcamp.training.gradual import GradualPruning
 from pruning_bootcamp.training.settings import FineTuneSettings
+
+GROWING = ("grow_penalty", "grow_step", "grow_every", "grow_ceiling")
+"""Settings of `structured` that say how the network is trained before a cut"""
 
 
 def quantizing(cfg: Config) -> Config:
@@ -32,6 +36,15 @@ def quantizing(cfg: Config) -> Config:
     return cfg
 
 
+def penalising(cfg: Config) -> Config:
+    """The config whose fine-tuning is as long as `structured.grow_penalty` says."""
+    cfg = copy.deepcopy(cfg)
+    assert cfg.structured.grow_penalty is not None
+    cfg.fine_tune = replace(cfg.fine_tune, epochs=cfg.structured.grow_penalty, warmup="0ep")
+    cfg.train.ema = None  # an average holds on to what the penalty has taken
+    return cfg
+
+
 def weight_choices(cfg: Config) -> PruneSettings:
     """`prune` of the config with its sparsity filled in: what is checked before a run is what runs."""
     return replace(cfg.prune, sparsity=target_sparsity(cfg))
@@ -40,6 +53,17 @@ def weight_choices(cfg: Config) -> PruneSettings:
 def channel_choices(cfg: Config) -> StructuredSettings:
     """`structured` with score and allocation filled in: measured on images before a refit in closed form."""
     return chosen(cfg.structured, measured=cfg.structured.refit == "closed_form")
+
+
+def cut_shares(cfg: Config) -> list[float]:
+    """How much of the budget of `structured` is cut after each of its cycles; after the last, all of it: 1."""
+    s = cfg.structured
+    return iterative_sparsities(1.0, s.iterations, s.schedule.name, s.schedule.args)
+
+
+def trains_after_cut(cfg: Config) -> bool:
+    """Whether the config has the network trained after each cut."""
+    return cfg.fine_tune.enabled or cfg.recover.method == "distill"
 
 
 def wanted_round_to(cfg: Config) -> int | None:

@@ -124,4 +124,7 @@ def _saved_step(cfg: Config, rewind: str) -> list[Problem]:
 
 def channels(cfg: Config) -> list[Problem]:
     """Problems with the section `structured`."""
-    return check_structured(cfg.structured)
+    grow = cfg.structured.grow_penalty
+    return check_structured(cfg.structured) + (
+        [] if grow is None else duration(grow, "structured.grow_penalty", least=1)
+    )

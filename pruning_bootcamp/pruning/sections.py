@@ -1,7 +1,7 @@
 """What a pruning can be told: the sections `prune`, `sensitivity` and `structured`, light enough for `--help`."""
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Self
 
 from pruning_bootcamp.schema import Choice, between, choice
 
@@ -89,8 +89,9 @@ class StructuredSettings:
     which the network's outputs lose least, measured group by group; left out: measured before a refit in closed form,
     else global"""
     refit: Literal["closed_form", "batch_norm", "none"] = "closed_form"
-    """what follows the cut. closed_form: layer after layer fitted to what the dense network computes, by least squares
-    on the cut network's own inputs, without labels; batch_norm: statistics anew, as recover says; none: nothing"""
+    """what follows the cut. closed_form: layer after layer fitted to what the dense network computes (or the one before
+    the cut, where that was trained since), by least squares on the cut network's own inputs, without labels;
+    batch_norm: statistics anew, as recover says; none: nothing"""
     refit_rounds: int = between(6, 0)
     """rounds in which a layer and the one that alone reads it are fitted together; 0: each layer alone, in a third of
     the time"""
@@ -108,6 +109,20 @@ class StructuredSettings:
     """no group loses a larger share of its channels than this"""
     exclude: list[str] = field(default_factory=list)
     """leave out groups with a layer that matches one of these"""
+    iterations: int = between(1, 1)
+    """cycles of cut and fine-tune; 1 = one shot, which is no worse where nothing is trained between"""
+    schedule: Choice = choice("cubic")
+    """how what is cut grows over the cycles: cubic, linear, ..."""
+    grow_penalty: int | str | None = None
+    """before each cut, train so long (3ep, 500it) as fine_tune says, while an L2 penalty grows on the weights that make
+    the channels which will go (GReg-1; Wang et al., 2021); null: off"""
+    grow_step: float | None = between(None, 0, None, "(]")
+    """what the penalty grows by each time (delta lambda, 1e-4 in the paper); left out: so much that the ceiling is
+    reached after three quarters of the training"""
+    grow_every: int = between(10, 1)
+    """optimiser steps from one growth to the next (K_u, 10 in the paper on CIFAR, 5 on ImageNet)"""
+    grow_ceiling: float = between(1.0, 0, None, "(]")
+    """how far the penalty grows (tau, 1 in the paper)"""
     only_dead: bool = False
     """instead of all that: remove the channels that do nothing (their filters are zero, or nobody reads them), exactly,
     and recover nothing, since nothing is lost"""
@@ -116,3 +131,9 @@ class StructuredSettings:
         """The budgets given, by what they are a share of; half the FLOPs where none is given."""
         given = {name: getattr(self, key) for name, key in BUDGETS.items()}
         return {name: value for name, value in given.items() if value is not None} or {"flops_reduction": 0.5}
+
+    def part(self, share: float) -> Self:
+        """The same with this share of the one budget."""
+        ((name, asked),) = self.budget().items()
+        given: dict[str, Any] = {BUDGETS[name]: share * asked}
+        return replace(self, **given)

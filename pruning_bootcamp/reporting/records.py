@@ -151,6 +151,8 @@ def describe(command: str, config: Mapping[str, Plain], metrics: Metrics) -> tup
         # what auto came to; older runs have the config's only
         multiple = metrics.round_to or s.get("round_to")
         words += [f"widths in {multiple}s"] if isinstance(multiple, int) and multiple > 1 else []
+        words += [f"{s['iterations']} cycles"] if (number(s.get("iterations")) or 1) > 1 else []
+        words += ["growing penalty"] if s.get("grow_penalty") is not None else []
         kinds = {
             "target_flops_reduction": "fewer FLOPs",
             "target_params_reduction": "fewer params",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pruning_bootcamp.memorised import caveat
 from pruning_bootcamp.plain import to_plain
-from pruning_bootcamp.results import Comparison, DeadChannels, Metrics, NetworkMetrics, Refit
+from pruning_bootcamp.results import Comparison, Cycle, DeadChannels, GrownPenalty, Metrics, NetworkMetrics, Refit
 
 if TYPE_CHECKING:  # a table of a finished run needs no torch
     from pruning_bootcamp.pruning.channels.dead import DeadPlan
@@ -102,26 +102,55 @@ def run_report(title: str, metrics: Metrics, history: Sequence[Epoch] = (), task
         parts += ["## Channels", markdown_table(["group", "before", "after"], widths)]
     if metrics.dead_channels is not None:
         parts.append(dead_text(metrics.dead_channels))
+    if metrics.grown_penalty is not None:
+        parts.append(penalty_text(metrics.grown_penalty))
     if metrics.slice_proof is not None:
-        other = "the dense one with those channels zeroed" if metrics.dead_channels is None else "the one before it"
+        in_cycles = any(cycle.flops_reduction_pct is not None for cycle in metrics.cycles or ())
+        before = "the one before it" if in_cycles else "the dense one"
+        other = f"{before} with those channels zeroed" if metrics.dead_channels is None else "the one before it"
         parts.append(
             f"Slice proof: the cut network and {other} differ by at most {metrics.slice_proof.max_difference:.1e}."
         )
     if metrics.refit is not None:
         parts.append(refit_text(metrics.refit, noun))
     if metrics.cycles is not None:
-        cycles = [
-            [cycle.cycle, f"{100 * cycle.sparsity:.2f}", cycle.val_accuracy_pruned, cycle.val_accuracy]
-            for cycle in metrics.cycles
-        ]
-        header = ["cycle", "sparsity (%)", "validation after pruning (%)", "validation after fine-tuning (%)"]
-        parts += ["## Cycles", markdown_table(header, cycles)]
+        parts += ["## Cycles", _cycles_table(metrics.cycles)]
     if history:
         parts += ["## Training", _called(_history_table(history), metric)]
     if metrics.environment is not None:
         facts = to_plain(metrics.environment).items()
         parts += ["## Machine", "\n".join(f"- {key}: {value}" for key, value in facts)]
     return "\n\n".join(parts) + "\n"
+
+
+def _cycles_table(cycles: Sequence[Cycle]) -> str:
+    """What each cycle zeroed, or cut, and what that did before and after its training."""
+    amounts: tuple[tuple[str, Callable[[Cycle], float | None]], ...] = (
+        ("sparsity (%)", lambda cycle: None if cycle.sparsity is None else 100 * cycle.sparsity),
+        ("fewer FLOPs (%)", lambda cycle: cycle.flops_reduction_pct),
+    )
+    shown = [(title, read) for title, read in amounts if any(read(cycle) is not None for cycle in cycles)]
+    rows = [
+        [
+            cycle.cycle,
+            *("" if (found := read(cycle)) is None else f"{found:.2f}" for _, read in shown),
+            cycle.val_accuracy_pruned,
+            cycle.val_accuracy,
+        ]
+        for cycle in cycles
+    ]
+    titles = [title for title, _ in shown]
+    header = ["cycle", *titles, "validation after pruning (%)", "validation after fine-tuning (%)"]
+    return markdown_table(header, rows)
+
+
+def penalty_text(found: GrownPenalty) -> str:
+    """How the network was brought to give up its channels before they were cut."""
+    return (
+        f"Before the cut {found.steps} training steps under a penalty that grew to {found.penalty:.3g}: "
+        f"{100 * found.norm_left:.2g}% of the norm of the weights that make those channels were left "
+        f"({found.seconds:.0f} s)."
+    )
 
 
 def refit_text(refit: Refit, noun: str) -> str:

@@ -37,6 +37,18 @@ class Refit(Part):
 
 
 @dataclass(frozen=True, kw_only=True)
+class GrownPenalty(Part):
+    """Training with labels before the cut, under a penalty on what makes the channels that go."""
+
+    steps: int
+    penalty: float
+    """at the end"""
+    norm_left: float
+    """of the penalised weights, as a share of what it was"""
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class DeadChannels(Part):
     """Channels that did nothing: removed, and of these a constant other than 0; and why others stay."""
 
@@ -59,7 +71,10 @@ class Cycle(Recovery):
     """One pruning and what followed it."""
 
     cycle: int
-    sparsity: float
+    sparsity: float | None = None
+    """where weights were zeroed"""
+    flops_reduction_pct: float | None = None
+    """where channels were cut"""
     val_accuracy_pruned: float
     fall_backs: tuple[str, ...] = ()
     pruning_seconds: float | None = None
@@ -175,6 +190,7 @@ class Metrics(Known, Recovery, Comparison, NetworkMetrics):
     steps: int | None = None
     train_seconds: float | None = None
     fine_tune_seconds: float | None = None
+    grown_penalty: GrownPenalty | None = None
     slice_proof: SliceProof | None = None
     refit: Refit | None = None
     dead_channels: DeadChannels | None = None

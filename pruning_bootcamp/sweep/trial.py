@@ -110,7 +110,8 @@ def run_trial(spec: TrialSpec, report: ReportLine) -> TrialResult:
     cfg = config_of(spec)
     curve: dict[int, float] = {}
     gradual_or_later = cfg.prune.gradual and spec.cost != "flops_g"  # what it will cost is not known before the end
-    last_cycle = cfg.prune.iterations if spec.command == "prune-unstructured" else 1
+    cycles = {"prune-unstructured": cfg.prune.iterations, "prune-structured": cfg.structured.iterations}
+    last_cycle = cycles.get(spec.command, 1)
 
     def watch(cycle: int) -> Sequence[Hook]:
         return [TrialCallback(spec, cycle, cycle == last_cycle and not gradual_or_later, curve, report)]

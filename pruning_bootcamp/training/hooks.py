@@ -1,5 +1,6 @@
-"""What may happen between the steps of a training: masks that hold, sparsity of scales, and whatever a method adds."""
+"""What may happen between the steps of a training: masks that hold, penalties, and whatever a method adds."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -147,3 +148,54 @@ class ScaleSparsity(Hook):
         trained = [scale for scale in self._scales if scale.grad is not None]
         gradients = [scale.grad for scale in trained]
         torch._foreach_add_(gradients, torch._foreach_sign([s.detach() for s in trained]), alpha=self.strength)  # type: ignore[arg-type]
+
+
+# Share of a training after which a penalty whose step is left to us has grown to its ceiling; then weights settle.
+_GROWN_AFTER = 0.75
+
+
+@dataclass(frozen=True)
+class PenaltyGrowth:
+    """How a penalty grows: by `step` each `every` optimiser steps, from the first one on, up to `ceiling`.
+
+    `step` None: what reaches the ceiling in three quarters of the training.
+    """
+
+    step: float | None = None
+    every: int = 10
+    ceiling: float = 1.0
+
+    def at(self, done: int, total: int) -> float:
+        """The penalty when `done` of a training's `total` steps are done."""
+        step = self.step
+        if step is None:
+            step = self.ceiling / max(1, math.ceil(_GROWN_AFTER * total / self.every))
+        return min(self.ceiling, step * (done // self.every + 1))
+
+
+class GrowingPenalty(Hook):
+    """L2 penalty on some numbers of the weights, growing while it trains, as a gradient (GReg-1; Wang et al., 2021)."""
+
+    def __init__(self, numbers: Mapping[str, Tensor], growth: PenaltyGrowth) -> None:
+        """`numbers`: parameter -> True where it is penalised."""
+        self.numbers, self.growth = numbers, growth
+        self._weights: list[Tensor] = []
+        self._factors: list[Tensor] = []
+
+    def on_start(self, state: StepState) -> None:
+        """Finds the weights, where they are now."""
+        self._weights = [state.model.get_parameter(name) for name in self.numbers]
+        # factors of the weights' own type and memory format, as masks have them
+        self._factors = [
+            torch.empty_like(weight, requires_grad=False).copy_(where)
+            for weight, where in zip(self._weights, self.numbers.values(), strict=True)
+        ]
+
+    def on_gradients(self, state: StepState) -> None:
+        """Adds penalty * weight to the gradients of those numbers."""
+        pairs = zip(self._weights, self._factors, strict=True)
+        trained = [(weight.detach(), factor, weight.grad) for weight, factor in pairs if weight.grad is not None]
+        if trained:
+            weights, factors, gradients = map(list, zip(*trained, strict=True))
+            penalty = self.growth.at(state.step, state.total_steps)
+            torch._foreach_add_(gradients, torch._foreach_mul(weights, factors), alpha=penalty)  # type: ignore[arg-type]

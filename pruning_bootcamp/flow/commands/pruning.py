@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -39,6 +40,7 @@ from pruning_bootcamp.flow.start import (
     recipe_for,
     task_of,
 )
+from pruning_bootcamp.flow.step import Step
 from pruning_bootcamp.flow.steps import cut, dead
 from pruning_bootcamp.flow.steps.dense import open_given
 from pruning_bootcamp.flow.verdict import goal_of
@@ -160,6 +162,7 @@ def _finish_pruning(carried: Carried) -> Metrics:
 def check_ahead(plan: Plan, run: Run, data: Callable[[], Splits], device: torch.device) -> None:
     """What can't be done with this network, said before anything is written; a first cut is planned, and shown."""
     cfg, splits = plan.cfg, data()
+    _warn_of_untrained_cycles(plan)
     if plan.checkpoint is None:
         recipe = recipe_for(cfg, splits)
         model = new_network(recipe)
@@ -170,7 +173,7 @@ def check_ahead(plan: Plan, run: Run, data: Callable[[], Splits], device: torch.
     _check_names(plan, dense.model)
     plan.steps[0] = replace(plan.steps[0], work=partial(open_given, path=plan.checkpoint, found=dense))
     first = next((number for number, step in enumerate(plan.steps) if step.gives is Cut), None)
-    if first is None or plan.steps[first].inputs["before"] != DENSE or is_kept(plan, run, plan.steps[first]):
+    if first is None or _reads_first(plan, plan.steps[first]) != DENSE or is_kept(plan, run, plan.steps[first]):
         return
     if cfg.structured.only_dead:
         LOGGER.info("\n=== Structured Pruning: dead channels ===")
@@ -180,13 +183,36 @@ def check_ahead(plan: Plan, run: Run, data: Callable[[], Splits], device: torch.
     s = settings.channel_choices(cfg)
     assert s.score is not None
     LOGGER.info("\n=== Structured Pruning: %s (%s) ===", s.score.name, s.allocation)
-    if needs_images(cfg.structured):
+    measured, cycles = needs_images(cfg.structured), cfg.structured.iterations
+    if measured or cycles > 1:
         cut.check_reachable(cfg, dense.model, dense.recipe, device)
+    if measured:
         LOGGER.info("Channels are chosen once they are measured on training %s.", task_of(cfg).noun)
         return
-    foreseen = cut.plan_cut(cfg, dense.model, dense.recipe, device)
+    part = cut.Part(settings.cut_shares(cfg)[0], cycles == 1)
+    foreseen = cut.plan_cut(cfg, dense.model, dense.recipe, device, part=part)
+    if cycles > 1:
+        LOGGER.info("Cycle 1 of %d, a share of %.3f of the budget:", cycles, part.share)
     LOGGER.info("%s", structured_table(foreseen.plan))
-    plan.steps[first] = replace(plan.steps[first], work=partial(cut.cut, foreseen=foreseen))
+    if plan.steps[first].inputs["before"] == DENSE:
+        plan.steps[first] = replace(plan.steps[first], work=partial(cut.cut, foreseen=foreseen, part=part))
+
+
+def _reads_first(plan: Plan, cutting: Step[Any]) -> str:
+    """Whose network is looked at to choose what is cut."""
+    scoring = cutting.inputs.get("scores")
+    return next(step for step in plan.steps if step.name in (scoring, cutting.name)).inputs["before"]
+
+
+def _warn_of_untrained_cycles(plan: Plan) -> None:
+    cycles = plan.cfg.structured.iterations
+    trains = settings.trains_after_cut(plan.cfg) or plan.cfg.structured.grow_penalty is not None
+    if "prune-structured" in plan.compressions and cycles > 1 and not trains:
+        LOGGER.warning(
+            "structured.iterations: %d cycles with no training between them lost more than one shot, where it was "
+            "measured. Set fine_tune.enabled=true or recover.method=distill, or structured.iterations=1.",
+            cycles,
+        )
 
 
 def _check_names(plan: Plan, model: nn.Module) -> None:
@@ -221,7 +247,9 @@ def default_folder(cfg: Config, name: str, method: str | None = None) -> Path:
         assert s.score is not None
         words = {"sparsity": "sp", "flops_reduction": "flops", "params_reduction": "params"}
         budget = "_".join(f"{words[kind]}{value:g}" for kind, value in s.budget().items())
-        return RESULTS / "structured" / f"{short_name(s.score.name)}_{budget}"
+        cycles = "" if s.iterations == 1 else f"_x{s.iterations}"
+        cycles += "" if s.grow_penalty is None else "_grown"
+        return RESULTS / "structured" / f"{short_name(s.score.name)}_{budget}{cycles}"
     p = cfg.prune
     mode = {"uniform": "layerwise"}.get(p.allocation.name, short_name(p.allocation.name))
     pattern = "" if p.pattern.name == "unstructured" else "_" + settings.pattern_text(cfg).replace(":", "of")

@@ -47,6 +47,26 @@ class Foreseen:
     plan: StructuredPlan
 
 
+@dataclass(frozen=True)
+class Part:
+    """How much of the budget of `structured` is cut after a cycle, and whether no other cycle follows."""
+
+    share: float
+    last: bool
+
+
+WHOLE = Part(1.0, True)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a budget is a share of."""
+
+    dense: nn.Module
+    widths: Mapping[str, int] | None = None
+    """group -> its channels in the dense network, where some have been cut"""
+
+
 def score(context: StepContext) -> Measured:
     """What each channel is worth, group by group."""
     cfg, network = context.cfg, context.network()
@@ -98,27 +118,32 @@ def calibration_pairs(
     return lambda: eval_batches(images, batch_size=size, channels_last=True, **look)
 
 
-def cut(context: StepContext, foreseen: Foreseen | None = None) -> Cut:
-    """The channels cut out, the cut proved, batch norm re-estimated where nothing is refitted after it."""
-    network = context.network()
+def cut(context: StepContext, foreseen: Foreseen | None = None, part: Part = WHOLE) -> Cut:
+    """The channels cut out, the cut proved, batch norm re-estimated where nothing is refitted after it.
+
+    What is kept and said is in the dense network's terms, whatever earlier cycles have cut.
+    """
+    network, s = context.network(), context.cfg.structured
+    earlier = _widths_so_far(context)
     if foreseen is None:
-        scored = context.tensors("scores", SCORED)
-        found_before = ChannelScores(scored["scores"], scored.get("losses"))
-        foreseen = plan_cut(context.cfg, network.model, network.recipe, context.device, found_before)
+        foreseen = foresee(context, part)
         LOGGER.info("%s", structured_table(foreseen.plan))
     plan = foreseen.plan
     found = cut_channels(foreseen.model, example_input(foreseen.recipe), plan)  # a failed proof leaves nothing behind
     LOGGER.info("Slice proof: passed, %s", found.proof)
     network = Network(found.model, foreseen.recipe, masks_after(network.masks, found.model))
     recovered = Recovery()
-    if context.cfg.structured.refit == "batch_norm":
+    if s.refit == "batch_norm":
         dense = context.network("dense").model
         recovered = recover_batch_norm(network.model, dense, context.cfg, context.splits, context.device)
-    context.keep_tensors(KEPT, {"channels": found.kept})
+    kept = context.tensors("cut", KEPT).get("channels", {})
+    context.keep_tensors(KEPT, {"channels": composed(kept, found.kept)})
     score = judged(context, network)
     return Cut(
         val_accuracy=score,
-        widths={group.name: (group.width, len(group.keep)) for group in plan.groups},
+        widths=earlier
+        | {group.name: (earlier.get(group.name, (group.width,))[0], len(group.keep)) for group in plan.groups},
+        flops_reduction_pct=round(100 * plan.macs_reduction, 4),
         round_to=plan.round_to,
         round_to_narrow=dict(plan.narrow) or None,
         proof_difference=float(found.proof.max_difference),
@@ -128,6 +153,36 @@ def cut(context: StepContext, foreseen: Foreseen | None = None) -> Cut:
         batch_norm_reestimated=recovered.batch_norm_reestimated,
         batch_norm=recovered.batch_norm,
     )
+
+
+def foresee(context: StepContext, part: Part) -> Foreseen:
+    """What the cycle cuts: by the scores that were kept, so the same whatever its network has been trained to since."""
+    network, scored = context.network(), context.tensors("scores", SCORED)
+    widths = {name: before for name, (before, _) in _widths_so_far(context).items()}
+    return plan_cut(
+        context.cfg,
+        network.model,
+        network.recipe,
+        context.device,
+        ChannelScores(scored["scores"], scored.get("losses")),
+        part,
+        Origin(context.network("dense").model, widths or None),
+    )
+
+
+def _widths_so_far(context: StepContext) -> dict[str, tuple[int, int]]:
+    """Group -> channels in the dense network and after the cycles before this one."""
+    return context.outcome("cut", Cut).widths if "cut" in context.inputs else {}
+
+
+def composed(earlier: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Layer -> the dense network's output channels that are left, where `now` numbers those that `earlier` left."""
+    return dict(earlier) | {path: earlier[path][left] if path in earlier else left for path, left in now.items()}
+
+
+def renumbered(kept: Mapping[str, Tensor], earlier: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The other way round: channels of the dense network -> their places among those that `earlier` left."""
+    return {path: torch.searchsorted(earlier[path], left) if path in earlier else left for path, left in kept.items()}
 
 
 def masks_after(masks: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
@@ -143,12 +198,18 @@ def plan_cut(
     recipe: Recipe,
     device: torch.device,
     scored: ChannelScores | None = None,
+    part: Part = WHOLE,
+    origin: Origin | None = None,
 ) -> Foreseen:
-    """What to cut for running on `device`; a GoalNotMet where the budget can't be met."""
+    """What to cut for running on `device`; a GoalNotMet where this part of the budget can't be met.
+
+    Before the last cycle nothing is cut where widths change in steps too coarse for its part. `origin`: left out, the
+    network itself.
+    """
     s = settings.channel_choices(cfg)
     if scored is not None and s.allocation == "measured" and scored.losses is None:  # it could not be measured
         s = chosen(cfg.structured, measured=False)
-    return _planned(s, cfg, model, recipe, device, scored)
+    return _planned(s, cfg, model, recipe, device, scored, part, origin)
 
 
 def check_reachable(cfg: Config, model: nn.Module, recipe: Recipe, device: torch.device) -> None:
@@ -163,17 +224,21 @@ def _planned(
     recipe: Recipe,
     device: torch.device,
     scored: ChannelScores | None = None,
+    part: Part = WHOLE,
+    origin: Origin | None = None,
 ) -> Foreseen:
     ready, recipe = ready_to_cut(model, recipe)
     example = example_input(recipe)
-    _, flops = cost_of(model, example)
+    dense = model if origin is None else origin.dense
     plan = plan_structured(
         ready,
         example,
-        s,
+        s.part(part.share),
         seed=cfg.seed,
-        baseline_macs=flops.macs,
-        baseline_params=compute_params(model),
+        baseline_macs=cost_of(dense, example)[1].macs,
+        baseline_params=compute_params(dense),
+        widths=None if origin is None else origin.widths,
+        on_the_way=not part.last,
         scores=None if scored is None else scored.scores,
         losses=None if scored is None else scored.losses,
         device=device,

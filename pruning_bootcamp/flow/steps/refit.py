@@ -1,4 +1,4 @@
-"""The pruned network's layers fitted to the dense one's, one after the other; a killed run goes on after the last."""
+"""Layers of the pruned network fitted to those of the one before it, in order; a killed run goes on after the last."""
 
 import time
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.flow.outcomes import Refitted
 from pruning_bootcamp.flow.step import StepContext
 from pruning_bootcamp.flow.steps.batch_norm import recover_batch_norm
-from pruning_bootcamp.flow.steps.cut import KEPT, calibration_images, ready_to_cut
+from pruning_bootcamp.flow.steps.cut import KEPT, calibration_images, ready_to_cut, renumbered
 from pruning_bootcamp.flow.steps.training import judged
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.pruning.channels.refit import refit
@@ -22,11 +22,15 @@ PROGRESS = "refit.pth"
 
 
 def refit_cut(context: StepContext) -> Refitted:
-    """Every layer whose inputs the cut changed, fitted in closed form; batch norm re-estimated where some can't be."""
-    before, s = context.network("dense"), context.cfg.structured
-    dense, _ = ready_to_cut(before.model, before.recipe)
-    kept = context.tensors("cut", KEPT)["channels"]
-    return _refitted(context, dense, kept, images=s.calibration_images, rounds=s.refit_rounds)
+    """Every layer whose inputs the cut changed, fitted in closed form; batch norm re-estimated where some can't be.
+
+    To the network that was trained last: the dense one, or in later cycles the one before the cut (`target`, of which
+    `earlier` cuts had left so many channels).
+    """
+    before, s = context.network("target" if "target" in context.inputs else "dense"), context.cfg.structured
+    whole, _ = ready_to_cut(before.model, before.recipe)
+    kept = renumbered(context.tensors("cut", KEPT)["channels"], context.tensors("earlier", KEPT).get("channels", {}))
+    return _refitted(context, whole, kept, images=s.calibration_images, rounds=s.refit_rounds)
 
 
 def refit_weights(context: StepContext) -> Refitted:

@@ -130,8 +130,8 @@ def held_out_judge(context: StepContext) -> DenseJudge:
         )
 
 
-def fine_tuned(context: StepContext, cfg: Config) -> Train:
-    """What trains a network as `fine_tune` of this config says."""
+def fine_tuned(context: StepContext, cfg: Config, keep_best: bool = True, label: str = "fine-tune") -> Train:
+    """What trains a network as `fine_tune` of this config says; `keep_best`: to its best epoch, not to its last."""
 
     def train(network: Network, hooks: Sequence[Hook]) -> FitResult:
         f = cfg.fine_tune
@@ -143,13 +143,14 @@ def fine_tuned(context: StepContext, cfg: Config) -> Train:
             folder=context.folder,
             logs=context.logs,
             seed=cfg.seed,
+            keep_best=keep_best,
             masks=network.masks or None,
             hooks=hooks,
             teacher=context.network("dense").model.to(context.device) if f.distill > 0 else None,
             distill_weight=f.distill,
             distill_temperature=f.temperature,
             feature_weight=f.features,
-            label="fine-tune",
+            label=label,
             fingerprint=context.key,
             task=context.task,
         )

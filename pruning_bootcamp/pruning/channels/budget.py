@@ -65,8 +65,10 @@ def _apart(
     """How far from the target the best is that is known so far; where nothing is taken yet, the best first step."""
     if any(taken.values()):
         return abs(costs.amount[measure] - target)
-    found = []
+    found = [abs(costs.amount[measure] - target)] if not any(schedule.keys for schedule in schedules) else []
     for schedule in schedules:
+        if not schedule.keys:
+            continue
         _move(costs, taken, schedule, 1)
         found.append(abs(costs.amount[measure] - target))
         _move(costs, taken, schedule, -1)

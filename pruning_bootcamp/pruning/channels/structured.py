@@ -24,9 +24,10 @@ from pruning_bootcamp.pruning.channels.widths import (
     ScoredNetwork,
     choose_widths,
 )
-from pruning_bootcamp.pruning.graph import Group, cut_members, find_groups
+from pruning_bootcamp.pruning.graph import Group, cut_members, find_groups, making
 from pruning_bootcamp.pruning.masks import detached_copy
 from pruning_bootcamp.pruning.sections import BUDGETS, StructuredSettings
+from pruning_bootcamp.pruning.weights.schedules import check_schedule, iterative_sparsities
 from pruning_bootcamp.schema import check_ranges, named
 from pruning_bootcamp.tools.metrics import count_products
 
@@ -122,13 +123,41 @@ def check_structured(
                 "Lower it or raise max_sparsity.",
             )
         )
-    return problems + check_round_to(s.round_to, f"{where}.round_to")
+    return problems + check_round_to(s.round_to, f"{where}.round_to") + _cycles(s, where) + _penalty(s, where)
+
+
+def _penalty(s: StructuredSettings, where: str) -> list[Problem]:
+    if s.grow_step is None:
+        return []
+    if s.grow_penalty is None:
+        text = f"{s.grow_step:g}, and no penalty grows. Set {where}.grow_penalty to how long, as 3ep, or leave it out."
+        return [Problem(f"{where}.grow_step", text)]
+    if s.grow_step > s.grow_ceiling:
+        text = f"{s.grow_step:g} is above grow_ceiling, {s.grow_ceiling:g}. Lower the one or raise the other."
+        return [Problem(f"{where}.grow_step", text)]
+    return []
+
+
+def _cycles(s: StructuredSettings, where: str) -> list[Problem]:
+    """Cycles in which nothing more is to be cut would only train."""
+    problems = check_schedule(s.schedule.name, s.schedule.args, f"{where}.schedule")
+    if problems or s.iterations <= 1:
+        return problems
+    shares = [0.0, *iterative_sparsities(1.0, s.iterations, s.schedule.name, s.schedule.args)]
+    idle = next((number for number in range(1, len(shares)) if shares[number] <= shares[number - 1]), None)
+    if idle is None:
+        return []
+    name, of = s.schedule.name, s.iterations
+    text = f"{name} leaves cycle {idle} of {of} nothing to cut. Choose another, as linear, or fewer iterations."
+    return [Problem(f"{where}.schedule", text)]
 
 
 def _beside_only_dead(settings: StructuredSettings, where: str) -> list[Problem]:
     """What is asked for besides, and would not be done."""
     given = [key for key in (*BUDGETS.values(), "score", "allocation") if getattr(settings, key) is not None]
     given += ["round_to"] if isinstance(settings.round_to, int) else []
+    given += ["iterations"] if settings.iterations > 1 else []
+    given += ["grow_penalty"] if settings.grow_penalty is not None else []
     return [
         Problem(
             f"{where}.{key}",
@@ -151,6 +180,8 @@ def plan_structured(
     losses: Mapping[str, Tensor] | None = None,
     images: ImageBatches | None = None,
     device: torch.device | None = None,
+    widths: Mapping[str, int] | None = None,
+    on_the_way: bool = False,
     **names: Any,
 ) -> StructuredPlan:
     """What to cut so that one budget is met; the model is not changed.
@@ -166,7 +197,9 @@ def plan_structured(
     narrower than `min_width` channels. Scores are compared across groups relative
     to their group's mean; `scores` and `losses` are those of `score_channels`, where they are there already. `images`:
     batches to measure on, for the scores that need them and allocation measured; score obs and that allocation are
-    chosen where neither is named.
+    chosen where neither is named. `widths`: of a network that was cut before, group -> its channels before the first
+    cut; `sparsity` and `max_sparsity` are shares of those, and nothing is cut where the budget is met already.
+    `on_the_way`: more will be cut, so where widths change in steps too coarse for the budget nothing is cut.
     Raises BootcampError for wrong settings or a network without anything to cut, GoalNotMet when the budget can't be
     reached, saying what can.
     """
@@ -184,7 +217,7 @@ def plan_structured(
     assert s.allocation is not None
     limits = Limits(min_width, s.max_sparsity)
     ((name, asked),) = s.budget().items()
-    budget = Budget(name, asked, s.allocation, {"macs": baseline_macs, "params": baseline_params})
+    budget = Budget(name, asked, s.allocation, {"macs": baseline_macs, "params": baseline_params}, on_the_way)
 
     copied, example = at_hand(model, example)
     everything = find_groups(copied, example)
@@ -196,7 +229,8 @@ def plan_structured(
         if group.name not in unscored and group.name not in scores
     }
     groups = [group for group in everything if group.name not in unscored]
-    network = ScoredNetwork(copied, example, groups, scores, count_products(copied, example)[0], unscored, losses)
+    products = count_products(copied, example)[0]
+    network = ScoredNetwork(copied, example, groups, scores, products, unscored, losses, widths)
     multiples = resolve_round_to(s.round_to, device or example.device)
     return _plan(budget, *_coarsest(network, budget, multiples, limits))
 
@@ -255,7 +289,29 @@ def cut_channels(model: nn.Module, example: Tensor, plan: StructuredPlan) -> Cut
     naming the first layer that differs, when the proof fails; BootcampError when the plan is another network's.
     """
     copied, example = at_hand(model, example)
-    groups = {group.name: group for group in find_groups(copied, example)}
+    cut, keep = _of_this_network(plan, copied, example)
+    result = detached_copy(copied)
+    cut_members(result, cut, keep)
+    params = sum(parameter.numel() for parameter in result.parameters())
+    if params != plan.params_after:
+        raise GoalNotMet(f"the cut network has {params} parameters, and the plan foresaw {plan.params_after}.")
+    kept = {path: channels for path, (_, channels) in kept_outputs(cut, keep).items()}
+    return CutResult(result, prove_slice(copied, result, cut, keep, example), kept)
+
+
+def doomed_weights(model: nn.Module, example: Tensor, plan: StructuredPlan) -> dict[str, Tensor]:
+    """Parameter that trains -> True for each number of it that makes a channel which the plan drops.
+
+    Filters, biases, scales and shifts of norms; where they are zero, the cut changes nothing. BootcampError when the
+    plan is another network's.
+    """
+    copied, example = at_hand(model, example)
+    return making(*_of_this_network(plan, copied, example))
+
+
+def _of_this_network(plan: StructuredPlan, model: nn.Module, example: Tensor) -> tuple[list[Group], dict[str, Tensor]]:
+    """The groups that the plan is about, and the units that each of them keeps."""
+    groups = {group.name: group for group in find_groups(model, example)}
     keep = {}
     for part in plan.groups:
         group = groups.get(part.name)
@@ -265,14 +321,7 @@ def cut_channels(model: nn.Module, example: Tensor, plan: StructuredPlan) -> Cut
             )
             raise BootcampError(f"the plan cuts {part.name} with {part.width} channels, and this network has {found}.")
         keep[part.name] = _units(group, part.keep)
-    cut = [groups[name] for name in keep]
-    result = detached_copy(copied)
-    cut_members(result, cut, keep)
-    params = sum(parameter.numel() for parameter in result.parameters())
-    if params != plan.params_after:
-        raise GoalNotMet(f"the cut network has {params} parameters, and the plan foresaw {plan.params_after}.")
-    kept = {path: channels for path, (_, channels) in kept_outputs(cut, keep).items()}
-    return CutResult(result, prove_slice(copied, result, cut, keep, example), kept)
+    return [groups[name] for name in keep], keep
 
 
 def _group_plan(group: Group, gone: Sequence[int]) -> GroupPlan:
@@ -295,7 +344,7 @@ def _limited(steps: Sequence[WidthSchedule], taken: Mapping[str, int], share: fl
     """Groups that could not lose what they were due."""
     limited = {}
     for schedule in steps:
-        gone, width = schedule.removed[taken[schedule.name]], len(schedule.order)
+        gone, width = schedule.gone_before + schedule.removed[taken[schedule.name]], schedule.width
         due = None if share is None else round(share * width)
         if due is not None and gone != due:
             limited[schedule.name] = f"loses {gone} of {width}, not {due}, to keep within the limits"

@@ -22,6 +22,13 @@ class WidthSchedule:
     order: tuple[int, ...]
     removed: tuple[int, ...]
     keys: tuple[float, ...]
+    gone_before: int = 0
+    """units that earlier cuts took"""
+
+    @property
+    def width(self) -> int:
+        """Units before any cut."""
+        return len(self.order) + self.gone_before
 
     def step(self, number: int) -> tuple[int, ...]:
         """The units that go in step `number` (from 0)."""
@@ -40,8 +47,11 @@ def make_width_schedule(
     round_to: int | None,
     min_width: int,
     max_sparsity: float,
+    channels_before: int | None = None,
 ) -> WidthSchedule:
     """The schedule of one group; ties in the score go by the lowest channel.
+
+    `channels_before`: of the group before earlier cuts; `max_sparsity`, and shares of the group, are of those.
 
     local: a step's key is the share of the group that is gone after it, so all groups shrink alike. global: its key is
     the mean score of its units over the mean score of the group, so groups with large weights are not spared for it.
@@ -49,23 +59,25 @@ def make_width_schedule(
     """
     order = torch.sort(score, stable=True).indices
     a_unit = group.channels / group.width
+    width = group.width if channels_before is None else round(channels_before / a_unit)
+    gone_before = width - group.width
     removed = [0]
     for gone in range(1, group.width):
         channels = (group.width - gone) * a_unit
         fits = round_to is None or channels % round_to == 0
-        if fits and channels >= min_width and gone <= max_sparsity * group.width + 1e-9:
+        if fits and channels >= min_width and gone_before + gone <= max_sparsity * width + 1e-9:
             removed.append(gone)
     mean = float(score.mean())
     relative = (score / mean if mean > 0 else score)[order].tolist()
     steps = list(itertools.pairwise(removed))
     if allocation == "local":
-        keys = [after / group.width for _, after in steps]
+        keys = [(gone_before + after) / width for _, after in steps]
     else:
         keys = [sum(relative[before:after]) / (after - before) for before, after in steps]
-    return WidthSchedule(group.name, tuple(order.tolist()), tuple(removed), tuple(keys))
+    return WidthSchedule(group.name, tuple(order.tolist()), tuple(removed), tuple(keys), gone_before)
 
 
 def nearest_step(schedule: WidthSchedule, share: float) -> int:
-    """Steps to take so that `round(share * width)` units go, or as near as its steps allow (the fewer on a tie)."""
-    wanted = round(share * len(schedule.order))
+    """Steps after which `round(share * width)` units are gone, or as near as its steps allow (the fewer on a tie)."""
+    wanted = round(share * schedule.width) - schedule.gone_before
     return min(range(len(schedule.removed)), key=lambda number: (abs(schedule.removed[number] - wanted), number))

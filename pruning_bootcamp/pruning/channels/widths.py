@@ -36,6 +36,12 @@ class ScoredNetwork:
     left_out: Mapping[str, str]
     losses: Mapping[str, Tensor] | None = None
     """for allocation measured: group -> what the network loses once none, one, two, ... units are gone"""
+    widths: Mapping[str, int] | None = None
+    """where earlier cuts were made: group -> its channels before the first of them"""
+
+    def channels_before(self, group: Group) -> int:
+        """Of the group, before any cut."""
+        return (self.widths or {}).get(group.name, group.channels)
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,8 @@ class Budget:
     asked: float
     allocation: Allocation
     baseline: Mapping[Measure, float | None]
+    on_the_way: bool = False
+    """more will be cut: where steps are too coarse for it, nothing is"""
 
     @property
     def measure(self) -> Measure:
@@ -99,17 +107,26 @@ def choose_widths(network: ScoredNetwork, budget: Budget, limits: Limits, falls_
     for group in network.groups:
         for each in narrower(multiple) if falls_back else (multiple,):
             within = asdict(replace(limits, round_to=each))
-            schedule = make_width_schedule(group, network.scores[group.name], allocation=budget.allocation, **within)
+            schedule = make_width_schedule(
+                group,
+                network.scores[group.name],
+                allocation=budget.allocation,
+                channels_before=network.channels_before(group),
+                **within,
+            )
             if schedule.keys:
                 schedules[group.name] = schedule
                 if each is not None and each != multiple:
                     narrow[group.name] = each
                 break
+        else:
+            if schedule.gone_before:  # it can lose no more, and counts with what it has lost
+                schedules[group.name] = schedule
     left_out = dict(network.left_out) | {
         group.name: _too_narrow(group, limits) for group in network.groups if group.name not in schedules
     }
     chosen = ChosenWidths([group for group in network.groups if group.name in schedules], schedules, left_out, narrow)
-    if not schedules:
+    if not any(schedule.keys for schedule in schedules.values()) and not network.widths:
         reasons = (f"{name}: {reason}" for name, reason in left_out.items())
         chosen.problem = BootcampError(*reasons, where="cutting this network")
     else:
@@ -128,7 +145,9 @@ def _settle(network: ScoredNetwork, budget: Budget, limits: Limits, chosen: Chos
         if single_cuts is not None:
             costs.learn(single_cuts)
         costs.correct(more)
-        chosen.baseline = chosen.before | {name: value for name, value in budget.baseline.items() if value}
+        channels = float(sum(network.channels_before(group) for group in groups))
+        chosen.baseline = chosen.before | {"channels": channels}
+        chosen.baseline |= {name: value for name, value in budget.baseline.items() if value}
         chosen.taken, search = _take(costs, schedules, budget, chosen, network.losses)
         most = 1 - most_reachable(costs, schedules, chosen.taken, budget.measure) / chosen.baseline[budget.measure]
         chosen.after = dict(costs.amount)
@@ -146,10 +165,13 @@ def _settle(network: ScoredNetwork, budget: Budget, limits: Limits, chosen: Chos
     chosen.achieved = 1 - chosen.after[budget.measure] / chosen.baseline[budget.measure]
     if abs(chosen.achieved - budget.asked) > TOLERANCE + 1e-9 and not budget.group_by_group:
         chosen.problem = _not_met(budget, chosen, most, search, limits)
-    elif not any(chosen.taken.values()):
+    elif not any(chosen.taken.values()) and not network.widths:
         chosen.problem = BootcampError(
             f"{budget.name} {budget.asked:g} cuts nothing: no group can lose so little. Ask for more."
         )
+    if chosen.problem is not None and budget.on_the_way and most >= budget.asked:
+        chosen.problem, chosen.taken, chosen.after = None, dict.fromkeys(chosen.taken, 0), dict(chosen.before)
+        chosen.achieved = 1 - chosen.after[budget.measure] / chosen.baseline[budget.measure]
 
 
 def _take(
@@ -248,6 +270,8 @@ def cut_one_by_one(
     """Group -> (units cut from it alone, what is multiplied then): how each product depends on each group."""
     found = {}
     for schedule in schedules:
+        if not schedule.keys:
+            continue
         keep = keep_masks(groups, {schedule.name: schedule.gone(1)})
         found[schedule.name] = (schedule.removed[1], products_after(model, groups, keep, example))
     return found

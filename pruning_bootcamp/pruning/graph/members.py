@@ -122,6 +122,35 @@ def filters(member: Member, values: Tensor) -> Tensor:
     return values.transpose(0, dict(dimensions(member))["weight"]).flatten(1)
 
 
+def making(groups: Iterable[Group], keep: Keep) -> dict[str, Tensor]:
+    """Parameter that trains -> True for each number of it that makes a dropped channel, and none that stays.
+
+    Filters, biases, scales and shifts of norms; not what reads the channel.
+    """
+    found: dict[str, Tensor] = {}
+    for group in groups:
+        for member in group.members:
+            if member.kind in ("input", "prelu"):
+                continue
+            goes = torch.zeros(member.size, dtype=torch.bool)
+            goes[member.index[~keep[group.name][member.unit]]] = True
+            for name, dim in dimensions(member):
+                tensor = getattr(member.module, name)
+                if isinstance(tensor, nn.Parameter) and tensor.requires_grad and goes.any():
+                    path = f"{member.path}.{name}".lstrip(".")
+                    along = [length if place == dim else 1 for place, length in enumerate(tensor.shape)]
+                    numbers = _of_one_block(tensor, dim, goes).view(along).expand(tensor.shape)
+                    found[path] = found[path] | numbers if path in found else numbers.clone()
+    return found
+
+
+def _of_one_block(tensor: Tensor, dim: int, channels: Tensor) -> Tensor:
+    """Which entries along `dim` these channels are; in a grouped convolution every block has the same places."""
+    blocks = channels.view(-1, tensor.shape[dim])
+    assert bool((blocks == blocks[0]).all()), "its blocks would be cut unequally"
+    return blocks[0]
+
+
 def _parameter_dimension(parameter: Tensor, size: int) -> int:
     """The last dimension of that size, which is where the trace found the channels."""
     return max(dim for dim, length in enumerate(parameter.shape) if length == size)
@@ -151,11 +180,7 @@ def _cut_side(module: nn.Module, member: Member, stays: Tensor) -> None:
     assert kept > 0, f"{member.label}: no channel is left"
     for name, dim in dimensions(member):
         tensor = getattr(module, name)
-        chosen = stays
-        if tensor.shape[dim] != member.size:  # a grouped convolution: every block keeps the same places
-            blocks = stays.view(-1, tensor.shape[dim])
-            assert bool((blocks == blocks[0]).all()), f"{member.label}: its blocks would be cut unequally"
-            chosen = blocks[0]
+        chosen = _of_one_block(tensor, dim, stays)
         smaller = tensor.detach().index_select(dim, chosen.nonzero().flatten().to(tensor.device))
         if isinstance(tensor, nn.Parameter):
             smaller = nn.Parameter(smaller, requires_grad=tensor.requires_grad)

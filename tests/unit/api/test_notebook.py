@@ -88,6 +88,20 @@ def test_five_lines_cut_channels_until_the_budget_is_met(model: Small) -> None:
     assert result.folder is None
 
 
+def test_channels_go_in_cycles_under_a_penalty(model: Small) -> None:
+    cycles = {"structured.iterations": 2, "structured.grow_penalty": "16it", "structured.calibration_images": 64}
+    result = prune(
+        model, train=loader(64, 0), validation=loader(32, 1), flops_reduction=0.5, settings={**SHORT, **cycles}
+    )
+    assert result.metrics.cycles is not None
+    first, last = (cycle.flops_reduction_pct for cycle in result.metrics.cycles)
+    assert first == pytest.approx(0.875 * 50, abs=1)
+    assert last == pytest.approx(100 * (1 - macs(result.model) / macs(model)), abs=0.01)
+    assert result.metrics.grown_penalty is not None
+    assert result.metrics.grown_penalty.norm_left < 1
+    assert "fewer FLOPs (%)" in result.report()
+
+
 @pytest.mark.parametrize(("pattern", "sparsity"), [(None, 0.7), ("2:4", None), ("per_output", 0.25)])
 def test_weights_become_zero(model: Small, pattern: str | None, sparsity: float | None) -> None:
     result = prune(

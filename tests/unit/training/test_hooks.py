@@ -5,7 +5,14 @@ import torch
 from torch import nn
 
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.training.hooks import MaskHook, ScaleSparsity, StepState, apply_masks_exactly
+from pruning_bootcamp.training.hooks import (
+    GrowingPenalty,
+    MaskHook,
+    PenaltyGrowth,
+    ScaleSparsity,
+    StepState,
+    apply_masks_exactly,
+)
 
 
 def state_of(model: nn.Module) -> StepState:
@@ -72,3 +79,40 @@ def test_scale_sparsity_adds_the_sign_of_each_scale() -> None:
 def test_scale_sparsity_without_scales_is_an_error() -> None:
     with pytest.raises(BootcampError, match="no batch-norm scale"):
         ScaleSparsity(nn.Linear(2, 2), 0.1)
+
+
+@pytest.mark.parametrize(
+    ("growth", "total", "expected"),
+    [
+        (PenaltyGrowth(step=0.25, every=2, ceiling=0.6), 8, [0.25, 0.25, 0.5, 0.5, 0.6, 0.6, 0.6, 0.6]),
+        (PenaltyGrowth(every=1, ceiling=1.0), 4, [1 / 3, 2 / 3, 1, 1]),
+        (PenaltyGrowth(every=10, ceiling=2.0), 4, [2, 2, 2, 2]),
+    ],
+)
+def test_a_penalty_grows_by_steps_up_to_its_ceiling(growth: PenaltyGrowth, total: int, expected: list[float]) -> None:
+    assert [growth.at(done, total) for done in range(total)] == pytest.approx(expected)
+
+
+def test_the_papers_growth_takes_a_hundred_thousand_steps() -> None:
+    """1e-4 every 10 steps up to 1 (Wang et al., 2021)."""
+    growth = PenaltyGrowth(step=1e-4)
+    assert growth.at(99_989, 200_000) < 0.99995
+    assert growth.at(99_990, 200_000) == pytest.approx(1.0)
+    assert growth.at(199_999, 200_000) == 1.0
+
+
+def test_a_growing_penalty_is_a_gradient_on_its_numbers_alone() -> None:
+    model = nn.Linear(3, 2)
+    where = torch.tensor([[True, False, True], [False, True, False]])
+    hook = GrowingPenalty({"weight": where}, PenaltyGrowth(step=0.5, every=1, ceiling=10))
+    state = state_of(model)
+    hook.on_start(state)
+    for done, penalty in ((0, 0.5), (1, 1.0), (3, 2.0)):
+        state.step = done
+        model.weight.grad, model.bias.grad = torch.ones(2, 3), torch.ones(2)
+        hook.on_gradients(state)
+        assert torch.equal(model.weight.grad, torch.where(where, 1 + penalty * model.weight.detach(), 1.0))
+        assert model.bias.grad.eq(1).all()
+    model.weight.grad = None  # frozen: left alone
+    hook.on_gradients(state)
+    assert model.weight.grad is None
