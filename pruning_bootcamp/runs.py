@@ -19,6 +19,8 @@ from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.plain import Kind, Plain, from_plain
 
+# libyaml where it is built in: the same text in a fifth of the time
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 TEMPORARY_PREFIX = ".tmp-"
 METRICS = "metrics.yaml"
 CONFIG = "config.yaml"
@@ -171,7 +173,13 @@ def write_text(path: Path | str, text: str) -> None:
 def write_yaml(path: Path | str, content: Mapping[str, Any], comment: str = "") -> None:
     """Atomic YAML with the keys in the order given; `comment` lines come first, each behind a `#`."""
     head = "".join(f"# {line}\n" for line in comment.splitlines())
-    write_text(path, head + yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True, width=120))
+    write_text(path, head + yaml_text(content))
+
+
+def yaml_text(content: Mapping[str, Any]) -> str:
+    """The table as YAML, its keys in the order given."""
+    text: str = yaml.dump(dict(content), Dumper=_DUMPER, sort_keys=False, allow_unicode=True, width=120)
+    return text
 
 
 def read_yaml(path: Path | str) -> dict[str, Any]:

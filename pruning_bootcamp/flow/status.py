@@ -8,14 +8,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
-import yaml
-
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.flow.step import Done, Step
 from pruning_bootcamp.locks import owner_of
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.pruning.pipeline_stages import PruningStage
-from pruning_bootcamp.runs import atomic_path, read_yaml, write_yaml
+from pruning_bootcamp.runs import atomic_path, read_yaml, write_yaml, yaml_text
 from pruning_bootcamp.runtime import peak_memory_mb
 from pruning_bootcamp.schema import coerce
 from pruning_bootcamp.tasks import Metric
@@ -174,7 +172,7 @@ class Progress:
             return
         # progress only: a reader sees the old file or the new one, and nothing waits for the disk
         with contextlib.suppress(BootcampError), atomic_path(self._path, durable=False) as temporary:
-            temporary.write_text(yaml.safe_dump(asdict(self.status), sort_keys=False), encoding="utf-8")
+            temporary.write_text(yaml_text(asdict(self.status)), encoding="utf-8")
 
 
 class WatchTraining(Hook):
