@@ -322,7 +322,10 @@ def test_a_fit_is_put_into_layer_and_batch_norm(affine: bool, bias: bool) -> Non
     torch.testing.assert_close(again(batch), wanted, rtol=1e-4, atol=1e-5)
     other = torch.func.functional_call(model, instead(model, site, rows), (batch,))
     torch.testing.assert_close(other, wanted, rtol=1e-4, atol=1e-5)
-    if affine:  # its statistics are what it sees: by batches it does the same
+    if affine:
+        # its weights are as large as they were, and its statistics are what it sees: by batches it does the same
+        sizes = [layer.weight.flatten(1).norm(dim=1) for layer in (model[0], again[0])]
+        torch.testing.assert_close(*sizes, rtol=1e-4, atol=1e-6)
         everything = torch.cat(list(images()))
         torch.testing.assert_close(again.train()(everything), model.eval()(everything), rtol=1e-2, atol=1e-2)
 

@@ -40,7 +40,7 @@ def unfold(model: nn.Module, site: Site, rows: Tensor, outputs: Callable[[Tensor
     `outputs(weights)`: mean and variance of what these weights [groups, d - 1, out / groups] give, without the bias.
 
     The batch norm's statistics are those of what the layer gives it now, its scale and shift undo them: training goes
-    on from the same function, whether it normalises by batches or not.
+    on from the same function, whether it normalises by batches or not, and with weights of the size that they had.
     """
     layer: Any = model.get_submodule(site.path)
     weights, bias = rows[:, :-1], rows[:, -1].flatten()
@@ -57,17 +57,28 @@ def unfold(model: nn.Module, site: Site, rows: Tensor, outputs: Callable[[Tensor
         norm.running_mean.copy_(-bias * deviation if norm.bias is None else torch.zeros_like(mean))
         norm.running_var.copy_(variance)
     else:
-        norm.running_mean.copy_(mean)
-        norm.running_var.copy_(variance)
+        size = _as_large(weights, site.product.rows(layer.weight.double()))
+        weights = weights * size.view(site.product.groups, 1, -1)
+        norm.running_mean.copy_(mean * size)
+        norm.running_var.copy_(variance * size.square())
         # with the variance as the module keeps it: what it divides by is what the scale multiplies by
-        norm.weight.copy_((norm.running_var.double() + norm.eps).sqrt())
+        norm.weight.copy_((norm.running_var.double() + norm.eps).sqrt() / size)
         if norm.bias is None:
-            norm.running_mean.copy_(-bias)
+            norm.running_mean.copy_(-bias * size)
         else:
-            norm.bias.copy_(bias + norm.running_mean.double())
+            norm.bias.copy_(bias + norm.running_mean.double() / size)
     layer.weight.copy_(site.product.weight(weights, layer.weight))
     if layer.bias is not None:
         layer.bias.zero_()
+
+
+def _as_large(weights: Tensor, before: Tensor) -> Tensor:
+    """[out]: what makes each output's weights as large as they were; 1 where they were or are zero.
+
+    Behind a batch norm their size changes nothing but how fast they learn (van Laarhoven, 2017): small ones fast.
+    """
+    now, then = (rows.square().sum(1).sqrt().flatten() for rows in (weights, before))
+    return torch.where((now > 0) & (then > 0), then / now.clamp_min(1e-30), torch.ones_like(now))
 
 
 def spread(moments: Moments) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
