@@ -5,6 +5,8 @@ from typing import Any, Literal, Self
 
 from pruning_bootcamp.schema import Choice, between, choice
 
+_MOST_CYCLES = 1000
+
 
 @dataclass
 class PruneSettings:
@@ -29,7 +31,7 @@ class PruneSettings:
     stages: int = between(1, 1)
     """steps to the sparsity, each scored, solved and refitted on what the last one left, with no training between; one
     where the pattern says the sparsity"""
-    iterations: int = between(1, 1)
+    iterations: int = between(1, 1, _MOST_CYCLES)
     """cycles of prune and fine-tune; 1 = one shot"""
     schedule: Choice = choice("cubic")
     """how the sparsity grows over the cycles, or during fine-tuning: cubic, linear, ..."""
@@ -109,7 +111,7 @@ class StructuredSettings:
     """no group loses a larger share of its channels than this"""
     exclude: list[str] = field(default_factory=list)
     """leave out groups with a layer that matches one of these"""
-    iterations: int = between(1, 1)
+    iterations: int = between(1, 1, _MOST_CYCLES)
     """cycles of cut and fine-tune; 1 = one shot, which is no worse where nothing is trained between"""
     schedule: Choice = choice("cubic")
     """how what is cut grows over the cycles: cubic, linear, ..."""

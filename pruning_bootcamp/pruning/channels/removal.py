@@ -89,7 +89,7 @@ class _Left:
     def __init__(self, reader: Reader) -> None:
         self._power, self._columns = reader.power, reader.columns
         self._inverse, self._rows = torch.linalg.inv(damped(reader.gram)), reader.rows.clone()
-        self._live = torch.ones(len(self._rows), dtype=torch.bool, device=self._rows.device)
+        self._live = torch.ones(len(self._rows), dtype=torch.bool)
 
     def costs(self, units: Tensor) -> Tensor:
         """What each of the units costs by now: w' (H^-1 of its columns)^-1 w over all outputs, over their power."""
@@ -105,16 +105,16 @@ class _Left:
         factor = torch.linalg.solve(self._inverse[columns][:, columns], beside.T)
         self._rows.addmm_(factor.T, self._rows[columns], alpha=-1)
         self._inverse.addmm_(beside, factor, alpha=-1)
-        self._live[columns] = False
+        self._live[columns.cpu()] = False
         if int(self._live.sum()) < _WORTH_KEEPING * len(self._live):
             self._close_up()
 
     def _close_up(self) -> None:
         """Hold only what is still read: an update takes the square of what is held."""
-        places = self._live.cumsum(0) - 1
-        self._columns = places[self._columns]  # of units that are gone nothing is asked any more
-        self._inverse = self._inverse[self._live][:, self._live]
-        self._rows, self._live = self._rows[self._live], self._live[self._live]
+        live = self._live.to(self._inverse.device)
+        self._columns = (live.cumsum(0) - 1)[self._columns]  # of units that are gone nothing is asked any more
+        self._inverse, self._rows = self._inverse[live][:, live], self._rows[live]
+        self._live = torch.ones(len(self._rows), dtype=torch.bool)
 
 
 def refitted_rows(reader: Reader, units: Sequence[int]) -> Tensor:

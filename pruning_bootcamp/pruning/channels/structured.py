@@ -141,7 +141,7 @@ def _penalty(s: StructuredSettings, where: str) -> list[Problem]:
 def _cycles(s: StructuredSettings, where: str) -> list[Problem]:
     """Cycles in which nothing more is to be cut would only train."""
     problems = check_schedule(s.schedule.name, s.schedule.args, f"{where}.schedule")
-    if problems or s.iterations <= 1:
+    if problems or s.iterations <= 1 or check_ranges(s, where):
         return problems
     shares = [0.0, *iterative_sparsities(1.0, s.iterations, s.schedule.name, s.schedule.args)]
     idle = next((number for number in range(1, len(shares)) if shares[number] <= shares[number - 1]), None)

@@ -108,8 +108,8 @@ def gram(product: Product, x: Tensor, positions: Tensor | None = None) -> Tensor
     """[groups, d, d] float64: products of all columns of one batch with each other, and with 1."""
     found = [_with_ones(columns) for columns in columns_of(product, x, positions)]
     total = sum(found[1:], found[0])
-    order = in_order(product, total.shape[-1] - 1).to(total.device)
-    order = torch.cat([order, order.new_tensor([len(order)])])
+    last = total.shape[-1] - 1
+    order = torch.cat([in_order(product, last), torch.tensor([last])]).to(total.device)
     return total[:, order[:, None], order[None, :]]
 
 
