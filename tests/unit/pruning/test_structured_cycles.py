@@ -155,7 +155,8 @@ def test_a_budget_that_is_met_already_takes_nothing_more(example: Tensor, alloca
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"iterations": 0}, "structured.iterations: 0 is not at least 1."),
+        ({"iterations": 0}, "structured.iterations: 0 is not in [1, 1000]."),
+        ({"iterations": 10**9}, "structured.iterations: 1000000000 is not in [1, 1000]."),
         ({"iterations": 3, "schedule": Choice("cubik")}, "Did you mean 'cubic'?"),
         ({"iterations": 3, "schedule": Choice("one_shot")}, "one_shot leaves cycle 2 of 3 nothing to cut"),
         ({"iterations": 3, "schedule": Choice("one_shot", {"at": 0.5})}, "one_shot leaves cycle 1 of 3 nothing to cut"),
