@@ -63,6 +63,12 @@ def test_no_more_rows_are_held_than_that(monkeypatch: pytest.MonkeyPatch) -> Non
     assert looked == [0, 1]
 
 
+def test_of_very_wide_layers_a_gibibyte_is_held() -> None:
+    assert wide.most_rows(25_088) == 4096
+    assert wide.most_rows(1_000_000) * 1_000_000 * 4 <= 2**30
+    assert wide.most_rows(10**12) == 2
+
+
 class Flat(nn.Module):
     """VGG's kind: the last map, flattened, is what a linear layer reads."""
 

@@ -120,7 +120,7 @@ def refit(
             feeder = feeders.get(site.path)
             passes.go_on(site.operation if feeder is None else feeder.operation)
             if site.wide:
-                few = max(1, wide.MOST_ROWS // result.images)
+                few = max(1, wide.most_rows(site.columns) // result.images)
                 samples = _Samples(passes, site, kept.get(site.path), few, seed)
                 result.layers[site.path] = _fit_wide(cut, site, samples, iterations)
             else:

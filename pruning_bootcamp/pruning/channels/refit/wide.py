@@ -14,9 +14,14 @@ from pruning_bootcamp.pruning.channels.refit.solving import DAMPINGS
 from pruning_bootcamp.pruning.layers.least_squares import factorise
 from pruning_bootcamp.pruning.layers.moments import Product, columns_of, in_order
 
-# Rows of inputs that are held, and as many columns of the matrix that is solved.
-MOST_ROWS = 4096
+# Rows of inputs that are held, and as many columns of the matrix that is solved; of very wide layers 1 GiB of them.
+MOST_ROWS, MOST_NUMBERS = 4096, 2**28
 _COLUMNS_AT_ONCE = 1024
+
+
+def most_rows(columns: int) -> int:
+    """How many rows of so many inputs are held."""
+    return max(2, min(MOST_ROWS, MOST_NUMBERS // max(columns, 1)))
 
 
 @dataclass(frozen=True)
@@ -30,14 +35,15 @@ class Samples:
 
     @staticmethod
     def gathered(product: Product, batches: Iterable[tuple[Tensor, Tensor, Tensor | None, Tensor | None]]) -> "Samples":
-        """From batches of (inputs, goal rows, others' rows, positions), until there are MOST_ROWS."""
+        """From batches of (inputs, goal rows, others' rows, positions), until there are `most_rows`."""
         found: list[tuple[Tensor, Tensor, Tensor]] = []
         for inputs, goal, others, where in batches:
             rows = torch.cat([columns[0] for columns in columns_of(product, inputs, where)])
             found.append((rows, goal, torch.zeros_like(goal) if others is None else others))
-            if sum(len(rows) for rows, _, _ in found) >= MOST_ROWS:
+            if sum(len(one) for one, _, _ in found) >= most_rows(rows.shape[1]):
                 break
-        rows, goal, others = (torch.cat(parts)[:MOST_ROWS] for parts in zip(*found, strict=True))
+        limit = most_rows(found[0][0].shape[1])
+        rows, goal, others = (torch.cat(parts)[:limit] for parts in zip(*found, strict=True))
         order = in_order(product, rows.shape[1]).to(rows.device)
         return Samples(rows if not product.kernel else rows[:, order], goal.double(), others.double())
 
