@@ -8,7 +8,7 @@ from pruning_bootcamp.errors import BootcampError, Problem
 from pruning_bootcamp.flow import settings
 from pruning_bootcamp.flow.start import BASELINE_CHECKPOINT
 from pruning_bootcamp.preflight.training import duration
-from pruning_bootcamp.pruning.channels.structured import check_structured
+from pruning_bootcamp.pruning.channels.checks import check_structured
 from pruning_bootcamp.pruning.patterns import PATTERNS
 from pruning_bootcamp.pruning.weights.schedules import check_schedule
 from pruning_bootcamp.pruning.weights.unstructured import check_unstructured

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from pruning_bootcamp.errors import BootcampError, GoalNotMet
-from pruning_bootcamp.pruning.channels.structured import StructuredPlan, check_structured, cut_channels, plan_structured
+from pruning_bootcamp.pruning.channels.checks import check_structured
+from pruning_bootcamp.pruning.channels.structured import StructuredPlan, cut_channels, plan_structured
 
 Make = Callable[[str], nn.Module]
 

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from pruning_bootcamp.errors import GoalNotMet
 from pruning_bootcamp.flow.steps.cut import composed, renumbered
-from pruning_bootcamp.pruning.channels.structured import StructuredPlan, check_structured, cut_channels, plan_structured
+from pruning_bootcamp.pruning.channels.checks import check_structured
+from pruning_bootcamp.pruning.channels.structured import StructuredPlan, cut_channels, plan_structured
 from pruning_bootcamp.pruning.sections import StructuredSettings
 from pruning_bootcamp.pruning.weights.schedules import iterative_sparsities
 from pruning_bootcamp.schema import Choice
