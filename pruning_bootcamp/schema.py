@@ -33,12 +33,19 @@ def choice(name: str, **args: Any) -> Any:
 
 
 def between(default: Any, low: float | None = None, high: float | None = None, bounds: str = "[]") -> Any:
-    """A field whose value, unless None, lies between low and high; `bounds` "[)" leaves the upper end out."""
-    return dataclasses.field(default=default, metadata={"range": (low, high, bounds)})
+    """A field whose value, unless None, lies between low and high; `bounds` "[)" leaves the upper end out. Of a
+    mapping, every value does."""
+    metadata = {"range": (low, high, bounds)}
+    if isinstance(default, dict):
+        return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def out_of_range(value: Any, limits: tuple[float | None, float | None, str]) -> str | None:
-    """Why a number does not lie in a range; None where it does, or is no number."""
+    """Why a number, or a number of a mapping, does not lie in a range; None where it does, or is no number."""
+    if isinstance(value, Mapping):
+        found = ((key, out_of_range(one, limits)) for key, one in value.items())
+        return next((f"{key}: {reason}" for key, reason in found if reason), None)
     low, high, bounds = limits
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None

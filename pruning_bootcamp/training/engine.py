@@ -16,7 +16,7 @@ from pruning_bootcamp.training.distributed import World, seed_step
 from pruning_bootcamp.training.ema import MovingAverage
 from pruning_bootcamp.training.hooks import Hook, MaskHook, ScaleSparsity, StepState, apply_masks_exactly, same_masks
 from pruning_bootcamp.training.losses import TrainingLoss
-from pruning_bootcamp.training.optim import OPTIMIZERS, learning_rate
+from pruning_bootcamp.training.optim import FACTOR, OPTIMIZERS, learning_rate, split_by_factor
 from pruning_bootcamp.training.records import Best, Epoch, StepReport, Sums
 from pruning_bootcamp.training.settings import TrainSettings
 from pruning_bootcamp.training.state import TrainingState
@@ -66,6 +66,7 @@ class Training:
         self.optimizer = OPTIMIZERS[settings.optimizer.name](
             model, lr=settings.lr, weight_decay=settings.weight_decay, **settings.optimizer.args
         )
+        split_by_factor(self.optimizer, model, settings.lr_factors)
         self._scaler = torch.amp.GradScaler(world.device.type, enabled=settings.amp == "fp16")
         self._mask_hook = MaskHook(model, masks or {}, gradients_too=settings.clip_grad_norm is not None)
         # after the masks are applied: the average starts from zeros where the network does
@@ -187,18 +188,21 @@ class Training:
         return loss.detach(), measured
 
     def _set_learning_rate(self) -> float:
+        rate = self._rate(self.at.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group.get(FACTOR, 1.0)
+        return rate
+
+    def _rate(self, step: int) -> float:
         s = self.settings
-        rate = learning_rate(
-            self.at.step,
+        return learning_rate(
+            step,
             self.at.total_steps,
             lr=s.lr,
             schedule=s.schedule.name,
             schedule_args=s.schedule.args,
             warmup_steps=self._warmup,
         )
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        return rate
 
     def _count(self, images: int, seconds: float) -> None:
         self._images += images
@@ -217,7 +221,7 @@ class Training:
             train_accuracy=self.sums.score(self.task),
             val_loss=val.loss,
             val_accuracy=val.score,
-            lr=self.optimizer.param_groups[0]["lr"],
+            lr=self._rate(self.at.step - 1),
             seconds=self.sums.seconds + time.perf_counter() - begun,
         )
         self.history.append(entry)

@@ -9,8 +9,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.optimizer import Optimizer
 
-from pruning_bootcamp.errors import BootcampError, Problem
+from pruning_bootcamp.errors import BootcampError, Problem, unknown
 from pruning_bootcamp.plain import Plain
+from pruning_bootcamp.pruning.targets import matches
 from pruning_bootcamp.registry import Registry
 from pruning_bootcamp.schema import check_ranges
 from pruning_bootcamp.training.settings import TrainSettings
@@ -26,6 +27,8 @@ def _not_a_factor(factor: Any, t: float) -> str | None:
     return None if right else f"{factor!r} at {t:g}, and a learning-rate schedule gives a factor of the peak, 0 or more"
 
 
+# Of a parameter group: what its learning rate is multiplied by.
+FACTOR = "lr_factor"
 _GIVEN = ("lr", "weight_decay")
 OPTIMIZERS: Registry = Registry(
     "optimizer", given=_GIVEN, plural="optimizers", takes=("model",), always=_GIVEN, contract=_not_an_optimizer
@@ -89,6 +92,43 @@ def parameter_groups(model: nn.Module, weight_decay: float, decay_norm_and_bias:
     if not decayed and not spared:
         raise BootcampError("the network has no parameter that can be trained (requires_grad is False everywhere).")
     return [{"params": parameters, "weight_decay": decay} for parameters, decay in groups if parameters]
+
+
+def split_by_factor(optimizer: Optimizer, model: nn.Module, factors: Mapping[str, float]) -> None:
+    """Part the optimiser's groups, before its first step, by the factors that `factors` give their parameters.
+
+    Patterns as in `find_targets`, the first that fits counts; a group's factor, where it is not 1, is in `FACTOR`.
+    BootcampError with every pattern that fits no parameter.
+    """
+    check_factors(model, factors)
+    if not factors:
+        return
+    of = {id(p): _factor(name, factors) for name, p in model.named_parameters()}
+    groups = list(optimizer.param_groups)
+    optimizer.param_groups.clear()
+    for group in groups:
+        parted: dict[float, list[nn.Parameter]] = {}
+        for parameter in group["params"]:
+            parted.setdefault(of.get(id(parameter), 1.0), []).append(parameter)
+        for factor, parameters in parted.items():
+            optimizer.add_param_group(group | {"params": parameters, FACTOR: factor})
+
+
+def check_factors(model: nn.Module, factors: Mapping[str, float]) -> None:
+    """Raise one BootcampError with every pattern that fits no parameter of the network."""
+    names = [name for name, _ in model.named_parameters()]
+    parts = [path for path, part in model.named_modules() if path and next(part.parameters(), None) is not None]
+    problems = [
+        Problem("lr_factors", unknown("layer", pattern, parts))
+        for pattern in factors
+        if not any(matches(name, pattern) for name in names)
+    ]
+    if problems:
+        raise BootcampError(*problems)
+
+
+def _factor(name: str, factors: Mapping[str, float]) -> float:
+    return next((factor for pattern, factor in factors.items() if matches(name, pattern)), 1.0)
 
 
 def _fused(model: nn.Module) -> dict[str, bool]:

@@ -15,6 +15,9 @@ class TrainSettings:
     """images per optimiser step, over all processes"""
     lr: float = between(0.1, 0, None, "(]")
     """peak learning rate"""
+    lr_factors: dict[str, float] = between({}, 0)
+    """learning rate of layers as a factor of `lr`, {layer1: 0.1, fc: 10}; names and patterns as in prune.include, the
+    first that fits counts"""
     weight_decay: float = between(5e-4, 0)
     """L2 penalty given to the optimiser"""
     optimizer: Choice = choice("sgd")
@@ -69,6 +72,8 @@ class FineTuneSettings:
     """how long, in each cycle"""
     lr: float | None = between(None, 0, None, "(]")
     """peak learning rate; left out: a tenth of train.lr"""
+    lr_factors: dict[str, float] | None = between(None, 0)
+    """learning rate of layers as a factor of `lr`"""
     batch_size: int | None = between(None, 1)
     """images per optimiser step"""
     weight_decay: float | None = between(None, 0)
@@ -95,6 +100,7 @@ class FineTuneSettings:
             train,
             epochs=self.epochs,
             lr=self.lr if self.lr is not None else train.lr / 10,
+            lr_factors=train.lr_factors if self.lr_factors is None else self.lr_factors,
             batch_size=self.batch_size or train.batch_size,
             weight_decay=train.weight_decay if self.weight_decay is None else self.weight_decay,
             schedule=self.schedule or train.schedule,
@@ -125,6 +131,8 @@ class RecoverSettings:
     """images per optimiser step"""
     lr: float = between(0.02, 0, None, "(]")
     """peak learning rate (SGD with Nesterov momentum, cosine)"""
+    lr_factors: dict[str, float] = between({}, 0)
+    """learning rate of layers as a factor of `lr`"""
     clip_grad_norm: float | None = between(None, 0, None, "(]")
     """gradients of the distillation are scaled down to this norm; left out: 5 with freeze_batch_norm, else not"""
     temperature: float = between(4.0, 0, None, "(]")

@@ -284,9 +284,12 @@ def test_what_makes_no_sense_is_refused_before_any_work(
 def test_layers_that_are_not_there_are_named_before_the_network_is_trained(tmp_path: Path, command: Command) -> None:
     steps = "pipeline.steps=[prune-structured, prune-unstructured, quantize]"
     wrong = ("structured.exclude=[layer9]", "prune.exclude=[fc9]", "quantize.exclude=[layer1, stem]")
+    wrong += tuple(f"{section}.lr_factors={{{section}_layer: 2, conv1: 1}}" for section in ("train", "recover"))
     text = command(tmp_path, *RUN, steps, *wrong, expect=2)
     for said in ("structured.exclude: unknown layer 'layer9'", "prune.exclude: unknown layer 'fc9'", "'stem'"):
         assert said in text
+    for section in ("train", "recover"):
+        assert f"{section}.lr_factors: unknown layer '{section}_layer'" in text
     assert "'layer1'" not in text
     assert "Training the dense network" not in text
 

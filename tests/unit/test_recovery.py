@@ -101,6 +101,14 @@ def test_a_step_is_limited_where_nothing_normalises_by_the_batch() -> None:
     assert moved(freeze_batch_norm=True, clip_grad_norm=0.1) <= longest / 50 * 1.001
 
 
+def test_layers_follow_the_dense_network_as_fast_as_their_factors_say() -> None:
+    dense, student = small_network(0), small_network(1)
+    before = {name: value.clone() for name, value in student.state_dict().items()}
+    distilled(student, dense, None, steps=5, lr_factors={"0": 0.0})
+    assert torch.equal(student[0].weight, before["0.weight"])
+    assert not torch.equal(student[1].weight, before["1.weight"])
+
+
 def test_a_frozen_batch_norm_normalises_by_its_statistics_in_training() -> None:
     network, images = small_network(0), torch.randn(16, 1, 8, 8)
     reestimate_batch_norm(network, [torch.randn(64, 1, 8, 8) * 3])

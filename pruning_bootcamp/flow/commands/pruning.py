@@ -56,6 +56,7 @@ from pruning_bootcamp.runs import (
     write_text,
 )
 from pruning_bootcamp.tools.datasets import Splits
+from pruning_bootcamp.training.optim import check_factors
 from pruning_bootcamp.training.quantize import choose_layers
 
 
@@ -226,14 +227,15 @@ def _check_names(plan: Plan, model: nn.Module) -> None:
         ),
         "quantize": ("quantize", lambda: choose_layers(model, cfg.quantize.exclude)),
     }
+    asked = [checks[name] for name in dict.fromkeys(plan.compressions) if name in checks]
+    for where, section in (("train", cfg.train), ("fine_tune", cfg.fine_tune), ("recover", cfg.recover)):
+        asked.append((where, partial(check_factors, model, section.lr_factors or {})))
     problems: list[Problem] = []
-    for name in dict.fromkeys(plan.compressions):
-        if name in checks:
-            where, check = checks[name]
-            try:
-                check()
-            except BootcampError as error:
-                problems += [problem.under(where) for problem in error.problems]
+    for where, check in asked:
+        try:
+            check()
+        except BootcampError as error:
+            problems += [problem.under(where) for problem in error.problems]
     if problems:
         raise BootcampError(*problems)
 

@@ -237,12 +237,21 @@ def test_wrong_classes_and_empty_validation_are_said(small: Any) -> None:
 
 
 def test_all_wrong_settings_are_said_at_once(small: Any) -> None:
-    settings = small.settings(lr=-1.0, optimizer="sgdd", label_smoothing=1.0, ema=1.0, epochs=2, warmup=3)
+    settings = small.settings(
+        lr=-1.0, optimizer="sgdd", label_smoothing=1.0, ema=1.0, epochs=2, warmup=3, lr_factors={"3": 1, "8": -2.0}
+    )
     with pytest.raises(BootcampError) as caught:
         fit(small.small_net(), small.small_splits(), settings, device=CPU)
     text = str(caught.value)
-    assert len(caught.value.problems) == 5
-    for part in ("Did you mean 'sgd'?", "train.lr: -1.0", "train.label_smoothing", "train.ema", "train.warmup: 3ep"):
+    assert len(caught.value.problems) == 6
+    for part in (
+        "Did you mean 'sgd'?",
+        "train.lr: -1.0",
+        "train.label_smoothing",
+        "train.ema",
+        "train.warmup: 3ep",
+        "train.lr_factors: 8: -2.0 is",
+    ):
         assert part in text
 
 
@@ -269,6 +278,29 @@ def test_clipping_bounds_the_step(small: Any) -> None:
 
     assert longest(0.01) <= 0.5 * 0.01 * 1.001
     assert longest(None) > 0.05
+
+
+def test_factors_of_the_learning_rate_hold_through_its_schedule(small: Any) -> None:
+    plain = {"momentum": 0.0, "nesterov": False}
+    net, start = small.small_net(), small.small_net()
+    settings = small.settings(lr=0.1, optimizer_args=plain, warmup="2it", lr_factors={"3": 0, "8.bias": 0.5})
+    factors: list[tuple[float, ...]] = []
+
+    class Rates(Hook):
+        def on_step_end(self, state: StepState) -> None:
+            groups = state.optimizer.param_groups
+            factors.append(tuple(group["lr"] / groups[0]["lr"] for group in groups))
+
+    result = fit(net, small.small_splits(), settings, device=CPU, hooks=[Rates()])
+    assert {tuple(map(float, row)) for row in factors} == {(1.0, 0.0, 0.5)}
+    assert torch.equal(net[3].weight, start[3].weight)
+    assert not torch.equal(net[0].weight, start[0].weight)
+    assert [entry.lr for entry in result.history] == [
+        entry.lr
+        for entry in fit(
+            small.small_net(), small.small_splits(), small.settings(lr=0.1, warmup="2it"), device=CPU
+        ).history
+    ], "the rate that is told is the one without factors"
 
 
 def test_the_moving_average_is_what_is_evaluated_and_kept(small: Any) -> None:

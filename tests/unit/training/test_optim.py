@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.training.optim import OPTIMIZERS, learning_rate, parameter_groups
+from pruning_bootcamp.training.optim import OPTIMIZERS, check_factors, learning_rate, parameter_groups, split_by_factor
 
 
 def rates(total: int, **settings: object) -> list[float]:
@@ -99,3 +99,36 @@ def test_optimisers_step_as_torchs_plain_ones(name: str, layout: torch.memory_fo
         plain.step()
     for one, other in zip(mine.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+def test_a_layer_learns_as_fast_as_its_factor_says_and_the_others_as_before(name: str) -> None:
+    def step(factors: dict[str, float], lr: float = 0.01) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 4), nn.Linear(4, 2))
+        optimizer = OPTIMIZERS[name](net, lr=lr, weight_decay=0.1)
+        split_by_factor(optimizer, net, factors)
+        for group in optimizer.param_groups:
+            group["lr"] = lr * group.get("lr_factor", 1.0)
+        net(torch.randn(8, 3)).square().sum().backward()
+        optimizer.step()
+        assert sum(len(group["params"]) for group in optimizer.param_groups) == 8
+        return {key: value.detach() for key, value in net.named_parameters()}
+
+    one, ten = step({}), step({}, lr=0.1)
+    found = step({"0.weight": 10, "0": 0, "3.*": 10, "*": 1})
+    assert torch.equal(found.pop("0.weight"), ten["0.weight"]), "the first that fits counts"
+    torch.manual_seed(0)
+    assert torch.equal(found.pop("0.bias"), nn.Linear(3, 4).bias), "0 leaves a layer as it is"
+    for key, value in found.items():
+        assert torch.equal(value, (ten if key.startswith("3.") else one)[key]), key
+
+
+def test_a_factor_for_no_layer_is_refused() -> None:
+    net = nn.Sequential()
+    net.add_module("layer1", nn.Linear(2, 2))
+    check_factors(net, {"layer1": 2.0, "*.bias": 0.0})
+    with pytest.raises(BootcampError) as caught:
+        check_factors(net, {"layr1": 2.0, "layer1": 1.0, "fc.*": 1.0})
+    assert [problem.path for problem in caught.value.problems] == ["lr_factors"] * 2
+    assert "Did you mean 'layer1'?" in str(caught.value)

@@ -118,6 +118,7 @@ MANY_AT_ONCE = {
     "bn_l1": 1e-4,
     "clip_grad_norm": 1.0,
     "warmup": "2it",
+    "lr_factors": {"3.*": 0.5, "8": 3.0},
 }
 
 
