@@ -19,6 +19,7 @@ from pruning_bootcamp.training.features import FeatureMatch
 from pruning_bootcamp.training.hooks import Hook
 from pruning_bootcamp.training.interrupts import Interrupts
 from pruning_bootcamp.training.losses import TrainingLoss
+from pruning_bootcamp.training.mixing import Mixing, unmixable
 from pruning_bootcamp.training.optim import check_settings
 from pruning_bootcamp.training.progress import TrainingProgress
 from pruning_bootcamp.training.records import Epoch, check_loss
@@ -94,8 +95,7 @@ def fit(
         classes=len(splits.class_names),
         task=task,
         label_smoothing=settings.label_smoothing,
-        mixup=settings.mixup,
-        seed=seed,
+        mixing=Mixing(settings.mixup, settings.cutmix, seed),
         teacher=teacher,
         distill_weight=distill_weight,
         distill_temperature=distill_temperature,
@@ -199,7 +199,7 @@ def _problems(
         problems.append(Problem("distill_weight", f"{distill_weight} is not in [0, 1]."))
     if not distill_temperature > 0:
         problems.append(Problem("distill_temperature", f"{distill_temperature} is not above 0."))
-    return problems
+    return problems + unmixable(settings, splits, "train")
 
 
 def _describe(training: Training, splits: Splits, fingerprint: str) -> dict[str, str]:

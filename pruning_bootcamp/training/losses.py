@@ -4,13 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.tasks import IMAGE_CLASSIFICATION, Task
 from pruning_bootcamp.training.features import FeatureMatch
+from pruning_bootcamp.training.mixing import Mixing
 
 
 @dataclass
@@ -20,8 +20,7 @@ class TrainingLoss:
     classes: int
     task: Task = IMAGE_CLASSIFICATION
     label_smoothing: float = 0.0
-    mixup: float = 0.0
-    seed: int = 0
+    mixing: Mixing = Mixing()
     teacher: nn.Module | None = None
     distill_weight: float = 0.5
     distill_temperature: float = 4.0
@@ -32,17 +31,15 @@ class TrainingLoss:
         self, forward: Callable[[Tensor], Any], inputs: Tensor, targets: Tensor, step: int
     ) -> tuple[Tensor, Tensor]:
         share = 1.0
-        if self.mixup > 0:
-            share = mixup_share(self.mixup, self.seed, step)
-            # batches are in random order, so the reversed batch is as good a partner as a shuffled one
-            inputs = share * inputs + (1 - share) * inputs.flip(0)
+        if self.mixing:
+            inputs, share = self.mixing(inputs, step)
         task = self.task
         outputs = task.outputs(forward(inputs))
         if problem := task.misfit(outputs, self.classes):
             raise BootcampError(f"model: {problem}.")
         measured = task.measure(outputs, targets)
         loss = self._loss(outputs, targets)
-        if self.mixup > 0:
+        if self.mixing:
             partners = targets.flip(0)
             loss = share * loss + (1 - share) * self._loss(outputs, partners)
             measured = share * measured + (1 - share) * task.measure(outputs, partners)
@@ -62,8 +59,3 @@ class TrainingLoss:
 
     def _loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return self.task.losses(outputs, targets, self.label_smoothing).sum()
-
-
-def mixup_share(alpha: float, seed: int, step: int) -> float:
-    """What the first image of a pair counts (Zhang et al., 2018): Beta(alpha, alpha), a function of (seed, step)."""
-    return float(np.random.default_rng((seed, step)).beta(alpha, alpha))

@@ -71,6 +71,8 @@ def distill(
         batch_size=min(settings.batch_size, len(labelled.train)),
         lr=settings.lr,
         lr_factors=settings.lr_factors,
+        mixup=settings.mixup,
+        cutmix=settings.cutmix,
         weight_decay=0.0,
         schedule=Choice("cosine"),
         warmup=f"{min(settings.steps // 10, 2 * steps_per_epoch)}it",

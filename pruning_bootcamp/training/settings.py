@@ -32,6 +32,8 @@ class TrainSettings:
     """share of the target spread over all classes"""
     mixup: float = between(0.0, 0)
     """alpha of the Beta distribution that mixes image pairs; 0 = off"""
+    cutmix: float = between(0.0, 0)
+    """the same for pairs of which one is pasted into the other (CutMix); with mixup, each step takes either"""
     ema: float | None = between(None, 0, 1, "()")
     """decay of the moving average of the weights that is evaluated and kept"""
     bn_l1: float = between(0.0, 0)
@@ -64,7 +66,7 @@ class TrainSettings:
 
 @dataclass
 class FineTuneSettings:
-    """Training after pruning. What is left out (null) is as in `train`; mixup, bn_l1 and early stopping are off."""
+    """Training after pruning. What is left out (null) is as in `train`; mixing, bn_l1 and early stopping are off."""
 
     enabled: bool = True
     """train after the pruning; false: prune and measure only"""
@@ -94,7 +96,7 @@ class FineTuneSettings:
     def after(self, train: TrainSettings) -> TrainSettings:
         """The whole training: what is left out here is as in `train`, and the learning rate a tenth of that.
 
-        Mixup, the penalty on batch-norm scales and early stopping belong to the first training and are off.
+        Mixup, CutMix, the penalty on batch-norm scales and early stopping belong to the first training and are off.
         """
         return replace(
             train,
@@ -108,6 +110,7 @@ class FineTuneSettings:
             augment=train.augment if self.augment is None else self.augment,
             bn_l1=0.0,
             mixup=0.0,
+            cutmix=0.0,
             early_stopping=None,
             save_steps=[],
         )
@@ -139,6 +142,10 @@ class RecoverSettings:
     """softmax temperature of the distillation"""
     features: float = between(5.0, 0)
     """weight of the distance between the outputs of the blocks; 0 = final outputs only"""
+    mixup: float = between(0.0, 0)
+    """the dense network is followed on mixed image pairs too: alpha of the Beta distribution; 0 = off"""
+    cutmix: float = between(0.0, 0)
+    """the same for pairs of which one is pasted into the other (CutMix); with mixup, each step takes either"""
     grow: float = between(0.0, 0, 1, "[)")
     """share of the pruning (of the logarithm of what stays) left to the first half of the distillation, by magnitude"""
     freeze_batch_norm: bool = False

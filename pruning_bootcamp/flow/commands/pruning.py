@@ -56,6 +56,7 @@ from pruning_bootcamp.runs import (
     write_text,
 )
 from pruning_bootcamp.tools.datasets import Splits
+from pruning_bootcamp.training.mixing import unmixable
 from pruning_bootcamp.training.optim import check_factors
 from pruning_bootcamp.training.quantize import choose_layers
 
@@ -163,6 +164,9 @@ def _finish_pruning(carried: Carried) -> Metrics:
 def check_ahead(plan: Plan, run: Run, data: Callable[[], Splits], device: torch.device) -> None:
     """What can't be done with this network, said before anything is written; a first cut is planned, and shown."""
     cfg, splits = plan.cfg, data()
+    problems = unmixable(cfg.train, splits, "train") + unmixable(cfg.recover, splits, "recover")
+    if problems:
+        raise BootcampError(*problems)
     _warn_of_untrained_cycles(plan)
     if plan.checkpoint is None:
         recipe = recipe_for(cfg, splits)

@@ -16,7 +16,6 @@ from pruning_bootcamp.tasks import IMAGE_CLASSIFICATION, Measurement, evaluate
 from pruning_bootcamp.tools.datasets import ImageSplit, Split, TrainBatches, eval_batches
 from pruning_bootcamp.training.hooks import Hook, StepState
 from pruning_bootcamp.training.loop import fit
-from pruning_bootcamp.training.losses import TrainingLoss, mixup_share
 from pruning_bootcamp.training.optim import learning_rate
 
 CPU = torch.device("cpu")
@@ -83,7 +82,7 @@ class AlwaysZero(Hook):
     [
         {},
         {"optimizer": "adamw", "lr": 0.01},
-        {"ema": 0.9, "clip_grad_norm": 0.5, "mixup": 0.4, "bn_l1": 1e-3},
+        {"ema": 0.9, "clip_grad_norm": 0.5, "mixup": 0.4, "cutmix": 0.4, "bn_l1": 1e-3},
         {"amp": "bf16", "channels_last": True},
         {"amp": "fp16", "weight_decay": 0.1},
     ],
@@ -345,27 +344,6 @@ def test_distillation_is_hintons_formula() -> None:
     p, q = [v / sum(p) for v in p], [v / sum(q) for v in q]
     by_hand = temperature**2 * sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
     assert IMAGE_CLASSIFICATION.distance(student, teacher, temperature).item() == pytest.approx(by_hand, rel=1e-5)
-
-
-def test_smoothed_and_mixed_loss_by_hand() -> None:
-    torch.manual_seed(1)
-    images, labels = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
-    share = mixup_share(0.4, 9, 17)
-    mixed = share * images + (1 - share) * images[[3, 2, 1, 0]]
-    one_hot = share * F.one_hot(labels, 3) + (1 - share) * F.one_hot(labels[[3, 2, 1, 0]], 3)
-    target = 0.9 * one_hot + 0.1 / 3
-    expected = -(target * mixed.log_softmax(1)).sum()
-    training_loss = TrainingLoss(classes=3, label_smoothing=0.1, mixup=0.4, seed=9)
-    loss, right = training_loss(lambda x: x, images, labels, 17)
-    torch.testing.assert_close(loss, expected)
-    assert 0 <= right <= 4
-
-
-def test_mixup_share_depends_on_seed_and_step_only() -> None:
-    shares = [mixup_share(0.2, seed, step) for seed in range(3) for step in range(200)]
-    assert shares == [mixup_share(0.2, seed, step) for seed in range(3) for step in range(200)]
-    assert len(set(shares)) > 590
-    assert sum(shares) / len(shares) == pytest.approx(0.5, abs=0.05)
 
 
 def test_main_output_of_a_network_with_auxiliary_heads(small: Any) -> None:

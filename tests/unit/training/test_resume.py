@@ -114,6 +114,7 @@ StopAt.__name__ = Nothing.__name__ = "Stop"  # the same hook as far as the resum
 MANY_AT_ONCE = {
     "ema": 0.9,
     "mixup": 0.3,
+    "cutmix": 1.0,
     "schedule": "onecycle",
     "bn_l1": 1e-4,
     "clip_grad_norm": 1.0,
