@@ -25,8 +25,8 @@ def has_batch_norm(model: nn.Module) -> bool:
 
 
 @contextlib.contextmanager
-def frozen_batch_norm(model: nn.Module) -> Iterator[None]:
-    """Inside, batch norms normalise by the statistics they have, and keep them, in training too."""
+def frozen_batch_norm(model: nn.Module, frozen: bool = True) -> Iterator[None]:
+    """Inside, batch norms normalise by the statistics they have, and keep them, in training too; where `frozen`."""
 
     def rest(norm: nn.Module, args: object) -> None:
         norm.training = False
@@ -34,7 +34,7 @@ def frozen_batch_norm(model: nn.Module) -> Iterator[None]:
     def go_on(norm: nn.Module, args: object, output: object) -> None:
         norm.training = True  # whoever asks is told that the network trains
 
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    norms = [m for m in model.modules() if frozen and isinstance(m, _BatchNorm) and m.track_running_stats]
     with contextlib.ExitStack() as hooks:
         for norm in norms:
             hooks.callback(norm.register_forward_pre_hook(rest).remove)

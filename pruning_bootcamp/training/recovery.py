@@ -25,12 +25,10 @@ from pruning_bootcamp.training.batch_norm import frozen_batch_norm
 from pruning_bootcamp.training.distributed import World, join_world
 from pruning_bootcamp.training.hooks import Hook
 from pruning_bootcamp.training.loop import FitResult, fit
-from pruning_bootcamp.training.settings import RecoverSettings, TrainSettings
+from pruning_bootcamp.training.settings import FROZEN_CLIP, RecoverSettings, TrainSettings
 
 PLAN = "plan.yaml"
 _TRIALS, _TRIAL_STEPS = 3, 6
-# Where nothing normalises by the batch, gradients can be some twenty times that, and a training diverges.
-_CLIP = 5.0
 # Evaluation after each epoch, progress and checkpoints come on top of the steps.
 _OVERHEAD = 1.08
 # bfloat16 must be quicker by this much before its rounding is worth it.
@@ -76,7 +74,7 @@ def distill(
         weight_decay=0.0,
         schedule=Choice("cosine"),
         warmup=f"{min(settings.steps // 10, 2 * steps_per_epoch)}it",
-        clip_grad_norm=settings.clip_grad_norm or (_CLIP if settings.freeze_batch_norm else None),
+        clip_grad_norm=settings.clip_grad_norm or (FROZEN_CLIP if settings.freeze_batch_norm else None),
         channels_last=True,
         amp=None if settings.amp == "auto" else settings.amp,
         augment=augment,
@@ -86,7 +84,7 @@ def distill(
     def run(
         network: nn.Module, chosen: TrainSettings, where: Path | None = None, with_hooks: Sequence[Hook] | None = None
     ) -> FitResult:
-        with frozen_batch_norm(network) if settings.freeze_batch_norm else contextlib.nullcontext():
+        with frozen_batch_norm(network, settings.freeze_batch_norm):
             return fit(
                 network,
                 labelled,

@@ -6,6 +6,9 @@ from typing import Literal
 from pruning_bootcamp.duration import Duration, parse_duration
 from pruning_bootcamp.schema import Choice, between, choice
 
+# Where nothing normalises by the batch, gradients can be some twenty times that, and a training diverges.
+FROZEN_CLIP = 5.0
+
 
 @dataclass
 class TrainSettings:
@@ -92,12 +95,17 @@ class FineTuneSettings:
     """softmax temperature of the distillation"""
     features: float = between(0.0, 0)
     """weight of the distance from the outputs of the dense network's blocks (Romero et al., 2015); needs `distill`"""
+    clip_grad_norm: float | None = between(None, 0, None, "(]")
+    """largest gradient norm; left out: as in `train`, and 5 with freeze_batch_norm where none stands there"""
+    freeze_batch_norm: bool = False
+    """batch norms keep their statistics, and normalise by them: what a refit has made stays"""
 
     def after(self, train: TrainSettings) -> TrainSettings:
         """The whole training: what is left out here is as in `train`, and the learning rate a tenth of that.
 
         Mixup, CutMix, the penalty on batch-norm scales and early stopping belong to the first training and are off.
         """
+        limit = FROZEN_CLIP if self.freeze_batch_norm else None
         return replace(
             train,
             epochs=self.epochs,
@@ -108,6 +116,7 @@ class FineTuneSettings:
             schedule=self.schedule or train.schedule,
             warmup=self.warmup,
             augment=train.augment if self.augment is None else self.augment,
+            clip_grad_norm=self.clip_grad_norm or train.clip_grad_norm or limit,
             bn_l1=0.0,
             mixup=0.0,
             cutmix=0.0,

@@ -76,13 +76,20 @@ def test_eval_agrees_with_training_and_compares(trained: Path, command: Command)
 
 
 def test_unstructured_pruning_reaches_the_sparsity_and_keeps_it(trained: Path, command: Command) -> None:
-    command(trained, "prune-unstructured", "-c", SMOKE, "--method", "global", "--sparsity", "0.8", ANY)
+    frozen = ("recover.method=none", "fine_tune.freeze_batch_norm=true")
+    command(trained, "prune-unstructured", "-c", SMOKE, "--method", "global", "--sparsity", "0.8", ANY, *frozen)
     run = trained / "results" / "unstructured" / "global_global_sp0.8"
     figures = metrics(run / "metrics.yaml")
     assert figures["sparsity"] == pytest.approx(0.8, abs=1e-4)
     saved = torch.load(run / "pruned_model.pth", weights_only=True)
     zeros = sum(int((saved["state_dict"][name] == 0).sum()) for name in saved["state_dict"] if name.endswith("weight"))
     assert zeros >= 0.8 * figures["params_m"] * 1e6 * 0.95
+    dense = torch.load(trained / "results" / "baseline" / "best_model.pth", weights_only=True)["state_dict"]
+    kept = [name for name in dense if name.endswith(("running_mean", "running_var"))]
+    assert all(torch.equal(saved["state_dict"][name], dense[name]) for name in kept), (
+        "frozen, and nothing else was done"
+    )
+    assert not torch.equal(saved["state_dict"]["bn1.weight"], dense["bn1.weight"])
 
 
 def test_iterative_n_of_m_pruning(trained: Path, command: Command) -> None:

@@ -16,7 +16,7 @@ from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.results import Distillation
 from pruning_bootcamp.runtime import preserved_rng
 from pruning_bootcamp.tools.datasets import eval_batches
-from pruning_bootcamp.training.batch_norm import DenseJudge, apart
+from pruning_bootcamp.training.batch_norm import DenseJudge, apart, frozen_batch_norm
 from pruning_bootcamp.training.gradual import GradualPruning
 from pruning_bootcamp.training.hooks import Hook
 from pruning_bootcamp.training.loop import FitResult, fit
@@ -135,25 +135,26 @@ def fine_tuned(context: StepContext, cfg: Config, keep_best: bool = True, label:
 
     def train(network: Network, hooks: Sequence[Hook]) -> FitResult:
         f = cfg.fine_tune
-        return fit(
-            network.model.to(context.device),
-            context.splits,
-            cfg.fine_tune.after(cfg.train),
-            device=context.device,
-            folder=context.folder,
-            logs=context.logs,
-            seed=cfg.seed,
-            keep_best=keep_best,
-            masks=network.masks or None,
-            hooks=hooks,
-            teacher=context.network("dense").model.to(context.device) if f.distill > 0 else None,
-            distill_weight=f.distill,
-            distill_temperature=f.temperature,
-            feature_weight=f.features,
-            label=label,
-            fingerprint=context.key,
-            task=context.task,
-        )
+        with frozen_batch_norm(network.model, f.freeze_batch_norm):
+            return fit(
+                network.model.to(context.device),
+                context.splits,
+                cfg.fine_tune.after(cfg.train),
+                device=context.device,
+                folder=context.folder,
+                logs=context.logs,
+                seed=cfg.seed,
+                keep_best=keep_best,
+                masks=network.masks or None,
+                hooks=hooks,
+                teacher=context.network("dense").model.to(context.device) if f.distill > 0 else None,
+                distill_weight=f.distill,
+                distill_temperature=f.temperature,
+                feature_weight=f.features,
+                label=label,
+                fingerprint=context.key,
+                task=context.task,
+            )
 
     return train
 

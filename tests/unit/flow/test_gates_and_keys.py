@@ -154,6 +154,9 @@ def test_quantize_reads_nothing_of_fine_tune() -> None:
         "features=1",
         "warmup=1ep",
         "schedule=cosine",
+        "clip_grad_norm=3",
+        "freeze_batch_norm=true",
+        "lr_factors={conv1: 0}",
     )
     changed = quantizing(load(None, [f"fine_tune.{setting}" for setting in other]))
     assert changed.fine_tune == plain.fine_tune

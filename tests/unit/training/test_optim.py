@@ -1,6 +1,7 @@
 """Which parameters decay, how the learning rate of a step comes about, and fused optimisers against plain ones."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.training.optim import OPTIMIZERS, check_factors, learning_rate, parameter_groups, split_by_factor
+from pruning_bootcamp.training.settings import FineTuneSettings, TrainSettings
 
 
 def rates(total: int, **settings: object) -> list[float]:
@@ -132,3 +134,12 @@ def test_a_factor_for_no_layer_is_refused() -> None:
         check_factors(net, {"layr1": 2.0, "layer1": 1.0, "fc.*": 1.0})
     assert [problem.path for problem in caught.value.problems] == ["lr_factors"] * 2
     assert "Did you mean 'layer1'?" in str(caught.value)
+
+
+def test_fine_tuning_with_frozen_batch_norms_limits_its_steps() -> None:
+    """Where nothing normalises by the batch, trainings diverged."""
+    frozen, train = FineTuneSettings(freeze_batch_norm=True), TrainSettings()
+    assert frozen.after(train).clip_grad_norm == 5.0
+    assert frozen.after(replace(train, clip_grad_norm=2.0)).clip_grad_norm == 2.0
+    assert replace(frozen, clip_grad_norm=9.0).after(replace(train, clip_grad_norm=2.0)).clip_grad_norm == 9.0
+    assert FineTuneSettings().after(train).clip_grad_norm is None
