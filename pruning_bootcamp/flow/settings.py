@@ -104,13 +104,23 @@ def named_files(cfg: Config) -> list[Path]:
     ]
 
 
+def batch_norm_images(cfg: Config) -> int:
+    """Training images to re-estimate batch norm on after a pruning; 0: it stays as it is."""
+    return 0 if cfg.recover.method == "none" else cfg.recover.bn_images
+
+
+def grown_later(cfg: Config) -> float:
+    """The share of an unstructured pruning that is left to the distillation after it."""
+    return cfg.recover.grow if cfg.recover.method == "distill" else 0.0
+
+
 def before_growing(cfg: Config, target: float | None, there: float) -> float | None:
     """The sparsity before the distillation, which grows it to the target; the target itself where nothing can grow."""
-    r = cfg.recover
+    grow = grown_later(cfg)
     named = ALLOCATIONS[cfg.prune.allocation.name].facts.get("own_sparsity")  # what it names it does not name for less
-    if target is None or r.method != "distill" or r.grow == 0 or fixes_count(cfg) or named:
+    if target is None or grow == 0 or fixes_count(cfg) or named:
         return target
-    return min(max(1 - (1 - target) ** (1 - r.grow), there), target)
+    return min(max(1 - (1 - target) ** (1 - grow), there), target)
 
 
 def stages(cfg: Config, target: float | None) -> list[float]:

@@ -67,7 +67,7 @@ def _cut(
         settings=scored,
         **facts,
     )
-    after = {"augment": cfg.train.augment}
+    batch_norm = {"bn_images": settings.batch_norm_images(cfg), "augment": cfg.train.augment}
     inputs = {"scores": scores} | ({} if earlier is None else {"cut": earlier})
     chosen = section(cfg, "structured") | ({} if part == cut.WHOLE else asdict(part))
     if cfg.structured.grow_penalty is not None:
@@ -93,7 +93,7 @@ def _cut(
         PruningStage.PRUNING,
         partial(cut.cut, part=part),
         Cut,
-        settings=chosen | section(cfg, "recover") | after,
+        settings=chosen | batch_norm,
         inputs=inputs,
         gives_network=True,
         **facts,
@@ -105,7 +105,7 @@ def _cut(
             PruningStage.PRUNING,
             refit.refit_cut,
             Refitted,
-            settings=section(cfg, "recover") | after | {"images": s.calibration_images, "rounds": s.refit_rounds},
+            settings=batch_norm | {"images": s.calibration_images, "rounds": s.refit_rounds},
             inputs={"cut": made} | target,
             gives_network=True,
             **facts,

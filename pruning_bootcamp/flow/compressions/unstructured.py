@@ -96,14 +96,15 @@ def _zero(
         inputs=inputs,
         **facts,
     )
-    after = {"augment": cfg.train.augment}
+    batch_norm = {"bn_images": settings.batch_norm_images(cfg), "augment": cfg.train.augment}
+    grown = {"sparsity": sparsity, "stage": stage, "grow": settings.grown_later(cfg)}
     plan.add(
         f"{prefix}prune",
         f"Pruning{which}: {'as the pattern says' if sparsity is None else 'to ' + _share(sparsity)}",
         PruningStage.PRUNING,
         partial(prune.prune, sparsity=sparsity, stage=stage, cycle=number, cycles=p.iterations),
         Pruned,
-        settings=section(cfg, "prune", "recover") | after | {"sparsity": sparsity, "stage": stage} | dict(files),
+        settings=section(cfg, "prune") | batch_norm | grown | dict(files),
         inputs=inputs,
         gives_network=True,
         **facts,
@@ -115,7 +116,7 @@ def _zero(
             PruningStage.PRUNING,
             refit.refit_weights,
             Refitted,
-            settings=section(cfg, "recover") | after | {"images": p.calibration_images, "rounds": p.refit_rounds},
+            settings=batch_norm | {"images": p.calibration_images, "rounds": p.refit_rounds},
             gives_network=True,
             **facts,
         )

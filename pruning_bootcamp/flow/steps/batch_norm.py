@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from pruning_bootcamp.config import Config
+from pruning_bootcamp.flow.settings import batch_norm_images
 from pruning_bootcamp.flow.start import task_of
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.results import BatchNorm, Recovery
@@ -60,10 +61,10 @@ def recover_batch_norm(
 
     Nothing known where the config asks for nothing or the network has no batch norm.
     """
-    r = cfg.recover
-    if r.method == "none" or r.bn_images == 0 or not has_batch_norm(model):
+    count = batch_norm_images(cfg)
+    if count == 0 or not has_batch_norm(model):
         return Recovery()
-    improve, images = improver(dense.to(device), cfg, splits, device, r.bn_images)
+    improve, images = improver(dense.to(device), cfg, splits, device, count)
     found = improve(model.to(device))
     if found is None:
         return Recovery()

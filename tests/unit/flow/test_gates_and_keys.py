@@ -118,6 +118,8 @@ def test_a_key_changes_with_settings_and_inputs_and_with_nothing_else() -> None:
         ("prune.calibration_images=99", ("dense",)),
         ("prune.sparsity=0.7", ("dense", "calibrate", "score")),
         ("fine_tune.lr=0.003", ("dense", "calibrate", "score", "prune")),
+        ("recover.lr=0.003", "all"),
+        ("recover.bn_images=99", ("dense", "calibrate", "score")),
         ("quantize.lr=0.003", ("dense", "calibrate", "score", "prune", "fine-tune")),
         (
             "export.format=onnx",
