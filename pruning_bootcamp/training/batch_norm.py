@@ -58,13 +58,13 @@ def reestimate_batch_norm(model: nn.Module, batches: Iterable[Tensor]) -> bool:
     return True
 
 
-def apart(order: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def apart(order: Tensor, count: int, judging: int = JUDGING_IMAGES) -> tuple[Tensor, Tensor]:
     """Images to estimate statistics on, and images to judge them by: none is in both.
 
-    The first `count` of the order, and the last 1024: scores and solvers calibrate on first ones too, and a layer
+    The first `count` of the order, and the last `judging`: scores and solvers calibrate on first ones too, and a layer
     fitted to an image says little about the others. Of few images a fifth judges, and fewer than `count` estimate.
     """
-    judging = min(JUDGING_IMAGES, max(len(order) - count, len(order) // 5))
+    judging = min(judging, max(len(order) - count, len(order) // 5))
     return order[: min(count, len(order) - judging)], order[len(order) - judging :]
 
 
