@@ -305,6 +305,18 @@ def test_no_changed_byte_goes_unnoticed(
         read_sparse(path)
 
 
+def test_no_changed_byte_of_the_header_goes_unnoticed(good: bytes, tmp_path: Path) -> None:
+    """Every byte, to every blank that JSON knows and to what it doesn't: blanks behind the header were read as one."""
+    length = 8 + int.from_bytes(good[:8], "little")
+    assert good[length - 1 : length] == b" ", "nothing fills the header up, so that this shows nothing"
+    for at in range(8, length):
+        for value in b" \n\r\t\x00x":
+            if value != good[at]:
+                (tmp_path / "changed").write_bytes(good[:at] + bytes([value]) + good[at + 1 :])
+                with pytest.raises(BootcampError):
+                    read_sparse(tmp_path / "changed")
+
+
 @QUICK
 @given(st.data())
 def test_no_part_of_a_file_and_no_other_bytes_are_read(

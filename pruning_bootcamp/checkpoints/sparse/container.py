@@ -49,6 +49,8 @@ def read_container(path: Path) -> tuple[dict[str, Plain], bytes]:
         raise BootcampError(f"{path}: has version {version:.20}; this release reads {VERSION}. Update it.")
     if len(parts) != 2 or any(part.dtype != np.uint8 or part.ndim != 1 for part in parts.values()):
         raise DamagedError("its parts are not 'index' and 'data'")
+    if not _padded_with_spaces(path):
+        raise DamagedError("behind its header is something other than spaces")
     index, data = parts["index"].tobytes(), parts["data"].tobytes()
     head = struct.calcsize(_CHECK)
     if len(index) < head:
@@ -76,6 +78,13 @@ def is_sparse(path: Path) -> bool:
             return (file.metadata() or {}).get("format", "").startswith(f"{MARK}/")
     except (OSError, safetensors.SafetensorError):
         return False
+
+
+def _padded_with_spaces(path: Path) -> bool:
+    """Whether nothing but spaces fills the header up, as the format asks; any blank of JSON's is read, unnoticed."""
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        return file.read(length).rstrip(b" ").endswith(b"}")
 
 
 def _crc(*parts: bytes) -> int:
