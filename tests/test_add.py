@@ -19,6 +19,7 @@ def test_there_is_a_diff_of_each_kind() -> None:
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="no git to apply the diffs with")
+@pytest.mark.slow
 def test_what_the_diffs_add_keeps_its_contract(tmp_path: Path) -> None:
     for name in ("pruning_bootcamp", "tests", "cfgs"):
         shutil.copytree(REPOSITORY / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))

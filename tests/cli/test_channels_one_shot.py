@@ -68,7 +68,7 @@ def test_a_look_ahead_says_what_can_be_said_without_measuring(trained: Path, com
     assert not (trained / "results" / "dry").exists()
 
 
-@pytest.mark.parametrize("name", ["l1", "taylor", "thinet"])
+@pytest.mark.parametrize("name", ["l1", *(pytest.param(name, marks=pytest.mark.slow) for name in ("taylor", "thinet"))])
 def test_every_score_can_be_refitted(trained: Path, command: Command, name: str) -> None:
     """One of weights, one of labelled images, one of what readers are shown: tests/contracts go through all."""
     text = command(trained, *CUT, FEW, "structured.refit_rounds=0", "--method", name, "--save-dir", f"results/{name}")
@@ -77,7 +77,7 @@ def test_every_score_can_be_refitted(trained: Path, command: Command, name: str)
     assert figures(trained, name)["fall_backs"] == []
 
 
-@pytest.mark.parametrize("name", ["fisher", "lindeps"])
+@pytest.mark.parametrize("name", ["fisher", pytest.param("lindeps", marks=pytest.mark.slow)])
 def test_a_score_is_measured_before_the_plain_cut_too(
     trained: Path, command: Command, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,6 +95,7 @@ def test_a_score_is_measured_before_the_plain_cut_too(
     assert "already finished" not in again
 
 
+@pytest.mark.slow
 def test_a_killed_refit_goes_on_to_the_same_network(trained: Path, command: Command) -> None:
     """Killed between two layers, by a process of its own."""
     arguments = (*CUT, FEW, "train.checkpoint_seconds=0")

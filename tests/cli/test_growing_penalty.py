@@ -63,6 +63,7 @@ def test_what_goes_shrinks_before_the_cut_and_what_stays_does_not(trained: Path)
     assert found["flops_reduction_pct"] == pytest.approx(50, abs=1)
 
 
+@pytest.mark.slow
 def test_stopped_while_it_grows_it_goes_on_to_the_same_network(
     trained: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

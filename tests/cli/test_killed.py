@@ -55,7 +55,8 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory, command: Callable[..., st
 
 
 @pytest.mark.parametrize(
-    "number", [signal.SIGKILL, signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+    "number",
+    [signal.SIGKILL, *(pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGINT, signal.SIGTERM))],
 )
 def test_a_training_that_was_stopped_goes_on_to_the_same_network(
     number: signal.Signals, unbroken: Path, tmp_path: Path, command: Callable[..., str]
@@ -96,6 +97,7 @@ def test_iterative_pruning_that_was_killed_goes_on_with_its_next_cycle(
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_gradual_pruning_that_was_killed_prunes_on_from_there(
     unbroken: Path, tmp_path: Path, command: Callable[..., str]
 ) -> None:

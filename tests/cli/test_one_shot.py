@@ -70,6 +70,7 @@ def test_distillation_grows_to_the_target_and_is_recorded(trained: Path, command
     )
 
 
+@pytest.mark.slow
 def test_the_same_command_gives_the_same_network(trained: Path, command: Command) -> None:
     arguments = ("--method", "obs", "--solver", "reconstruct", "--sparsity", "0.5", FEW, *DISTILL)
     both = []

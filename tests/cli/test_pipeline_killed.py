@@ -22,6 +22,7 @@ def killed(*options: str) -> dict[str, Any]:
     return summary
 
 
+@pytest.mark.slow
 def test_a_kill_and_states_between_two_writes() -> None:
     summary = killed("--kills", "1", "--writes", "2", "--faults", "0")
     assert summary["kills"]["sent"] == 1

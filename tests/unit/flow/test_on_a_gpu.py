@@ -104,6 +104,7 @@ def test_a_pipeline_ends_on_a_gpu_as_on_the_cpu(
     assert "peak memory of the device" not in said["cpu"]
 
 
+@pytest.mark.slow
 def test_the_other_commands_run_on_a_gpu(
     tmp_path: Path, pretending: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
