@@ -1,16 +1,13 @@
 """Metrics -> words: what one run's commands print and write, and the report over a whole folder of results."""
 
+from pruning_bootcamp.reporting.profile import alternatives_text, analysis_text, layers_text, profile_text
 from pruning_bootcamp.reporting.run import (
-    alternatives_text,
-    analysis_text,
     comparison_rows,
     dead_table,
     dead_text,
     goal_line,
-    layers_text,
     markdown_table,
     penalty_text,
-    profile_text,
     refit_text,
     run_report,
     structured_table,
