@@ -75,6 +75,15 @@ def disk_error(error: OSError, path: Path, elsewhere: str = "--save-dir DIR") ->
     return BootcampError(f"{path}: could not be written ({error.strerror or error}).")
 
 
+def cache_folder() -> Path:
+    """PRUNING_BOOTCAMP_CACHE, else the user's cache folder by the XDG rules."""
+    chosen = os.environ.get("PRUNING_BOOTCAMP_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "pruning_bootcamp"
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path | str, durable: bool = True) -> Iterator[Path]:
     """A temporary path beside `path` to write to; renamed to `path` when the block ends well, removed when it does not.

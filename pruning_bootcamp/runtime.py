@@ -167,7 +167,7 @@ def environment(device: torch.device) -> Environment:
     """What a result depends on and can't be seen from its config: versions, device, threads, commit."""
     from pruning_bootcamp import __version__
 
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     return Environment(
         pruning_bootcamp=__version__,
         python=platform.python_version(),
@@ -180,7 +180,8 @@ def environment(device: torch.device) -> Environment:
     )
 
 
-def _cpu_name() -> str:
+def processor() -> str:
+    """The CPU's name, as the system gives it."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

@@ -20,6 +20,7 @@ LAYERS = {
     "memorised": 0,
     "logs": 0,
     "runtime": 0,
+    "tools.alone": 0,
     "tools.modes": 0,
     "tools.data_settings": 1,
     "export_settings": 1,

@@ -1,7 +1,8 @@
 """What runs a network and is timed: torch and its variants, ONNX Runtime, and backends that users bring."""
 
 from pruning_bootcamp.backends import compiled, eager, onnx_runtime  # noqa: F401  # each registers its backends
-from pruning_bootcamp.backends.base import BACKENDS, Needs, deployable_copy, lacking, prepare, title_of
+from pruning_bootcamp.backends.base import BACKENDS, Needs, deployable_copy, lacking, prepare, title_of, version_of
+from pruning_bootcamp.backends.ways import Way
 from pruning_bootcamp.tools.latency.runner import Runner
 
-__all__ = ["BACKENDS", "Needs", "Runner", "deployable_copy", "lacking", "prepare", "title_of"]
+__all__ = ["BACKENDS", "Needs", "Runner", "Way", "deployable_copy", "lacking", "prepare", "title_of", "version_of"]

@@ -1,5 +1,6 @@
 """What runs a network, by name: the registry, what each needs, and the one way to prepare a runner."""
 
+import importlib.metadata
 import importlib.util
 from dataclasses import dataclass
 from typing import Any
@@ -56,6 +57,13 @@ relative to max(1, the largest). Where it applies
 def title_of(name: str) -> str:
     """As tables name a backend."""
     return str(BACKENDS[name].facts.get("title", name))
+
+
+def version_of(name: str) -> str:
+    """Of the library that runs the network; torch's where the backend needs no other."""
+    needs = BACKENDS.get(name).facts.get("needs")
+    module = needs.module if isinstance(needs, Needs) and needs.module is not None else "torch"
+    return f"{module} {importlib.metadata.version(module)}"
 
 
 def lacking(entry: Entry[Any], device: torch.device | None = None) -> list[str]:

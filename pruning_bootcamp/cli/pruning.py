@@ -21,7 +21,7 @@ from pruning_bootcamp.cli.options import (
     setting,
 )
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.pruning.sections import BUDGETS
+from pruning_bootcamp.pruning.sections import BUDGETS, TIMED
 
 
 @app.command(
@@ -70,6 +70,7 @@ def prune_unstructured(
 
 
 _BUDGETS: dict[str, Any] = dict.fromkeys(f"structured.{name}" for name in BUDGETS.values())
+_TIMED = {f"structured.{BUDGETS[name]}" for name in TIMED}
 
 _NOTHING_LOST = (
     "nothing is lost with dead channels, so nothing is trained after them. To train all the same, write "
@@ -99,6 +100,13 @@ def prune_structured(
     target_params_reduction: Annotated[
         float | None, setting("structured.target_params_reduction", "--target-params-reduction")
     ] = None,
+    target_latency_reduction: Annotated[
+        float | None, setting("structured.target_latency_reduction", "--target-latency-reduction")
+    ] = None,
+    target_latency_ms: Annotated[float | None, setting("structured.target_latency_ms", "--target-latency-ms")] = None,
+    backend: Annotated[str | None, setting("profile.backend", "--backend")] = None,
+    batch_size: Annotated[int | None, setting("profile.batch_size", "--batch-size")] = None,
+    threads: Annotated[int | None, setting("threads", "--threads")] = None,
     round_to: Annotated[str | None, setting("structured.round_to", "--round-to", metavar="N|auto|none")] = None,
     dry_run: DryRun = False,
     fine_tune: FineTune = None,
@@ -112,6 +120,8 @@ def prune_structured(
     options = given(prune_structured, locals())
     if round_to is not None:
         options["structured.round_to"] = _number_or_word(round_to)
+    if backend is not None and not options.keys() & _TIMED:
+        options["goal.latency_reduction_pct"] = 0.0  # whoever names a backend wants it quicker there
     if method == "dead":  # known as a method, it is no score: there is nothing to rank
         options["structured.only_dead"] = True
         options["structured.score"] = None

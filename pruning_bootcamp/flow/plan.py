@@ -20,6 +20,7 @@ from pruning_bootcamp.flow.outcomes import (
 from pruning_bootcamp.flow.start import task_of
 from pruning_bootcamp.flow.step import Step, StepContext
 from pruning_bootcamp.flow.steps import dense, evaluate, export, scan
+from pruning_bootcamp.flow.verdict import times_networks
 from pruning_bootcamp.pruning.pipeline_stages import PruningStage
 from pruning_bootcamp.runs import content_hash
 from pruning_bootcamp.runtime import choose_device, environment
@@ -111,7 +112,7 @@ def _base(cfg: Config) -> dict[str, Any]:
 def evaluate_both(plan: Plan, on_validation: bool) -> None:
     """Costs; the validation images where choices or gates need them; the test images once, where they may be read."""
     testing = plan.cfg.goal.evaluate_test
-    count_costs(plan, timed=plan.cfg.gates.min_latency_reduction_pct is not None)
+    count_costs(plan, timed=times_networks(plan.cfg, cut="prune-structured" in plan.compressions))
     if on_validation or not testing:
         judge_on(plan, VALIDATION)
     if testing:

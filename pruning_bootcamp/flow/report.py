@@ -110,6 +110,10 @@ def say_results(metrics: Metrics, folder: Path, lines: Sequence[str], task: Task
     LOGGER.info("Sparsity: %s", sparsity_text(metrics))
     LOGGER.info("FLOPs reduction: %.1f%%", metrics.flops_reduction_pct)
     LOGGER.info("Params reduction: %.1f%%", metrics.params_reduction_pct)
+    if metrics.latency_measured is not None:
+        took, before_ms = metrics.latency_ms, metrics.baseline.latency_ms
+        LOGGER.info("Latency reduction: %.1f%%, %.3f ms of %.3f ms", metrics.latency_reduction_pct, took, before_ms)
+        LOGGER.info("  %s", metrics.latency_measured)
     if metrics.grown_penalty is not None:
         LOGGER.info("%s", penalty_text(metrics.grown_penalty))
     if metrics.refit is not None:

@@ -19,7 +19,10 @@ class GoalSettings:
     """What the pruned network must reach to be called a success (`goal_met`)."""
 
     flops_reduction_pct: float = between(40.0, 0, 100)
-    """at least so many percent fewer multiply-accumulates"""
+    """at least so many percent fewer multiply-accumulates; not asked of a network that is cut to a budget in time"""
+    latency_reduction_pct: float | None = between(None, 0, 100)
+    """at least so many percent less time for a batch, measured here (profile.backend, profile.batch_size), 0: quicker
+    at all; left out: what a budget in time asks for, else nothing"""
     accuracy_drop: float = 1.5
     """at most so many points of accuracy lost, on the test split"""
     evaluate_test: bool = True

@@ -11,6 +11,7 @@ from pruning_bootcamp.flow.sections import GatesSettings
 from pruning_bootcamp.flow.start import task_of
 from pruning_bootcamp.memorised import caveat
 from pruning_bootcamp.plain import from_plain
+from pruning_bootcamp.pruning.channels.time_budget import WITHIN
 from pruning_bootcamp.results import Comparison, ExportedFile, Gate, Metrics
 from pruning_bootcamp.runs import read_yaml
 from pruning_bootcamp.tasks import IMAGE_CLASSIFICATION, Metric
@@ -29,11 +30,39 @@ class Goal:
     """percent of the multiply-accumulates that must be saved; None where nothing was cut: zeros save none"""
     metric: Metric = IMAGE_CLASSIFICATION.metric
     """what is lost"""
+    latency_reduction_pct: float | None = None
+    """percent less time; 0: certainly quicker"""
+    latency_ms: float | None = None
+    """milliseconds that a batch may take"""
+    where: str = ""
+    """what is timed: the backend, and on how many samples"""
 
     def texts(self) -> list[str]:
         """What is asked for, a line each."""
-        drop = f"<= {self.accuracy_drop:g} points of {self.metric.title} lost"
-        return [drop] if self.flops_reduction_pct is None else [f">= {self.flops_reduction_pct:g}% fewer FLOPs", drop]
+        lines = [] if self.flops_reduction_pct is None else [f">= {self.flops_reduction_pct:g}% fewer FLOPs"]
+        if (share := self.latency_reduction_pct) is not None:
+            lines.append(f">= {share:.4g}% less time ({self.where})" if share else f"quicker ({self.where})")
+        if self.latency_ms is not None:
+            lines.append(f"<= {self.latency_ms:.4g} ms ({self.where})")
+        return [*lines, f"<= {self.accuracy_drop:g} points of {self.metric.title} lost"]
+
+    def missed_time(self, found: Metrics | Comparison) -> list[str]:
+        """What of the time is not as asked, and how to come to it."""
+        lines = []
+        advice = "Cut to a budget in time: prune-structured --target-latency-reduction SHARE --backend NAME."
+        if (share := self.latency_reduction_pct) is not None:
+            saved = _known(found.latency_reduction_pct, "latency_reduction_pct")
+            low = found.latency_reduction_low_pct
+            if share == 0 and not (low is not None and low > 0):
+                between = "" if low is None else f", 95% interval {low:.1f} to {found.latency_reduction_high_pct:.1f}"
+                lines.append(f"missed: {saved:.1f}% less time{between}: not certainly quicker ({self.where}). {advice}")
+            elif not saved >= share:
+                lines.append(f"missed: {_shown(saved, share, 2)}% less time ({self.where}). {advice}")
+        if self.latency_ms is not None and isinstance(found, Metrics):
+            taken = _known(found.latency_ms, "latency_ms")
+            if not taken <= self.latency_ms:
+                lines.append(f"missed: {_shown(taken, self.latency_ms, 3)} ms ({self.where}). {advice}")
+        return lines
 
     def missed(self, found: Comparison) -> list[str]:
         """Each metric that is not what the goal asks for, and what to do about it."""
@@ -43,6 +72,7 @@ class Goal:
             if not saved >= self.flops_reduction_pct:
                 text = f"{_shown(saved, self.flops_reduction_pct, 2)}% fewer FLOPs"
                 lines.append(f"missed: {text}. Cut more, or set goal.flops_reduction_pct to what you need.")
+        lines += self.missed_time(found)
         drop = _known(found.accuracy_drop, "accuracy_drop")
         if not drop <= self.accuracy_drop:
             text = f"{_shown(drop, self.accuracy_drop, 2)} points of {self.metric.title} lost"
@@ -51,9 +81,25 @@ class Goal:
 
 
 def goal_of(cfg: Config, cut: bool) -> Goal:
-    """The config's goal; its share of FLOPs is asked of a network that channels were `cut` out of, to a budget."""
-    share = cfg.goal.flops_reduction_pct if cut and not cfg.structured.only_dead else None
-    return Goal(cfg.goal.accuracy_drop, share, task_of(cfg).metric)
+    """The config's goal; what it saves is asked of a network that channels were `cut` out of, to a budget."""
+    s, metric = cfg.structured, task_of(cfg).metric
+    if not cut or s.only_dead:
+        return Goal(cfg.goal.accuracy_drop, None, metric)
+    share, milliseconds = cfg.goal.latency_reduction_pct, None
+    if share is None and s.target_latency_reduction is not None:
+        share = 100 * (1 - (1 - s.target_latency_reduction) * (1 + WITHIN))
+    if s.target_latency_ms is not None:
+        milliseconds = s.target_latency_ms * (1 + WITHIN)
+    where = f"{cfg.profile.backend}, batch {cfg.profile.batch_size}"
+    flops = None if s.timed else cfg.goal.flops_reduction_pct
+    return Goal(cfg.goal.accuracy_drop, flops, metric, share, milliseconds, where)
+
+
+def times_networks(cfg: Config, cut: bool) -> bool:
+    """Whether goal or gates ask what networks take here; of channels that were `cut` out, or of any network."""
+    goal = goal_of(cfg, cut)
+    asked = (goal.latency_reduction_pct, goal.latency_ms, cfg.gates.min_latency_reduction_pct)
+    return any(value is not None for value in asked)
 
 
 def judge(goal: Goal, metrics: Metrics, gates: Sequence[Gate] = ()) -> Metrics:

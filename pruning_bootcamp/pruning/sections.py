@@ -75,8 +75,12 @@ BUDGETS = {
     "sparsity": "sparsity",
     "flops_reduction": "target_flops_reduction",
     "params_reduction": "target_params_reduction",
+    "latency_reduction": "target_latency_reduction",
+    "latency_ms": "target_latency_ms",
 }
 """What a structured budget is called in a plan -> the setting that gives it"""
+TIMED = ("latency_reduction", "latency_ms")
+"""Those that are measured on the machine, as `profile` says"""
 
 
 @dataclass
@@ -105,6 +109,10 @@ class StructuredSettings:
     """share of the multiply-accumulates to save"""
     target_params_reduction: float | None = between(None, 0, 1, "[)")
     """share of the parameters to save"""
+    target_latency_reduction: float | None = between(None, 0, 1, "[)")
+    """share of the time of a batch to save, measured here by profile.backend with profile.batch_size"""
+    target_latency_ms: float | None = between(None, 0, None, "(]")
+    """milliseconds that a batch may take, measured here by profile.backend with profile.batch_size"""
     round_to: int | Literal["auto", "none"] | None = between("auto", 1)
     """widths in multiples of this; auto: 8 on a CUDA device (less where that is too coarse), none elsewhere"""
     max_sparsity: float = between(0.9, 0, 1, "()")
@@ -134,8 +142,14 @@ class StructuredSettings:
         given = {name: getattr(self, key) for name, key in BUDGETS.items()}
         return {name: value for name, value in given.items() if value is not None} or {"flops_reduction": 0.5}
 
+    @property
+    def timed(self) -> bool:
+        """Whether the budget is in time."""
+        return any(name in TIMED for name in self.budget())
+
     def part(self, share: float) -> Self:
-        """The same with this share of the one budget."""
+        """The same with this share of the one budget; milliseconds are no share, and stay."""
         ((name, asked),) = self.budget().items()
+        share = 1.0 if name == "latency_ms" else share
         given: dict[str, Any] = {BUDGETS[name]: share * asked}
         return replace(self, **given)

@@ -231,6 +231,7 @@ def structured_table(plan: StructuredPlan) -> str:
         f"({100 * plan.macs_reduction:.1f}% fewer), {plan.params_after / 1e6:.4g} M of "
         f"{plan.baseline_params / 1e6:.4g} M parameters ({100 * plan.params_reduction:.1f}% fewer)"
     )
+    lines += [] if plan.timed is None else [f"Timed: {plan.timed}"]
     return "\n".join(lines)
 
 

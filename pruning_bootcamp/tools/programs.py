@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.tools.alone import LayerAlone, onnx_of_layer
 from pruning_bootcamp.tools.inputs import plain_inputs
 from pruning_bootcamp.tools.quiet import quiet
 
@@ -51,6 +52,8 @@ def onnx_content(
     model: nn.Module, example: Tensor, opset: int = OPSET, where: str = "export", instead: str = FORMAT
 ) -> bytes:
     """The ONNX file of the network, its inputs and outputs named `input` and `output`."""
+    if isinstance(model, LayerAlone):
+        return onnx_of_layer(model)
     size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     if size > _LARGEST_BYTES:
         raise BootcampError(f"{where}: {size / 2**30:.1f} GiB of weights don't fit in one ONNX file. {instead}.")

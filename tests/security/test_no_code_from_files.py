@@ -23,9 +23,8 @@ from pruning_bootcamp.checkpoints.sparse import read_sparse
 from pruning_bootcamp.config import load
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.models import build_model
-from pruning_bootcamp.runs import METRICS, Run, read_yaml
+from pruning_bootcamp.runs import METRICS, Run, cache_folder, read_yaml
 from pruning_bootcamp.tools.datasets import load_dataset
-from pruning_bootcamp.tools.datasets.cache import cache_folder
 from pruning_bootcamp.tools.datasets.formats import read_batch
 from pruning_bootcamp.training.recovery import PLAN, _read_plan
 from pruning_bootcamp.training.state import NAME, read_state

@@ -107,6 +107,8 @@ def _against(baseline: Metrics, metrics: Metrics, cfg: Config) -> Metrics:
     if metrics.accuracy_drop is not None:
         # a network that costs what its baseline costs had nothing cut out of it
         goal = goal_of(cfg, cut=metrics.flops_reduction_pct not in (None, 0))
+        if metrics.latency_reduction_pct is None:  # not asked for, or the baseline's is another machine's
+            goal = replace(goal, latency_reduction_pct=None, latency_ms=None)
         metrics, lines = verdict.verdict_on(cfg, goal, metrics)
         say_goal(metrics, lines)
     return metrics

@@ -72,7 +72,7 @@ def pipeline_plan(cfg: Config) -> tuple[Command, Plan]:
     compress(plan, cfg.pipeline.steps)
     plans.evaluate_both(plan, on_validation=True)
     plans.ship(plan)
-    latency = () if cfg.gates.min_latency_reduction_pct is None else ("profile",)
+    latency = ("profile",) if verdict.times_networks(cfg, "prune-structured" in cfg.pipeline.steps) else ()
     command = Command(
         PIPELINE,
         RESULTS / "pipeline" / cfg.name,

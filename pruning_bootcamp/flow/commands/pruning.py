@@ -189,7 +189,7 @@ def check_ahead(plan: Plan, run: Run, data: Callable[[], Splits], device: torch.
     assert s.score is not None
     LOGGER.info("\n=== Structured Pruning: %s (%s) ===", s.score.name, s.allocation)
     measured, cycles = needs_images(cfg.structured), cfg.structured.iterations
-    if measured or cycles > 1:
+    if measured or cycles > 1 or cfg.structured.timed:
         cut.check_reachable(cfg, dense.model, dense.recipe, device)
     if measured:
         LOGGER.info("Channels are chosen once they are measured on training %s.", task_of(cfg).noun)
@@ -251,10 +251,17 @@ def default_folder(cfg: Config, name: str, method: str | None = None) -> Path:
     if name == "prune-structured":
         s = settings.channel_choices(cfg)
         assert s.score is not None
-        words = {"sparsity": "sp", "flops_reduction": "flops", "params_reduction": "params"}
+        words = {
+            "sparsity": "sp",
+            "flops_reduction": "flops",
+            "params_reduction": "params",
+            "latency_reduction": "latency",
+            "latency_ms": "ms",
+        }
         budget = "_".join(f"{words[kind]}{value:g}" for kind, value in s.budget().items())
         cycles = "" if s.iterations == 1 else f"_x{s.iterations}"
         cycles += "" if s.grow_penalty is None else "_grown"
+        cycles += f"_{short_name(cfg.profile.backend)}_b{cfg.profile.batch_size}" if s.timed else ""
         return RESULTS / "structured" / f"{short_name(s.score.name)}_{budget}{cycles}"
     p = cfg.prune
     mode = {"uniform": "layerwise"}.get(p.allocation.name, short_name(p.allocation.name))

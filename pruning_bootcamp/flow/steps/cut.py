@@ -17,6 +17,7 @@ from pruning_bootcamp.flow.outcomes import Cut, Measured
 from pruning_bootcamp.flow.step import Network, StepContext
 from pruning_bootcamp.flow.steps.batch_norm import recover_batch_norm
 from pruning_bootcamp.flow.steps.prune import SCORED, distribution_of
+from pruning_bootcamp.flow.steps.timing import as_share, check_time, timing
 from pruning_bootcamp.flow.steps.training import judged
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.models import make_prunable
@@ -214,6 +215,11 @@ def plan_cut(
 
 def check_reachable(cfg: Config, model: nn.Module, recipe: Recipe, device: torch.device) -> None:
     """A GoalNotMet where no choice of channels meets the budget: known before any of them is measured."""
+    if cfg.structured.timed:
+        ready, ready_recipe = ready_to_cut(model, recipe)
+        times = timing(cfg, model, recipe, device)
+        check_time(cfg.structured, ready, ready_recipe, times)
+        return
     _planned(replace(cfg.structured, score=Choice("l1"), allocation="global"), cfg, model, recipe, device)
 
 
@@ -230,10 +236,14 @@ def _planned(
     ready, recipe = ready_to_cut(model, recipe)
     example = example_input(recipe)
     dense = model if origin is None else origin.dense
+    s, times = s.part(part.share), None
+    if s.timed:
+        times = timing(cfg, dense, recipe, device)
+        s = as_share(s, times)
     plan = plan_structured(
         ready,
         example,
-        s.part(part.share),
+        s,
         seed=cfg.seed,
         baseline_macs=cost_of(dense, example)[1].macs,
         baseline_params=compute_params(dense),
@@ -242,6 +252,7 @@ def _planned(
         scores=None if scored is None else scored.scores,
         losses=None if scored is None else scored.losses,
         device=device,
+        timing=times,
     )
     return Foreseen(ready, recipe, plan)
 

@@ -33,6 +33,12 @@ def check_structured(
         for key in given
         if getattr(s, key) == 0
     ]
+    if s.timed and s.allocation == "local":
+        text = "local gives every group the same share, and a budget in time chooses by time. Use measured or global."
+        problems.append(Problem(f"{where}.allocation", text))
+    if s.target_latency_ms is not None and s.iterations > 1:
+        text = f"{s.iterations} cycles cut shares of a budget, not milliseconds. Give target_latency_reduction."
+        problems.append(Problem(f"{where}.target_latency_ms", text))
     if s.sparsity is not None and s.max_sparsity < s.sparsity < 1:
         problems.append(
             Problem(

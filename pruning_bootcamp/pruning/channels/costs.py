@@ -1,4 +1,4 @@
-"""What a network costs at any widths of its groups: multiply-accumulates of one image, parameters, channels."""
+"""What a network costs at any widths of its groups: multiply-accumulates of one image, parameters, channels, time."""
 
 import math
 from collections import Counter, defaultdict
@@ -9,10 +9,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from pruning_bootcamp.pruning.channels.staircase import LayerTimes, Staircases
 from pruning_bootcamp.pruning.graph import Group, dimensions
 from pruning_bootcamp.tools.metrics import Product, count_products
 
-Measure = Literal["macs", "params", "channels"]
+Measure = Literal["macs", "params", "channels", "time"]
 Side = tuple[str, str, str]  # member's path, kind, parameter
 
 
@@ -65,11 +66,17 @@ class Costs:
     """Multiply-accumulates of one image, parameters and channels, exact, while units are taken and given back.
 
     A product with a weight costs in proportion to what is left of the weight. One without (attention's scores) is
-    taken to be the same at all widths, until `learn` is told better by counts of really cut copies.
+    taken to be the same at all widths, until `learn` is told better by counts of really cut copies. `time` is 0 without
+    `staircases`; with them, what the layers take alone of what they take uncut: the mean over the ways to run them.
     """
 
     def __init__(
-        self, model: nn.Module, groups: Sequence[Group], example: Tensor, products: Sequence[Product] | None = None
+        self,
+        model: nn.Module,
+        groups: Sequence[Group],
+        example: Tensor,
+        products: Sequence[Product] | None = None,
+        staircases: Sequence[Staircases] = (),
     ) -> None:
         self.products = list(products) if products is not None else count_products(model, example)[0]
         by_weight: dict[str, float] = defaultdict(float)
@@ -102,14 +109,20 @@ class Costs:
             "macs": sum(product.macs for product in self.products),
             "params": float(sum(parameter.numel() for parameter in model.parameters())),
             "channels": float(sum(group.channels for group in groups)),
+            "time": float(bool(staircases)),
         }
         self._at_full = dict(self.amount)
+        self._stairs: dict[str, list[tuple[LayerTimes, float]]] = defaultdict(list)
+        for one in staircases:
+            whole = sum(times.whole for times in one.layers.values())
+            for path, times in one.layers.items():
+                self._stairs[path].append((times, 1 / whole / len(staircases)))
         self._find_touched()
 
     def change(self, name: str, units: Sequence[int], back: bool = False) -> None:
         """Take these units out of the group, or give them back."""
         sign = 1 if back else -1
-        before = self._totals(name)
+        before, took = self._totals(name), self._time(name)
         for side, counts in self._counts[name].items():
             self._kept[side] += sign * sum(counts[unit] for unit in units)
         self._gone[name] -= sign * len(units)
@@ -117,6 +130,7 @@ class Costs:
         self.amount["macs"] += after[0] - before[0]
         self.amount["params"] += after[1] - before[1]
         self.amount["channels"] += sign * sum(self._roots[name][unit] for unit in units)
+        self.amount["time"] += self._time(name) - took
 
     def learn(self, cut: Mapping[str, tuple[int, Sequence[Product]]]) -> bool:
         """Take over how every product's factors fall: from group -> (units cut from it alone, the products then).
@@ -190,6 +204,26 @@ class Costs:
             name: [m for m in self._measured if any(name == other for _, slopes in m.factors for other, _ in slopes)]
             for name in self._counts
         }
+        self._timed = {
+            name: sorted({path for path, _, _ in counts if path in self._stairs})
+            for name, counts in self._counts.items()
+        }
+
+    def _time(self, name: str) -> float:
+        """What the layers that the group touches take, as a share of what all take uncut."""
+        return sum(
+            times.at(self._width(path, "input", times.shape.inputs), self._width(path, "output", times.shape.outputs))
+            * share
+            for path in self._timed[name]
+            for times, share in self._stairs[path]
+        )
+
+    def _width(self, path: str, kind: str, full: int) -> int:
+        """Channels left of a layer's side."""
+        deep = self._kept.get((path, "depthwise", ""))
+        return (
+            self._kept.get((path, kind, ""), full) if deep is None else full * deep // self._full[path, "depthwise", ""]
+        )
 
     def _totals(self, name: str) -> tuple[float, int]:
         sizes = [(tensor.numel(self._kept), tensor.positions) for tensor in self._touched[name]]

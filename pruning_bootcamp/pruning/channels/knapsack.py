@@ -75,6 +75,8 @@ def _solve(
         options = np.unique(np.linspace(0, count - 1, min(count, _MOST_OPTIONS)).round().astype(int))
         after, choice = np.full(_PARTS + 1, np.inf), np.zeros(_PARTS + 1, dtype=np.int64)
         for number, option in enumerate(options):
+            if saved[schedule.name][option] < 0:  # narrower and slower: of no use
+                continue
             parts = min(_PARTS, int(saved[schedule.name][option] / unit + 1e-6))
             value = np.full(_PARTS + 1, np.inf)
             value[parts:] = best[: _PARTS + 1 - parts]

@@ -13,13 +13,16 @@ from pruning_bootcamp.pruning.channels.checks import check_structured
 from pruning_bootcamp.pruning.channels.measuring import ImageBatches, at_hand, chosen, left_out, score_channels
 from pruning_bootcamp.pruning.channels.multiples import Multiples, resolve_round_to
 from pruning_bootcamp.pruning.channels.proof import SliceProof, kept_outputs, prove_slice
-from pruning_bootcamp.pruning.channels.width_schedules import WidthSchedule
+from pruning_bootcamp.pruning.channels.race import Race
+from pruning_bootcamp.pruning.channels.time_budget import Timing
+from pruning_bootcamp.pruning.channels.width_schedules import WidthSchedule, make_width_schedule
 from pruning_bootcamp.pruning.channels.widths import (
     Budget,
     ChosenWidths,
     Limits,
     ScoredNetwork,
     choose_widths,
+    keep_masks,
 )
 from pruning_bootcamp.pruning.graph import Group, cut_members, find_groups, making
 from pruning_bootcamp.pruning.masks import detached_copy
@@ -63,6 +66,8 @@ class StructuredPlan:
     round_to: int | None = None
     narrow: dict[str, int] = field(default_factory=dict)
     round_to_why: str | None = None
+    timed: str | None = None
+    """of a budget in time, how the network was timed and what it came to"""
 
     @property
     def macs_reduction(self) -> float:
@@ -104,6 +109,7 @@ def plan_structured(
     device: torch.device | None = None,
     widths: Mapping[str, int] | None = None,
     on_the_way: bool = False,
+    timing: Timing | None = None,
     **names: Any,
 ) -> StructuredPlan:
     """What to cut so that one budget is met; the model is not changed.
@@ -122,6 +128,8 @@ def plan_structured(
     chosen where neither is named. `widths`: of a network that was cut before, group -> its channels before the first
     cut; `sparsity` and `max_sparsity` are shares of those, and nothing is cut where the budget is met already.
     `on_the_way`: more will be cut, so where widths change in steps too coarse for the budget nothing is cut.
+    `timing`: for target_latency_reduction, how long layers take at other widths and what times whole networks; the
+    achieved time lies within 5% of the asked one.
     Raises BootcampError for wrong settings or a network without anything to cut, GoalNotMet when the budget can't be
     reached, saying what can.
     """
@@ -152,9 +160,34 @@ def plan_structured(
     }
     groups = [group for group in everything if group.name not in unscored]
     products = count_products(copied, example)[0]
-    network = ScoredNetwork(copied, example, groups, scores, products, unscored, losses, widths)
+    if name == "latency_ms":
+        raise BootcampError("structured.target_latency_ms: is a share of the network's time here; give that.")
+    if name == "latency_reduction" and timing is None:
+        raise BootcampError("structured.target_latency_reduction: can't be met without timing=, what times networks.")
+    network = ScoredNetwork(copied, example, groups, scores, products, unscored, losses, widths, timing)
     multiples = resolve_round_to(s.round_to, device or example.device)
     return _plan(budget, *_coarsest(network, budget, multiples, limits))
+
+
+def quickest(model: nn.Module, example: Tensor, settings: StructuredSettings, timing: Timing) -> Race | None:
+    """How the network does that is cut as far as the limits allow, whatever that loses; None: nothing can be cut.
+
+    No budget in time asks for less; the first channels go, as any do.
+    """
+    copied, example = at_hand(model, example)
+    everything = find_groups(copied, example)
+    kept = left_out(everything, settings.exclude)
+    groups = [group for group in everything if group.name not in kept]
+    look: dict[str, Any] = {"min_width": 1, "max_sparsity": settings.max_sparsity}
+    round_to = resolve_round_to(settings.round_to, timing.track.device).choices[-1]
+    gone = {}
+    for group in groups:
+        schedule = make_width_schedule(group, torch.ones(group.width), allocation="global", round_to=round_to, **look)
+        gone[group.name] = schedule.gone(len(schedule.keys))
+    if not any(gone.values()):
+        return None
+    cut_members(copied, groups, keep_masks(groups, gone))
+    return timing.track(copied)
 
 
 def _coarsest(
@@ -165,7 +198,7 @@ def _coarsest(
     for multiple in multiples.choices:
         chosen = choose_widths(network, budget, replace(limits, round_to=multiple), falls_back=auto)
         last = multiple == multiples.choices[-1]
-        off = abs(chosen.achieved - budget.asked) > TOLERANCE + 1e-9
+        off = budget.measure != "time" and abs(chosen.achieved - budget.asked) > TOLERANCE + 1e-9
         if chosen.problem is None and (last or not off):
             break
         if last and chosen.problem is not None:
@@ -201,6 +234,7 @@ def _plan(budget: Budget, chosen: ChosenWidths, multiple: int | None, why: str |
         round_to=multiple,
         narrow=chosen.narrow,
         round_to_why=why,
+        timed=None if chosen.timed is None else str(chosen.timed.race),
     )
 
 

@@ -14,6 +14,7 @@ from pruning_bootcamp.pruning.channels.costs import Costs, Measure
 from pruning_bootcamp.pruning.channels.knapsack import least_loss
 from pruning_bootcamp.pruning.channels.multiples import narrower
 from pruning_bootcamp.pruning.channels.proof import prove_slice
+from pruning_bootcamp.pruning.channels.time_budget import TimeSearch, Timing, losses_of_scores, not_met, search_time
 from pruning_bootcamp.pruning.channels.width_schedules import WidthSchedule, make_width_schedule, nearest_step
 from pruning_bootcamp.pruning.graph import Group, Keep, cut_members
 from pruning_bootcamp.pruning.masks import detached_copy
@@ -21,7 +22,12 @@ from pruning_bootcamp.tools.metrics import Product, count_products
 
 Allocation = Literal["local", "global", "measured"]
 ATTEMPTS = 4  # plans by what was foreseen, by what single cuts showed, and twice by the difference that remained
-MEASURES: dict[str, Measure] = {"sparsity": "channels", "flops_reduction": "macs", "params_reduction": "params"}
+MEASURES: dict[str, Measure] = {
+    "sparsity": "channels",
+    "flops_reduction": "macs",
+    "params_reduction": "params",
+    "latency_reduction": "time",
+}
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,8 @@ class ScoredNetwork:
     """for allocation measured: group -> what the network loses once none, one, two, ... units are gone"""
     widths: Mapping[str, int] | None = None
     """where earlier cuts were made: group -> its channels before the first of them"""
+    timing: Timing | None = None
+    """for a budget in time"""
 
     def channels_before(self, group: Group) -> int:
         """Of the group, before any cut."""
@@ -81,6 +89,8 @@ class ChosenWidths:
     baseline: dict[Measure, float] = field(default_factory=dict)
     achieved: float = 0.0
     problem: BootcampError | None = None
+    timed: TimeSearch | None = None
+    """how a budget in time was met"""
 
     def gone(self, name: str) -> tuple[int, ...]:
         """Indices of the units that the group loses."""
@@ -129,9 +139,46 @@ def choose_widths(network: ScoredNetwork, budget: Budget, limits: Limits, falls_
     if not any(schedule.keys for schedule in schedules.values()) and not network.widths:
         reasons = (f"{name}: {reason}" for name, reason in left_out.items())
         chosen.problem = BootcampError(*reasons, where="cutting this network")
+    elif budget.measure == "time":
+        _settle_by_time(network, budget, chosen)
     else:
         _settle(network, budget, limits, chosen)
     return chosen
+
+
+def _settle_by_time(network: ScoredNetwork, budget: Budget, chosen: ChosenWidths) -> None:
+    """Fill in what is chosen so that the whole network, timed, takes the share that is left."""
+    model, groups, timing = network.model, chosen.groups, network.timing
+    assert timing is not None
+    schedules = [chosen.schedules[group.name] for group in groups]
+
+    def cut(taken: Mapping[str, int]) -> nn.Module:
+        smaller = detached_copy(model)
+        cut_members(smaller, groups, keep_masks(groups, {s.name: s.gone(taken[s.name]) for s in schedules}))
+        return smaller
+
+    stairs = timing.staircases(model, network.example, groups)
+
+    def costs() -> Costs:
+        return Costs(model, groups, network.example, network.products, stairs)
+
+    losses = network.losses or losses_of_scores(schedules, network.scores)
+    chosen.timed = search_time(costs, groups, schedules, losses, timing, stairs, 1 - budget.asked, cut)
+    counted = costs()
+    chosen.before = dict(counted.amount)
+    chosen.baseline = chosen.before | {name: value for name, value in budget.baseline.items() if value}
+    chosen.taken = {s.name: chosen.timed.taken.get(s.name, 0) for s in schedules}
+    for schedule in schedules:
+        counted.change(schedule.name, schedule.gone(chosen.taken[schedule.name]))
+    chosen.after = dict(counted.amount) | {"time": chosen.timed.share}
+    keep = keep_masks(groups, {group.name: chosen.gone(group.name) for group in groups})
+    chosen.after["macs"] = sum(product.macs for product in products_after(model, groups, keep, network.example))
+    chosen.achieved = 1 - chosen.timed.share
+    if not budget.on_the_way:
+        least = None
+        if chosen.timed.share > 1 - budget.asked:
+            least = timing.track(cut({s.name: len(s.keys) for s in schedules}))
+        chosen.problem = not_met(1 - budget.asked, chosen.timed, least)
 
 
 def _settle(network: ScoredNetwork, budget: Budget, limits: Limits, chosen: ChosenWidths) -> None:

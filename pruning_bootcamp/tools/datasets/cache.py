@@ -1,7 +1,6 @@
 """Decoded images kept between runs: one safetensors file per folder of images, rebuilt when the folder changes."""
 
 import hashlib
-import os
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -13,18 +12,9 @@ from torch import Tensor
 
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.logs import LOGGER
-from pruning_bootcamp.runs import atomic_path, remove_leftovers
+from pruning_bootcamp.runs import atomic_path, cache_folder, remove_leftovers
 
 FORMAT = "1"
-
-
-def cache_folder() -> Path:
-    """PRUNING_BOOTCAMP_CACHE, else the user's cache folder by the XDG rules."""
-    chosen = os.environ.get("PRUNING_BOOTCAMP_CACHE")
-    if chosen:
-        return Path(chosen).expanduser()
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "pruning_bootcamp"
 
 
 def cached_images(source: Path, fingerprint: str, settings: str, build: Callable[[], Tensor]) -> Tensor:

@@ -10,8 +10,8 @@ from types import ModuleType
 import pytest
 import torch
 
+from pruning_bootcamp.runs import cache_folder
 from pruning_bootcamp.tools.datasets import ImageSplit, Splits, load_dataset
-from pruning_bootcamp.tools.datasets.cache import cache_folder
 
 
 def opened(root: Path) -> Splits:

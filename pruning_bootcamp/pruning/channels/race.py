@@ -1,0 +1,87 @@
+"""Whole networks timed in turn with the uncut one, on every way to run them that counts."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pruning_bootcamp.backends import Runner, Way, prepare
+from pruning_bootcamp.tools.latency import compare_latencies
+
+_RUNS, _MIN_SECONDS, _MOST_SECONDS = 40, 1.0, 6.0
+
+
+@dataclass(frozen=True)
+class Lap:
+    """A cut network beside the uncut one, on one way to run them: the ratio of their times, and milliseconds."""
+
+    way: Way
+    share: float
+    uncut_ms: float
+    cut_ms: float
+
+    def __str__(self) -> str:
+        return f"{self.cut_ms:.3f} ms, {100 * self.share:.1f}% of {self.uncut_ms:.3f} ms ({self.way})"
+
+
+@dataclass(frozen=True)
+class Race:
+    """How a cut network does on every way: the one on which it saves least counts."""
+
+    laps: tuple[Lap, ...]
+
+    @property
+    def slowest(self) -> Lap:
+        """The way on which it saves least."""
+        return max(self.laps, key=lambda lap: lap.share)
+
+    @property
+    def share(self) -> float:
+        """Of the uncut network's time, on that way."""
+        return self.slowest.share
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, self.laps))
+
+
+class RaceTrack:
+    """The uncut network, ready on every way, for cut ones to run beside it."""
+
+    def __init__(
+        self,
+        uncut: nn.Module,
+        example: Tensor,
+        ways: Sequence[Way],
+        threads: int,
+        device: torch.device,
+        whole: Callable[[nn.Module, Tensor], nn.Module] = lambda model, batch: model,
+    ) -> None:
+        """`example`: one input. `whole` makes of a network and a batch one that gives a tensor."""
+        self.ways, self.threads, self.device, self._whole = tuple(ways), threads, device, whole
+        self._batches = {way: example[:1].expand(way.batch, *example.shape[1:]).contiguous() for way in ways}
+        self._uncut = {way: self._ready(uncut, way) for way in ways}
+
+    def _ready(self, model: nn.Module, way: Way) -> Runner:
+        batch = self._batches[way].to(self.device)
+        return prepare(way.backend, self._whole(model.to(self.device), batch), batch, self.threads)
+
+    def __call__(self, cut: nn.Module) -> Race:
+        """The two in turn, way after way."""
+        return Race(tuple(self._lap(cut, way) for way in self.ways))
+
+    def _lap(self, cut: nn.Module, way: Way) -> Lap:
+        batch = self._batches[way]
+        pair = {"uncut": (self._uncut[way], batch), "cut": (self._ready(cut, way), batch)}
+        found = compare_latencies(pair, runs=_RUNS, min_seconds=_MIN_SECONDS, max_seconds=_MOST_SECONDS)
+        ratio = found["cut"].ratio_to(found["uncut"])
+        assert ratio is not None, "they were timed in the same rounds"
+        return Lap(way, ratio.median, found["uncut"].median_ms, found["cut"].median_ms)
+
+    def uncut_ms(self) -> dict[Way, float]:
+        """Milliseconds of the uncut network on each way."""
+        batches = self._batches
+        return {
+            way: compare_latencies({"uncut": (runner, batches[way])}, runs=_RUNS)["uncut"].median_ms
+            for way, runner in self._uncut.items()
+        }

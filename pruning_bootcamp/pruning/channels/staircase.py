@@ -1,0 +1,307 @@
+"""How long each layer takes at other widths, in the runtime that is deployed: measured, a layer at a time, and kept."""
+
+import hashlib
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pruning_bootcamp.backends import Way, prepare, version_of
+from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.logs import LOGGER
+from pruning_bootcamp.pruning.graph import Group
+from pruning_bootcamp.runs import atomic_path, cache_folder
+from pruning_bootcamp.runtime import processor
+from pruning_bootcamp.tools.alone import LayerAlone, LayerShape, shape_of
+from pruning_bootcamp.tools.latency import compare_latencies
+from pruning_bootcamp.tools.modes import evaluation_mode
+
+FORMAT = 1
+# A side is looked at in so many steps at first; where a step is higher than this share of the whole, in its middle too.
+_STEPS = 16
+_REFINED = 0.08
+# Of a layer with few outputs so many copies run at once: the call of a runtime takes as long as the layer.
+_COPIES, _SMALL = 4, 2**20
+_ROUNDS, _MOST_SECONDS = 7, 1.5
+Widths = tuple[int, int]  # what goes in, what comes out
+Say = Callable[[int, int, LayerShape], None]
+Clock = Callable[[LayerShape, Sequence[Widths]], dict[Widths, float]]
+
+
+@dataclass(frozen=True)
+class LayerTimes:
+    """Milliseconds of one layer at widths of both its sides.
+
+    Along each side it was measured with the other one whole, and once with both small. Between: `c + (a - c)(b - c) /
+    (whole - c)`, with `c`, what the layer takes whatever its widths, such that the small one comes out as measured.
+    """
+
+    shape: LayerShape
+    inputs: Mapping[int, float]
+    outputs: Mapping[int, float]
+    constant: float = 0.0
+
+    @property
+    def whole(self) -> float:
+        """Uncut."""
+        return self.outputs[self.shape.outputs]
+
+    def at(self, inputs: int, outputs: int) -> float:
+        """Cut to these widths; 0 where nothing is left of a side."""
+        if inputs <= 0 or outputs <= 0:
+            return 0.0
+        if self.shape.depthwise:
+            return _step(self.outputs, outputs)
+        along, across = _step(self.inputs, inputs), _step(self.outputs, outputs)
+        if inputs >= self.shape.inputs or outputs >= self.shape.outputs:
+            return across if inputs >= self.shape.inputs else along
+        c = self.constant
+        return c + max(0.0, along - c) * max(0.0, across - c) / max(self.whole - c, 1e-9)
+
+
+def _step(times: Mapping[int, float], width: int) -> float:
+    """Of the width, or of the next that was measured: a staircase is flat up to its steps."""
+    return times[min((known for known in times if known >= width), default=max(times))]
+
+
+@dataclass(frozen=True)
+class Staircases:
+    """Layer -> its times; `way`, how they were run; `kept`, how many of the measurements had been made before."""
+
+    layers: dict[str, LayerTimes]
+    way: Way
+    measured: int = 0
+    kept: int = 0
+    seconds: float = 0.0
+
+    def widths_of(self, group: Group) -> set[int]:
+        """The numbers of the group's channels whose times are known where they are made or read."""
+        found: set[int] = set()
+        for member in group.members:
+            if (times := self.layers.get(member.path)) is None:
+                continue
+            side = times.outputs if member.kind != "input" else times.inputs
+            each, others = len(member.index) / group.channels, member.size - len(member.index)
+            found |= {round((width - others) / each) for width in side if width > others}
+        return {width for width in found if 0 < width <= group.channels}
+
+
+def measure_staircases(
+    model: nn.Module,
+    example: Tensor,
+    groups: Sequence[Group],
+    way: Way,
+    threads: int,
+    device: torch.device,
+    say: Say = lambda number, total, shape: None,
+) -> Staircases:
+    """Of every layer that is cut with one of the groups; layers alike are measured once, and kept for the next time.
+
+    `example`: one input; layers get as many as `way` says. What was measured before, on this processor by this version
+    of the backend with as many threads, is read from the user's cache folder.
+    """
+    begun = time.perf_counter()
+    sides: dict[str, set[str]] = {}
+    for group in groups:
+        for member in group.of_kind("output", "input", "depthwise"):
+            sides.setdefault(member.path, set()).add(member.kind)
+    shapes = _shapes(model, example, sides)
+    wanted: dict[LayerShape, set[str]] = {}
+    for path, shape in shapes.items():
+        wanted.setdefault(shape, set()).update(sides[path])
+    known = _Kept(way, threads)
+    before = len(known)
+    found = {}
+    for number, (shape, cut) in enumerate(wanted.items()):
+        say(number, len(wanted), shape)
+        found[shape] = _layer_times(shape, cut, known, partial(_time, way=way, threads=threads, device=device))
+        known.write()
+    return Staircases(
+        layers={path: found[shape] for path, shape in shapes.items()},
+        way=way,
+        measured=len(known) - before,
+        kept=before,
+        seconds=time.perf_counter() - begun,
+    )
+
+
+def _shapes(model: nn.Module, example: Tensor, paths: Mapping[str, set[str]]) -> dict[str, LayerShape]:
+    """Layer -> what decides its time, as it is run in the network; those that can stand alone."""
+    found: dict[str, LayerShape] = {}
+
+    def note(path: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def hook(layer: nn.Module, given: tuple[Tensor, ...]) -> None:
+            if path not in found and given and isinstance(given[0], Tensor):
+                shape = shape_of(layer, given[0])
+                if shape is not None:
+                    found[path] = shape
+
+        return hook
+
+    handles = [model.get_submodule(path).register_forward_pre_hook(note(path)) for path in paths]
+    try:
+        with evaluation_mode(model), torch.inference_mode():
+            model(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def _layer_times(shape: LayerShape, cut: set[str], known: "_Kept", clock: Clock) -> LayerTimes:
+    """The layer along each side that is cut, in coarse steps, then in the middle of the high ones."""
+    both = {"output", "input"} <= cut and not shape.depthwise
+    along: dict[str, list[int]] = {}
+    for kind in sorted(cut):
+        full = shape.inputs if kind in ("input", "depthwise") else shape.outputs
+        along[kind] = coarse_widths(full, shape.groups if kind != "depthwise" else 1)
+
+    def measured(widths: Sequence[Widths]) -> dict[Widths, float]:
+        return known.of(shape, widths, lambda missing: clock(shape, missing))
+
+    def places(kind: str, widths: Sequence[int]) -> list[Widths]:
+        if kind == "input":
+            return [(width, shape.outputs) for width in widths]
+        if kind == "depthwise":
+            return [(width, width * shape.outputs // shape.inputs) for width in widths]
+        return [(shape.inputs, width) for width in widths]
+
+    whole = (shape.inputs, shape.outputs)
+    for _ in range(2):
+        every = [whole, *(place for kind, widths in along.items() for place in places(kind, widths))]
+        times = measured(list(dict.fromkeys(every)))
+        more = {
+            kind: between(
+                [(width, times[place]) for width, place in zip(widths, places(kind, widths), strict=True)],
+                times[whole],
+                shape.groups if kind != "depthwise" else 1,
+            )
+            for kind, widths in along.items()
+        }
+        along = {kind: sorted({*widths, *more[kind]}) for kind, widths in along.items()}
+    times = measured([whole, *(place for kind, widths in along.items() for place in places(kind, widths))])
+    inputs = {w: times[w, shape.outputs] for w in along.get("input", [])} | {shape.inputs: times[whole]}
+    outputs = {w: times[shape.inputs, w] for w in along.get("output", [])} | {shape.outputs: times[whole]}
+    if shape.depthwise:
+        deep = places("depthwise", along.get("depthwise", []))
+        outputs = {place[1]: times[place] for place in deep} | {shape.outputs: times[whole]}
+        return LayerTimes(shape, {shape.inputs: times[whole]}, outputs)
+    if not both:
+        return LayerTimes(shape, inputs, outputs)
+    small = (_middle(along["input"]), _middle(along["output"]))
+    reached = measured([small])[small]
+    return LayerTimes(shape, inputs, outputs, _constant(inputs[small[0]], outputs[small[1]], times[whole], reached))
+
+
+def coarse_widths(full: int, multiple: int = 1) -> list[int]:
+    """Widths up to the full one: the smallest, then in about 16 steps, of 4 or a multiple of it."""
+    step = max(4, math.ceil(full / _STEPS / 4) * 4)
+    step = math.lcm(step, multiple)
+    small = [multiple * n for n in (1, 2, 3) if multiple * n < min(step, full)]
+    return sorted({*small, *range(step, full, step), full})
+
+
+def between(points: Sequence[tuple[int, float]], whole: float, multiple: int = 1) -> list[int]:
+    """Widths in the middle of the high steps: whether the step is early or late, or a slope, decides what is worth."""
+    found = []
+    for (low, before), (high, after) in pairwise(points):
+        middle = (low + high) // 2 // multiple * multiple
+        if low < middle < high and abs(after - before) > _REFINED * whole:
+            found.append(middle)
+    return found
+
+
+def _middle(widths: Sequence[int]) -> int:
+    return widths[len(widths) // 2 - 1]
+
+
+def _constant(along: float, across: float, whole: float, reached: float) -> float:
+    """What the layer takes whatever its widths, by bisection: the more, the longer it takes with both sides small."""
+    low, high = 0.0, min(along, across) * 0.999
+    for _ in range(40):
+        c = (low + high) / 2
+        if c + (along - c) * (across - c) / max(whole - c, 1e-9) < reached:
+            low = c
+        else:
+            high = c
+    return low
+
+
+def _time(
+    shape: LayerShape, widths: Sequence[Widths], way: Way, threads: int, device: torch.device
+) -> dict[Widths, float]:
+    """Milliseconds at these widths, all in turn."""
+    copies = _COPIES if math.prod(shape.size) * way.batch * shape.outputs <= _SMALL else 1
+    candidates = {}
+    for place in widths:
+        net = LayerAlone(shape.at(*place), copies).to(device)
+        batch = net.example(way.batch).to(device)
+        candidates[str(place)] = (prepare(way.backend, net, batch, threads), batch)
+    found = compare_latencies(
+        candidates, runs=_ROUNDS, min_seconds=0.2, max_seconds=_MOST_SECONDS, warmup_runs=1, warmup_seconds=0.0
+    )
+    return {place: statistics.median(found[str(place)].rounds_ms) / copies for place in widths}
+
+
+class _Kept:
+    """What was measured on this processor, by this version of the backend: one small file each."""
+
+    def __init__(self, way: Way, threads: int) -> None:
+        self._whose = {
+            "format": FORMAT,
+            "processor": processor(),
+            "backend": way.backend,
+            "version": version_of(way.backend),
+            "threads": threads,
+            "batch": way.batch,
+        }
+        name = hashlib.sha256(json.dumps(self._whose, sort_keys=True).encode()).hexdigest()[:16]
+        self._path: Path = cache_folder() / "layer_times" / f"{name}.json"
+        self._times: dict[str, dict[str, float]] = {}
+        self._changed = False
+        try:
+            content = json.loads(self._path.read_text())
+            if {key: content.get(key) for key in self._whose} == self._whose:
+                self._times = content["milliseconds"]
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            LOGGER.info("%s: unreadable (%s); layers are timed again", self._path, error)
+
+    def __len__(self) -> int:
+        return sum(len(times) for times in self._times.values())
+
+    def of(
+        self, shape: LayerShape, widths: Sequence[Widths], measure: Callable[[Sequence[Widths]], dict[Widths, float]]
+    ) -> dict[Widths, float]:
+        """Milliseconds at these widths: as kept, the others measured."""
+        times = self._times.setdefault(json.dumps(asdict(shape), sort_keys=True), {})
+        missing = [place for place in widths if _key(place) not in times]
+        if missing:
+            times |= {_key(place): value for place, value in measure(missing).items()}
+            self._changed = True
+        return {place: times[_key(place)] for place in widths}
+
+    def write(self) -> None:
+        """Keep what is new; where that can't be done it costs the time again."""
+        if not self._changed:
+            return
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(self._path) as temporary:
+                temporary.write_text(json.dumps(self._whose | {"milliseconds": self._times}))
+        except (OSError, BootcampError) as error:
+            LOGGER.info("%s: not written (%s); layers will be timed again", self._path, error)
+        self._changed = False
+
+
+def _key(place: Widths) -> str:
+    return f"{place[0]}x{place[1]}"
