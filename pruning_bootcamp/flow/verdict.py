@@ -11,7 +11,7 @@ from pruning_bootcamp.flow.sections import GatesSettings
 from pruning_bootcamp.flow.start import task_of
 from pruning_bootcamp.memorised import caveat
 from pruning_bootcamp.plain import from_plain
-from pruning_bootcamp.pruning.channels.time_budget import WITHIN
+from pruning_bootcamp.pruning.channels.time_budget import WITHIN, within
 from pruning_bootcamp.results import Comparison, ExportedFile, Gate, Metrics
 from pruning_bootcamp.runs import read_yaml
 from pruning_bootcamp.tasks import IMAGE_CLASSIFICATION, Metric
@@ -87,7 +87,7 @@ def goal_of(cfg: Config, cut: bool) -> Goal:
         return Goal(cfg.goal.accuracy_drop, None, metric)
     share, milliseconds = cfg.goal.latency_reduction_pct, None
     if share is None and s.target_latency_reduction is not None:
-        share = 100 * (1 - (1 - s.target_latency_reduction) * (1 + WITHIN))
+        share = 100 * (s.target_latency_reduction - within(1 - s.target_latency_reduction))
     if s.target_latency_ms is not None:
         milliseconds = s.target_latency_ms * (1 + WITHIN)
     where = f"{cfg.profile.backend}, batch {cfg.profile.batch_size}"

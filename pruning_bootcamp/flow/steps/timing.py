@@ -14,7 +14,7 @@ from pruning_bootcamp.flow.start import task_of
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.pruning.channels.race import RaceTrack
 from pruning_bootcamp.pruning.channels.structured import quickest
-from pruning_bootcamp.pruning.channels.time_budget import WITHIN, Timing
+from pruning_bootcamp.pruning.channels.time_budget import Timing, within
 from pruning_bootcamp.pruning.sections import StructuredSettings
 from pruning_bootcamp.tasks.base import with_one_output
 
@@ -48,7 +48,7 @@ def check_time(settings: StructuredSettings, model: nn.Module, recipe: Recipe, t
     asked = as_share(settings, timing).target_latency_reduction
     assert asked is not None
     least = quickest(model, example_input(recipe), settings, timing)
-    if least is None or least.share <= (1 - asked) * (1 + WITHIN):
+    if least is None or least.share <= 1 - asked + within(1 - asked):
         return
     raise GoalNotMet(
         f"{100 * asked:.1f}% less time can't be had: cut as far as the limits allow (structured.max_sparsity="

@@ -23,11 +23,19 @@ from pruning_bootcamp.pruning.graph import Group
 from pruning_bootcamp.tools.alone import LayerShape
 
 WITHIN = 0.05
-"""how far from the asked time the achieved one may be, as a share of it"""
+_LEAST_WITHIN = 0.01  # of the uncut network's time: no two timings agree better
 # The search aims a little below what is asked, and ends where it is this near: two timings differ by as much.
-_AIM, _NEAR = 0.99, 0.015
+_AIM, _NEAR, _NOISE = 0.99, 0.015, 0.005
 _MULTIPLES = (None, 4, 8, 16)
 _MOST_RACES = 6
+
+
+def within(share: float) -> float:
+    """How far from the asked share of the uncut network's time the achieved one may be: 5% of it, and of what is saved.
+
+    A share too; 0.01 at least.
+    """
+    return max(_LEAST_WITHIN, WITHIN * min(share, 1 - share))
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,7 @@ class TimeSearch:
     race: Race | None = None
     loss: float = float("inf")
     multiple: int | None = None
+    rank: tuple[int, float] | None = None
     tried: list[tuple[int | None, float, float, float]] = field(default_factory=list)
     """multiple, share of the layers' time foreseen, share of the whole network's measured, loss"""
 
@@ -104,7 +113,9 @@ def search_time(
         found.tried.append((multiple, counted.amount["time"], race.share, loss))
         in_multiples = "" if multiple is None else f" in multiples of {multiple}"
         timing.say(f"Widths{in_multiples}: {race}")
-        if _better(race.share, loss, found, share):
+        rank = _rank(race.share, loss, share)
+        if found.rank is None or rank < found.rank:
+            found.rank = rank
             found.taken, found.race, found.loss, found.multiple = taken, race, loss, multiple
         return race
 
@@ -120,15 +131,20 @@ def search_time(
             break
         if attempt(best, _next(points[best], wanted)) is None:
             break
+    for leeway in (0.0, 0.5, 1.0):  # steps may be too coarse for the aim, and not for what is allowed
+        if found.rank is not None and found.rank[0] < 2:
+            break
+        for multiple in _MULTIPLES:
+            attempt(multiple, share + leeway * within(share))
     return found
 
 
-def _better(share: float, loss: float, found: TimeSearch, asked: float) -> bool:
-    """Nearer to what is asked where one of them is too slow; else what loses less."""
-    meets, met = share <= asked, found.share <= asked
-    if meets and met:
-        return loss < found.loss
-    return meets if meets != met else share < found.share
+def _rank(share: float, loss: float, asked: float) -> tuple[int, float]:
+    """The smaller the better: what is as quick as asked by what it loses, what is nearly so, then the nearest."""
+    off, most = share - asked, within(asked)
+    if -most <= off <= _NOISE * asked:
+        return 0, loss
+    return (1, off) if 0 < off <= most else (2, abs(off))
 
 
 def _next(points: Sequence[tuple[float, float]], wanted: float) -> float:
@@ -204,7 +220,7 @@ def losses_of_scores(schedules: Sequence[WidthSchedule], scores: Mapping[str, Te
 def not_met(asked: float, found: TimeSearch, least: Race | None) -> BootcampError | None:
     """Why the network does not take the asked share of the uncut one's time; None where it does."""
     share = found.share
-    if abs(share / asked - 1) <= WITHIN:
+    if abs(share - asked) <= within(asked) + 1e-9:
         return None
     if share > asked:
         most = "" if least is None else f" Cut as far as the limits allow it takes {100 * least.share:.1f}%."
@@ -213,6 +229,6 @@ def not_met(asked: float, found: TimeSearch, least: Race | None) -> BootcampErro
             f"({found.race}).{most} Ask for less, or raise structured.max_sparsity."
         )
     return GoalNotMet(
-        f"{100 * (1 - asked):.1f}% less time can't be met within {100 * WITHIN:g}%: widths change in steps too coarse "
-        f"for it, and the nearest is {100 * (1 - share):.1f}% less ({found.race}). Ask for {1 - share:.2f}."
+        f"{100 * (1 - asked):.1f}% less time can't be met within {100 * within(asked):.1f} points: widths change in "
+        f"steps too coarse for it, and the nearest is {100 * (1 - share):.1f}% less ({found.race}). Ask for {1 - share:.3f}."
     )

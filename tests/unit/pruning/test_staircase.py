@@ -116,7 +116,9 @@ def test_time_of_a_network_is_the_sum_of_its_layers(clock: list[LayerShape]) -> 
     keep["first"][:16], keep["second"][:8] = False, False
     cut_members(model, named.values(), keep)
     sides = {name: (layer.in_features, layer.out_features) for name, layer in [("last", model.last)]}
-    sides |= {name: (getattr(model, name).in_channels, getattr(model, name).out_channels) for name in ("first", "second")}
+    sides |= {
+        name: (getattr(model, name).in_channels, getattr(model, name).out_channels) for name in ("first", "second")
+    }
     sides["deep"] = (16, 16)
     wanted = sum(found.layers[name].at(*widths) for name, widths in sides.items())
     assert costs.amount["time"] == pytest.approx(wanted / sum(times.whole for times in found.layers.values()))
