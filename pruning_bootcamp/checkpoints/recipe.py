@@ -15,6 +15,7 @@ from pruning_bootcamp.checkpoints.stored import Stored
 from pruning_bootcamp.errors import BootcampError, listed
 from pruning_bootcamp.models import build_model, structure_args
 from pruning_bootcamp.models.shortcuts import padded_shortcuts, replace_shortcuts
+from pruning_bootcamp.models.silent import mute, mute_layers
 from pruning_bootcamp.runtime import preserved_rng
 from pruning_bootcamp.schema import Mismatch, coerce, shown
 from pruning_bootcamp.tools.inputs import Inputs
@@ -23,6 +24,8 @@ from pruning_bootcamp.tools.inputs import Inputs
 _INTERNAL = frozenset(vars(nn.Module()))
 # Noted beside a module's attributes when its option A shortcut was replaced by the fixed convolution.
 _REPLACED = "replaced_shortcut"
+# Noted beside a module's attributes when a mute layer stands in its place.
+_MUTE = "mute"
 _LARGEST_INPUT = 2**26  # values; 4096 x 4096 in colour fits
 _LATER = ("input_below",)  # files of earlier releases don't have it
 
@@ -121,9 +124,12 @@ def find_changes(model: nn.Module, recipe: Recipe) -> Changes:
     modules = dict(model.named_modules(remove_duplicate=False))
     replaced = [path for path in padded_shortcuts(fresh) if type(modules.get(path)) is nn.Conv2d]
     replace_shortcuts(fresh, replaced)
+    muted = mute_layers(model)
+    mute(fresh, [path for path in muted if _can_be_mute(fresh, path)])
     originals = dict(fresh.named_modules(remove_duplicate=False))
     _check_structure(modules, originals, recipe)
     changes: Changes = {path: {_REPLACED: True} for path in replaced}
+    changes |= {path: {_MUTE: True} for path in muted}
     for path, module in modules.items():
         before = _plain_attributes(originals[path])
         after = _plain_attributes(module)
@@ -231,16 +237,25 @@ def _apply_changes(model: nn.Module, recipe: Recipe) -> None:
             f"the recipe replaces the shortcuts {listed(wrong, 3)}, which {recipe.model} does not have."
         )
     replace_shortcuts(model, replaced)
+    muted = [path for path, attributes in recipe.changes.items() if attributes.get(_MUTE)]
+    if strange := [path for path in muted if not _can_be_mute(model, path)]:
+        raise BootcampError(f"the recipe mutes {listed(strange, 3)}, which are no layers of {recipe.model} that can be.")
+    mute(model, muted)
     for path, attributes in recipe.changes.items():
         module = model.get_submodule(path)
         for key, value in attributes.items():
-            if key == _REPLACED:
+            if key in (_REPLACED, _MUTE):
                 continue
             # a file must not put a number in the place of a method or a parameter
             is_property = isinstance(getattr(type(module), key, None), property)
             if key in _INTERNAL or is_property or not _is_plain(value) or not _is_plain(getattr(module, key, None)):
                 raise BootcampError(f"the recipe sets {path}.{key}, which is no plain attribute of {recipe.model}.")
             setattr(module, key, value)
+
+
+def _can_be_mute(model: nn.Module, path: str) -> bool:
+    found = dict(model.named_modules()).get(path)
+    return isinstance(found, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear)
 
 
 def _plain_attributes(module: nn.Module) -> dict[str, Stored]:

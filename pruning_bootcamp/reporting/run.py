@@ -216,8 +216,8 @@ def structured_table(plan: StructuredPlan) -> str:
         [
             group.name,
             group.width,
-            len(group.keep),
-            f"{100 * (1 - len(group.keep) / group.width):.0f}%",
+            group.left,
+            f"{100 * (1 - group.left / group.width):.0f}%",
             len(group.layers),
         ]
         for group in plan.groups

@@ -21,6 +21,7 @@ from pruning_bootcamp.flow.steps.timing import as_share, check_time, timing
 from pruning_bootcamp.flow.steps.training import judged
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.models import make_prunable
+from pruning_bootcamp.models.silent import mute
 from pruning_bootcamp.pruning.channels.measuring import ChannelScores, chosen, needs_images, score_channels
 from pruning_bootcamp.pruning.channels.refit import Images
 from pruning_bootcamp.pruning.channels.scores import needs_labels
@@ -138,12 +139,15 @@ def cut(context: StepContext, foreseen: Foreseen | None = None, part: Part = WHO
         dense = context.network("dense").model
         recovered = recover_batch_norm(network.model, dense, context.cfg, context.splits, context.device)
     kept = context.tensors("cut", KEPT).get("channels", {})
-    context.keep_tensors(KEPT, {"channels": composed(kept, found.kept)})
+    silent = {path: torch.ones(1) for path in found.silent}
+    context.keep_tensors(KEPT, {"channels": composed(kept, found.kept)} | ({"silent": silent} if silent else {}))
+    if s.refit != "closed_form":
+        mute(network.model, found.silent)
     score = judged(context, network)
     return Cut(
         val_accuracy=score,
         widths=earlier
-        | {group.name: (earlier.get(group.name, (group.width,))[0], len(group.keep)) for group in plan.groups},
+        | {group.name: (earlier.get(group.name, (group.width,))[0], group.left) for group in plan.groups},
         flops_reduction_pct=round(100 * plan.macs_reduction, 4),
         round_to=plan.round_to,
         round_to_narrow=dict(plan.narrow) or None,

@@ -1,7 +1,7 @@
 """Layers of the pruned network fitted to those of the one before it, in order; a killed run goes on after the last."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from pruning_bootcamp.flow.steps.batch_norm import recover_batch_norm
 from pruning_bootcamp.flow.steps.cut import KEPT, calibration_images, ready_to_cut, renumbered
 from pruning_bootcamp.flow.steps.training import judged
 from pruning_bootcamp.logs import LOGGER
+from pruning_bootcamp.models.silent import mute
 from pruning_bootcamp.pruning.channels.refit import refit
 from pruning_bootcamp.results import Recovery, Refit
 
@@ -30,7 +31,8 @@ def refit_cut(context: StepContext) -> Refitted:
     before, s = context.network("target" if "target" in context.inputs else "dense"), context.cfg.structured
     whole, _ = ready_to_cut(before.model, before.recipe)
     kept = renumbered(context.tensors("cut", KEPT)["channels"], context.tensors("earlier", KEPT).get("channels", {}))
-    return _refitted(context, whole, kept, images=s.calibration_images, rounds=s.refit_rounds)
+    silent = list(context.tensors("cut", KEPT).get("silent", {}))
+    return _refitted(context, whole, kept, silent, images=s.calibration_images, rounds=s.refit_rounds)
 
 
 def refit_weights(context: StepContext) -> Refitted:
@@ -40,7 +42,13 @@ def refit_weights(context: StepContext) -> Refitted:
 
 
 def _refitted(
-    context: StepContext, dense: nn.Module, kept: Mapping[str, Tensor], *, images: int, rounds: int
+    context: StepContext,
+    dense: nn.Module,
+    kept: Mapping[str, Tensor],
+    silent: Collection[str] = (),
+    *,
+    images: int,
+    rounds: int,
 ) -> Refitted:
     cfg, network = context.cfg, context.network()
     model, dense = network.model.to(context.device), dense.to(context.device)
@@ -63,12 +71,14 @@ def _refitted(
         kept,
         calibration_images(cfg, context.splits, context.device, images),
         masks=network.masks,
+        silent=silent,
         rounds=rounds,
         fitted=fitted,
         seed=cfg.seed,
         say=say,
         after=after,
     )
+    mute(model, silent)
     seconds = round(time.perf_counter() - begun, 2)
     left = tuple(f"{path} was not refitted: {why}" for path, why in found.left.items())
     for text in left:

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError, GoalNotMet, Problem, nearest
+from pruning_bootcamp.models.silent import mute
+from pruning_bootcamp.pruning.channels.branches import deafen, layers_of, left
 from pruning_bootcamp.pruning.channels.budget import TOLERANCE
 from pruning_bootcamp.pruning.channels.checks import check_structured
 from pruning_bootcamp.pruning.channels.measuring import ImageBatches, at_hand, chosen, left_out, score_channels
 from pruning_bootcamp.pruning.channels.multiples import Multiples, resolve_round_to
-from pruning_bootcamp.pruning.channels.proof import SliceProof, kept_outputs, prove_slice
+from pruning_bootcamp.pruning.channels.proof import SliceProof, kept_outputs, prove_same, prove_slice
 from pruning_bootcamp.pruning.channels.race import Race
 from pruning_bootcamp.pruning.channels.time_budget import Timing
 from pruning_bootcamp.pruning.channels.width_schedules import WidthSchedule, make_width_schedule
@@ -33,12 +35,21 @@ from pruning_bootcamp.tools.metrics import count_products
 
 @dataclass(frozen=True)
 class GroupPlan:
-    """What a group keeps: `keep` numbers the root layer's channels that stay, ascending, of its `width`."""
+    """What a group keeps: `keep` numbers the root layer's channels that stay, ascending, of its `width`.
+
+    `silent`: all of it goes. One channel stays, which nobody reads, so that the network's own code still runs.
+    """
 
     name: str
     width: int
     keep: Tensor
     layers: list[str]
+    silent: bool = False
+
+    @property
+    def left(self) -> int:
+        """Channels that are left of it."""
+        return 0 if self.silent else len(self.keep)
 
 
 @dataclass(frozen=True)
@@ -87,11 +98,15 @@ class StructuredPlan:
 
 @dataclass(frozen=True)
 class CutResult:
-    """The cut network, the proof, and which output channels of each cut layer are left, ascending."""
+    """The cut network, the proof, and which output channels of each cut layer are left, ascending.
+
+    `silent`: layers of branches that go. They give zeros; whoever is done with the network's own code mutes them.
+    """
 
     model: nn.Module
     proof: SliceProof
     kept: dict[str, Tensor]
+    silent: tuple[str, ...] = ()
 
 
 def plan_structured(
@@ -248,11 +263,19 @@ def cut_channels(model: nn.Module, example: Tensor, plan: StructuredPlan) -> Cut
     cut, keep = _of_this_network(plan, copied, example)
     result = detached_copy(copied)
     cut_members(result, cut, keep)
-    params = sum(parameter.numel() for parameter in result.parameters())
+    proof = prove_slice(copied, result, cut, keep, example)
+    makers, readers = layers_of(cut, {group.name for group in plan.groups if group.silent})
+    deafen(result, example, readers)
+    muted = result
+    if readers:
+        muted = detached_copy(result)
+        mute(muted, [*makers, *readers])
+        prove_same(result, muted, example)
+    params = sum(parameter.numel() for parameter in muted.parameters())
     if params != plan.params_after:
         raise GoalNotMet(f"the cut network has {params} parameters, and the plan foresaw {plan.params_after}.")
     kept = {path: channels for path, (_, channels) in kept_outputs(cut, keep).items()}
-    return CutResult(result, prove_slice(copied, result, cut, keep, example), kept)
+    return CutResult(result, proof, kept, (*makers, *readers))
 
 
 def doomed_weights(model: nn.Module, example: Tensor, plan: StructuredPlan) -> dict[str, Tensor]:
@@ -281,9 +304,9 @@ def _of_this_network(plan: StructuredPlan, model: nn.Module, example: Tensor) ->
 
 
 def _group_plan(group: Group, gone: Sequence[int]) -> GroupPlan:
-    units = torch.ones(group.width, dtype=torch.bool)
-    units[list(gone)] = False
-    return GroupPlan(group.name, group.channels, group.root.index[units[group.root.unit]], group.layers)
+    keep, silent = left([group], {group.name: gone})
+    stays = keep[group.name][group.root.unit]
+    return GroupPlan(group.name, group.channels, group.root.index[stays], group.layers, bool(silent))
 
 
 def _units(group: Group, channels: Tensor) -> Tensor:
@@ -301,6 +324,8 @@ def _limited(steps: Sequence[WidthSchedule], taken: Mapping[str, int], share: fl
     limited = {}
     for schedule in steps:
         gone, width = schedule.gone_before + schedule.removed[taken[schedule.name]], schedule.width
+        if gone == width:
+            continue
         due = None if share is None else round(share * width)
         if due is not None and gone != due:
             limited[schedule.name] = f"loses {gone} of {width}, not {due}, to keep within the limits"

@@ -189,7 +189,7 @@ def _in_multiples(
         removed = [
             gone
             for gone in schedule.removed
-            if gone == 0 or _suits((group.width - gone) * each, known, multiple, group.channels)
+            if gone in (0, group.width) or _suits((group.width - gone) * each, known, multiple, group.channels)
         ]
         found.append(replace(schedule, removed=tuple(removed), keys=schedule.keys[: len(removed) - 1]))
     return found
@@ -230,5 +230,6 @@ def not_met(asked: float, found: TimeSearch, least: Race | None) -> BootcampErro
         )
     return GoalNotMet(
         f"{100 * (1 - asked):.1f}% less time can't be met within {100 * within(asked):.1f} points: widths change in "
-        f"steps too coarse for it, and the nearest is {100 * (1 - share):.1f}% less ({found.race}). Ask for {1 - share:.3f}."
+        f"steps too coarse for it, and the nearest is {100 * (1 - share):.1f}% less ({found.race}). "
+        f"Ask for {1 - share:.3f}."
     )

@@ -48,8 +48,11 @@ def make_width_schedule(
     min_width: int,
     max_sparsity: float,
     channels_before: int | None = None,
+    may_go: bool = False,
 ) -> WidthSchedule:
     """The schedule of one group; ties in the score go by the lowest channel.
+
+    `may_go`: its last step takes all that is left, whatever the limits.
 
     `channels_before`: of the group before earlier cuts; `max_sparsity`, and shares of the group, are of those.
 
@@ -67,6 +70,8 @@ def make_width_schedule(
         fits = round_to is None or channels % round_to == 0
         if fits and channels >= min_width and gone_before + gone <= max_sparsity * width + 1e-9:
             removed.append(gone)
+    if may_go:
+        removed.append(group.width)
     mean = float(score.mean())
     relative = (score / mean if mean > 0 else score)[order].tolist()
     steps = list(itertools.pairwise(removed))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError, GoalNotMet
+from pruning_bootcamp.pruning.channels.branches import can_go, without
 from pruning_bootcamp.pruning.channels.budget import TOLERANCE, most_reachable, shrink_to
 from pruning_bootcamp.pruning.channels.combinations import Search
 from pruning_bootcamp.pruning.channels.costs import Costs, Measure
@@ -114,6 +115,8 @@ def choose_widths(network: ScoredNetwork, budget: Budget, limits: Limits, falls_
     """What is chosen within the limits; `falls_back`: in multiples of less than `round_to` where a group is narrow."""
     multiple = limits.round_to
     schedules, narrow = {}, {}
+    # a branch that goes saves a runtime's calls beside its products; scores alone don't say what it is worth
+    may_go = budget.measure == "time" and network.losses is not None and not budget.on_the_way
     for group in network.groups:
         for each in narrower(multiple) if falls_back else (multiple,):
             within = asdict(replace(limits, round_to=each))
@@ -122,6 +125,7 @@ def choose_widths(network: ScoredNetwork, budget: Budget, limits: Limits, falls_
                 network.scores[group.name],
                 allocation=budget.allocation,
                 channels_before=network.channels_before(group),
+                may_go=may_go and can_go(group),
                 **within,
             )
             if schedule.keys:
@@ -153,9 +157,8 @@ def _settle_by_time(network: ScoredNetwork, budget: Budget, chosen: ChosenWidths
     schedules = [chosen.schedules[group.name] for group in groups]
 
     def cut(taken: Mapping[str, int]) -> nn.Module:
-        smaller = detached_copy(model)
-        cut_members(smaller, groups, keep_masks(groups, {s.name: s.gone(taken[s.name]) for s in schedules}))
-        return smaller
+        gone = {s.name: s.gone(taken[s.name]) for s in schedules}
+        return without(detached_copy(model), network.example, groups, gone)
 
     stairs = timing.staircases(model, network.example, groups)
 
@@ -171,8 +174,9 @@ def _settle_by_time(network: ScoredNetwork, budget: Budget, chosen: ChosenWidths
     for schedule in schedules:
         counted.change(schedule.name, schedule.gone(chosen.taken[schedule.name]))
     chosen.after = dict(counted.amount) | {"time": chosen.timed.share}
-    keep = keep_masks(groups, {group.name: chosen.gone(group.name) for group in groups})
-    chosen.after["macs"] = sum(product.macs for product in products_after(model, groups, keep, network.example))
+    smaller = cut(chosen.taken)
+    chosen.after["macs"] = sum(product.macs for product in count_products(smaller, network.example)[0])
+    chosen.after["params"] = float(sum(parameter.numel() for parameter in smaller.parameters()))
     chosen.achieved = 1 - chosen.timed.share
     if not budget.on_the_way:
         least = None

@@ -63,6 +63,7 @@ def refit(
     *,
     masks: Mapping[str, Tensor] | None = None,
     leave: Mapping[str, str] | None = None,
+    silent: Collection[str] = (),
     iterations: int = ITERATIONS,
     rounds: int = ROUNDS,
     kept_bytes: int = KEPT_BYTES,
@@ -75,7 +76,8 @@ def refit(
 
     `kept`: layer -> the output channels of the dense layer, ascending, that `cut` has (others have all). `masks`:
     weight -> True where it may be other than zero. `images` gives batches, each of the first one's size but for a
-    smaller last one, which is left out. `leave`: layers not to touch, and why. `say(number, total, layer)` is called
+    smaller last one, which is left out. `leave`: layers not to touch, and why. `silent`: those of branches
+    that are gone, which give zeros: there is nothing to fit. `say(number, total, layer)` is called
     before each layer, `after(layer, share left)` after it; `fitted`: what `after` was told of layers that a process
     that was stopped has fitted already. Frozen layers stay as they are.
     """
@@ -103,6 +105,7 @@ def refit(
         wanted = changed(sites, ours, theirs, zeroed)
         frozen = {site.path for site in wanted if not _weight(cut, site).requires_grad}
         result.left = {p: why for p, why in leave.items() if p in zeroed or _reads_fewer(cut, dense, p)}
+        leave |= dict.fromkeys(silent, "its branch is gone")
         todo = [site for site in wanted if site.path not in leave and site.path not in frozen]
         kept = {path: beside(cut, channels) for path, channels in kept.items()}
         passes = Passes(theirs, ours, lambda: _whole(images, len(first), cut), kept_bytes)
