@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from pruning_bootcamp.backends.onnx_runtime import open_onnx
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.exporters.base import EXPORTERS
+from pruning_bootcamp.exporters.base import EXPORTERS, Written
 from pruning_bootcamp.exporters.onnx import PROGRAM
 from pruning_bootcamp.runs import scratch_folder
 from pruning_bootcamp.tools.inputs import plain_inputs
 from pruning_bootcamp.tools.latency.runner import Runner
-from pruning_bootcamp.tools.programs import OPSET, exporting, onnx_content
+from pruning_bootcamp.tools.programs import OPSET, exporting, onnx_file
 
 _FIRST_OPSET = 13  # has scales per channel
 _BATCH_VALUES = 2**22
@@ -33,6 +33,7 @@ _OVERFLOW = (
     needs=("calibration",),
     proof=lambda **_: "agreement",
     compact=True,
+    folds=True,
     first_opset=_FIRST_OPSET,
     advice=lambda reduce_range=False, **_: "" if reduce_range else _OVERFLOW,
 )
@@ -54,10 +55,10 @@ def write_int8(
     images = _checked(calibration, example)
     if opset < _FIRST_OPSET:
         raise BootcampError(f"--opset: {opset} is too old for int8, which needs {_FIRST_OPSET} or up.")
-    content = onnx_content(model, example, opset)
+    file = onnx_file(model, example, opset)
     with exporting("int8 ONNX"), scratch_folder() as folder:
-        path.write_bytes(_quantized(content, images, folder, reduce_range))
-    return open_onnx(path)
+        path.write_bytes(_quantized(file.content, images, folder, reduce_range))
+    return Written(**vars(open_onnx(path)), zeroed=file.zeroed)
 
 
 def _quantized(content: bytes, images: Tensor, folder: Path, reduce_range: bool) -> bytes:

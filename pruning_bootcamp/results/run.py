@@ -162,6 +162,10 @@ class ExportedFile(Part):
     accuracy: float | None = None
     dense_accuracy: float | None = None
     accuracy_drop: float | None = None
+    zeroed_weights: dict[str, int] | None = None
+    """tensor -> how many of its weights were too small to be worth their time, and are 0 in the file"""
+    notes: tuple[str, ...] | None = None
+    """what stands in the file otherwise than in the network, in words"""
 
 
 @dataclass(frozen=True, kw_only=True)
