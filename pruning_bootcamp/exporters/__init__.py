@@ -35,7 +35,8 @@ class ExportReport:
     `outputs` what the file gives for each of them.
     `dense_mb` is a file of the plain float32 weights, for a format that is there to be smaller. `warning` says when the
     verification passed and proves little. `zeroed`: tensor -> how many of its weights were too small, and are zero in
-    the file. `notes`: what stands in the file otherwise than in the network, in words.
+    the file; `emptied`: layer -> how many of its filters rounding has made all zeros. `notes`: what stands in the file
+    otherwise than in the network, in words.
     """
 
     format: str
@@ -51,6 +52,7 @@ class ExportReport:
     images: int | None = None
     dense_mb: float | None = None
     zeroed: Mapping[str, int] = field(default_factory=dict)
+    emptied: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     outputs: Tensor | None = field(default=None, repr=False)
 
@@ -131,10 +133,11 @@ def export_model(
     try:
         with atomic_path(path) as temporary:
             runner = entry(written, sample, temporary, **checked)
-            zeroed = runner.zeroed if isinstance(runner, Written) else zeroed
+            if not isinstance(runner, Written):
+                runner = Written(runner.backend, runner, zeroed=zeroed)
             if settings.verify:
                 inputs = _inputs(sample, settings.batch_sizes, examples, proof)
-                allowed = 0.0 if proof == "equal" and not zeroed else settings.tolerance
+                allowed = 0.0 if proof == "equal" and not runner.zeroed else settings.tolerance
                 least = settings.agreement if proof == "agreement" else None
                 program, project = entry.facts["program"], bool(entry.facts.get("project"))
                 here = verify_here(shipped, runner, inputs, allowed, least, task)
@@ -157,8 +160,9 @@ def export_model(
         agreement=difference.agreement if difference else None,
         images=difference.images if difference else None,
         dense_mb=dense_file_bytes(shipped) / 1e6 if entry.facts.get("compact") else None,
-        zeroed=zeroed,
-        notes=(_zeroed_text(zeroed),) if zeroed else (),
+        zeroed=runner.zeroed,
+        emptied=runner.emptied,
+        notes=_notes(runner),
         outputs=difference.outputs if difference else None,
     )
 
@@ -172,8 +176,18 @@ def _without_tiny(model: nn.Module, shipped: nn.Module, sample: Tensor, task: Ta
     return with_one_output(mended, sample, task), zeroed
 
 
-def _zeroed_text(zeroed: Mapping[str, int]) -> str:
-    return f"{tiny_text(zeroed)} set to 0 in the file: they do nothing, and slow some processors down many times"
+def _notes(file: Written) -> tuple[str, ...]:
+    notes = list(file.notes)
+    if file.zeroed:
+        zeroed = tiny_text(file.zeroed)
+        notes.append(f"{zeroed} set to 0 in the file: they do nothing, and slow some processors down many times")
+    if file.emptied:
+        notes.append(
+            f"filters that rounding makes all zeros: {sum(file.emptied.values())} "
+            f"({', '.join(f'{name} {count}' for name, count in file.emptied.items())}), their weights being too small "
+            "beside their bias"
+        )
+    return tuple(notes)
 
 
 def _inputs(sample: Tensor, batch_sizes: Sequence[int], examples: Tensor | None, proof: str) -> dict[str, Tensor]:

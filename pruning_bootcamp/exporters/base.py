@@ -18,6 +18,10 @@ class Written(Runner):
 
     zeroed: Mapping[str, int] = field(default_factory=dict)
     """tensor -> how many of its weights were too small, and are zero (tools/tiny.py)"""
+    emptied: Mapping[str, int] = field(default_factory=dict)
+    """layer -> how many of its filters were not zero, and are all zeros once rounded"""
+    notes: tuple[str, ...] = ()
+    """what else was done otherwise than asked, in words"""
 
 
 def _not_a_runner(runner: Any, model: nn.Module, example: Tensor, path: Path) -> str | None:
