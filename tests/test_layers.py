@@ -30,6 +30,7 @@ LAYERS = {
     "locks": 1,
     "pages": 1,
     "tools.quiet": 1,
+    "tools.tiny": 1,
     "tools.inputs": 1,
     "tools.programs": 1,
     "config": 7,

@@ -12,7 +12,7 @@ from pruning_bootcamp.checkpoints import Recipe, dense_file_bytes
 from pruning_bootcamp.errors import BootcampError, GoalNotMet
 from pruning_bootcamp.export_settings import ExportSettings, check_export
 from pruning_bootcamp.exporters import int8, onnx, pt2, sparse, torchscript  # noqa: F401  # each registers its format
-from pruning_bootcamp.exporters.base import EXPORTERS, proof_of
+from pruning_bootcamp.exporters.base import EXPORTERS, Written, proof_of
 from pruning_bootcamp.exporters.verify import Difference, fresh_inputs, real_inputs, verify_here, verify_in_new_process
 from pruning_bootcamp.plain import Plain
 from pruning_bootcamp.runs import atomic_path
@@ -22,6 +22,7 @@ from pruning_bootcamp.tasks.base import with_one_output
 from pruning_bootcamp.tools.inputs import plain_inputs
 from pruning_bootcamp.tools.latency.runner import Runner
 from pruning_bootcamp.tools.programs import twice
+from pruning_bootcamp.tools.tiny import tiny_text, tiny_weights, zero_tiny
 
 __all__ = ["EXPORTERS", "ExportReport", "Runner", "deployable_copy", "export_model", "proof_of"]
 
@@ -33,7 +34,9 @@ class ExportReport:
     `agreement` is the share of `images` real inputs that are decided alike, for a format that is judged by it, and
     `outputs` what the file gives for each of them.
     `dense_mb` is a file of the plain float32 weights, for a format that is there to be smaller. `warning` says when the
-    verification passed and proves little.
+    verification passed and proves little. `zeroed`: tensor -> how many of its weights were too small, and are zero in
+    the file; `emptied`: layer -> how many of its filters rounding has made all zeros. `notes`: what stands in the file
+    otherwise than in the network, in words.
     """
 
     format: str
@@ -48,12 +51,16 @@ class ExportReport:
     agreement: float | None = None
     images: int | None = None
     dense_mb: float | None = None
+    zeroed: Mapping[str, int] = field(default_factory=dict)
+    emptied: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     outputs: Tensor | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
         facts = EXPORTERS[self.format].facts
         title = facts["title"]
         lines = [f"✓ Exported to {title}: {self.path} ({self.size_mb:.3f} MB{self._ratio()})"]
+        lines += [f"! {note}" for note in self.notes]
         if self.verified:
             sizes = ", ".join(str(size) for size in self.batch_sizes)
             if self.agreement is not None:
@@ -99,8 +106,9 @@ def export_model(
     largest |output|) must stay below `tolerance` for every batch size (a float32 sparse file's must be 0), or where
     numbers were rounded to int8 the share `agreement` of `examples`, real inputs, must be decided alike; here, and in a
     new process that has only what the format needs. Else GoalNotMet is raised, and no file of that name is left. A
-    network that the format can't hold is a BootcampError. How it is compared is said by `settings`, or by its fields as
-    keywords (verify, batch_sizes, tolerance, agreement).
+    network that the format can't hold is a BootcampError. Weights too small to be worth their time (tools/tiny.py),
+    which folding batch norm can make, are zero in the file: `zeroed` says how many. How it is compared is said by
+    `settings`, or by its fields as keywords (verify, batch_sizes, tolerance, agreement).
     `calibration` (real images) is for int8, `recipe` and `masks` are for sparse.
     """
     settings = settings or named(ExportSettings, **names)
@@ -117,13 +125,19 @@ def export_model(
     path = Path(folder) / f"model{entry.facts['suffix']}"
     given = {"calibration": calibration, "recipe": recipe, "masks": masks}
     checked |= {name: given[name] for name in entry.facts.get("needs", ())}
+    zeroed: Mapping[str, int] = {}
+    written = shipped
+    if not entry.facts.get("folds"):
+        written, zeroed = _without_tiny(model, shipped, sample, task)
     difference: Difference | None = None
     try:
         with atomic_path(path) as temporary:
-            runner = entry(shipped, sample, temporary, **checked)
+            runner = entry(written, sample, temporary, **checked)
+            if not isinstance(runner, Written):
+                runner = Written(runner.backend, runner, zeroed=zeroed)
             if settings.verify:
                 inputs = _inputs(sample, settings.batch_sizes, examples, proof)
-                allowed = 0.0 if proof == "equal" else settings.tolerance
+                allowed = 0.0 if proof == "equal" and not runner.zeroed else settings.tolerance
                 least = settings.agreement if proof == "agreement" else None
                 program, project = entry.facts["program"], bool(entry.facts.get("project"))
                 here = verify_here(shipped, runner, inputs, allowed, least, task)
@@ -146,8 +160,34 @@ def export_model(
         agreement=difference.agreement if difference else None,
         images=difference.images if difference else None,
         dense_mb=dense_file_bytes(shipped) / 1e6 if entry.facts.get("compact") else None,
+        zeroed=runner.zeroed,
+        emptied=runner.emptied,
+        notes=_notes(runner),
         outputs=difference.outputs if difference else None,
     )
+
+
+def _without_tiny(model: nn.Module, shipped: nn.Module, sample: Tensor, task: Task) -> tuple[nn.Module, dict[str, int]]:
+    """What ships without weights that are too small, and how many of each were; `shipped` itself where none is."""
+    if not tiny_weights(shipped):
+        return shipped, {}
+    mended = deployable_copy(model)
+    zeroed = zero_tiny(mended)
+    return with_one_output(mended, sample, task), zeroed
+
+
+def _notes(file: Written) -> tuple[str, ...]:
+    notes = list(file.notes)
+    if file.zeroed:
+        zeroed = tiny_text(file.zeroed)
+        notes.append(f"{zeroed} set to 0 in the file: they do nothing, and slow some processors down many times")
+    if file.emptied:
+        notes.append(
+            f"filters that rounding makes all zeros: {sum(file.emptied.values())} "
+            f"({', '.join(f'{name} {count}' for name, count in file.emptied.items())}), their weights being too small "
+            "beside their bias"
+        )
+    return tuple(notes)
 
 
 def _inputs(sample: Tensor, batch_sizes: Sequence[int], examples: Tensor | None, proof: str) -> dict[str, Tensor]:

@@ -1,24 +1,27 @@
 """Static int8 ONNX: integers for weights and activations, whose ranges are measured on real images."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pruning_bootcamp.backends.onnx_runtime import open_onnx
-from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.exporters.base import EXPORTERS
+from pruning_bootcamp.errors import BootcampError, listed
+from pruning_bootcamp.exporters.base import EXPORTERS, Written
 from pruning_bootcamp.exporters.onnx import PROGRAM
 from pruning_bootcamp.runs import scratch_folder
 from pruning_bootcamp.tools.inputs import plain_inputs
 from pruning_bootcamp.tools.latency.runner import Runner
-from pruning_bootcamp.tools.programs import OPSET, exporting, onnx_content
+from pruning_bootcamp.tools.programs import OPSET, exporting, onnx_file
 
 _FIRST_OPSET = 13  # has scales per channel
 _BATCH_VALUES = 2**22
+_OUTPUT_AXIS = {"Conv": 0, "ConvTranspose": 1, "Gemm": 1, "MatMul": -1}  # of the weight; a Gemm's may be transposed
 _OVERFLOW = (
     " x86 processors without VNNI (lscpu names it) add 8-bit products in 16 bits, which can overflow: try "
     "export.int8_reduce_range=true, which gives weights 7 bits."
@@ -33,6 +36,7 @@ _OVERFLOW = (
     needs=("calibration",),
     proof=lambda **_: "agreement",
     compact=True,
+    folds=True,
     first_opset=_FIRST_OPSET,
     advice=lambda reduce_range=False, **_: "" if reduce_range else _OVERFLOW,
 )
@@ -54,14 +58,24 @@ def write_int8(
     images = _checked(calibration, example)
     if opset < _FIRST_OPSET:
         raise BootcampError(f"--opset: {opset} is too old for int8, which needs {_FIRST_OPSET} or up.")
-    content = onnx_content(model, example, opset)
+    file = onnx_file(model, example, opset)
     with exporting("int8 ONNX"), scratch_folder() as folder:
-        path.write_bytes(_quantized(content, images, folder, reduce_range))
-    return open_onnx(path)
+        proto, whole, notes = _quantized(file.content, images, folder, reduce_range)
+        path.write_bytes(proto.SerializeToString())
+    weights = quantized_weights(proto)
+    if alike := [_layer_name(one.name, whole[one.name], model) for one in weights if not one.per_channel]:
+        notes.append(f"{listed(alike)}: one scale for all channels, which is all that ONNX Runtime makes there")
+    emptied = emptied_filters(weights, whole, model)
+    return Written(**vars(open_onnx(path)), zeroed=file.zeroed, emptied=emptied, notes=tuple(notes))
 
 
-def _quantized(content: bytes, images: Tensor, folder: Path, reduce_range: bool) -> bytes:
-    """The float32 ONNX file in int8. Whatever is written on the way goes to `folder`."""
+def _quantized(
+    content: bytes, images: Tensor, folder: Path, reduce_range: bool
+) -> tuple[Any, dict[str, np.ndarray], list[str]]:
+    """The file in int8, the tensors that were quantised, and what was done otherwise than usual, in words.
+
+    Whatever is written on the way goes to `folder`.
+    """
     import onnx
     from onnxruntime.quantization import (
         CalibrationDataReader,
@@ -82,7 +96,21 @@ def _quantized(content: bytes, images: Tensor, folder: Path, reduce_range: bool)
 
     given, prepared, written = folder / "given.onnx", folder / "prepared.onnx", folder / "written.onnx"
     given.write_bytes(content)
-    quant_pre_process(given, prepared, auto_merge=True)
+    notes = []
+    try:
+        quant_pre_process(given, prepared, auto_merge=True)
+    except Exception as error:  # noqa: BLE001  # it raises that very class too; F.normalize makes it a TypeError
+        quant_pre_process(given, prepared, skip_symbolic_shape=True)
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        notes.append(f"quantised without ONNX Runtime's symbolic shape inference, which fails here ({reason})")
+    # its scales per channel have no place for the groups (onnxruntime 1.31: could not be broadcast together)
+    graph = onnx.load(prepared).graph
+    grouped = [node.name for node in graph.node if _is_grouped_and_transposed(node)]
+    if grouped:
+        count = "1 transposed convolution with groups stays"
+        if len(grouped) > 1:
+            count = f"{len(grouped)} transposed convolutions with groups stay"
+        notes.append(f"{count} float32: ONNX Runtime can't quantise that")
     quantize_static(
         prepared,
         written,
@@ -92,6 +120,7 @@ def _quantized(content: bytes, images: Tensor, folder: Path, reduce_range: bool)
         reduce_range=reduce_range,
         activation_type=QuantType.QInt8,
         weight_type=QuantType.QInt8,
+        nodes_to_exclude=grouped,
         calibrate_method=CalibrationMethod.MinMax,
         extra_options={"WeightSymmetric": True},
     )
@@ -101,7 +130,73 @@ def _quantized(content: bytes, images: Tensor, folder: Path, reduce_range: bool)
     _keep_scores(proto)
     _strip(proto)
     onnx.checker.check_model(proto)
-    return proto.SerializeToString()
+    return proto, {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}, notes
+
+
+def _is_grouped_and_transposed(node: Any) -> bool:
+    return node.op_type == "ConvTranspose" and any(one.name == "group" and one.i > 1 for one in node.attribute)
+
+
+@dataclass(frozen=True)
+class QuantizedWeight:
+    """A weight of an int8 file: `axis` is the one along which its layer's outputs are, `scales` those it has."""
+
+    name: str
+    integers: np.ndarray
+    scales: np.ndarray
+    axis: int
+
+    @property
+    def per_channel(self) -> bool:
+        """Whether each output has a scale of its own."""
+        return self.scales.shape == (self.integers.shape[self.axis],)
+
+    def filled(self, values: np.ndarray) -> np.ndarray:
+        """True for each output with a number other than 0 in these values, which are of the weight's shape."""
+        return np.asarray(np.moveaxis(values, self.axis, 0).reshape(values.shape[self.axis], -1).any(axis=1))
+
+
+def quantized_weights(proto: Any) -> list[QuantizedWeight]:
+    """The int8 weights of the file's convolutions and linear layers, under the names that they had in float32."""
+    from onnx import numpy_helper
+
+    tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
+    reader = {node.input[1]: node for node in proto.graph.node if node.op_type in _OUTPUT_AXIS}
+    found = []
+    for node in proto.graph.node:
+        layer, tensor = reader.get(node.output[0]), tensors.get(node.input[0])
+        if node.op_type != "DequantizeLinear" or layer is None or tensor is None or len(tensor.dims) < 2:
+            continue
+        axis = _OUTPUT_AXIS[layer.op_type]
+        if layer.op_type == "Gemm" and any(one.name == "transB" and one.i for one in layer.attribute):
+            axis = 0
+        integers, scales = (numpy_helper.to_array(tensors[name]) for name in node.input[:2])
+        found.append(QuantizedWeight(tensor.name.removesuffix("_quantized"), integers, scales, axis % integers.ndim))
+    return found
+
+
+def emptied_filters(
+    weights: Iterable[QuantizedWeight], whole: Mapping[str, np.ndarray], model: nn.Module
+) -> dict[str, int]:
+    """Layer -> how many of its filters are not zero in float32 (`whole`: tensor -> values) and all zeros in int8.
+
+    ONNX Runtime raises a filter's scale until its bias fits in 32 bits; weights that are small beside it go.
+    """
+    found = {}
+    for weight in weights:
+        before = whole[weight.name]
+        if count := int((weight.filled(before) & ~weight.filled(weight.integers)).sum()):
+            found[_layer_name(weight.name, before, model)] = count
+    return found
+
+
+def _layer_name(name: str, values: np.ndarray, model: nn.Module) -> str:
+    """The layer's path: the exporter gives a weight that it has transposed (for a MatMul) a name of its own."""
+    parameters = dict(model.named_parameters())
+    if name not in parameters and values.ndim == 2:
+        turned = torch.from_numpy(values.copy()).T
+        name = next((path for path, one in parameters.items() if torch.equal(one.detach(), turned)), name)
+    return name.removesuffix(".weight")
 
 
 def _keep_scores(proto: Any) -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from pruning_bootcamp.backends.onnx_runtime import open_onnx
-from pruning_bootcamp.exporters.base import EXPORTERS
+from pruning_bootcamp.exporters.base import EXPORTERS, Written
 from pruning_bootcamp.tools.latency.runner import Runner
-from pruning_bootcamp.tools.programs import OPSET, onnx_content
+from pruning_bootcamp.tools.programs import OPSET, onnx_file
 
 PROGRAM = """
 import onnxruntime
@@ -18,12 +18,13 @@ assert "torch" not in sys.modules, "ONNX Runtime has imported torch"
 """
 
 
-@EXPORTERS.register("onnx", suffix=".onnx", title="ONNX", program=PROGRAM)
+@EXPORTERS.register("onnx", suffix=".onnx", title="ONNX", program=PROGRAM, folds=True)
 def write_onnx(model: nn.Module, example: Tensor, path: Path, *, opset: int = OPSET) -> Runner:
     """ONNX for ONNX Runtime and most other engines; operator set 18 unless asked otherwise.
 
     18 is what torch's exporter is written in. Any other is converted from it, and where that conversion fails torch
     keeps 18 with only a log line: here it is a BootcampError.
     """
-    path.write_bytes(onnx_content(model, example, opset))
-    return open_onnx(path)
+    file = onnx_file(model, example, opset)
+    path.write_bytes(file.content)
+    return Written(**vars(open_onnx(path)), zeroed=file.zeroed)

@@ -45,7 +45,7 @@ def pipeline_report(cfg: Config, metrics: Metrics, gates: Sequence[Gate], progre
         rows = [[gate.gate, gate.asked, gate.found, gate.where, "met" if gate.met else "**failed**"] for gate in gates]
         parts += ["## Gates", markdown_table(["gate", "asked", "found", "where", ""], rows)]
     if metrics.files:
-        parts += ["## Files", size_table(metrics, task)]
+        parts += ["## Files", size_table(metrics, task), *_file_notes(metrics)]
     if metrics.fall_backs:
         parts += ["## Done otherwise than asked", "\n".join(f"- {text}" for text in metrics.fall_backs)]
     rows = [
@@ -73,6 +73,12 @@ def size_table(metrics: Metrics, task: Task) -> str:
     for name, file in (metrics.files or {}).items():
         rows.append([name, f"{file.size_mb:.4f}", f"{dense / file.size_mb:.2f}", _proof(file, task)])
     return markdown_table(["file", "MB on disk", "times smaller", "proof"], rows)
+
+
+def _file_notes(metrics: Metrics) -> list[str]:
+    """What stands in the files otherwise than in the network: a list, or nothing."""
+    notes = [f"- {name}: {note}" for name, file in (metrics.files or {}).items() for note in file.notes or ()]
+    return ["\n".join(notes)] if notes else []
 
 
 def _proof(file: ExportedFile, task: Task) -> str:
@@ -181,6 +187,7 @@ def model_card(cfg: Config, metrics: Metrics, status: Status, files: Mapping[str
         f"{_capital(metric.lost_title)}: {drop:.2f} points. That is the network in "
         f"PyTorch{eight_bits}; files that round numbers were counted on validation {noun}:",
         size_table(metrics, task),
+        *_file_notes(metrics),
         "## Limits",
         "\n".join(f"- {text}" for text in limits),
         "## Licences",

@@ -101,6 +101,8 @@ class Profile(Part):
     not_timed: tuple[str, ...] | None = None
     launch_bound: tuple[str, ...] | None = None
     cut_widths: CutWidths | None = None
+    tiny_weights: dict[str, dict[str, int]] | None = None
+    """network -> tensor -> how many of its weights, batch norm folded, are so small that they make products slow"""
 
     @property
     def pruned_latency(self) -> Latency | None:

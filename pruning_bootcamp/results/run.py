@@ -162,6 +162,12 @@ class ExportedFile(Part):
     accuracy: float | None = None
     dense_accuracy: float | None = None
     accuracy_drop: float | None = None
+    zeroed_weights: dict[str, int] | None = None
+    """tensor -> how many of its weights were too small to be worth their time, and are 0 in the file"""
+    emptied_filters: dict[str, int] | None = None
+    """layer -> how many of its filters were not zero, and are all zeros once rounded"""
+    notes: tuple[str, ...] | None = None
+    """what stands in the file otherwise than in the network, in words"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,8 @@
 """A network as a program: traced by torch.export, and written as ONNX. Errors in our words."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.tools.alone import LayerAlone, onnx_of_layer
 from pruning_bootcamp.tools.inputs import plain_inputs
 from pruning_bootcamp.tools.quiet import quiet
+from pruning_bootcamp.tools.tiny import zero_tiny_in_file
 
 OPSET = 18
 """the operator set that torch's exporter writes; any other is converted from it"""
@@ -48,12 +50,27 @@ def exporting(title: str, where: str = "export", instead: str = FORMAT) -> Itera
             ) from error
 
 
+@dataclass(frozen=True)
+class OnnxFile:
+    """An ONNX file's content. `zeroed`: tensor -> how many of its weights were too small, and are zero (tiny.py)."""
+
+    content: bytes
+    zeroed: Mapping[str, int]
+
+
 def onnx_content(
     model: nn.Module, example: Tensor, opset: int = OPSET, where: str = "export", instead: str = FORMAT
 ) -> bytes:
     """The ONNX file of the network, its inputs and outputs named `input` and `output`."""
     if isinstance(model, LayerAlone):
         return onnx_of_layer(model)
+    return onnx_file(model, example, opset, where, instead).content
+
+
+def onnx_file(
+    model: nn.Module, example: Tensor, opset: int = OPSET, where: str = "export", instead: str = FORMAT
+) -> OnnxFile:
+    """As `onnx_content`, and what in it is zero though it was not in the network, once batch norm was folded."""
     size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     if size > _LARGEST_BYTES:
         raise BootcampError(f"{where}: {size / 2**30:.1f} GiB of weights don't fit in one ONNX file. {instead}.")
@@ -77,4 +94,5 @@ def onnx_content(
         for node in [*proto.graph.node, *(inner for function in proto.functions for inner in function.node)]:
             node.ClearField("metadata_props")  # stack traces, with the paths of the machine that exported
             node.ClearField("doc_string")
-        return proto.SerializeToString()
+        zeroed = zero_tiny_in_file(proto)
+        return OnnxFile(proto.SerializeToString(), zeroed)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 SMOKE = ("-c", str(Path(__file__).resolve().parents[2] / "cfgs" / "smoke" / "digits.yaml"))
@@ -88,3 +89,32 @@ def test_a_dry_run_of_quickstart_names_its_plans(tmp_path: Path, command: Comman
     assert "Training the dense network: to do" in text
     assert text.count("To do, once results/quickstart/") == 3
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_weights_that_only_cost_time_are_named_by_profile_and_zero_in_an_exported_file(
+    trained: Path, command: Command
+) -> None:
+    from pruning_bootcamp.checkpoints import load_checkpoint, save_checkpoint
+
+    found = load_checkpoint(trained / DENSE)
+    name, norm = next((n, m) for n, m in found.model.named_modules() if isinstance(m, torch.nn.BatchNorm2d))
+    torch.nn.init.constant_(norm.weight[:1].detach(), 1e-37)
+    (trained / "tiny").mkdir()
+    save_checkpoint(trained / "tiny" / "tiny.pth", found.model, found.recipe)
+
+    text = command(
+        trained, "profile", *SMOKE, "--baseline", DENSE, "--pruned", "tiny/tiny.pth", "profile.runs=3", "threads=1"
+    )
+    assert "! pruned: " in text
+    assert "! baseline: " not in text
+    profile = yaml.safe_load((trained / "tiny" / "profile.yaml").read_text())
+    counted = profile["tiny_weights"]["pruned"]
+    assert f"{sum(counted.values())} weights below 1e-30" in text
+
+    text = command(trained, "export", *SMOKE, "--checkpoint", "tiny/tiny.pth", "--format", "onnx,sparse")
+    exported = yaml.safe_load((trained / "tiny" / "export_metrics.yaml").read_text())["formats"]
+    assert exported["onnx"]["zeroed_weights"] == counted
+    assert exported["sparse"]["zeroed_weights"] == {f"{name}.weight": 1}
+    assert text.count("set to 0 in the file") == 2
+    assert all(file["notes"][0] in text for file in exported.values())

@@ -178,6 +178,22 @@ def test_a_file_of_other_weights_is_caught_and_removed(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("name", "args"), CASES)
+def test_weights_that_only_cost_time_are_zero_and_counted(name: str, args: dict[str, Any], tmp_path: Path) -> None:
+    model = network(Plain)
+    with torch.no_grad():
+        model[1].weight[:3] = 1e-37  # type: ignore[operator, index]
+        nn.init.ones_(model[1].bias)  # type: ignore[arg-type, index]
+        model[5].weight[0, :2] = -1e-40  # type: ignore[operator, index]
+    some = {"examples": real_images(200), "agreement": AGREEMENT} | given(Plain)
+    report = export_model(model, torch.zeros(1, 3, 8, 8), tmp_path, format=name, args=args, **some)
+    assert report.verified
+    folds = EXPORTERS[name].facts.get("folds", False)
+    assert dict(report.zeroed) == {"5.weight": 2, **({"0.weight": 3 * 27} if folds else {"1.weight": 3})}
+    assert f"{2 + (81 if folds else 3)} weights below 1e-30" in str(report)
+    assert model[1].weight[0].item() == pytest.approx(1e-37), "the model is left as it was"  # type: ignore[index]
+
+
 @pytest.mark.parametrize("name", list(EXPORTERS))
 def test_settings_are_checked_before_any_work(name: str, tmp_path: Path) -> None:
     with pytest.raises(BootcampError, match=r"unknown setting 'optset'"):

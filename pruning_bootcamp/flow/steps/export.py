@@ -176,6 +176,9 @@ def _metrics(report: ExportReport, labels: Tensor | None, task: Task) -> Exporte
     )
     if (dense_mb := report.dense_mb) is not None:
         file = replace(file, dense_mb=round(dense_mb, 6), times_smaller=round(dense_mb / report.size_mb, 4))
+    if report.notes:
+        zeroed, emptied = dict(report.zeroed) or None, dict(report.emptied) or None
+        file = replace(file, zeroed_weights=zeroed, emptied_filters=emptied, notes=report.notes)
     if report.agreement is not None:
         file = replace(file, agreement=report.agreement, agreement_images=report.images)
     if report.outputs is not None and labels is not None:

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pruning_bootcamp.backends import BACKENDS, deployable_copy, prepare
 from pruning_bootcamp.checkpoints import Recipe, example_input
 from pruning_bootcamp.config import Config
+from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.flow.outcomes import ComparedCosts, Profiled
 from pruning_bootcamp.flow.start import task_of
 from pruning_bootcamp.flow.step import StepContext
@@ -28,6 +29,8 @@ from pruning_bootcamp.tools.latency import (
 )
 from pruning_bootcamp.tools.latency.advice import cut_widths
 from pruning_bootcamp.tools.metrics import compare_metrics
+from pruning_bootcamp.tools.programs import onnx_file, twice
+from pruning_bootcamp.tools.tiny import may_fold_to_tiny, tiny_text, tiny_weights
 
 
 def time_in_turn(context: StepContext, same_file: bool) -> Profiled:
@@ -58,6 +61,7 @@ def time_in_turn(context: StepContext, same_file: bool) -> Profiled:
         replace(cost, latency_ms=stat.median_ms, throughput_fps=stat.throughput_fps)
         for cost, stat in ((costs.baseline, stats["baseline"]), (costs.pruned, stats["pruned"]))
     )
+    tiny = {name: _tiny_weights(model, images) for name, model in whole.items()}
     would_pay = what_would_pay(TimedNetwork(measured["pruned"].macs, stats["pruned"], layers["pruned"]))
     found = {
         "baseline": to_plain(baseline),
@@ -78,12 +82,36 @@ def time_in_turn(context: StepContext, same_file: bool) -> Profiled:
         "launch_bound": alternatives.launch_bound,
         "cut_widths": vars(widths),
     }
+    if any(tiny.values()):
+        found["tiny_weights"] = {name: counts for name, counts in tiny.items() if counts}
     texts = (
         layers_text(layers["baseline"], layers["pruned"]),
         analysis_text(analysis, stats, would_pay),
         alternatives_text(alternatives.pairs, alternatives.launch_bound, alternatives.notes, widths.advice),
+        *(_tiny_advice(name, counts) for name, counts in tiny.items() if counts),
     )
     return Profiled(profile=from_plain(Profile, found), texts=texts, summary=str(stats["pruned"]))
+
+
+def _tiny_weights(model: nn.Module, images: Tensor) -> dict[str, int]:
+    """Tensor -> weights too small to be worth their time: the network's own, and what folding batch norm makes them."""
+    plain = deployable_copy(model)
+    own = tiny_weights(plain)
+    if not own and not may_fold_to_tiny(plain):
+        return own
+    try:
+        return dict(onnx_file(plain, twice(images.cpu())).zeroed) or own
+    except BootcampError:  # what can't be written as ONNX has its own to show
+        return own
+
+
+def _tiny_advice(name: str, counts: Mapping[str, int]) -> str:
+    """That the network has weights so small that they make it slow, which they are, and what to do."""
+    return (
+        f"! {name}: {tiny_text(counts)} once batch norm is folded. Numbers that small do nothing, and slow some "
+        "processors down many times. onnxruntime was given zeros in their place here; `export` writes zeros too: "
+        "deploy what it writes."
+    )
 
 
 def pair_latency(

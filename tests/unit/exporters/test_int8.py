@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from pruning_bootcamp.errors import BootcampError, GoalNotMet
-from pruning_bootcamp.exporters import EXPORTERS, deployable_copy, export_model
+from pruning_bootcamp.exporters import EXPORTERS, ExportReport, deployable_copy, export_model
+from pruning_bootcamp.exporters.int8 import QuantizedWeight, emptied_filters, quantized_weights
 
 EXAMPLE = torch.zeros(1, 3, 8, 8)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)
 
 
 def network() -> nn.Module:
@@ -206,3 +208,86 @@ def test_it_runs_on_batches_it_was_not_calibrated_with(tmp_path: Path) -> None:
     runner = EXPORTERS["int8"](model, EXAMPLE.expand(2, 3, 8, 8), tmp_path / "m.onnx", calibration=images())
     for size in (1, 5, 33):
         assert runner(images(size)).shape == (size, 4)
+
+
+class Tokens(nn.Module):
+    """Linear layers on more than two dimensions, which ONNX multiplies by transposed weights of other names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 6, bias=False), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.first(x).relu()).mean(1)
+
+
+class Normalised(nn.Module):
+    """Its norm is what ONNX Runtime's symbolic shape inference raises at."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 8, 3), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(nn.functional.normalize(self.conv(x).relu().mean((2, 3))))
+
+
+def written(model: nn.Module, example: Tensor, folder: Path) -> ExportReport:
+    some = {"calibration": torch.randn(32, *example.shape[1:])}
+    return export_model(model.eval(), example, folder, format="int8", verify=False, **some)
+
+
+def small_filters(weight: Tensor, bias: Tensor) -> None:
+    """The first two: so small beside their bias that they are nothing in int8. The third was nothing before."""
+    with torch.no_grad():
+        weight[:2] *= 1e-9
+        weight[2] = 0
+        bias.fill_(1)
+
+
+LAYERS = {
+    "convolution": nn.Sequential(nn.Conv2d(4, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 4)),
+    "groups": nn.Sequential(nn.Conv2d(4, 8, 3, groups=2), nn.Conv2d(8, 8, 3, groups=8), nn.Flatten()),
+    "transposed": nn.Sequential(nn.ConvTranspose2d(4, 8, 3), nn.Flatten(), nn.Linear(8 * 100, 4)),
+    "one dimension": nn.Sequential(nn.Flatten(2), nn.Conv1d(4, 8, 3), nn.Flatten(), nn.Linear(8 * 62, 4)),
+    "tokens": nn.Sequential(nn.Flatten(2), nn.Linear(64, 8), Tokens()),
+}
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_every_output_of_every_layer_has_its_own_scale(kind: str, tmp_path: Path) -> None:
+    report = written(LAYERS[kind], torch.zeros(1, 4, 8, 8), tmp_path)
+    weights = quantized_weights(onnx.load(report.path))
+    assert len(weights) == sum(isinstance(one, (*CONVOLUTIONS, nn.Linear)) for one in LAYERS[kind].modules())
+    assert all(weight.per_channel and len(set(weight.scales.tolist())) > 1 for weight in weights)
+    assert report.notes == ()
+
+
+def test_filters_that_rounding_empties_are_counted_by_layer(tmp_path: Path) -> None:
+    model = network()
+    small_filters(model[0].weight, model[1].bias)  # type: ignore[arg-type, union-attr]
+    report = written(model, EXAMPLE, tmp_path)
+    assert report.emptied == {"0": 2}
+    assert "! filters that rounding makes all zeros: 2 (0 2)" in str(report)
+    (conv,) = (one for one in quantized_weights(onnx.load(report.path)) if one.name == "0.weight")
+    assert conv.filled(conv.integers).tolist() == [False] * 3 + [True] * 5
+
+
+def test_a_weight_that_onnx_transposes_is_named_as_its_layer() -> None:
+    model = Tokens()
+    values = model.first.weight.detach().numpy().T
+    quantized = QuantizedWeight("val_0", np.zeros((8, 6), np.int8), np.ones(6, np.float32), 1)
+    assert emptied_filters([quantized], {"val_0": values}, model) == {"first": 6}
+
+
+def test_shapes_that_cannot_be_inferred_are_no_hindrance_and_said(tmp_path: Path) -> None:
+    report = written(Normalised(), EXAMPLE, tmp_path)
+    assert len(quantized_weights(onnx.load(report.path))) == 2
+    assert "without ONNX Runtime's symbolic shape inference, which fails here (TypeError" in report.notes[0]
+
+
+def test_a_transposed_convolution_with_groups_stays_float32_and_is_said(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.ConvTranspose2d(4, 8, 3, groups=2), nn.Flatten(), nn.Linear(8 * 100, 4))
+    report = written(model, torch.zeros(1, 4, 8, 8), tmp_path)
+    assert [one.name for one in quantized_weights(onnx.load(report.path))] == ["2.weight"]
+    assert "1 transposed convolution with groups stays float32" in report.notes[0]
