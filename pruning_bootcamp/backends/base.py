@@ -45,6 +45,7 @@ BACKENDS: Registry = Registry(
 The model is a deployable_copy, to keep or to change. Facts: `tolerance`, how far the outputs may be from torch's,
 relative to max(1, the largest). Where it applies
     title      as tables name it; else its name
+    advice     what to say where its outputs are further off than the tolerance
     needs      what must be there (Needs)
     profiled   f(type of device) -> the batch sizes at which `profile` times it beside the backend that was asked for
     pointless  f(example) -> why `profile` need not time it on such inputs, or None
@@ -95,20 +96,21 @@ def prepare(name: str, model: nn.Module, example: Tensor, threads: int | None = 
         runner: Runner = entry(shipped, example.to(device), count)
     # compared where the runner runs: a GPU may round more than the CPU, and that would be nobody's fault
     reference = deployable_copy(model).to(runner.device)
-    _compare(name, reference, runner, example.to(runner.device), float(entry.facts["tolerance"]))
+    _compare(entry, reference, runner, example.to(runner.device))
     return runner
 
 
-def _compare(name: str, model: nn.Module, runner: Runner, example: Tensor, tolerance: float) -> None:
+def _compare(entry: Entry[Runner], model: nn.Module, runner: Runner, example: Tensor) -> None:
     """A timing of another network than the one that was asked for would be worth nothing."""
+    tolerance = float(entry.facts["tolerance"])
     with torch.inference_mode():
         wanted = [leaf.cpu() for leaf in tree_leaves(model(example)) if isinstance(leaf, Tensor)]
         found = [leaf.cpu() for leaf in tree_leaves(runner(example)) if isinstance(leaf, Tensor)]
     difference = relative_difference(wanted, found)
     if not difference <= tolerance and all(bool(tensor.isfinite().all()) for tensor in wanted):  # NaN is a failure
         raise BootcampError(
-            f"backend {name}: its outputs differ from torch's by {difference:.1e} of the largest "
-            f"(allowed {tolerance:g}). Take another backend."
+            f"backend {entry.name}: its outputs differ from torch's by {difference:.1e} of the largest "
+            f"(allowed {tolerance:g}). {entry.facts.get('advice', 'Take another backend.')}"
         )
 
 

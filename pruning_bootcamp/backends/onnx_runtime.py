@@ -1,16 +1,17 @@
-"""ONNX Runtime on the CPU: of a network, and of an ONNX file that is there."""
+"""ONNX Runtime on the CPU: of a network, in float32 or int8, and of an ONNX file that is there."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pruning_bootcamp.backends.base import BACKENDS, Needs, deployable_copy
+from pruning_bootcamp.backends.base import BACKENDS, Needs
 from pruning_bootcamp.backends.eager import SMALL_BATCHES
+from pruning_bootcamp.backends.files import INT8_ADVICE, INT8_TOLERANCE, float32_file, int8_file
 from pruning_bootcamp.runs import scratch_folder
 from pruning_bootcamp.tools.latency.runner import Runner
-from pruning_bootcamp.tools.programs import onnx_content, twice
 
 
 @BACKENDS.register(
@@ -22,9 +23,23 @@ from pruning_bootcamp.tools.programs import onnx_content, twice
 )
 def onnxruntime(model: nn.Module, example: Tensor, threads: int) -> Runner:
     """ONNX Runtime on the CPU: the network as an ONNX file, batch norm folded into the convolutions."""
-    content = onnx_content(
-        deployable_copy(model), twice(example), where="backend onnxruntime", instead="Take another backend"
-    )
+    return _opened(float32_file(model, example, "onnxruntime"), threads)
+
+
+@BACKENDS.register(
+    "onnxruntime_int8",
+    title="onnxruntime int8 on cpu",
+    tolerance=INT8_TOLERANCE,
+    advice=INT8_ADVICE,
+    needs=Needs(module="onnxruntime"),
+)
+def onnxruntime_int8(model: nn.Module, example: Tensor, threads: int) -> Runner:
+    """ONNX Runtime on the CPU: the network in int8, weights and activations, calibrated on noise."""
+    runner = _opened(int8_file(model, example, "onnxruntime_int8"), threads)
+    return replace(runner, backend="onnxruntime_int8")
+
+
+def _opened(content: bytes, threads: int) -> Runner:
     with scratch_folder() as folder:
         path = folder / "model.onnx"
         path.write_bytes(content)

@@ -239,7 +239,7 @@ def _apply_changes(model: nn.Module, recipe: Recipe) -> None:
     replace_shortcuts(model, replaced)
     muted = [path for path, attributes in recipe.changes.items() if attributes.get(_MUTE)]
     if strange := [path for path in muted if not _can_be_mute(model, path)]:
-        raise BootcampError(f"the recipe mutes {listed(strange, 3)}, which are no layers of {recipe.model} that can be.")
+        raise BootcampError(f"the recipe mutes {listed(strange, 3)}, no layers of {recipe.model} that can be.")
     mute(model, muted)
     for path, attributes in recipe.changes.items():
         module = model.get_submodule(path)

@@ -1,7 +1,6 @@
 """Static int8 ONNX: integers for weights and activations, whose ranges are measured on real images."""
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,12 @@ from pruning_bootcamp.backends.onnx_runtime import open_onnx
 from pruning_bootcamp.errors import BootcampError, listed
 from pruning_bootcamp.exporters.base import EXPORTERS, Written
 from pruning_bootcamp.exporters.onnx import PROGRAM
-from pruning_bootcamp.runs import scratch_folder
 from pruning_bootcamp.tools.inputs import plain_inputs
+from pruning_bootcamp.tools.int8 import int8_file
 from pruning_bootcamp.tools.latency.runner import Runner
-from pruning_bootcamp.tools.programs import OPSET, exporting, onnx_file
+from pruning_bootcamp.tools.programs import OPSET, onnx_file
 
 _FIRST_OPSET = 13  # has scales per channel
-_BATCH_VALUES = 2**22
 _OUTPUT_AXIS = {"Conv": 0, "ConvTranspose": 1, "Gemm": 1, "MatMul": -1}  # of the weight; a Gemm's may be transposed
 _OVERFLOW = (
     " x86 processors without VNNI (lscpu names it) add 8-bit products in 16 bits, which can overflow: try "
@@ -59,82 +57,13 @@ def write_int8(
     if opset < _FIRST_OPSET:
         raise BootcampError(f"--opset: {opset} is too old for int8, which needs {_FIRST_OPSET} or up.")
     file = onnx_file(model, example, opset)
-    with exporting("int8 ONNX"), scratch_folder() as folder:
-        proto, whole, notes = _quantized(file.content, images, folder, reduce_range)
-        path.write_bytes(proto.SerializeToString())
-    weights = quantized_weights(proto)
+    made = int8_file(file.content, images, reduce_range)
+    path.write_bytes(made.proto.SerializeToString())
+    weights, whole, notes = quantized_weights(made.proto), made.whole, list(made.notes)
     if alike := [_layer_name(one.name, whole[one.name], model) for one in weights if not one.per_channel]:
         notes.append(f"{listed(alike)}: one scale for all channels, which is all that ONNX Runtime makes there")
     emptied = emptied_filters(weights, whole, model)
     return Written(**vars(open_onnx(path)), zeroed=file.zeroed, emptied=emptied, notes=tuple(notes))
-
-
-def _quantized(
-    content: bytes, images: Tensor, folder: Path, reduce_range: bool
-) -> tuple[Any, dict[str, np.ndarray], list[str]]:
-    """The file in int8, the tensors that were quantised, and what was done otherwise than usual, in words.
-
-    Whatever is written on the way goes to `folder`.
-    """
-    import onnx
-    from onnxruntime.quantization import (
-        CalibrationDataReader,
-        CalibrationMethod,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    class Reader(CalibrationDataReader):
-        def __init__(self) -> None:
-            self.batches: Iterator[Tensor] = iter(images.split(max(1, min(64, _BATCH_VALUES // images[0].numel()))))
-
-        def get_next(self) -> dict | None:
-            batch = next(self.batches, None)
-            return None if batch is None else {"input": batch.numpy()}
-
-    given, prepared, written = folder / "given.onnx", folder / "prepared.onnx", folder / "written.onnx"
-    given.write_bytes(content)
-    notes = []
-    try:
-        quant_pre_process(given, prepared, auto_merge=True)
-    except Exception as error:  # noqa: BLE001  # it raises that very class too; F.normalize makes it a TypeError
-        quant_pre_process(given, prepared, skip_symbolic_shape=True)
-        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        notes.append(f"quantised without ONNX Runtime's symbolic shape inference, which fails here ({reason})")
-    # its scales per channel have no place for the groups (onnxruntime 1.31: could not be broadcast together)
-    graph = onnx.load(prepared).graph
-    grouped = [node.name for node in graph.node if _is_grouped_and_transposed(node)]
-    if grouped:
-        count = "1 transposed convolution with groups stays"
-        if len(grouped) > 1:
-            count = f"{len(grouped)} transposed convolutions with groups stay"
-        notes.append(f"{count} float32: ONNX Runtime can't quantise that")
-    quantize_static(
-        prepared,
-        written,
-        Reader(),
-        quant_format=QuantFormat.QDQ,
-        per_channel=True,
-        reduce_range=reduce_range,
-        activation_type=QuantType.QInt8,
-        weight_type=QuantType.QInt8,
-        nodes_to_exclude=grouped,
-        calibrate_method=CalibrationMethod.MinMax,
-        extra_options={"WeightSymmetric": True},
-    )
-    proto = onnx.load(written)
-    if not any(tensor.data_type == onnx.TensorProto.INT8 and tensor.dims for tensor in proto.graph.initializer):
-        raise BootcampError("export: this network has no weight that ONNX Runtime can quantize. Use --format onnx.")
-    _keep_scores(proto)
-    _strip(proto)
-    onnx.checker.check_model(proto)
-    return proto, {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}, notes
-
-
-def _is_grouped_and_transposed(node: Any) -> bool:
-    return node.op_type == "ConvTranspose" and any(one.name == "group" and one.i > 1 for one in node.attribute)
 
 
 @dataclass(frozen=True)
@@ -197,39 +126,6 @@ def _layer_name(name: str, values: np.ndarray, model: nn.Module) -> str:
         turned = torch.from_numpy(values.copy()).T
         name = next((path for path, one in parameters.items() if torch.equal(one.detach(), turned)), name)
     return name.removesuffix(".weight")
-
-
-def _keep_scores(proto: Any) -> None:
-    """Give the last layer's sums out as they are: rounded to 256 levels, classes that are close would change places."""
-    graph = proto.graph
-    maker = {name: node for node in graph.node for name in node.output}
-    readers = Counter(name for node in graph.node for name in node.input)
-    for output in graph.output:
-        last = maker.get(output.name)
-        if last is None or last.op_type != "DequantizeLinear" or readers[last.input[0]] > 1:
-            continue
-        before = maker.get(last.input[0])
-        if before is None or before.op_type != "QuantizeLinear":
-            continue
-        scores = before.input[0]
-        if readers[scores] > 1 or scores not in maker or readers[output.name] > 0:
-            continue
-        names = maker[scores].output
-        names[list(names).index(scores)] = output.name
-        graph.node.remove(last)
-        graph.node.remove(before)
-    used = {name for node in graph.node for name in node.input}
-    unused = [tensor for tensor in graph.initializer if tensor.name not in used]
-    for tensor in unused:
-        graph.initializer.remove(tensor)
-
-
-def _strip(proto: Any) -> None:
-    """Take out operator sets without an operator, which some engines refuse."""
-    used = {node.domain for node in proto.graph.node} | {""}
-    kept = [entry for entry in proto.opset_import if entry.domain in used]
-    del proto.opset_import[:]
-    proto.opset_import.extend(kept)
 
 
 def _checked(calibration: Tensor | None, example: Tensor) -> Tensor:

@@ -78,7 +78,8 @@ class ProfileSettings:
     measure_latency: bool = True
     """time both networks, in turn; false: FLOPs and parameters only"""
     backend: str = "torch"
-    """what runs the network: torch, channels_last, compile, cuda_graph, onnxruntime; or module:function"""
+    """what runs the network: torch, channels_last, compile, cuda_graph, onnxruntime, onnxruntime_int8, openvino,
+    openvino_int8; or module:function"""
     batch_size: int = between(1, 1)
     """images per forward pass"""
     runs: int = between(50, 3)

@@ -1,5 +1,6 @@
 """What is timed on which device, what launch-bound means, what widths are advised; CUDA graphs where they are."""
 
+import importlib.util
 from collections.abc import Callable
 
 import pytest
@@ -15,13 +16,23 @@ CPU = torch.device("cpu")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device found")
 
 
-def test_a_cpu_is_timed_in_three_runtimes_and_cuda_also_on_a_full_batch_and_as_a_graph() -> None:
+@pytest.mark.parametrize("more", [[], ["openvino"]])
+def test_a_cpu_is_timed_in_every_runtime_that_is_there_and_cuda_also_on_a_full_batch_and_as_a_graph(
+    more: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = importlib.util.find_spec
+    there = found("torch") if more else None
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: there if name == "openvino" else found(name))
     assert [str(way) for way in ways_to_time("cpu")] == [
-        *("torch, batch 1", "torch channels_last, batch 1", "onnxruntime on cpu, batch 1"),
-        *("torch, batch 16", "torch channels_last, batch 16", "onnxruntime on cpu, batch 16"),
+        f"{backend}, batch {batch}"
+        for batch in (1, 16)
+        for backend in (
+            *("torch", "torch channels_last", "onnxruntime on cpu"),
+            *(f"{name} on cpu" for name in more),
+        )
     ]
-    more = [str(way) for way in ways_to_time("cuda") if way not in ways_to_time("cpu")]
-    assert more == ["torch CUDA graph, batch 1", "torch, batch 256", "torch channels_last, batch 256"]
+    others = [str(way) for way in ways_to_time("cuda") if way not in ways_to_time("cpu")]
+    assert others == ["torch CUDA graph, batch 1", "torch, batch 256", "torch channels_last, batch 256"]
     assert ways_to_time("mps") == ways_to_time("cpu")
 
 
