@@ -33,6 +33,7 @@ LAYERS = {
     "tools.tiny": 1,
     "tools.inputs": 1,
     "tools.programs": 1,
+    "tools.zero_branches": 0,
     "tools.int8": 2,
     "config": 7,
     "tools.metrics": 1,

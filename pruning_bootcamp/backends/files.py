@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from pruning_bootcamp.backends.base import deployable_copy
-from pruning_bootcamp.tools.inputs import inputs_like
 from pruning_bootcamp.tools import int8
+from pruning_bootcamp.tools.inputs import inputs_like
 from pruning_bootcamp.tools.programs import onnx_content, twice
 
 _CALIBRATION_INPUTS = 16

@@ -12,6 +12,7 @@ from pruning_bootcamp.tools.alone import LayerAlone, onnx_of_layer
 from pruning_bootcamp.tools.inputs import plain_inputs
 from pruning_bootcamp.tools.quiet import quiet
 from pruning_bootcamp.tools.tiny import zero_tiny_in_file
+from pruning_bootcamp.tools.zero_branches import drop_zero_branches
 
 OPSET = 18
 """the operator set that torch's exporter writes; any other is converted from it"""
@@ -94,5 +95,6 @@ def onnx_file(
         for node in [*proto.graph.node, *(inner for function in proto.functions for inner in function.node)]:
             node.ClearField("metadata_props")  # stack traces, with the paths of the machine that exported
             node.ClearField("doc_string")
+        drop_zero_branches(proto)
         zeroed = zero_tiny_in_file(proto)
         return OnnxFile(proto.SerializeToString(), zeroed)

@@ -4,14 +4,19 @@ Cut to one channel, which nobody reads, so that the network's own code still run
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from pruning_bootcamp.models.silent import mute
 from pruning_bootcamp.pruning.channels.refit.program import Program
 from pruning_bootcamp.pruning.channels.refit.sites import find_sites
 from pruning_bootcamp.pruning.graph import Group, Member, cut_members
+from pruning_bootcamp.pruning.masks import detached_copy
+from pruning_bootcamp.tools.inputs import inputs_like
+from pruning_bootcamp.tools.modes import evaluation_mode
 
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
@@ -28,6 +33,22 @@ def can_go(group: Group) -> bool:
         and all(isinstance(member.module, _LAYERS) and _is_all(member) for member in layers)
         and all(getattr(member.module, "groups", 1) == 1 for member in group.of_kind("output", "input"))
     )
+
+
+def carries_all(model: nn.Module, example: Tensor, group: Group) -> bool:
+    """Whether the output no longer depends on the input where the whole group is gone: it is no branch but the way."""
+    cut = detached_copy(model)
+    for member in group.of_kind("input"):
+        layer = cut.get_submodule(member.path)
+        nn.init.zeros_(layer.get_parameter("weight"))
+    generator = torch.Generator().manual_seed(0)
+    with evaluation_mode(cut), torch.inference_mode():
+        first, second = (_main(cut(inputs_like(example, 2, generator).to(example.device))) for _ in range(2))
+    return torch.equal(first, second)
+
+
+def _main(given: Any) -> Tensor:
+    return torch.cat([leaf.flatten().double() for leaf in tree_leaves(given) if isinstance(leaf, Tensor)])
 
 
 def _is_all(member: Member) -> bool:

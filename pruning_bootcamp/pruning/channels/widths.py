@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError, GoalNotMet
-from pruning_bootcamp.pruning.channels.branches import can_go, without
+from pruning_bootcamp.pruning.channels.branches import can_go, carries_all, without
 from pruning_bootcamp.pruning.channels.budget import TOLERANCE, most_reachable, shrink_to
 from pruning_bootcamp.pruning.channels.combinations import Search
 from pruning_bootcamp.pruning.channels.costs import Costs, Measure
@@ -125,7 +125,7 @@ def choose_widths(network: ScoredNetwork, budget: Budget, limits: Limits, falls_
                 network.scores[group.name],
                 allocation=budget.allocation,
                 channels_before=network.channels_before(group),
-                may_go=may_go and can_go(group),
+                may_go=may_go and can_go(group) and not carries_all(network.model, network.example, group),
                 **within,
             )
             if schedule.keys:
