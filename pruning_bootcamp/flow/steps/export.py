@@ -94,7 +94,7 @@ def export_network(
             model,
             example_input(recipe, 2),
             folder,
-            cfg.export,
+            replace(cfg.export, pad_to=None),  # the network that came here is as wide as its files
             format=name,
             examples=validation if _proof(name, cfg) == "agreement" else None,
             calibration=calibration,
