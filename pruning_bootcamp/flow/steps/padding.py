@@ -10,6 +10,7 @@ from pruning_bootcamp.checkpoints import example_input
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.flow.outcomes import Padded
 from pruning_bootcamp.flow.step import Network, StepContext
+from pruning_bootcamp.flow.steps.export import is_calibrated
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.plain import from_plain, to_plain
 from pruning_bootcamp.pruning.channels.widening import Widening, widen
@@ -33,6 +34,8 @@ def pad_widths(context: StepContext) -> Padded:
     else:
         chosen, padding = _quickest(context, network)
     LOGGER.info("%s", padding_text(padding))
+    if padding.timed and padding.multiple is not None and is_calibrated(context.cfg):
+        LOGGER.info("! float32 was timed: the kernels of int8 may like other widths, and its file has these too")
     masks = {name: chosen.model.get_parameter(name).detach() != 0 for name in network.masks}
     context.keep_network(Network(chosen.model, network.recipe, masks, network.ranges))
     return Padded(padding=padding, summary=_summary(padding))
