@@ -31,6 +31,9 @@ class ExportSettings:
     """what sparse stores: the exact weights, or those of convolutions and linear layers in int8"""
     int8_reduce_range: bool = False
     """int8 weights of 7 bits, for x86 processors without VNNI"""
+    pad_to: int | Literal["auto"] | None = between(None, 2, 64)
+    """widths rounded up to multiples of this by zero channels, the function exact; auto: of 4, 8 or 16, whichever is
+    quickest in onnxruntime here, if quicker for certain"""
 
 
 def check_export(settings: ExportSettings, where: str = "export") -> list[Problem]:

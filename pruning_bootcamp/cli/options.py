@@ -39,6 +39,13 @@ def given(command: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, A
     return found
 
 
+def number_or_word(text: str) -> int | str:
+    """`8` as YAML would read it; null is another word for none."""
+    if text.lstrip("-").isdecimal():
+        return int(text)
+    return "none" if text == "null" else text
+
+
 def _field(key: str) -> tuple[Any, str]:
     *path, name = key.split(".")
     section: Any = Config

@@ -18,6 +18,7 @@ from pruning_bootcamp.cli.options import (
     SaveDir,
     Seed,
     given,
+    number_or_word,
     setting,
 )
 from pruning_bootcamp.errors import BootcampError
@@ -119,7 +120,7 @@ def prune_structured(
     """Cut whole channels out of the network, prove the cut, fine-tune, and say whether the goal is met."""
     options = given(prune_structured, locals())
     if round_to is not None:
-        options["structured.round_to"] = _number_or_word(round_to)
+        options["structured.round_to"] = number_or_word(round_to)
     if backend is not None and not options.keys() & _TIMED:
         options["goal.latency_reduction_pct"] = 0.0  # whoever names a backend wants it quicker there
     if method == "dead":  # known as a method, it is no score: there is nothing to rank
@@ -135,10 +136,3 @@ def prune_structured(
     from pruning_bootcamp.flow.commands import prune_structured as run
 
     exit_by_goal(run(cfg, dry_run=dry_run, resume=resume).goal_met)
-
-
-def _number_or_word(text: str) -> int | str:
-    """--round-to 8 as YAML would read it; null is another word for none."""
-    if text.lstrip("-").isdecimal():
-        return int(text)
-    return "none" if text == "null" else text

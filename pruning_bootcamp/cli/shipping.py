@@ -16,6 +16,7 @@ from pruning_bootcamp.cli.options import (
     SaveDir,
     Seed,
     given,
+    number_or_word,
     setting,
 )
 
@@ -33,6 +34,7 @@ def export(
     format: Annotated[str | None, setting("export.format", "--format")] = None,  # noqa: A002 - the name is fixed
     verify: Annotated[bool | None, setting("export.verify", "--verify/--no-verify")] = None,
     opset: Annotated[int | None, setting("export.opset", "--opset")] = None,
+    pad_to: Annotated[str | None, setting("export.pad_to", "--pad-to", metavar="N|auto")] = None,
     dry_run: DryRun = False,
     save_dir: SaveDir = None,
     device: Device = None,
@@ -40,7 +42,10 @@ def export(
     debug: Debug = False,
 ) -> None:
     """Write the network in a deployment format, and check the file against the network."""
-    cfg = load_checked("export", config, overrides, given(export, locals()))
+    options = given(export, locals())
+    if pad_to is not None:
+        options["export.pad_to"] = number_or_word(pad_to)
+    cfg = load_checked("export", config, overrides, options)
     from pruning_bootcamp.flow.commands import export as run
 
     run(cfg, dry_run=dry_run)

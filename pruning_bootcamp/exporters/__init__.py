@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pruning_bootcamp.backends.base import deployable_copy
 from pruning_bootcamp.checkpoints import Recipe, dense_file_bytes
-from pruning_bootcamp.errors import BootcampError, GoalNotMet
+from pruning_bootcamp.errors import BootcampError, GoalNotMet, Problem
 from pruning_bootcamp.export_settings import ExportSettings, check_export
 from pruning_bootcamp.exporters import int8, onnx, pt2, sparse, torchscript  # noqa: F401  # each registers its format
 from pruning_bootcamp.exporters.base import EXPORTERS, Written, proof_of
@@ -115,6 +115,10 @@ def export_model(
     entry = EXPORTERS.get(format, where="export.format")
     checked, problems = EXPORTERS.check(format, args, "export")
     problems += check_export(settings)
+    if settings.pad_to is not None:
+        problems.append(
+            Problem("export.pad_to", "the network is written as it is given. Widen it first: channels.widening.widen.")
+        )
     if problems:
         raise BootcampError(*problems)
     proof = proof_of(format, checked)

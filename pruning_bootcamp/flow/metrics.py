@@ -8,7 +8,7 @@ import torch
 
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.flow.outcomes import Cut, Judged, Outcome, Pruned, Recovered, Refitted, Regularised, Trained
-from pruning_bootcamp.flow.plan import COSTS, DENSE, EXPORT, TEST, VALIDATION
+from pruning_bootcamp.flow.plan import COSTS, DENSE, EXPORT, PADDED, TEST, VALIDATION
 from pruning_bootcamp.flow.start import task_of
 from pruning_bootcamp.flow.step import Done, Step
 from pruning_bootcamp.flow.steps import memorised
@@ -71,6 +71,8 @@ def collect(steps: Sequence[Step[Any]], done: Dones, cfg: Config, splits: Splits
     if EXPORT in done:
         exported = done[EXPORT].outcome
         metrics = replace(metrics, files=exported.files, dense_size_mb=exported.dense_size_mb)
+    if PADDED in done:
+        metrics = replace(metrics, padding=done[PADDED].outcome.padding)
     judged_on = "test" if test is not None else "validation"
     metrics = replace(metrics, baseline=baseline if COSTS in done else None, judged_on=judged_on)
     return about(metrics, cfg, splits, device)

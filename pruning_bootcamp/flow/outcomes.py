@@ -12,6 +12,7 @@ from pruning_bootcamp.results import (
     GrownPenalty,
     Known,
     NetworkMetrics,
+    Padding,
     Profile,
     Refit,
     Scan,
@@ -161,6 +162,13 @@ class Profiled(Outcome):
     profile: Profile
     texts: tuple[str, ...]
     """what to say of it beside the comparison"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Padded(Outcome):
+    """A network as wide as the files that ship."""
+
+    padding: Padding
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,11 +15,12 @@ from pruning_bootcamp.flow.outcomes import (
     Exported,
     Judged,
     Outcome,
+    Padded,
     Scanned,
 )
 from pruning_bootcamp.flow.start import task_of
 from pruning_bootcamp.flow.step import Step, StepContext
-from pruning_bootcamp.flow.steps import dense, evaluate, export, scan
+from pruning_bootcamp.flow.steps import dense, evaluate, export, padding, scan
 from pruning_bootcamp.flow.verdict import times_networks
 from pruning_bootcamp.pruning.pipeline_stages import PruningStage
 from pruning_bootcamp.runs import content_hash
@@ -29,6 +30,7 @@ from pruning_bootcamp.schema import Choice
 Work = Callable[[StepContext], Any]
 
 DENSE, COSTS, VALIDATION, TEST, EXPORT, SCAN = "dense", "costs", "validation", "test", "export", "scan"
+PADDED = "padded"
 
 
 @dataclass
@@ -141,9 +143,21 @@ def timed_here(cfg: Config) -> dict[str, Any]:
 
 def ship(plan: Plan) -> None:
     """The files that leave the house, each verified."""
-    given = section(plan.cfg, "export")
+    given, last = section(plan.cfg, "export"), plan.last
+    pad_widths(plan)
     title = f"Exporting: {plan.cfg.export.format}"
     plan.add(EXPORT, title, PruningStage.EXPORTING, export.files_that_ship, Exported, settings=given)
+    plan.last = last  # the checkpoint of a pipeline is as wide as it was pruned
+
+
+def pad_widths(plan: Plan) -> None:
+    """Where `export.pad_to` asks for it, the network that the files hold, once for all of them."""
+    asked = plan.cfg.export.pad_to
+    if asked is None:
+        return
+    given = {"pad_to": asked} | (timed_here(plan.cfg) if asked == "auto" else {})
+    title = f"Widening with zero channels: {asked}"
+    plan.add(PADDED, title, PruningStage.EXPORTING, padding.pad_widths, Padded, settings=given, gives_network=True)
 
 
 def scan_layers(plan: Plan) -> None:

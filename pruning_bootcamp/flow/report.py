@@ -77,7 +77,11 @@ def size_table(metrics: Metrics, task: Task) -> str:
 
 def _file_notes(metrics: Metrics) -> list[str]:
     """What stands in the files otherwise than in the network: a list, or nothing."""
-    notes = [f"- {name}: {note}" for name, file in (metrics.files or {}).items() for note in file.notes or ()]
+    notes = []
+    if (padding := metrics.padding) is not None and padding.multiple is not None:
+        wider = f"{len(padding.widths)} groups of channels are wider, by channels that are zero"
+        notes.append(f"- all: widths in multiples of {padding.multiple} ({wider}); the checkpoint is not")
+    notes += [f"- {name}: {note}" for name, file in (metrics.files or {}).items() for note in file.notes or ()]
     return ["\n".join(notes)] if notes else []
 
 

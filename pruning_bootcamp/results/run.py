@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from pruning_bootcamp.plain import Part, beside
 from pruning_bootcamp.results.network import Comparison, Environment, NetworkMetrics
+from pruning_bootcamp.results.profile import Latency, Paired
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,6 +172,31 @@ class ExportedFile(Part):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PaddedLatency(Part):
+    """A network of some widths, timed in turn with the same in widths as they are: `paired` is against that."""
+
+    latency: Latency
+    paired: Paired | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Padding(Part):
+    """Widths rounded up with zero channels for the files of an export; the checkpoint stays as it is."""
+
+    asked: str | int
+    multiple: int | None
+    """None: widths as they are"""
+    widths: dict[str, tuple[int, int]]
+    """group of channels -> how many there were, and are"""
+    left: dict[str, str] | None = None
+    """group whose width is no multiple and stays -> why"""
+    max_difference: float | None = None
+    """between the outputs, in the proof"""
+    timed: dict[str, PaddedLatency] | None = None
+    """`as they are`, or the multiple -> its time"""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelInput(Part):
     """What a network takes: `1x8x8`, and the normalisation of each channel (none: it is given what is stored)."""
 
@@ -216,6 +242,8 @@ class Metrics(Known, Recovery, Comparison, NetworkMetrics):
     test_split: str | None = None
     export: dict[str, ExportedFile] | None = None
     files: dict[str, ExportedFile] | None = None
+    padding: Padding | None = None
+    """of the files"""
     dense_size_mb: float | None = None
     input: ModelInput | None = None
     latency_measured: str | None = None
@@ -237,6 +265,7 @@ class Exports(Part):
 
     checkpoint: str
     formats: dict[str, ExportedFile]
+    padding: Padding | None = None
     environment: Environment | None = None
 
 

@@ -91,6 +91,83 @@ def test_a_dry_run_of_quickstart_names_its_plans(tmp_path: Path, command: Comman
     assert not list(tmp_path.iterdir())
 
 
+def cut_to_odd_widths(trained: Path, folder: str) -> None:
+    """The dense network without the last of every group's channels."""
+    from pruning_bootcamp.checkpoints import example_input, load_checkpoint, save_checkpoint
+    from pruning_bootcamp.pruning.graph import cut_members, find_groups
+
+    found = load_checkpoint(trained / DENSE)
+    groups = [group for group in find_groups(found.model, example_input(found.recipe)) if group.reason is None]
+    assert groups
+    cut_members(found.model, groups, {group.name: torch.arange(group.width) < group.width - 1 for group in groups})
+    (trained / folder).mkdir()
+    save_checkpoint(trained / folder / "cut.pth", found.model, found.recipe)
+
+
+def test_every_file_of_an_export_is_as_wide_as_asked_and_the_checkpoint_stays(trained: Path, command: Command) -> None:
+    from pruning_bootcamp.checkpoints import load_model
+
+    cut_to_odd_widths(trained, "odd")
+    before = (trained / "odd" / "cut.pth").read_bytes()
+    asked = ("export", *SMOKE, "--checkpoint", "odd/cut.pth", "--format", "torchscript,sparse", "--no-verify")
+    text = command(trained, *asked, "--pad-to", "8")
+    assert "=== Widening with zero channels: 8 ===" in text
+    assert "layer1.0.conv1 15 -> 16" in text
+    assert (trained / "odd" / "cut.pth").read_bytes() == before
+    padding = yaml.safe_load((trained / "odd" / "export_metrics.yaml").read_text())["padding"]
+    assert padding["multiple"] == padding["asked"] == 8
+    assert padding["max_difference"] < 1e-9
+    cut, sparse = (load_model(trained / "odd" / name) for name in ("cut.pth", "model_sparse.safetensors"))
+    script = torch.jit.load(str(trained / "odd" / "model.pt"))
+    inputs = torch.randn(3, 1, 8, 8)
+    assert (cut.layer1[0].conv1.out_channels, sparse.layer1[0].conv1.out_channels) == (15, 16)  # type: ignore[index]
+    with torch.inference_mode():
+        for wide in (sparse, script):
+            torch.testing.assert_close(wide(inputs), cut(inputs), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("faster", "chosen"), [(1.0, None), (0.5, 4)])
+def test_auto_takes_the_quickest_widths_only_where_they_are_quicker(
+    trained: Path, command: Command, monkeypatch: pytest.MonkeyPatch, faster: float, chosen: int | None
+) -> None:
+    from pruning_bootcamp.flow.steps import padding
+    from pruning_bootcamp.tools.latency import LatencyStats
+
+    def timed(candidates: dict[str, object], **_: object) -> dict[str, LatencyStats]:
+        assert list(candidates) == ["as they are", "4"], "with 15 channels every multiple comes to 16, or 32 and 64"
+        return {
+            name: LatencyStats(*(time, time, 0.0, time, time, 20, 1, "cpu", 1, "onnxruntime"), rounds_ms=(time,) * 20)
+            for name, time in (("as they are", 1.0), ("4", faster))
+        }
+
+    folder = f"auto{faster}"
+    cut_to_odd_widths(trained, folder)
+    monkeypatch.setattr(padding, "compare_latencies", timed)
+    text = command(
+        trained,
+        "export",
+        *SMOKE,
+        "--checkpoint",
+        f"{folder}/cut.pth",
+        "--format",
+        "pt2",
+        "--no-verify",
+        "--pad-to",
+        "auto",
+    )
+    found = yaml.safe_load((trained / folder / "export_metrics.yaml").read_text())["padding"]
+    assert found["multiple"] == chosen
+    assert ("Widths stay as they are: none of the others is quicker for certain" in text) is (chosen is None)
+    assert "| multiples of 4 |" in text
+
+
+def test_widths_that_cannot_be_are_refused_before_anything_runs(trained: Path, command: Command) -> None:
+    for wrong, says in (("1", "1 is not in [2, 64]"), ("autp", "'autp'"), ("0.5", "'0.5'")):
+        text = command(trained, "export", *SMOKE, "--checkpoint", DENSE, "--pad-to", wrong, expect=2)
+        assert "export.pad_to: " in text
+        assert says in text
+
+
 @pytest.mark.slow
 def test_weights_that_only_cost_time_are_named_by_profile_and_zero_in_an_exported_file(
     trained: Path, command: Command

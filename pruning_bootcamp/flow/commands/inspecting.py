@@ -15,7 +15,7 @@ from pruning_bootcamp.flow import verdict
 from pruning_bootcamp.flow.metrics import about, compared, overlaid
 from pruning_bootcamp.flow.naming import as_written
 from pruning_bootcamp.flow.outcomes import Exported, Judged, Profiled, Timed
-from pruning_bootcamp.flow.plan import COSTS, DENSE, TEST, Plan
+from pruning_bootcamp.flow.plan import COSTS, DENSE, PADDED, TEST, Plan
 from pruning_bootcamp.flow.report import say_goal
 from pruning_bootcamp.flow.run import Carried, Command, carry_out
 from pruning_bootcamp.flow.start import RESULTS, checkpoint_path, one_process, open_alone, open_network, task_of
@@ -145,6 +145,7 @@ def export(cfg: Config, dry_run: bool = False) -> Exports:
     folder = Path(cfg.save_dir) if cfg.save_dir else path.parent
     plan = Plan(cfg, path)
     plans.open_network(plan, DENSE, path, "Opening the network")
+    plans.pad_widths(plan)
     for number, name in enumerate(formats_in(cfg.export.format), start=1):
         work = partial(file_beside, name=name, folder=folder)
         given = plans.section(cfg, "export") | {"format": name}
@@ -156,7 +157,8 @@ def export(cfg: Config, dry_run: bool = False) -> Exports:
             for name, file in found.outcome.files.items():
                 publish(found.folder / file.file, folder / file.file)
                 files[name] = replace(file, file=str(folder / file.file))
-        exports = Exports(checkpoint=str(path), formats=files, environment=environment(carried.device))
+        padding = carried.done[PADDED].outcome.padding if PADDED in carried.done else None
+        exports = Exports(checkpoint=str(path), formats=files, padding=padding, environment=environment(carried.device))
         write_yaml(target, to_plain(exports))
         LOGGER.info("\nExport complete. Files saved to %s", folder)
         return Metrics()

@@ -94,7 +94,7 @@ def export_network(
             model,
             example_input(recipe, 2),
             folder,
-            cfg.export,
+            replace(cfg.export, pad_to=None),  # the network that came here is as wide as its files
             format=name,
             examples=validation if _proof(name, cfg) == "agreement" else None,
             calibration=calibration,
@@ -127,7 +127,8 @@ def _settings(name: str, cfg: Config) -> dict[str, Plain]:
     return {key: value for key, value in said.items() if key in EXPORTERS[name].settings and value is not None}
 
 
-def _calibrated(cfg: Config) -> bool:
+def is_calibrated(cfg: Config) -> bool:
+    """Whether a format that the config asks for rounds activations, to ranges measured on real images."""
     return any("calibration" in EXPORTERS[name].facts.get("needs", ()) for name in _formats(cfg))
 
 
@@ -137,7 +138,7 @@ def _judged(cfg: Config) -> bool:
 
 def needs_images(cfg: Config) -> bool:
     """Whether a format that the config asks for is calibrated or judged on real images."""
-    return _calibrated(cfg) or _judged(cfg)
+    return is_calibrated(cfg) or _judged(cfg)
 
 
 def _images_for(cfg: Config, splits: Splits | None) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
@@ -145,7 +146,7 @@ def _images_for(cfg: Config, splits: Splits | None) -> tuple[Tensor | None, Tens
     if splits is None:
         return None, None, None
     none = (None, None)
-    calibration, _ = _images(splits.train, splits, cfg.export.calibration_images) if _calibrated(cfg) else none
+    calibration, _ = _images(splits.train, splits, cfg.export.calibration_images) if is_calibrated(cfg) else none
     validation, labels = _images(splits.val, splits, cfg.export.agreement_images) if _judged(cfg) else none
     if calibration is not None:
         noun = task_of(cfg).noun

@@ -185,11 +185,12 @@ def _cut_side(module: nn.Module, member: Member, stays: Tensor) -> None:
         if isinstance(tensor, nn.Parameter):
             smaller = nn.Parameter(smaller, requires_grad=tensor.requires_grad)
         setattr(module, name, smaller)
-    for attribute in _attributes(member):
+    for attribute in size_attributes(member):
         setattr(module, attribute, (kept,) if attribute == "normalized_shape" else kept)
 
 
-def _attributes(member: Member) -> tuple[str, ...]:
+def size_attributes(member: Member) -> tuple[str, ...]:
+    """The attributes of its module that state how many channels this side has."""
     if member.kind in ("output", "input"):
         word = "features" if isinstance(member.module, nn.Linear) else "channels"
         return (f"{'out' if member.kind == 'output' else 'in'}_{word}",)

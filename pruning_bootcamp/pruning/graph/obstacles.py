@@ -11,6 +11,7 @@ from pruning_bootcamp.pruning.graph.members import TRANSPOSED, Member
 Node = Any  # torch-pruning has no types
 Visits = dict[tuple[Node, Callable[..., Any]], dict[int, int]]  # (node, side) -> its index -> root index
 
+IS_OUTPUT = "its channels are the network's output"
 _OPAQUE = {
     OPTYPE.MHA: "is tied to an attention layer, whose heads can't be cut yet",
     OPTYPE.LSTM: "is tied to a recurrent layer, which can't be cut",
@@ -58,7 +59,7 @@ def operation_problems(visits: Visits, outputs: list[Any]) -> list[str]:
     )
     for node, side in visits:
         if any(node.grad_fn is output for output in outputs) and side.__name__ == "prune_out_channels":
-            first.append("its channels are the network's output")
+            first.append(IS_OUTPUT)
         problem = _operation_problem(node, volumes)
         if problem:
             problems.append(problem)
