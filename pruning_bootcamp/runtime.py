@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import functools
 import os
 import platform
 import random
@@ -72,6 +73,17 @@ def seeded_rng(seed: int) -> Iterator[None]:
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
+
+
+def float32_on(device: torch.device) -> str:
+    """How torch multiplies float32 there: `float32`, or `float32 by TF32` where a GPU is let round it to 10 bits."""
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
+        return "float32"
+    backends: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    try:
+        return "float32 by TF32" if any(backend.allow_tf32 for backend in backends) else "float32"
+    except RuntimeError:  # set by torch's newer names (`fp32_precision`): torch can't say then what it comes to
+        return "float32, perhaps by TF32"
 
 
 @contextlib.contextmanager
@@ -167,21 +179,23 @@ def environment(device: torch.device) -> Environment:
     """What a result depends on and can't be seen from its config: versions, device, threads, commit."""
     from pruning_bootcamp import __version__
 
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     return Environment(
         pruning_bootcamp=__version__,
         python=platform.python_version(),
         torch=str(torch.__version__),  # a subclass of str, which YAML refuses
         platform=f"{platform.system()} {platform.machine()}",
-        device=f"{device} ({name})",
+        device=f"{device} ({processor_name(device)})",
         threads=torch.get_num_threads(),
         commit=_commit(),
         time=time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
     )
 
 
-def processor() -> str:
-    """The CPU's name, as the system gives it."""
+@functools.cache
+def processor_name(device: torch.device) -> str:
+    """What the maker calls the GPU, or this machine's CPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning_bootcamp.backends.base import BACKENDS, Needs
+from pruning_bootcamp.backends.eager import torch_runner
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.tools.latency.graphs import TOLERANCE, CapturedPass, capture
 from pruning_bootcamp.tools.latency.runner import Runner
@@ -26,7 +27,7 @@ def compiled(model: nn.Module, example: Tensor, threads: int) -> Runner:
                 f"backend compile: torch.compile can't take this network here: {reason} ({type(error).__name__}). "
                 "It needs a C++ compiler (CPU) or Triton (CUDA). Take another backend; --debug shows the whole story."
             ) from error
-    return Runner("compile", faster, example.device, threads)
+    return torch_runner("compile", faster, example, threads)
 
 
 @BACKENDS.register(
@@ -42,4 +43,4 @@ def cuda_graph(model: nn.Module, example: Tensor, threads: int) -> Runner:
     recorded = capture(model, example)
     if not isinstance(recorded, CapturedPass):
         raise BootcampError(recorded)
-    return Runner("cuda_graph", recorded, example.device, threads, recorded.lay)
+    return torch_runner("cuda_graph", recorded, example, threads, recorded.lay)

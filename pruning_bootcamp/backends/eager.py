@@ -1,9 +1,13 @@
 """torch as it comes: one kernel after the other."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from pruning_bootcamp.backends.base import BACKENDS
+from pruning_bootcamp.runtime import float32_on
 from pruning_bootcamp.tools.latency.graphs import TOLERANCE
 from pruning_bootcamp.tools.latency.runner import Runner
 
@@ -19,7 +23,7 @@ def small_and_full(device_type: str) -> tuple[int, ...]:
 @BACKENDS.register("torch", tolerance=1e-4, profiled=small_and_full, eager=True, by_layer=True)
 def eager(model: nn.Module, example: Tensor, threads: int) -> Runner:
     """torch, eager: the network as it is trained, on its device."""
-    return Runner("torch", model, example.device, threads)
+    return torch_runner("torch", model, example, threads)
 
 
 @BACKENDS.register(
@@ -37,4 +41,16 @@ def channels_last(model: nn.Module, example: Tensor, threads: int) -> Runner:
     def side_by_side(batch: Tensor) -> Tensor:
         return batch.to(memory_format=torch.channels_last) if batch.ndim == 4 else batch
 
-    return Runner("channels_last", model, example.device, threads, side_by_side)
+    return torch_runner("channels_last", model, example, threads, side_by_side)
+
+
+def torch_runner(
+    backend: str,
+    run: Callable[[Tensor], Any],
+    example: Tensor,
+    threads: int,
+    lay: Callable[[Tensor], Tensor] | None = None,
+) -> Runner:
+    """What torch runs where the example lies, in float32."""
+    device = example.device
+    return Runner(backend, run, device, threads, lay, str(torch.__version__), float32_on(device))

@@ -1,5 +1,7 @@
 """OpenVINO on the CPU: of a network, in float32 or int8."""
 
+from collections import Counter
+from importlib import metadata
 from typing import Any
 
 import torch
@@ -8,10 +10,13 @@ from torch import Tensor, nn
 from pruning_bootcamp.backends.base import BACKENDS, Needs
 from pruning_bootcamp.backends.eager import SMALL_BATCHES
 from pruning_bootcamp.backends.files import INT8_ADVICE, INT8_TOLERANCE, float32_file, int8_file
+from pruning_bootcamp.backends.precision import precision_said
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.tools.latency.runner import Runner
 
 _NEEDS = Needs(module="openvino", extra="openvino")
+_PRODUCTS = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
+_PRECISIONS = {"f32": "float32", "bf16": "bfloat16", "f16": "float16", "i8": "int8", "u8": "int8"}
 
 
 @BACKENDS.register(
@@ -40,35 +45,49 @@ def openvino_int8(model: nn.Module, example: Tensor, threads: int) -> Runner:
 
 def _opened(backend: str, content: bytes, example: Tensor, threads: int, **properties: Any) -> Runner:
     """The file, compiled for each batch size when it first comes; `properties` are OpenVINO's, beside those below."""
+    import openvino
+
     settings = {
         "INFERENCE_PRECISION_HINT": "f32",  # what is not int8 would else be bfloat16 where the processor has units
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": 1,
     }
-    compiled = {len(example): _compiled(backend, content, example, settings | properties)}
+    first = _compiled(backend, content, example, settings | properties)
+    requests = {len(example): first.create_infer_request()}
 
     def run(batch: Tensor) -> Any:
-        if len(batch) not in compiled:
-            compiled[len(batch)] = _compiled(backend, content, batch, settings | properties)
-        found = compiled[len(batch)].infer([batch.numpy()], share_inputs=True)
-        outputs = [torch.from_numpy(output) for output in found.values()]
+        if len(batch) not in requests:
+            others = _compiled(backend, content, batch, settings | properties)
+            requests[len(batch)] = others.create_infer_request()
+        request, given = requests[len(batch)], batch.contiguous().numpy()
+        # set by hand: `infer([given])` looks at its arguments for longer than a small network runs
+        request.set_input_tensor(openvino.Tensor(given, shared_memory=True))
+        outputs = [torch.from_numpy(output) for output in request.infer().values()]
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
-    return Runner(backend, run, threads=threads)
+    version = metadata.version("openvino")  # the module's own has the hash of a build in it
+    return Runner(backend, run, threads=threads, version=version, precision=_precision(first))
 
 
 def _compiled(backend: str, content: bytes, batch: Tensor, settings: dict[str, Any]) -> Any:
-    """What infers batches of that very size: a free one is compiled to slower code."""
+    """What runs batches of that very size: for any size it would be slower code."""
     import openvino
 
     try:
         core = openvino.Core()
         program = core.read_model(content)
         program.reshape(list(batch.shape))
-        return core.compile_model(program, "CPU", settings).create_infer_request()
+        return core.compile_model(program, "CPU", settings)
     except RuntimeError as error:  # of C++, the lines of its source before the reason
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         raise BootcampError(
             f"backend {backend}: OpenVINO can't take this network: {lines[-1].rstrip('.')}. Take another backend; "
             "--debug shows the whole story."
         ) from error
+
+
+def _precision(compiled: Any) -> str | None:
+    """What the products run in, by the layers that OpenVINO says it runs."""
+    layers = [layer.get_rt_info() for layer in compiled.get_runtime_model().get_ops()]
+    kinds = [layer["runtimePrecision"].astype(str) for layer in layers if layer["layerType"].astype(str) in _PRODUCTS]
+    return precision_said(Counter(_PRECISIONS.get(kind, kind) for kind in kinds))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pruning_bootcamp.reporting.collect import Found
 from pruning_bootcamp.reporting.experiments import Experiment, SettingRuns, same_budget
 from pruning_bootcamp.reporting.records import Record, trains_after
-from pruning_bootcamp.reporting.values import counted, table, threads_said
+from pruning_bootcamp.reporting.values import counted, measured_on, table
 from pruning_bootcamp.results import Environment, Profile
 
 ENOUGH_SEEDS = 3
@@ -152,19 +152,15 @@ def _same_machine(profiles: Sequence[Found[Profile]], pruned: Sequence[SettingRu
         stats = profile.content.pruned_latency
         if stats is not None:
             machine = profile.content.environment or Environment()
-            ways.add((machine.device, machine.threads, machine.torch, stats.backend, stats.batch_size))
+            ways.add((machine.torch, measured_on(machine, stats)))
     if not ways:
         cut = [setting.first for setting in pruned if setting.first.metrics.flops_reduction_pct]
         there = [path for record in cut if (path := record.folder / "pruned_model.pth").is_file()]
         mend = [f"pruning-bootcamp profile --pruned {path}" for path in there[:1]]
         return FairnessCheck(question, None, "latency was not measured", mend)
     if len(ways) == 1:
-        device, threads, torch, backend, batch = next(iter(ways))
-        return FairnessCheck(
-            question,
-            True,
-            f"{device}, {threads_said(threads)}, torch {torch}, {backend}, batch {batch}",
-        )
+        torch, way = next(iter(ways))
+        return FairnessCheck(question, True, f"{way}, beside torch {torch}")
     return FairnessCheck(
         question, False, f"{len(ways)} different ways", ["Run `pruning-bootcamp profile` again on one machine."]
     )

@@ -7,6 +7,7 @@ from typing import Literal
 from pruning_bootcamp.reporting.collect import Found
 from pruning_bootcamp.reporting.judgement import DELIVERED_SHARE, FAILURE_RULES, Failure
 from pruning_bootcamp.reporting.picking import Advice
+from pruning_bootcamp.reporting.values import measured_on
 from pruning_bootcamp.results import Environment, LatencyPair, Profile, Scan, ScanRow
 
 FRAGILE_POINTS = 1.0
@@ -155,8 +156,8 @@ def standard_error(accuracy: float, images: float) -> float:
 
 def _measured(profile: Found[Profile]) -> str:
     stats = profile.content.pruned_latency
-    n, backend, batch = ("?", "?", "?") if stats is None else (stats.n, stats.backend, stats.batch_size)
-    return f"median of n {n}, {backend}, batch {batch}, {_environment(profile).device or 'machine not recorded'}"
+    n = "?" if stats is None else stats.n
+    return f"median of n {n}, {measured_on(profile.content.environment, stats)}"
 
 
 def _environment(profile: Found[Profile]) -> Environment:

@@ -20,11 +20,10 @@ from pruning_bootcamp.reporting.document import (
 from pruning_bootcamp.reporting.pareto import unbeaten
 from pruning_bootcamp.reporting.plots import flops_against_latency, heatmap, lines, trade_off
 from pruning_bootcamp.reporting.sparsities import LayerSparsities
-from pruning_bootcamp.reporting.values import UNKNOWN, counted, link, number, rate, threads_said
+from pruning_bootcamp.reporting.values import UNKNOWN, counted, link, measured_on, number, rate
 from pruning_bootcamp.results import (
     Analysis,
     Comparison,
-    Environment,
     Latency,
     LatencyPair,
     Metrics,
@@ -91,7 +90,7 @@ def latency(profiles: Sequence[Found[Profile]], evaluations: Sequence[Found[Metr
                     _time(dense),
                     _time(pruned),
                     _difference(comparison, profile.content.analysis),
-                    _machine(profile.content.environment, pruned),
+                    measured_on(profile.content.environment, pruned),
                 ]
             )
         )
@@ -113,7 +112,7 @@ def latency(profiles: Sequence[Found[Profile]], evaluations: Sequence[Found[Metr
             )
         )
     timed = [
-        Row([found.name, rate(m.accuracy), rate(m.latency_ms, "{:.3f} (n ?)"), _machine(m.environment)])
+        Row([found.name, rate(m.accuracy), rate(m.latency_ms, "{:.3f} (n ?)"), _evaluated_on(m)])
         for found in evaluations
         if (m := found.content).latency_ms is not None or m.accuracy is not None
     ]
@@ -121,6 +120,12 @@ def latency(profiles: Sequence[Found[Profile]], evaluations: Sequence[Found[Metr
         titles = columns("Folder | # Test accuracy (%) | # Median ms (p5 to p95, n) | Measured on")
         blocks.append(Table("evaluations-table", "Evaluations of a checkpoint (`eval`), one seed each", titles, timed))
     return Section("latency", "FLOPs against latency", blocks) if blocks else None
+
+
+def _evaluated_on(metrics: Metrics) -> str:
+    if metrics.latency_processor is not None:
+        return metrics.latency_way
+    return ", ".join(part for part in (measured_on(metrics.environment, None), metrics.latency_way) if part)
 
 
 def _difference(comparison: Comparison, analysis: Analysis | None) -> str:
@@ -138,13 +143,6 @@ def _time(stats: Latency | None) -> Cell:
     if stats is None:
         return UNKNOWN
     return Cell(f"{stats.median_ms:.3f} ({stats.p5_ms:.3f} to {stats.p95_ms:.3f}, {stats.n})", stats.median_ms)
-
-
-def _machine(environment: Environment | None, stats: Latency | None = None) -> str:
-    device = (environment and environment.device) or "machine not recorded"
-    if stats is None:
-        return device
-    return f"{device}, {threads_said(stats.threads)}, {stats.backend}, batch {stats.batch_size}"
 
 
 def scans(found: Sequence[Found[Scan]]) -> Section | None:

@@ -43,7 +43,9 @@ def layers_text(before: Sequence[LayerLatency], after: Sequence[LayerLatency], m
 def analysis_text(analysis: Analysis, stats: Mapping[str, LatencyStats], pays: Sequence[str]) -> str:
     """FLOPs against latency: the two reductions, the gap in points, and the measured causes."""
     lines = ["\n=== FLOPs vs Latency ==="]
-    lines += [f"{name}: {stat}" for name, stat in stats.items()]
+    lines += [f"{name}: {stat.spread}" for name, stat in stats.items()]
+    ways = {name: stat.way for name, stat in stats.items()}
+    lines += [f"both: {ways['pruned']}"] if len(set(ways.values())) == 1 else [f"{n}: {way}" for n, way in ways.items()]
     lines += [
         f"FLOPs reduction:   {analysis.flops_reduction_pct:.1f}%",
         f"Latency reduction: {analysis.ratio or f'{analysis.latency_reduction_pct:.1f}%'}",

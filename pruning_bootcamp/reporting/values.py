@@ -3,13 +3,14 @@
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
 from urllib.parse import quote
 
 from pruning_bootcamp.pages import Cell
 from pruning_bootcamp.plain import Plain
+from pruning_bootcamp.results import Environment, Latency
 
 UNKNOWN = Cell("–")
 
@@ -87,6 +88,11 @@ def beaten_by_none(n: int) -> str:
     return "One of them is beaten by none" if n == 1 else f"{n} of them are beaten by none (the dotted line)"
 
 
-def threads_said(threads: int | None) -> str:
-    """`1 thread`, `4 threads`; `? threads` where it was not recorded."""
-    return "1 thread" if threads == 1 else f"{'?' if threads is None else threads} threads"
+def measured_on(environment: Environment | None, stats: Latency | None) -> str:
+    """How a latency was measured; a file that does not name the processor by itself has it in its environment."""
+    device = environment and environment.device
+    if stats is None:
+        return device or "machine not recorded"
+    if stats.processor is not None:
+        return stats.way
+    return replace(stats, device=device or "a machine that was not recorded").way

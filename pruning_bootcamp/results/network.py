@@ -42,6 +42,33 @@ class Cost(Part):
     left_out: tuple[LeftOut, ...] | None = None
 
 
+def threads_said(threads: int | None) -> str:
+    """`1 thread`, `4 threads`; `? threads` where it was not recorded."""
+    return "1 thread" if threads == 1 else f"{'?' if threads is None else threads} threads"
+
+
+def way_said(
+    *,
+    batch_size: int | None,
+    backend: str | None,
+    version: str | None,
+    precision: str | None,
+    where: str | None,
+    threads: int | None,
+) -> str:
+    """How a latency was measured: `batch 16, onnxruntime 1.31.0 in float32 on cpu (AMD EPYC), 1 thread`.
+
+    What was not recorded is left out.
+    """
+    runtime = [backend, version, precision and f"in {precision}", where and f"on {where}"]
+    said = [
+        "" if batch_size is None else f"batch {batch_size}",
+        " ".join(part for part in runtime if part),
+        "" if threads is None else threads_said(threads),
+    ]
+    return ", ".join(part for part in said if part)
+
+
 @dataclass(frozen=True, kw_only=True)
 class NetworkMetrics(Cost, Accuracies):
     """One network: what it does, what it costs, and how long it takes."""
@@ -50,8 +77,26 @@ class NetworkMetrics(Cost, Accuracies):
     throughput_fps: float | None = None
     latency_batch_size: int | None = None
     latency_backend: str | None = None
+    latency_version: str | None = None
+    """of the backend"""
+    latency_precision: str | None = None
+    """that the products were computed in: float32, int8, ..."""
+    latency_processor: str | None = None
+    latency_threads: int | None = None
     weights: str | None = None
     """a hash of them"""
+
+    @property
+    def latency_way(self) -> str:
+        """How the latency was measured, as far as that was recorded."""
+        return way_said(
+            batch_size=self.latency_batch_size,
+            backend=self.latency_backend,
+            version=self.latency_version,
+            precision=self.latency_precision,
+            where=self.latency_processor,
+            threads=self.latency_threads,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from pruning_bootcamp.plain import Part
-from pruning_bootcamp.results.network import Comparison, Environment, NetworkMetrics
+from pruning_bootcamp.results.network import Comparison, Environment, NetworkMetrics, way_said
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +20,23 @@ class Latency(Part):
     device: str
     threads: int
     backend: str
+    version: str | None = None
+    """of the backend"""
+    precision: str | None = None
+    """that the products were computed in: float32, int8, ..."""
+    processor: str | None = None
+
+    @property
+    def way(self) -> str:
+        """`batch 16, onnxruntime 1.31.0 in float32 on cpu (AMD EPYC), 1 thread`, as far as it was recorded."""
+        return way_said(
+            batch_size=self.batch_size,
+            backend=self.backend,
+            version=self.version,
+            precision=self.precision,
+            where=f"{self.device} ({self.processor})" if self.processor else self.device,
+            threads=self.threads,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -72,6 +72,11 @@ def test_eval_agrees_with_training_and_compares(trained: Path, command: Command)
     assert figures["accuracy"] == metrics(baseline / "metrics.yaml")["accuracy"]
     assert figures["accuracy_drop"] == 0
     assert figures["latency_ms"] > 0
+    assert (figures["latency_backend"], figures["latency_precision"]) == ("torch", "float32")
+    assert figures["latency_version"] == torch.__version__
+    assert figures["latency_threads"] == figures["environment"]["threads"]
+    assert f"({figures['latency_processor']})" in figures["environment"]["device"]
+    assert f"torch {torch.__version__} in float32 on cpu ({figures['latency_processor']})" in " ".join(text.split())
     assert "Accuracy:" in text
 
 

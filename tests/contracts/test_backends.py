@@ -14,8 +14,11 @@ from pruning_bootcamp.config import load
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.flow.sections import ProfileSettings
 from pruning_bootcamp.listing import show
+from pruning_bootcamp.plain import from_plain, to_plain
 from pruning_bootcamp.preflight import check
 from pruning_bootcamp.registry import Entry
+from pruning_bootcamp.results import Latency
+from pruning_bootcamp.runtime import processor_name
 from pruning_bootcamp.schema import field_docs
 from pruning_bootcamp.tools.latency import compare_latencies
 from pruning_bootcamp.tools.latency.graphs import relative_difference
@@ -137,6 +140,13 @@ def test_two_networks_are_timed_in_turn_with_what_ran_them(name: str) -> None:
     for one, stats in found.items():
         assert (stats.backend, stats.batch_size, stats.n) == (name, 2, 5)
         assert stats.device == str(runners[one].device)
+        assert stats.processor == processor_name(runners[one].device)
+        assert stats.version
+        assert stats.precision is not None
+        assert stats.precision.startswith("int8" if name.endswith("int8") else "float32")
+        kept = from_plain(Latency, to_plain(stats.as_result()))
+        assert kept == stats.as_result()
+        assert f"{name} {stats.version} in {stats.precision} on {stats.device} ({stats.processor})" in kept.way
         assert stats.median_ms > 0
     assert found["pruned"].ratio_to(found["baseline"]) is not None, "the same rounds"
 

@@ -1,6 +1,7 @@
 """int8 in ONNX Runtime and OpenVINO: the networks that are hard to round, and what is said of those that can't be."""
 
 import importlib.util
+from collections import Counter
 from typing import Any
 
 import onnx
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from pruning_bootcamp.backends import BACKENDS, prepare
 from pruning_bootcamp.backends.files import INT8_TOLERANCE, float32_file, int8_file
+from pruning_bootcamp.backends.precision import precision_said
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.models import MODELS
 from pruning_bootcamp.tools.latency.graphs import relative_difference
@@ -51,6 +53,21 @@ def off(name: str, model: nn.Module, batch: Tensor) -> float:
 def test_a_masked_attention_keeps_its_scores(name: str, filled: bool) -> None:
     torch.manual_seed(0)
     assert off(name, Attention(filled), torch.randint(0, 20, (2, 6))) < 0.1
+
+
+@pytest.mark.parametrize("name", INT8)
+def test_the_precision_that_ran_counts_products_that_stay_in_float32(name: str) -> None:
+    runner = prepare(name, Attention(filled=True), torch.randint(0, 20, (2, 6)), threads=1)
+    assert runner.precision is not None
+    assert runner.precision.startswith("int8")
+    plain = prepare(name, nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(16, 5)), torch.randn(1, 3, 4, 4))
+    assert plain.precision == "int8"
+
+
+def test_a_precision_is_said_in_words() -> None:
+    assert precision_said(Counter()) is None
+    assert precision_said(Counter(int8=3)) == "int8"
+    assert precision_said(Counter(float32=8, int8=17)) == "int8 (17 of 25 products; else float32)"
 
 
 @pytest.mark.parametrize("name", INT8)

@@ -12,7 +12,20 @@ from hypothesis import strategies as st
 from pruning_bootcamp import results
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.plain import Part, from_plain, to_plain
-from pruning_bootcamp.results import Benchmark, Exports, Metric, Metrics, Profile, Scan, Study, TrialResult
+from pruning_bootcamp.reporting.values import measured_on
+from pruning_bootcamp.results import (
+    Benchmark,
+    Environment,
+    Exports,
+    Latency,
+    Metric,
+    Metrics,
+    NetworkMetrics,
+    Profile,
+    Scan,
+    Study,
+    TrialResult,
+)
 
 HERE = Path(__file__).resolve().parent
 KINDS: dict[str, type[Part]] = {
@@ -137,3 +150,20 @@ def test_everything_that_is_damaged_is_named_at_once() -> None:
     with pytest.raises(BootcampError) as error:
         from_plain(Metrics, {"accuracy": "a", "seed": "b", "goal_met": "c"}, "metrics.yaml")
     assert len(error.value.problems) == 3
+
+
+def test_how_a_latency_was_measured_is_said_as_far_as_it_is_known() -> None:
+    older = Latency(
+        median_ms=1.0, mean_ms=1.0, std_ms=0.1, p5_ms=0.9, p95_ms=1.2, n=9, batch_size=16, device="cpu", threads=1,
+        backend="openvino_int8",
+    )  # fmt: skip
+    assert older.way == "batch 16, openvino_int8 on cpu, 1 thread"
+    newer = dataclasses.replace(older, version="2026.4.1", precision="int8", processor="a CPU", threads=2)
+    assert newer.way == "batch 16, openvino_int8 2026.4.1 in int8 on cpu (a CPU), 2 threads"
+    machine = Environment(device="cpu (a CPU)")
+    assert measured_on(machine, older) == "batch 16, openvino_int8 on cpu (a CPU), 1 thread"
+    assert measured_on(Environment(device="another"), newer) == newer.way
+    assert measured_on(None, None) == "machine not recorded"
+    metrics = NetworkMetrics(latency_ms=1.0, latency_batch_size=1, latency_backend="torch")
+    assert metrics.latency_way == "batch 1, torch"
+    assert NetworkMetrics().latency_way == ""

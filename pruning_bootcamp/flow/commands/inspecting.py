@@ -115,11 +115,14 @@ def _against(baseline: Metrics, metrics: Metrics, cfg: Config) -> Metrics:
 
 
 def _comparable(baseline: Metrics, metrics: Metrics) -> Metrics:
-    """The baseline without its latency, unless device, threads, batch, torch and backend were the same."""
+    """The baseline without its latency, unless machine, threads, batch, torch and backend were the same."""
     there, here = baseline.environment or Environment(), metrics.environment or Environment()
     same = (there.device, there.threads, there.torch) == (here.device, here.threads, here.torch)
     same &= baseline.latency_batch_size == metrics.latency_batch_size
     same &= (baseline.latency_backend or "torch") == (metrics.latency_backend or "torch")  # older files say none
+    for name in ("latency_version", "latency_precision", "latency_processor", "latency_threads"):
+        before, now = getattr(baseline, name), getattr(metrics, name)
+        same &= before == now or before is None  # older files say none
     if same or baseline.latency_ms is None or metrics.latency_ms is None:
         return baseline
     LOGGER.info("Latency is not compared: the baseline's was measured differently. `profile` measures both, in turn.")

@@ -1,6 +1,5 @@
 """What both networks do and cost: on the validation images, then on the test images, once."""
 
-from dataclasses import replace
 from typing import Any
 
 from pruning_bootcamp.backends import deployable_copy, prepare
@@ -32,18 +31,12 @@ def costs(context: StepContext, timed: bool = False) -> ComparedCosts:
     if timed:
         models = {"baseline": deployable_copy(dense.model), "pruned": deployable_copy(final.model)}
         found = pair_latency(cfg, models, final.recipe, context.device)
-        baseline, pruned = (
-            replace(metrics, latency_ms=found[name].median_ms, throughput_fps=found[name].throughput_fps)
-            for name, metrics in (("baseline", baseline), ("pruned", pruned))
-        )
+        baseline, pruned = found["baseline"].beside(baseline), found["pruned"].beside(pruned)
         way = found["pruned"]
         ratio = way.ratio_to(found["baseline"])
         assert ratio is not None, "the pair was timed in the same rounds"
         paired = ratio.as_result()
-        how = (
-            f"medians of ratios, {ratio.spread}; {way.n} passes, batch {way.batch_size}, {way.backend} on "
-            f"{way.device}, {way.threads} threads"
-        )
+        how = f"medians of ratios, {ratio.spread}; {way.n} passes, {way.way}"
     saved = from_plain(Comparison, compare_metrics(to_plain(baseline), to_plain(pruned)) | to_plain(paired))
     return ComparedCosts(
         baseline=baseline,
@@ -77,13 +70,7 @@ def latency(context: StepContext) -> Timed:
     p, network = context.cfg.profile, context.network()
     images = example_input(network.recipe, p.batch_size).to(context.device)
     stats = measure_latency_with_stats(prepare(p.backend, network.model.to(context.device), images), images)
-    found = NetworkMetrics(
-        latency_ms=stats.median_ms,
-        throughput_fps=stats.throughput_fps,
-        latency_batch_size=stats.batch_size,
-        latency_backend=stats.backend,
-    )
-    return Timed(network=found, summary=str(stats))
+    return Timed(network=stats.beside(NetworkMetrics()), summary=str(stats))
 
 
 def _is_one(context: StepContext) -> bool:

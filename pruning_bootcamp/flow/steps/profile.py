@@ -1,7 +1,6 @@
 """profile: FLOPs against latency, measured here, interleaved, layer by layer."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -57,10 +56,7 @@ def time_in_turn(context: StepContext, same_file: bool) -> Profiled:
     assert analysis.ratio is not None, "the pair was timed in the same rounds"
     alternatives = ways.time_ways(whole, {cfg.profile.backend: asked}, recipe, device, runs)
     widths = cut_widths(*({layer.name: layer.width for layer in layers[name]} for name in ("baseline", "pruned")))
-    baseline, pruned = (
-        replace(cost, latency_ms=stat.median_ms, throughput_fps=stat.throughput_fps)
-        for cost, stat in ((costs.baseline, stats["baseline"]), (costs.pruned, stats["pruned"]))
-    )
+    baseline, pruned = stats["baseline"].beside(costs.baseline), stats["pruned"].beside(costs.pruned)
     tiny = {name: _tiny_weights(model, images) for name, model in whole.items()}
     would_pay = what_would_pay(TimedNetwork(measured["pruned"].macs, stats["pruned"], layers["pruned"]))
     found = {

@@ -19,7 +19,7 @@ from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.pruning.graph import Group
 from pruning_bootcamp.runs import atomic_path, cache_folder
-from pruning_bootcamp.runtime import processor
+from pruning_bootcamp.runtime import processor_name
 from pruning_bootcamp.tools.alone import LayerAlone, LayerShape, shape_of
 from pruning_bootcamp.tools.latency import compare_latencies
 from pruning_bootcamp.tools.modes import evaluation_mode
@@ -117,7 +117,7 @@ def measure_staircases(
     wanted: dict[LayerShape, set[str]] = {}
     for path, shape in shapes.items():
         wanted.setdefault(shape, set()).update(sides[path])
-    known = _Kept(way, threads)
+    known = _Kept(way, threads, device)
     before = len(known)
     found = {}
     for number, (shape, cut) in enumerate(wanted.items()):
@@ -254,10 +254,10 @@ def _time(
 class _Kept:
     """What was measured on this processor, by this version of the backend: one small file each."""
 
-    def __init__(self, way: Way, threads: int) -> None:
+    def __init__(self, way: Way, threads: int, device: torch.device) -> None:
         self._whose = {
             "format": FORMAT,
-            "processor": processor(),
+            "processor": sorted({processor_name(torch.device("cpu")), processor_name(device)}),
             "backend": way.backend,
             "version": version_of(way.backend),
             "threads": threads,

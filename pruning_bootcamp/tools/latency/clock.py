@@ -5,7 +5,7 @@ import gc
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError
-from pruning_bootcamp.results import Latency
-from pruning_bootcamp.runtime import synchronize, using_threads
+from pruning_bootcamp.results import Latency, NetworkMetrics
+from pruning_bootcamp.runtime import float32_on, processor_name, synchronize, using_threads
 from pruning_bootcamp.tools.latency.pairs import PairedRatio, judged_pairs
 from pruning_bootcamp.tools.latency.runner import Runner
 from pruning_bootcamp.tools.modes import beside, evaluation_mode
@@ -41,12 +41,29 @@ class LatencyStats:
     device: str
     threads: int
     backend: str
+    version: str | None = None
+    precision: str | None = None
+    processor: str | None = None
     rounds_ms: tuple[float, ...] = field(default=(), repr=False)
     """each pass, in the order of the rounds that all candidates took part in"""
 
     def as_result(self) -> Latency:
         """What a file of results keeps of it: all but the single rounds."""
         return Latency(**{name: value for name, value in vars(self).items() if name != "rounds_ms"})
+
+    def beside(self, metrics: NetworkMetrics) -> NetworkMetrics:
+        """The network's other figures with its latency, and how that was measured."""
+        return replace(
+            metrics,
+            latency_ms=self.median_ms,
+            throughput_fps=self.throughput_fps,
+            latency_batch_size=self.batch_size,
+            latency_backend=self.backend,
+            latency_version=self.version,
+            latency_precision=self.precision,
+            latency_processor=self.processor,
+            latency_threads=self.threads,
+        )
 
     def ratio_to(self, baseline: "LatencyStats") -> PairedRatio | None:
         """Its time over the baseline's, pair by pair; None where the two were not timed in the same rounds."""
@@ -59,12 +76,21 @@ class LatencyStats:
         """Images a second at this batch size, from the median."""
         return 1000.0 * self.batch_size / self.median_ms
 
-    def __str__(self) -> str:
+    @property
+    def spread(self) -> str:
+        """`0.245 ms median (mean 0.751, std 2.340, p5 0.143, p95 4.387, n 545)`."""
         return (
             f"{self.median_ms:.3f} ms median (mean {self.mean_ms:.3f}, std {self.std_ms:.3f}, p5 {self.p5_ms:.3f}, "
-            f"p95 {self.p95_ms:.3f}, n {self.n}), batch {self.batch_size}, {self.backend} on {self.device}, "
-            f"{self.threads} threads"
+            f"p95 {self.p95_ms:.3f}, n {self.n})"
         )
+
+    @property
+    def way(self) -> str:
+        """How it was measured (see results.Latency)."""
+        return self.as_result().way
+
+    def __str__(self) -> str:
+        return f"{self.spread}, {self.way}"
 
 
 def measure_latency(runner: Takes, example: Tensor, **settings: Any) -> float:
@@ -127,6 +153,8 @@ class _Timed:
     device: torch.device
     backend: str
     threads: int
+    version: str | None = None
+    precision: str | None = None
 
     def milliseconds(self) -> float:
         if self.device.type == "cuda":
@@ -151,11 +179,22 @@ def _timed(candidate: Candidate) -> _Timed:
     takes, example = candidate
     if isinstance(takes, Runner):
         laid, run = takes.place(example), takes.run
-        return _Timed(lambda: run(laid), len(example), takes.device, takes.backend, takes.threads)
-    placed, backend = example.detach(), "function"
-    if isinstance(takes, nn.Module):
-        placed, backend = beside(takes, placed), "torch"
-    return _Timed(lambda: takes(placed), len(example), placed.device, backend, threads)
+        said = (takes.backend, takes.threads, takes.version, takes.precision)
+        return _Timed(lambda: run(laid), len(example), takes.device, *said)
+    placed = example.detach()
+    if not isinstance(takes, nn.Module):
+        return _Timed(lambda: takes(placed), len(example), placed.device, "function", threads)
+    placed = beside(takes, placed)
+    precision = _precision(takes, placed.device)
+    return _Timed(
+        lambda: takes(placed), len(example), placed.device, "torch", threads, str(torch.__version__), precision
+    )
+
+
+def _precision(model: nn.Module, device: torch.device) -> str:
+    """What the network's weights are; of float32, what the device makes of it."""
+    kinds = {str(one.dtype).removeprefix("torch.") for one in model.parameters() if one.is_floating_point()}
+    return " and ".join(sorted(kinds)) if kinds - {"float32"} else float32_on(device)
 
 
 def _warm_up(timed: _Timed, runs: int, seconds: float) -> None:
@@ -192,5 +231,8 @@ def _stats(milliseconds: list[float], timed: _Timed) -> LatencyStats:
         device=str(timed.device),
         threads=timed.threads,
         backend=timed.backend,
+        version=timed.version,
+        precision=timed.precision,
+        processor=processor_name(timed.device),
         rounds_ms=tuple(milliseconds),
     )

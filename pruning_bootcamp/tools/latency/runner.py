@@ -23,6 +23,10 @@ class Runner:
     threads: int = field(default_factory=torch.get_num_threads)
     lay: Callable[[Tensor], Tensor] | None = None
     """how a batch on the device must lie in memory, where that matters"""
+    version: str | None = None
+    """of what runs the network"""
+    precision: str | None = None
+    """that the products are computed in: float32, int8, ...; None: it does not say"""
 
     def place(self, batch: Tensor) -> Tensor:
         """The batch as `run` takes it; one that lies so already is handed back."""

@@ -147,7 +147,7 @@ def test_failures_by_the_stated_rules(tmp_path: Path) -> None:
     assert cases == [(weak, "its"), (weak, "the"), (weak, "a"), (weak, "validation")], "and random's own loss is none"
     (slow,) = found.slow
     assert slow.where == "l1_0"
-    assert "10.0% less latency (median of n 100, torch, batch 1, cpu (a CPU))" in slow.metrics
+    assert "10.0% less latency (median of n 100, batch 1, torch on cpu (a CPU), 1 thread)" in slow.metrics
 
 
 def test_fairness_says_what_is_there_and_how_to_mend_the_rest(tmp_path: Path) -> None:

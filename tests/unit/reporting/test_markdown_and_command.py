@@ -61,7 +61,7 @@ def test_the_markdown_holds_every_part_with_its_figures(results: Path) -> None:
         "| l1, global: 50% fewer FLOPs | 3 seeds | – | 92.20 ± 0.20 | 91.20 ± 0.20 | 0.80 ± 0.20 | 50.0 ± 0.0 "
         "| 0.00 ± 0.00 | 3 of 3 | ✓ FLOPs |",
         "| l1_0 | 50.0 | 10.0 | 40.0 | 1.000 (0.900 to 1.200, 100) | 0.900 (0.900 to 1.200, 100) | – within the spread "
-        "| cpu (a CPU), 1 thread, torch, batch 1 |",
+        "| batch 1, torch on cpu (a CPU), 1 thread |",
         "| conv1 | 85.00 | 40.00 |",
         "| 0 | complete | l1 | 92 | 0.02 | ✓ on the front |",
         "| Random pruning at the same budget, fitted alike | ✗ no | missing at 90% zeros |",

@@ -43,6 +43,9 @@ def test_a_network_that_sleeps_takes_that_long() -> None:
     assert stats.n == 5
     assert (stats.batch_size, stats.device, stats.backend) == (4, "cpu", "torch")
     assert stats.threads == torch.get_num_threads()
+    assert (stats.version, stats.precision) == (torch.__version__, "float32")
+    assert stats.processor is not None
+    assert stats.processor in stats.way
     assert stats.throughput_fps == pytest.approx(4 * 1000 / stats.median_ms)
     assert "batch 4" in str(stats)
     assert measure_latency(Sleeper(0.01), torch.zeros(1, 3), runs=3, **QUICK) >= 10
@@ -54,7 +57,7 @@ def test_candidates_take_turns_after_the_warm_up() -> None:
     found = compare_latencies(candidates, runs=4, min_seconds=0.0, warmup_runs=2, warmup_seconds=0.0)
     assert order == ["a", "a", "b", "b"] + ["a", "b", "b", "a"] * 2
     assert [stats.n for stats in found.values()] == [4, 4]
-    assert found["a"].backend == "function"
+    assert (found["a"].backend, found["a"].version, found["a"].precision) == ("function", None, None)
 
 
 def test_quick_networks_run_more_often_and_slow_ones_stop_in_time() -> None:
