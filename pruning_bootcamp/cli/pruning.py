@@ -104,6 +104,7 @@ def prune_structured(
     target_latency_reduction: Annotated[
         float | None, setting("structured.target_latency_reduction", "--target-latency-reduction")
     ] = None,
+    max_accuracy_drop: Annotated[float | None, setting("structured.max_accuracy_drop", "--max-accuracy-drop")] = None,
     target_latency_ms: Annotated[float | None, setting("structured.target_latency_ms", "--target-latency-ms")] = None,
     backend: Annotated[str | None, setting("profile.backend", "--backend")] = None,
     batch_size: Annotated[int | None, setting("profile.batch_size", "--batch-size")] = None,
@@ -133,6 +134,8 @@ def prune_structured(
     ):  # it replaces the config's; two at once are left for preflight to refuse
         options = _BUDGETS | options
     cfg = load_checked("prune-structured", config, overrides, options)
-    from pruning_bootcamp.flow.commands import prune_structured as run
+    from pruning_bootcamp.flow import commands
 
+    within = cfg.structured.max_accuracy_drop is not None
+    run = commands.prune_within_drop if within else commands.prune_structured
     exit_by_goal(run(cfg, dry_run=dry_run, resume=resume).goal_met)

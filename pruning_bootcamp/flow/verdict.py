@@ -91,7 +91,7 @@ def goal_of(cfg: Config, cut: bool) -> Goal:
     if s.target_latency_ms is not None:
         milliseconds = s.target_latency_ms * (1 + WITHIN)
     where = f"{cfg.profile.backend}, batch {cfg.profile.batch_size}"
-    flops = None if s.timed else cfg.goal.flops_reduction_pct
+    flops = None if s.timed else cfg.goal.flops_reduction_pct or None
     return Goal(cfg.goal.accuracy_drop, flops, metric, share, milliseconds, where)
 
 

@@ -77,6 +77,7 @@ BUDGETS = {
     "params_reduction": "target_params_reduction",
     "latency_reduction": "target_latency_reduction",
     "latency_ms": "target_latency_ms",
+    "accuracy_drop": "max_accuracy_drop",
 }
 """What a structured budget is called in a plan -> the setting that gives it"""
 TIMED = ("latency_reduction", "latency_ms")
@@ -113,6 +114,9 @@ class StructuredSettings:
     """share of the time of a batch to save, measured here by profile.backend with profile.batch_size"""
     target_latency_ms: float | None = between(None, 0, None, "(]")
     """milliseconds that a batch may take, measured here by profile.backend with profile.batch_size"""
+    max_accuracy_drop: float | None = between(None, 0, None, "(]")
+    """as much as may be cut (or, by goal.latency_reduction_pct, as quick as may be) within so many points of accuracy,
+    found on validation samples by prune-structured"""
     round_to: int | Literal["auto", "none"] | None = between("auto", 1)
     """widths in multiples of this; auto: 8 on a CUDA device (less where that is too coarse), none elsewhere"""
     max_sparsity: float = between(0.9, 0, 1, "()")

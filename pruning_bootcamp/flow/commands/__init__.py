@@ -13,6 +13,7 @@ from pruning_bootcamp.flow.commands.pruning import (
 )
 from pruning_bootcamp.flow.commands.scanning import sensitivity
 from pruning_bootcamp.flow.commands.starting import quickstart
+from pruning_bootcamp.flow.commands.tolerating import prune_within_drop
 
 __all__ = [
     "PIPELINE",
@@ -25,6 +26,7 @@ __all__ = [
     "profile",
     "prune_structured",
     "prune_unstructured",
+    "prune_within_drop",
     "pruning_plan",
     "quickstart",
     "resume_pipeline",

@@ -257,6 +257,7 @@ def default_folder(cfg: Config, name: str, method: str | None = None) -> Path:
             "params_reduction": "params",
             "latency_reduction": "latency",
             "latency_ms": "ms",
+            "accuracy_drop": "drop",
         }
         budget = "_".join(f"{words[kind]}{value:g}" for kind, value in s.budget().items())
         cycles = "" if s.iterations == 1 else f"_x{s.iterations}"

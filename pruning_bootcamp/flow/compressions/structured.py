@@ -5,6 +5,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
+from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.flow import settings
 from pruning_bootcamp.flow.compressions.recovering import cycle_names, recover
 from pruning_bootcamp.flow.compressions.registry import COMPRESSIONS
@@ -23,6 +24,11 @@ def prune_structured(plan: Plan) -> None:
     With `structured.only_dead` those that do nothing: there is no budget, and nothing to recover.
     """
     cfg = plan.cfg
+    if cfg.structured.max_accuracy_drop is not None:
+        raise BootcampError(
+            "structured.max_accuracy_drop: only the command prune-structured searches for it. Give what it finds here, "
+            "as structured.target_flops_reduction or structured.target_latency_reduction."
+        )
     if cfg.structured.only_dead:
         _remove_dead(plan)
         return
