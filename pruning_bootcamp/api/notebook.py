@@ -69,8 +69,11 @@ def prune(
     sparsity: float | None = None,
     flops_reduction: float | None = None,
     params_reduction: float | None = None,
+    latency_reduction: float | None = None,
+    max_accuracy_drop: float | None = None,
     score: str | None = None,
     pattern: str | None = None,
+    backend: str | None = None,
     task: str = "image_classification",
     recover: Recover = "fine_tune",
     settings: Mapping[str, Plain] | None = None,
@@ -82,15 +85,23 @@ def prune(
     """A pruned copy of the model, proved, recovered and measured; the model itself is never changed.
 
     Exactly one budget: `sparsity` zeroes that share of the weights (with a `pattern` such as "2:4" it may be left out),
-    `flops_reduction` and `params_reduction` cut channels out until that share is saved. `score` is a name of
-    `pruning-bootcamp list`, or `module:function`. `recover`: "fine_tune" trains with the labels of `train`, "distill"
+    `flops_reduction`, `params_reduction` and `latency_reduction` cut channels out until that share is saved, the time
+    as measured here in `backend` (torch, onnxruntime, ...; batches of one, else `settings={"profile.batch_size": 16}`);
+    `max_accuracy_drop` cuts as much as loses no more points on `validation`: time where a `backend` is named, else
+    multiply-accumulates. `score` is a name of `pruning-bootcamp list`, or `module:function`. `recover`: "fine_tune" trains with the labels of `train`, "distill"
     follows the dense model without them, "batch_norm" and "none" train nothing. `settings` are any others of the
     config: {"fine_tune.epochs": 5}. Choices are made on `validation`; `test`, when given, is read once, at the end.
     With a `save_dir` the run's folder stays, and the same call after a kill goes on. `verbose`: all that the commands
     say, else warnings. Inputs without targets will do (`Batches`). Raises BootcampError with every problem, GoalNotMet
     when the budget can't be met.
     """
-    budgets = {"sparsity": sparsity, "flops_reduction": flops_reduction, "params_reduction": params_reduction}
+    budgets = {
+        "sparsity": sparsity,
+        "flops_reduction": flops_reduction,
+        "params_reduction": params_reduction,
+        "latency_reduction": latency_reduction,
+        "max_accuracy_drop": max_accuracy_drop,
+    }
     given = [name for name, value in budgets.items() if value is not None]
     if len(given) > 1 or (not given and pattern is None):
         told = f"{', '.join(given)} are" if given else "none is"
@@ -101,10 +112,17 @@ def prune(
     section = "prune" if zeroes else "structured"
     chosen: dict[str, Plain] = {f"{section}.score": score, "prune.pattern": pattern, "prune.sparsity": sparsity}
     if not zeroes:
-        chosen |= {f"structured.target_{name}": budgets[name] for name in given}
+        prefix = "" if max_accuracy_drop is not None else "target_"
+        chosen |= {f"structured.{prefix}{name}": budgets[name] for name in given}
+        chosen["profile.backend"] = backend
+        if backend is not None and latency_reduction is None:
+            chosen["goal.latency_reduction_pct"] = 0.0
+    elif backend is not None:
+        raise BootcampError("prune: backend is where time is measured, and zeros alone save none. Leave it out.")
     options = _known(chosen) | dict(_RECOVERY[recover]) | dict(settings or {})
     command = "prune-unstructured" if zeroes else "prune-structured"
-    run = commands.prune_unstructured if zeroes else commands.prune_structured
+    structured = commands.prune_structured if max_accuracy_drop is None else commands.prune_within_drop
+    run = commands.prune_unstructured if zeroes else structured
     with (
         shown(verbose),
         _opened(model, train, validation, test, task, save_dir, device, seed, options, None, command) as cfg,
