@@ -88,12 +88,12 @@ def prune(
     `flops_reduction`, `params_reduction` and `latency_reduction` cut channels out until that share is saved, the time
     as measured here in `backend` (torch, onnxruntime, ...; batches of one, else `settings={"profile.batch_size": 16}`);
     `max_accuracy_drop` cuts as much as loses no more points on `validation`: time where a `backend` is named, else
-    multiply-accumulates. `score` is a name of `pruning-bootcamp list`, or `module:function`. `recover`: "fine_tune" trains with the labels of `train`, "distill"
-    follows the dense model without them, "batch_norm" and "none" train nothing. `settings` are any others of the
-    config: {"fine_tune.epochs": 5}. Choices are made on `validation`; `test`, when given, is read once, at the end.
-    With a `save_dir` the run's folder stays, and the same call after a kill goes on. `verbose`: all that the commands
-    say, else warnings. Inputs without targets will do (`Batches`). Raises BootcampError with every problem, GoalNotMet
-    when the budget can't be met.
+    multiply-accumulates. `score` is a name of `pruning-bootcamp list`, or `module:function`. `recover`: "fine_tune"
+    trains with the labels of `train`, "distill" follows the dense model without them, "batch_norm" and "none" train
+    nothing. `settings` are any others of the config: {"fine_tune.epochs": 5}. Choices are made on `validation`; `test`,
+    when given, is read once, at the end. With a `save_dir` the run's folder stays, and the same call after a kill goes
+    on. `verbose`: all that the commands say, else warnings. Inputs without targets will do (`Batches`). Raises
+    BootcampError with every problem, GoalNotMet when the budget can't be met.
     """
     budgets = {
         "sparsity": sparsity,
