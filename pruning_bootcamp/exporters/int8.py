@@ -62,7 +62,7 @@ def write_int8(
     with exporting("int8 ONNX"), scratch_folder() as folder:
         proto, whole, notes = _quantized(file.content, images, folder, reduce_range)
         path.write_bytes(proto.SerializeToString())
-    weights = quantized_weights(proto)
+    weights = [one for one in quantized_weights(proto) if one.name in whole]
     if alike := [_layer_name(one.name, whole[one.name], model) for one in weights if not one.per_channel]:
         notes.append(f"{listed(alike)}: one scale for all channels, which is all that ONNX Runtime makes there")
     emptied = emptied_filters(weights, whole, model)
