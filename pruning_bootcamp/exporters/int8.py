@@ -59,7 +59,8 @@ def write_int8(
     file = onnx_file(model, example, opset)
     made = int8_file(file.content, images, reduce_range)
     path.write_bytes(made.proto.SerializeToString())
-    weights, whole, notes = quantized_weights(made.proto), made.whole, list(made.notes)
+    whole, notes = made.whole, list(made.notes)
+    weights = [one for one in quantized_weights(made.proto) if one.name in whole]
     if alike := [_layer_name(one.name, whole[one.name], model) for one in weights if not one.per_channel]:
         notes.append(f"{listed(alike)}: one scale for all channels, which is all that ONNX Runtime makes there")
     emptied = emptied_filters(weights, whole, model)

@@ -16,7 +16,7 @@ from pruning_bootcamp.models.silent import mute_layers
 Command = Callable[..., str]
 SMOKE = str(Path(__file__).resolve().parents[2] / "cfgs" / "smoke" / "digits.yaml")
 DENSE = ("--checkpoint", "results/baseline/best_model.pth")
-CUT = ("prune-structured", "-c", SMOKE, *DENSE, "--no-fine-tune", "data.limit=96", "structured.exclude=[conv2]")
+CUT = ("prune-structured", "-c", SMOKE, *DENSE, "--no-fine-tune", "data.limit=96")
 PACED = """
 import math
 import time
@@ -123,14 +123,14 @@ def test_milliseconds_are_a_share_of_what_it_takes(trained: Path, command: Comma
 def test_branches_go_where_that_is_best(trained: Path, command: Command) -> None:
     command(
         trained,
-        *(*CUT, "--target-latency-reduction", "0.6", "--backend", "own.py:paced", "--save-dir", "branches"),
+        *(*CUT, "--target-latency-reduction", "0.4", "--backend", "own.py:paced", "--save-dir", "branches"),
         *("structured.refit=closed_form", "structured.refit_rounds=0", "structured.calibration_images=64"),
-        *("goal.accuracy_drop=100", "recover.method=none", "structured.max_sparsity=0.75"),
+        *("goal.accuracy_drop=100", "recover.method=none", "structured.exclude=[conv2]"),
     )
     found = metrics(trained / "branches")
     gone = [name for name, (_, width) in found["widths"].items() if width == 0]
     assert gone
-    assert found["latency_reduction_pct"] == pytest.approx(60, abs=3)
+    assert found["latency_reduction_pct"] == pytest.approx(40, abs=3)
     model = load_model(trained / "branches" / "pruned_model.pth").eval()
     assert len(mute_layers(model)) == 2 * len(gone)
     command(

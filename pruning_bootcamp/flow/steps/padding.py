@@ -54,7 +54,7 @@ def _quickest(context: StepContext, network: Network) -> tuple[Widening, Padding
     try:
         found = {multiple: _widened(network, multiple) for multiple in MULTIPLES}
     except BootcampError as error:
-        LOGGER.info("%s", error)
+        LOGGER.info("! %s", error)
         return asis, _padding("auto", None, asis, {})
     different: dict[int, Widening] = {}
     for multiple, one in found.items():

@@ -31,7 +31,7 @@ class CutWidths:
             return None
         return (
             f"{self.uneven} of the {self.cut} layers that were cut have a width that is no multiple of {LANES}: widths "
-            f"in multiples of {LANES} may help (prune-structured --round-to {LANES})"
+            f"in multiples of {LANES} may help (prune-structured --round-to {LANES}, or export --pad-to auto)"
         )
 
 
