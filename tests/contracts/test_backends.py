@@ -191,6 +191,18 @@ def test_the_list_says_what_is_missing_here(
     assert "runs on cuda only" in said
 
 
+def test_every_problem_with_several_backends_is_said_at_once() -> None:
+    asked = ["profile.backend=onnxruntim, torch,cuda_graph,opnvino_int8", "device=cpu"]
+    with pytest.raises(BootcampError) as caught:
+        check(load(SMOKE, asked), "profile", "config")
+    said = [str(problem) for problem in caught.value.problems]
+    assert len(said) == 3
+    assert "'onnxruntim'. Did you mean 'onnxruntime'?" in said[0]
+    assert "cuda_graph runs on cuda only" in said[1]
+    assert "'opnvino_int8'. Did you mean 'openvino_int8'?" in said[2]
+    check(load(SMOKE, ["profile.backend=torch, onnxruntime"]), "eval", "config")
+
+
 def test_preflight_knows_the_names_and_the_device() -> None:
     with pytest.raises(BootcampError, match=r"profile\.backend: .*'onnxruntim'\. Did you mean 'onnxruntime'\?"):
         check(load(SMOKE, ["profile.backend=onnxruntim"]), "eval", "config")
