@@ -73,10 +73,10 @@ def backends_text(asked: Mapping[str, Mapping[str, LatencyStats]]) -> str:
         [name, f"{pair['baseline'].median_ms:.3f}", f"{pair['pruned'].median_ms:.3f}", *_speedup(pair)]
         for name, pair in asked.items()
     ]
-    header = ["backend", "ms baseline", "ms pruned", "speedup", "95% interval"]
+    header = ["backend", "baseline", "pruned", "speedup", "95% interval"]
     n = min(pair["pruned"].n for pair in asked.values())
     lines = [
-        f"\n=== Backends (medians, n >= {n}, each pair interleaved) ===",
+        f"\n=== Backends (medians in ms, n >= {n}, each pair interleaved) ===",
         markdown_table(header, rows),
         *(pair["pruned"].way for pair in asked.values()),
         f"What follows is of {next(iter(asked))}, which was named first.",

@@ -142,8 +142,8 @@ def test_two_networks_are_timed_in_turn_with_what_ran_them(name: str) -> None:
         assert stats.device == str(runners[one].device)
         assert stats.processor == processor_name(runners[one].device)
         assert stats.version
-        assert stats.precision is not None
-        assert stats.precision.startswith("int8" if name.endswith("int8") else "float32")
+        assert stats.precision, "what ran says in which precision"
+        assert stats.precision.startswith("int8") is name.endswith("int8")
         kept = from_plain(Latency, to_plain(stats.as_result()))
         assert kept == stats.as_result()
         assert f"{name} {stats.version} in {stats.precision} on {stats.device} ({stats.processor})" in kept.way
