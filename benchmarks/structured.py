@@ -31,7 +31,7 @@ from pruning_bootcamp.checkpoints import load_checkpoint
 from pruning_bootcamp.config import Config, load
 from pruning_bootcamp.errors import BootcampError, unknown
 from pruning_bootcamp.flow import start
-from pruning_bootcamp.flow.steps.profile import pair_latency
+from pruning_bootcamp.flow.steps.ways import time_asked
 from pruning_bootcamp.logs import LOGGER, start_screen
 from pruning_bootcamp.plain import to_plain
 from pruning_bootcamp.preflight import check
@@ -226,7 +226,7 @@ def latencies(
     found: dict[int, dict[str, float | int | None]] = {}
     for batch in BATCHES:
         cfg.profile.batch_size = batch
-        stats = pair_latency(cfg, {"dense": dense, "cut": cut}, recipe, device)
+        (stats,) = time_asked(cfg, {"dense": dense, "cut": cut}, recipe, device).values()
         ratio = stats["cut"].ratio_to(stats["dense"])
         assert ratio is not None, "the two were timed in the same rounds"
         found[batch] = {

@@ -29,8 +29,8 @@ class ExportSettings:
     """validation images for that, at most"""
     sparse_values: Literal["float32", "int8"] = "float32"
     """what sparse stores: the exact weights, or those of convolutions and linear layers in int8"""
-    int8_reduce_range: bool = False
-    """int8 weights of 7 bits, for x86 processors without VNNI"""
+    int8_reduce_range: bool = True
+    """int8 weights of 7 bits, whose sums overflow on no processor; false: of 8, for processors with VNNI, or ARM"""
     pad_to: int | Literal["auto"] | None = between(None, 2, 64)
     """widths rounded up to multiples of this by zero channels, the function exact; auto: of 4, 8 or 16, whichever is
     quickest in onnxruntime here, if quicker for certain"""

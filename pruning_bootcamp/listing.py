@@ -21,6 +21,7 @@ from pruning_bootcamp.pruning.weights.schedules import SCHEDULES
 from pruning_bootcamp.pruning.weights.scores import SCORES
 from pruning_bootcamp.registry import Entry, Registry
 from pruning_bootcamp.runtime import choose_device
+from pruning_bootcamp.shorthand import comma_separated
 from pruning_bootcamp.tasks import TASKS
 from pruning_bootcamp.tools.datasets import AUGMENTATIONS, DATASETS
 from pruning_bootcamp.training.optim import LR_SCHEDULES, OPTIMIZERS
@@ -40,7 +41,7 @@ KINDS: dict[str, tuple[Registry, str]] = {
     "channel_scores": (CHANNEL_SCORES, "structured.score, --method of prune-structured"),
     "pipeline_steps": (COMPRESSIONS, "pipeline.steps, a list in order"),
     "formats": (EXPORTERS, "export.format, --format; also both and all"),
-    "backends": (BACKENDS, "profile.backend, --backend"),
+    "backends": (BACKENDS, "profile.backend, --backend, several with commas; also FILE.py:function of your own"),
 }
 
 
@@ -58,8 +59,8 @@ def names_in(cfg: Config) -> dict[str, list[str]]:
         "solvers": [p.solver.name],
         "schedules": [p.schedule.name],
         "channel_scores": [cfg.structured.score.name] if cfg.structured.score else [],
-        "formats": [name.strip() for name in cfg.export.format.split(",")],
-        "backends": [cfg.profile.backend],
+        "formats": list(comma_separated(cfg.export.format)),
+        "backends": list(cfg.profile.backends),
     }
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pruning_bootcamp.errors import BootcampError, nearest, unknown
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.runs import content_hash, siblings
+from pruning_bootcamp.shorthand import comma_separated
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -68,11 +69,11 @@ def with_sources(settings: Any) -> Any:
 
 
 def _with_hashes(names: Any) -> Any:
-    """One name, or several with commas (export.format); what is no name, or can't be found, as it is."""
+    """One name, or several with commas; what is no name, or can't be found, as it is."""
     if not isinstance(names, str):
         return with_sources(names)
     found = []
-    for name in map(str.strip, names.split(",")):
+    for name in comma_separated(names):
         with contextlib.suppress(BootcampError):  # said by the check of the config
             functions = [find(name)] if _FORM.fullmatch(name) else []
             functions += [load(point) for point in installed() if point.name == name]

@@ -191,11 +191,13 @@ def environment(device: torch.device) -> Environment:
     )
 
 
-@functools.cache
 def processor_name(device: torch.device) -> str:
     """What the maker calls the GPU, or this machine's CPU."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
+
+
+@functools.cache
+def _cpu_name() -> str:
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

@@ -1,8 +1,13 @@
-"""The short forms that people write for a pattern, and what YAML makes of one without quotes."""
+"""The short forms that people write: several names in one text, and a pattern, with what YAML makes of one unquoted."""
 
 import re
 
 from pruning_bootcamp.errors import BootcampError
+
+
+def comma_separated(names: str) -> tuple[str, ...]:
+    """The names of "torch, onnxruntime", each once, in their order. Of an empty text it is one empty name."""
+    return tuple(dict.fromkeys(name.strip() for name in names.split(",")))
 
 
 def parse_pattern(pattern: object) -> tuple[str, dict[str, int]]:

@@ -194,6 +194,7 @@ def pretended_cuda() -> Iterator[torch.device]:
         "device_count": lambda: 1,
         "set_device": lambda *_: None,
         "get_device_name": lambda *_: "pretended",
+        "get_device_capability": lambda *_: (9, 0),
         "synchronize": lambda *_: None,
         "current_stream": lambda *_: None,
         "is_current_stream_capturing": lambda: False,

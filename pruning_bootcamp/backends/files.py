@@ -29,11 +29,11 @@ def float32_file(model: nn.Module, example: Tensor, backend: str) -> bytes:
 def int8_file(model: nn.Module, example: Tensor, backend: str) -> bytes:
     """As float32_file, in int8, by the way of `export --format int8`.
 
-    But calibrated on seeded noise (or whole numbers that the example holds), for a backend has no data, and with
-    weights of 7 bits, whose sums overflow nowhere: how long a pass takes depends on neither.
+    But calibrated on seeded noise (or whole numbers that the example holds), for a backend has no data: how long a pass
+    takes doesn't depend on that.
     """
     calibration = inputs_like(twice(example), _CALIBRATION_INPUTS, torch.Generator().manual_seed(0))
     content = float32_file(model, example, backend)
-    look = {"where": f"backend {backend}", "instead": _INSTEAD}
-    written: bytes = int8.int8_file(content, calibration, reduce_range=True, **look).proto.SerializeToString()
+    made = int8.int8_file(content, calibration, where=f"backend {backend}", instead=_INSTEAD)
+    written: bytes = made.proto.SerializeToString()
     return written

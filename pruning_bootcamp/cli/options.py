@@ -85,6 +85,9 @@ SaveDir = Annotated[str | None, setting("save_dir", "--save-dir", metavar="DIR")
 Device = Annotated[str | None, setting("device", "--device")]
 Seed = Annotated[int | None, setting("seed", "--seed")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show more, and a traceback with every error.")]
+Backend = Annotated[str | None, setting("profile.backend", "--backend", metavar="NAME[,NAME]")]
+BatchSize = Annotated[int | None, setting("profile.batch_size", "--batch-size")]
+Threads = Annotated[int | None, setting("threads", "--threads")]
 Checkpoint = Annotated[str | None, setting("checkpoint", "--checkpoint", metavar="FILE")]
 Resume = Annotated[
     bool | None,

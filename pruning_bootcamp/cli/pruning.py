@@ -7,6 +7,8 @@ import typer
 
 from pruning_bootcamp.cli.base import app, examples, exit_by_goal, load_checked
 from pruning_bootcamp.cli.options import (
+    Backend,
+    BatchSize,
     Checkpoint,
     ConfigFile,
     Debug,
@@ -17,6 +19,7 @@ from pruning_bootcamp.cli.options import (
     Resume,
     SaveDir,
     Seed,
+    Threads,
     given,
     number_or_word,
     setting,
@@ -106,9 +109,9 @@ def prune_structured(
     ] = None,
     max_accuracy_drop: Annotated[float | None, setting("structured.max_accuracy_drop", "--max-accuracy-drop")] = None,
     target_latency_ms: Annotated[float | None, setting("structured.target_latency_ms", "--target-latency-ms")] = None,
-    backend: Annotated[str | None, setting("profile.backend", "--backend")] = None,
-    batch_size: Annotated[int | None, setting("profile.batch_size", "--batch-size")] = None,
-    threads: Annotated[int | None, setting("threads", "--threads")] = None,
+    backend: Backend = None,
+    batch_size: BatchSize = None,
+    threads: Threads = None,
     round_to: Annotated[str | None, setting("structured.round_to", "--round-to", metavar="N|auto|none")] = None,
     dry_run: DryRun = False,
     fine_tune: FineTune = None,

@@ -7,6 +7,8 @@ import typer
 
 from pruning_bootcamp.cli.base import app, examples, load_checked
 from pruning_bootcamp.cli.options import (
+    Backend,
+    BatchSize,
     Checkpoint,
     ConfigFile,
     Debug,
@@ -15,6 +17,7 @@ from pruning_bootcamp.cli.options import (
     Overrides,
     SaveDir,
     Seed,
+    Threads,
     given,
     number_or_word,
     setting,
@@ -56,7 +59,7 @@ def export(
         "profile -c cfgs/digits.yaml --baseline results/baseline/best_model.pth "
         "--pruned results/structured/bn_scale_flops0.5/pruned_model.pth",
         "profile -c cfgs/digits.yaml --pruned results/quickstart/structured/pruned_model.pth "
-        "--batch-size 16 --backend onnxruntime --save-results results/profile.yaml",
+        "--batch-size 16 --backend onnxruntime,torch --save-results results/profile.yaml",
     )
 )
 def profile(
@@ -69,8 +72,9 @@ def profile(
     measure_latency: Annotated[
         bool | None, setting("profile.measure_latency", "--measure-latency/--no-measure-latency")
     ] = None,
-    backend: Annotated[str | None, setting("profile.backend", "--backend", metavar="NAME")] = None,
-    batch_size: Annotated[int | None, setting("profile.batch_size", "--batch-size")] = None,
+    backend: Backend = None,
+    batch_size: BatchSize = None,
+    threads: Threads = None,
     save_results: Annotated[
         Path | None, typer.Option("--save-results", metavar="FILE", help="Write the metrics as YAML.")
     ] = None,

@@ -7,6 +7,8 @@ import typer
 
 from pruning_bootcamp.cli.base import app, examples, exit_by_goal, load_checked
 from pruning_bootcamp.cli.options import (
+    Backend,
+    BatchSize,
     Checkpoint,
     ConfigFile,
     Debug,
@@ -16,6 +18,7 @@ from pruning_bootcamp.cli.options import (
     Resume,
     SaveDir,
     Seed,
+    Threads,
     given,
     setting,
 )
@@ -80,7 +83,9 @@ def evaluate(
     config: ConfigFile = None,
     checkpoint: Checkpoint = None,
     measure_latency: Annotated[bool, typer.Option("--measure-latency", help="Time it on this machine too.")] = False,
-    backend: Annotated[str | None, setting("profile.backend", "--backend", metavar="NAME")] = None,
+    backend: Backend = None,
+    batch_size: BatchSize = None,
+    threads: Threads = None,
     baseline_metrics: Annotated[
         Path | None,
         typer.Option("--baseline-metrics", metavar="FILE", help="A metrics.yaml to judge it against."),

@@ -22,7 +22,7 @@ _FIRST_OPSET = 13  # has scales per channel
 _OUTPUT_AXIS = {"Conv": 0, "ConvTranspose": 1, "Gemm": 1, "MatMul": -1}  # of the weight; a Gemm's may be transposed
 _OVERFLOW = (
     " x86 processors without VNNI (lscpu names it) add 8-bit products in 16 bits, which can overflow: try "
-    "export.int8_reduce_range=true, which gives weights 7 bits."
+    "export.int8_reduce_range=true (the default), which gives weights 7 bits."
 )
 
 
@@ -36,7 +36,7 @@ _OVERFLOW = (
     compact=True,
     folds=True,
     first_opset=_FIRST_OPSET,
-    advice=lambda reduce_range=False, **_: "" if reduce_range else _OVERFLOW,
+    advice=lambda reduce_range=True, **_: "" if reduce_range else _OVERFLOW,
 )
 def write_int8(
     model: nn.Module,
@@ -45,12 +45,12 @@ def write_int8(
     *,
     calibration: Tensor | None = None,
     opset: int = OPSET,
-    reduce_range: bool = False,
+    reduce_range: bool = True,
 ) -> Runner:
     """Static int8 ONNX: weights in 8 bits per channel, activations in 8 bits calibrated on real images.
 
     Quantize and dequantize pairs (QDQ) say where; the input and the output stay float32. Weights are symmetric, so
-    what was pruned is 0. `reduce_range` gives weights 7 bits, for x86 processors without VNNI, whose sums of 8-bit
+    what was pruned is 0. `reduce_range` gives weights 7 of the 8 bits: on x86 processors without VNNI sums of 8-bit
     products can overflow.
     """
     images = _checked(calibration, example)

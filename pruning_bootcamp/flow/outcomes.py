@@ -11,6 +11,7 @@ from pruning_bootcamp.results import (
     ExportedFile,
     GrownPenalty,
     Known,
+    Latency,
     NetworkMetrics,
     Padding,
     Profile,
@@ -153,6 +154,11 @@ class Timed(Outcome):
     """How long one network takes."""
 
     network: NetworkMetrics
+    """with its latency on the main backend"""
+    latencies: dict[str, Latency] | None = None
+    """on each backend that was asked for, where they are several"""
+    texts: tuple[str, ...]
+    """a line a backend"""
 
 
 @dataclass(frozen=True, kw_only=True)

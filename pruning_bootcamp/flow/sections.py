@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pruning_bootcamp.schema import between
+from pruning_bootcamp.shorthand import comma_separated
 
 
 @dataclass
@@ -40,7 +41,7 @@ class GatesSettings:
     min_flops_reduction_pct: float | None = between(None, 0, 100)
     """percent fewer multiply-accumulates"""
     min_latency_reduction_pct: float | None = None
-    """percent less time for a batch, measured here (profile.backend, profile.batch_size)"""
+    """percent less time for a batch, measured here (profile.backend, profile.batch_size), on every backend named"""
     max_size_mb: float | None = between(None, 0, None, "(]")
     """no exported file is larger (10^6 bytes)"""
     export_verified: bool = True
@@ -79,8 +80,13 @@ class ProfileSettings:
     """time both networks, in turn; false: FLOPs and parameters only"""
     backend: str = "torch"
     """what runs the network: torch, channels_last, compile, cuda_graph, onnxruntime, onnxruntime_int8, openvino,
-    openvino_int8; or module:function"""
+    openvino_int8, or module:function; several with commas, the first of them the main one"""
     batch_size: int = between(1, 1)
     """images per forward pass"""
     runs: int = between(50, 3)
     """timed passes of each network, interleaved"""
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """The names in `backend`, the main one first."""
+        return comma_separated(self.backend)

@@ -1,5 +1,7 @@
 """Settings of pipelines, their gates, and the files that ship."""
 
+import torch
+
 from pruning_bootcamp.backends import BACKENDS, lacking
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.errors import BootcampError, Problem
@@ -29,14 +31,18 @@ def export(cfg: Config) -> list[Problem]:
 
 
 def backend(cfg: Config) -> list[Problem]:
-    """Whether what is to run the network exists, and has here what it needs."""
-    name, where = cfg.profile.backend, "profile.backend"
-    if problems := BACKENDS.missing(name, where):
-        return problems
+    """Whether everything that is to run the network exists, and has here what it needs."""
     try:
         device = choose_device(cfg.device)[0]
     except BootcampError:  # said of the device
         device = None
+    return [problem for name in cfg.profile.backends for problem in _backend(name, device)]
+
+
+def _backend(name: str, device: torch.device | None) -> list[Problem]:
+    where = "profile.backend"
+    if problems := BACKENDS.missing(name, where):
+        return problems
     return [Problem(where, f"{name} {reason}.") for reason in lacking(BACKENDS[name], device)]
 
 

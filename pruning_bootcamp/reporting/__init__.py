@@ -1,6 +1,12 @@
 """Metrics -> words: what one run's commands print and write, and the report over a whole folder of results."""
 
-from pruning_bootcamp.reporting.profile import alternatives_text, analysis_text, layers_text, profile_text
+from pruning_bootcamp.reporting.profile import (
+    alternatives_text,
+    analysis_text,
+    backends_text,
+    layers_text,
+    profile_text,
+)
 from pruning_bootcamp.reporting.run import (
     comparison_rows,
     dead_table,
@@ -17,6 +23,7 @@ from pruning_bootcamp.reporting.run import (
 __all__ = [
     "alternatives_text",
     "analysis_text",
+    "backends_text",
     "comparison_rows",
     "dead_table",
     "dead_text",

@@ -67,6 +67,23 @@ def _difference(analysis: Analysis) -> str:
     return f"The pruned network is {'faster' if analysis.latency_reduction_pct > 0 else 'slower'}."
 
 
+def backends_text(asked: Mapping[str, Mapping[str, LatencyStats]]) -> str:
+    """Each backend that was asked for: what it ran, and how much quicker the pruned network is on it."""
+    rows = [
+        [name, f"{pair['baseline'].median_ms:.3f}", f"{pair['pruned'].median_ms:.3f}", *_speedup(pair)]
+        for name, pair in asked.items()
+    ]
+    header = ["backend", "baseline", "pruned", "speedup", "95% interval"]
+    n = min(pair["pruned"].n for pair in asked.values())
+    lines = [
+        f"\n=== Backends (medians in ms, n >= {n}, each pair interleaved) ===",
+        markdown_table(header, rows),
+        *(pair["pruned"].way for pair in asked.values()),
+        f"What follows is of {next(iter(asked))}, which was named first.",
+    ]
+    return "\n".join(lines)
+
+
 def alternatives_text(
     alternatives: Mapping[str, Mapping[str, LatencyStats]],
     launch_bound: Sequence[str] = (),

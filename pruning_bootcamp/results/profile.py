@@ -111,6 +111,9 @@ class Profile(Part):
     environment: Environment | None = None
     checkpoints: Checkpoints
     latency: LatencyPair | None = None
+    """on the main backend"""
+    backends: dict[str, LatencyPair] | None = None
+    """each backend that was asked for, where they are several"""
     layers: dict[str, tuple[Layer, ...]] | None = None
     analysis: Analysis | None = None
     alternatives: dict[str, LatencyPair] | None = None

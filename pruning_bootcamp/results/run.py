@@ -247,6 +247,8 @@ class Metrics(Known, Recovery, Comparison, NetworkMetrics):
     dense_size_mb: float | None = None
     input: ModelInput | None = None
     latency_measured: str | None = None
+    latencies: dict[str, Latency] | None = None
+    """of an evaluation on several backends, by their names"""
     points: int | None = None
     """of a sensitivity scan, as the next two"""
     most_sensitive: str | None = None

@@ -103,6 +103,8 @@ class Trial(Part):
     seconds: float
     host: str | None = None
     reason: str | None = None
+    latency_way: str | None = None
+    """how latency_ms was measured"""
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,8 @@ class TrialResult(Part):
     reason: str = ""
     seconds: float = 0.0
     fingerprint: str | None = None
+    latency_way: str | None = None
+    """how latency_ms was measured"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +150,8 @@ class Dense(Known):
     size_mb: float | None = None
     params_m: float | None = None
     sparsity: float | None = None
+    latency_way: str | None = None
+    """how latency_ms was measured"""
 
     @property
     def values(self) -> dict[str, float]:

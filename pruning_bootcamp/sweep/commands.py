@@ -117,9 +117,9 @@ def _head(cfg: Config, folder: Path, dimensions: list[Dimension], name: str, net
         checkpoint = open_network(network, cfg, splits)
         spec = TrialSpec(0, "train", as_dict(trial.config_for(cfg, {}, folder, network)), "", "", cost)
         found = evaluate_on(checkpoint.model, splits.val, splits, device=device, batch_size=cfg.data.batch_size)
-        metrics = trial.dense_costs(network, spec) | {"accuracy": round(found.score, 4)}
+        metrics, way = trial.dense_costs(checkpoint, round(found.score, 4), spec)
         known = to_plain(memorised.check_validation_images(checkpoint, cfg, splits, device, testing=False))
-        dense = from_plain(Dense, {**metrics, **known})
+        dense = from_plain(Dense, {**metrics, **known, "latency_way": way})
     return Study(
         name=cfg.name,
         command=cfg.sweep.command,

@@ -131,6 +131,7 @@ class Sweep:
             seconds=result.seconds,
             host=None if own else host,
             reason=result.reason or None,
+            latency_way=result.latency_way,
         )
 
     def _next(self) -> TrialSpec | None:

@@ -138,6 +138,8 @@ def table(study: Study, most: int = 40) -> str:
     lines = [markdown_table(head, rows)]
     if len(study.trials) > most:
         lines.append(f"({len(study.trials) - most} more are in {TABLE})")
+    timed = [trial.latency_way for trial in (study.dense, *study.trials) if trial is not None and trial.latency_way]
+    lines += [f"ms: {way}" for way in dict.fromkeys(timed)]
     cost = cost_of_sweep(study)
     reference = study.hypervolume_reference or {}
     lines.append(

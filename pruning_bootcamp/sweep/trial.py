@@ -11,7 +11,13 @@ from typing import Any
 import torch
 
 from pruning_bootcamp.backends import prepare
-from pruning_bootcamp.checkpoints import load_checkpoint, save_sparse_checkpoint
+from pruning_bootcamp.checkpoints import (
+    Checkpoint,
+    Recipe,
+    example_input,
+    load_checkpoint,
+    save_sparse_checkpoint,
+)
 from pruning_bootcamp.checkpoints.stored import Stored, table
 from pruning_bootcamp.config import Config, with_values
 from pruning_bootcamp.errors import BootcampError
@@ -19,7 +25,7 @@ from pruning_bootcamp.evaluation import cost_of
 from pruning_bootcamp.flow.commands import prune_structured, prune_unstructured, train
 from pruning_bootcamp.flow.machine import STAGES
 from pruning_bootcamp.flow.run import Watch
-from pruning_bootcamp.flow.start import open_data
+from pruning_bootcamp.flow.start import open_data, recipe_for, task_of
 from pruning_bootcamp.locks import owner_of
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.plain import Plain, to_plain
@@ -29,7 +35,9 @@ from pruning_bootcamp.runtime import choose_device, preserved_rng
 from pruning_bootcamp.sweep.median_pruner import Finished, is_below_median
 from pruning_bootcamp.sweep.settings import SweepSettings
 from pruning_bootcamp.sweep.showing import NETWORKS
-from pruning_bootcamp.tools.latency import measure_latency_with_stats
+from pruning_bootcamp.tasks.base import with_one_output
+from pruning_bootcamp.tools.latency import LatencyStats, measure_latency_with_stats
+from pruning_bootcamp.tools.modes import beside
 from pruning_bootcamp.training.hooks import Hook, StepState
 
 TRIAL = "trial.yaml"
@@ -85,8 +93,9 @@ class TrialCallback(Hook):
             return False
         if self._weight is None:
             with preserved_rng():
-                shape = open_data(config_of(self._spec)).shape
-                self._weight = running_cost(state.model, shape, state.masks, self._spec)
+                cfg = config_of(self._spec)
+                recipe = recipe_for(cfg, open_data(cfg))
+                self._weight = running_cost(state.model, recipe, state.masks, self._spec)
         return is_below_median(self._curve, self._weight, others, early)
 
     def state_dict(self) -> dict[str, Stored]:
@@ -118,8 +127,10 @@ def run_trial(spec: TrialSpec, report: ReportLine) -> TrialResult:
 
     try:
         metrics = _run(spec.command, cfg, watch)
-        values, weight = _metrics(metrics, metrics.val_accuracy, folder / NETWORKS[spec.command], spec)
-        result = TrialResult(spec.number, "complete", values, curve, weight)
+        # the code that this very run built it with
+        network = load_checkpoint(folder / NETWORKS[spec.command], trust_code=True)
+        values, weight, way = _metrics(metrics, metrics.val_accuracy, network, spec)
+        result = TrialResult(spec.number, "complete", values, curve, weight, latency_way=way)
     except Stopped as stopped:
         LOGGER.info("Stopped early: %s", stopped)
         shutil.rmtree(folder / STAGES, ignore_errors=True)
@@ -164,56 +175,56 @@ def config_of(spec: TrialSpec) -> Config:
     return with_values(Config(), copy.deepcopy(spec.config))
 
 
-def running_cost(
-    model: torch.nn.Module, shape: Sequence[int], masks: Mapping[str, torch.Tensor], spec: TrialSpec
-) -> float:
+def running_cost(model: torch.nn.Module, recipe: Recipe, masks: Mapping[str, torch.Tensor], spec: TrialSpec) -> float:
     """What a network costs, as far as that can be told while it trains: for size_mb, how many weights are stored."""
     if spec.cost == "size_mb":
         stored = sum(parameter.numel() for parameter in model.parameters())
         return float(stored - sum(int((~mask).sum()) for mask in masks.values()))
-    example = torch.zeros(1, *shape)
-    return cost_of(model, example)[1].macs / 1e9 if spec.cost == "flops_g" else latency_of(model, shape, spec)
+    if spec.cost == "flops_g":
+        return cost_of(model, example_input(recipe))[1].macs / 1e9
+    return round(latency_of(model, recipe, spec).median_ms, 4)
 
 
-def latency_of(model: torch.nn.Module, shape: Sequence[int], spec: TrialSpec) -> float:
-    """Milliseconds for a batch by profile.backend, the median, timed here and now; beside other workers, roughly."""
-    profile = config_of(spec).profile
-    batch = torch.zeros(profile.batch_size, *shape, device=next(model.parameters()).device)
-    runner = prepare(profile.backend, model, batch)
-    stats = measure_latency_with_stats(runner, batch, runs=profile.runs, min_seconds=0.2, warmup_seconds=0.1)
-    return round(stats.median_ms, 4)
+def latency_of(model: torch.nn.Module, recipe: Recipe, spec: TrialSpec) -> LatencyStats:
+    """Of a batch, by the first of profile.backend, timed here and now; beside other workers, roughly."""
+    cfg = config_of(spec)
+    batch = beside(model, example_input(recipe, cfg.profile.batch_size))
+    runner = prepare(cfg.profile.backends[0], with_one_output(model, batch, task_of(cfg)), batch)
+    return measure_latency_with_stats(runner, batch, runs=cfg.profile.runs, min_seconds=0.2, warmup_seconds=0.1)
 
 
-def _metrics(cost: Cost, accuracy: float | None, network: Path, spec: TrialSpec) -> tuple[dict[str, float], float]:
-    """The trial's metrics, every cost among them (size_mb: of the sparse file), and what later trials compare with."""
+def _metrics(
+    cost: Cost, accuracy: float | None, checkpoint: Checkpoint, spec: TrialSpec
+) -> tuple[dict[str, float], float, str]:
+    """The trial's metrics, every cost among them (size_mb: of the sparse file), what later trials compare with, and how
+    the latency was measured."""
     known = {"accuracy": accuracy, "flops_g": cost.flops_g, "params_m": cost.params_m, "sparsity": cost.sparsity}
     metrics = {name: value for name, value in known.items() if value is not None}
     device, _ = choose_device(config_of(spec).device)
-    checkpoint = load_checkpoint(network, trust_code=True)  # the code that this very run built it with
     with scratch_folder() as scratch:
         path = scratch / "model.safetensors"
         save_sparse_checkpoint(path, checkpoint.model, checkpoint.recipe, masks=checkpoint.masks or None)
         size_mb = path.stat().st_size / 1e6
-    shape = checkpoint.recipe.input_shape
     model = checkpoint.model.to(device)
+    latency = latency_of(model, checkpoint.recipe, spec)
     values = {
         "accuracy": metrics["accuracy"],
         "flops_g": metrics["flops_g"],
-        "latency_ms": latency_of(model, shape, spec),
+        "latency_ms": round(latency.median_ms, 4),
         "size_mb": size_mb,
         "params_m": metrics["params_m"],
         "sparsity": metrics["sparsity"],
     }
-    return values, values["latency_ms"] if spec.cost == "latency_ms" else running_cost(
-        model, shape, checkpoint.masks, spec
-    )
+    if spec.cost == "latency_ms":
+        return values, values["latency_ms"], latency.way
+    return values, running_cost(model, checkpoint.recipe, checkpoint.masks, spec), latency.way
 
 
-def dense_costs(network: Path, spec: TrialSpec) -> dict[str, float]:
-    """The same metrics of the dense network: the corner from which the hypervolume is measured."""
-    checkpoint = load_checkpoint(network, trust_code=True)
-    cost, _ = cost_of(checkpoint.model, torch.zeros(1, *checkpoint.recipe.input_shape), checkpoint.masks)
-    return _metrics(cost, 0.0, network, spec)[0]
+def dense_costs(checkpoint: Checkpoint, accuracy: float, spec: TrialSpec) -> tuple[dict[str, float], str]:
+    """The same metrics of the dense network, the corner from which the hypervolume is measured; how it was timed."""
+    cost, _ = cost_of(checkpoint.model.cpu(), example_input(checkpoint.recipe), checkpoint.masks)
+    values, _, way = _metrics(cost, accuracy, checkpoint, spec)
+    return values, way
 
 
 def _wait_for(folder: Path) -> None:

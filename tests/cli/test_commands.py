@@ -153,7 +153,8 @@ def test_structured_pruning_to_deployment(
     assert all(entry["verified"] for entry in metrics(run / "export_metrics.yaml")["formats"].values())
 
     text = command(
-        trained, "profile", "-c", SMOKE, "--pruned", str(run / "pruned_model.pth"), "--save-results", "results/p.yaml"
+        trained, "profile", "-c", SMOKE, "--pruned", str(run / "pruned_model.pth"), "--save-results", "results/p.yaml",
+        "profile.runs=12",
     )  # fmt: skip
     comparison = metrics(trained / "results" / "p.yaml")["comparison"]
     assert comparison["flops_reduction_pct"] == pytest.approx(figures["flops_reduction_pct"], abs=0.01)

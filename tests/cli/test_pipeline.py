@@ -130,7 +130,7 @@ def test_a_failed_gate_names_figure_and_limit_and_exports_nothing(finished: Path
 
 
 def test_a_latency_that_missed_its_gate_is_measured_anew(finished: Path, command: Command) -> None:
-    arguments = (*RUN[:4], "--save-dir", "slow", "gates.min_latency_reduction_pct=99.9", "profile.runs=3", "threads=1")
+    arguments = (*RUN[:4], "--save-dir", "slow", "gates.min_latency_reduction_pct=99.9", "profile.runs=12", "threads=1")
     text = command(finished, *arguments, expect=3)
     assert "% less latency (medians of ratios, 95% interval " in text
     processor = processor_name(torch.device("cpu"))

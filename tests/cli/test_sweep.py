@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
+from pruning_bootcamp import load_model
 from pruning_bootcamp.sweep.executors import Event
 from pruning_bootcamp.sweep.settings import SweepSettings
 
@@ -147,6 +149,27 @@ def test_another_allowed_drop_is_another_choice_among_the_same_trials(
     assert content["max_drop"] == 100
     assert content["chosen"] == content["pareto"][0], "the cheapest"
     assert "at most 100 points less accurate" in text
+
+
+def test_the_backend_of_the_profile_times_the_trials_and_a_published_checkpoint_is_swept(
+    whole: tuple[Path, str], tmp_path: Path, command: Callable[..., str], inline: Inline
+) -> None:
+    network = load_model(whole[0] / "sweep" / "dense" / "best_model.pth")
+    torch.save({"state_dict": network.state_dict(), "best_prec1": 91.7}, tmp_path / "published.th")
+    space = "sweep.space={structured.score: [l1], structured.target_flops_reduction: [0.3]}"
+    backends = ("profile.backend=onnxruntime,torch", "profile.batch_size=2", "sweep.objectives=[accuracy, latency_ms]")
+    text = command(tmp_path, *SWEEP, "--checkpoint", "published.th", space, *backends)
+    content = content_of(tmp_path)
+    assert inline.ran == [0]
+    (trial,) = content["trials"]
+    assert trial["state"] == "complete"
+    for timed in (content["dense"], trial):
+        assert timed["latency_way"].startswith("batch 2, onnxruntime ")
+        assert "in float32 on cpu" in timed["latency_way"]
+    assert trial["values"]["latency_ms"] > 0
+    assert content["dense"]["latency_ms"] > 0
+    assert content["dense"]["accuracy"] == content_of(whole[0])["dense"]["accuracy"]
+    assert "ms: batch 2, onnxruntime " in " ".join(text.split())
 
 
 def test_a_shared_study_is_not_begun_anew(whole: tuple[Path, str], tmp_path: Path, command: Callable[..., str]) -> None:

@@ -142,8 +142,8 @@ def test_two_networks_are_timed_in_turn_with_what_ran_them(name: str) -> None:
         assert stats.device == str(runners[one].device)
         assert stats.processor == processor_name(runners[one].device)
         assert stats.version
-        assert stats.precision is not None
-        assert stats.precision.startswith("int8" if name.endswith("int8") else "float32")
+        assert stats.precision, "what ran says in which precision"
+        assert stats.precision.startswith("int8") is name.endswith("int8")
         kept = from_plain(Latency, to_plain(stats.as_result()))
         assert kept == stats.as_result()
         assert f"{name} {stats.version} in {stats.precision} on {stats.device} ({stats.processor})" in kept.way
@@ -189,6 +189,18 @@ def test_the_list_says_what_is_missing_here(
     assert all(name in said for name in BACKENDS)
     assert "needs onnxruntime" in said
     assert "runs on cuda only" in said
+
+
+def test_every_problem_with_several_backends_is_said_at_once() -> None:
+    asked = ["profile.backend=onnxruntim, torch,cuda_graph,opnvino_int8", "device=cpu"]
+    with pytest.raises(BootcampError) as caught:
+        check(load(SMOKE, asked), "profile", "config")
+    said = [str(problem) for problem in caught.value.problems]
+    assert len(said) == 3
+    assert "'onnxruntim'. Did you mean 'onnxruntime'?" in said[0]
+    assert "cuda_graph runs on cuda only" in said[1]
+    assert "'opnvino_int8'. Did you mean 'openvino_int8'?" in said[2]
+    check(load(SMOKE, ["profile.backend=torch, onnxruntime"]), "eval", "config")
 
 
 def test_preflight_knows_the_names_and_the_device() -> None:

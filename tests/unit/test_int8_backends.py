@@ -77,7 +77,9 @@ def test_a_shortcut_that_pads_channels_is_run(name: str) -> None:
     with torch.no_grad():
         for _ in range(10):
             model(torch.randn(16, 3, 16, 16))
-    assert 0 < off(name, model, torch.randn(2, 3, 16, 16)) < INT8_TOLERANCE
+    batch = torch.randn(2, 3, 16, 16)
+    assert 0 < off(name, model, batch) < INT8_TOLERANCE
+    assert prepare(name, model, batch).precision == "int8", "of every product"
 
 
 def test_the_int8_file_of_a_backend_is_the_same_every_time_and_an_example_of_zeros_will_do() -> None:

@@ -83,8 +83,11 @@ def _evaluated(carried: Carried, path: Path) -> Metrics:
     LOGGER.info("Sparsity: %s", sparsity_text(cost))
     metrics = overlaid(Metrics(), cost)
     if LATENCY in done:
-        LOGGER.info("Latency: %s", done[LATENCY].outcome.summary)
-        metrics = overlaid(metrics, done[LATENCY].outcome.network)
+        timed = done[LATENCY].outcome
+        assert isinstance(timed, Timed)
+        for text in timed.texts:
+            LOGGER.info("Latency: %s", text)
+        metrics = replace(overlaid(metrics, timed.network), latencies=timed.latencies)
     metrics = replace(
         metrics,
         accuracy=test.accuracy,

@@ -20,6 +20,7 @@ from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.plain import Plain
 from pruning_bootcamp.results import ExportedFile
 from pruning_bootcamp.runs import publish
+from pruning_bootcamp.shorthand import comma_separated
 from pruning_bootcamp.tasks import Task, evaluate
 from pruning_bootcamp.tools.datasets import Split, Splits, eval_batches
 from pruning_bootcamp.tools.metrics import compare_metrics
@@ -116,8 +117,7 @@ def _formats(cfg: Config) -> tuple[str, ...]:
 
 def formats_in(text: str) -> tuple[str, ...]:
     """The formats that `onnx`, `both`, `all` or a list such as `int8,sparse` name, each once."""
-    names = [name.strip() for name in text.split(",")]
-    return tuple(dict.fromkeys(inner for name in names for inner in FORMATS.get(name, (name,))))
+    return tuple(dict.fromkeys(inner for name in comma_separated(text) for inner in FORMATS.get(name, (name,))))
 
 
 def _settings(name: str, cfg: Config) -> dict[str, Plain]:

@@ -2,26 +2,21 @@
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
-from pruning_bootcamp.backends import BACKENDS, deployable_copy, prepare
-from pruning_bootcamp.checkpoints import Recipe, example_input
-from pruning_bootcamp.config import Config
+from pruning_bootcamp.backends import BACKENDS, deployable_copy
+from pruning_bootcamp.checkpoints import example_input
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.flow.outcomes import ComparedCosts, Profiled
-from pruning_bootcamp.flow.start import task_of
 from pruning_bootcamp.flow.step import StepContext
 from pruning_bootcamp.flow.steps import ways
 from pruning_bootcamp.plain import from_plain, to_plain
-from pruning_bootcamp.reporting import alternatives_text, analysis_text, layers_text
+from pruning_bootcamp.reporting import alternatives_text, analysis_text, backends_text, layers_text
 from pruning_bootcamp.results import Profile
 from pruning_bootcamp.runtime import environment
 from pruning_bootcamp.tasks.base import with_one_output
 from pruning_bootcamp.tools.latency import (
-    LatencyStats,
     TimedNetwork,
-    compare_latencies,
     flops_latency_analysis,
     profile_layers,
     what_would_pay,
@@ -33,7 +28,7 @@ from pruning_bootcamp.tools.tiny import may_fold_to_tiny, tiny_text, tiny_weight
 
 
 def time_in_turn(context: StepContext, same_file: bool) -> Profiled:
-    """Latency of both by the asked backend, interleaved; their layers, the gap's causes, other ways to run them."""
+    """Latency of both by the asked backends, interleaved; their layers, the gap's causes, other ways to run them."""
     cfg, device, task = context.cfg, context.device, context.task
     networks = {"baseline": context.network("dense"), "pruned": context.network()}
     costs = context.outcome("costs", ComparedCosts)
@@ -44,21 +39,24 @@ def time_in_turn(context: StepContext, same_file: bool) -> Profiled:
     recipe, runs = networks["pruned"].recipe, cfg.profile.runs
     images = example_input(recipe, cfg.profile.batch_size).to(device)
     whole = ways.each_once(models, lambda name, model: with_one_output(model, images, task))
-    asked = ways.each_once(whole, lambda name, model: prepare(cfg.profile.backend, model, images))
-    stats = compare_latencies({name: (runner, images) for name, runner in asked.items()}, runs=runs)
+    runners = ways.prepared(cfg.profile.backends, whole, images)
+    asked = ways.timed(runners, images, runs)
+    main = cfg.profile.backends[0]
+    stats = asked[main]
     layers = profile_layers({name: (model, images) for name, model in models.items()}, runs=max(5, runs // 2))
-    by_layer = bool(BACKENDS[cfg.profile.backend].facts.get("by_layer"))
+    by_layer = bool(BACKENDS[main].facts.get("by_layer"))
     macs = {"baseline": costs.baseline.flops_g, "pruned": costs.pruned.flops_g}
     measured = {
         name: TimedNetwork((macs[name] or 0.0) * 1e9, stats[name], layers[name] if by_layer else ()) for name in models
     }
     analysis = flops_latency_analysis(measured["baseline"], measured["pruned"])
     assert analysis.ratio is not None, "the pair was timed in the same rounds"
-    alternatives = ways.time_ways(whole, {cfg.profile.backend: asked}, recipe, device, runs)
+    alternatives = ways.time_ways(whole, runners, recipe, device, runs)
     widths = cut_widths(*({layer.name: layer.width for layer in layers[name]} for name in ("baseline", "pruned")))
     baseline, pruned = stats["baseline"].beside(costs.baseline), stats["pruned"].beside(costs.pruned)
     tiny = {name: _tiny_weights(model, images) for name, model in whole.items()}
     would_pay = what_would_pay(TimedNetwork(measured["pruned"].macs, stats["pruned"], layers["pruned"]))
+    several = len(asked) > 1
     found = {
         "baseline": to_plain(baseline),
         "pruned": to_plain(pruned),
@@ -66,6 +64,7 @@ def time_in_turn(context: StepContext, same_file: bool) -> Profiled:
         "checkpoints": {},
         "environment": to_plain(environment(device)),
         "latency": {name: to_plain(stat.as_result()) for name, stat in stats.items()},
+        "backends": {name: to_plain(ways.pair_result(pair)) for name, pair in asked.items()} if several else None,
         "layers": {name: [vars(layer) for layer in table] for name, table in layers.items()},
         "analysis": {
             "discrepancy_points": analysis.discrepancy_points,
@@ -73,7 +72,7 @@ def time_in_turn(context: StepContext, same_file: bool) -> Profiled:
             "verdict": analysis.ratio.verdict,
             "causes": [{"points": cause.points, "text": cause.text} for cause in analysis.causes],
         },
-        "alternatives": {way: to_plain(pair) for way, pair in alternatives.as_result().items()},
+        "alternatives": {str(way): to_plain(ways.pair_result(pair)) for way, pair in alternatives.pairs.items()},
         "not_timed": alternatives.notes,
         "launch_bound": alternatives.launch_bound,
         "cut_widths": vars(widths),
@@ -81,6 +80,7 @@ def time_in_turn(context: StepContext, same_file: bool) -> Profiled:
     if any(tiny.values()):
         found["tiny_weights"] = {name: counts for name, counts in tiny.items() if counts}
     texts = (
+        *([backends_text(asked)] if several else []),
         layers_text(layers["baseline"], layers["pruned"]),
         analysis_text(analysis, stats, would_pay),
         alternatives_text(alternatives.pairs, alternatives.launch_bound, alternatives.notes, widths.advice),
@@ -108,15 +108,3 @@ def _tiny_advice(name: str, counts: Mapping[str, int]) -> str:
         "processors down many times. onnxruntime was given zeros in their place here; `export` writes zeros too: "
         "deploy what it writes."
     )
-
-
-def pair_latency(
-    cfg: Config, models: dict[str, nn.Module], recipe: Recipe, device: torch.device
-) -> Mapping[str, LatencyStats]:
-    """Latency of each model by `profile` of the config (backend, batch size, runs), interleaved."""
-    images = example_input(recipe, cfg.profile.batch_size).to(device)
-    runners = {
-        name: prepare(cfg.profile.backend, with_one_output(model.to(device), images, task_of(cfg)), images)
-        for name, model in models.items()
-    }
-    return compare_latencies({name: (runner, images) for name, runner in runners.items()}, runs=cfg.profile.runs)

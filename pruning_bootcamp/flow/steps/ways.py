@@ -1,7 +1,9 @@
-"""Other ways to run the pair on this device: each timed in turn, and in words what could not be timed."""
+"""Every way to run networks on this device: the backends asked for, and the others, each timed in turn; what could not
+be timed is said in words."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -10,10 +12,13 @@ from torch import Tensor, nn
 from pruning_bootcamp.backends import BACKENDS, Runner, prepare
 from pruning_bootcamp.backends.ways import Way, launch_bound_ways, ways_to_time
 from pruning_bootcamp.checkpoints import Recipe, example_input
-from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.config import Config
+from pruning_bootcamp.errors import BootcampError, Problem
+from pruning_bootcamp.flow.start import task_of
 from pruning_bootcamp.plain import from_plain, to_plain
 from pruning_bootcamp.results import LatencyPair, Paired
-from pruning_bootcamp.tools.latency import LatencyStats, compare_latencies
+from pruning_bootcamp.tasks.base import with_one_output
+from pruning_bootcamp.tools.latency import LatencyStats, PairedRatio, compare_latencies
 from pruning_bootcamp.tools.latency.clock import Candidate
 
 Latencies = Mapping[str, LatencyStats]
@@ -39,17 +44,56 @@ class Alternatives:
     launch_bound: list[str] = field(default_factory=list)
     """ways whose time is that of launching kernels"""
 
-    def as_result(self) -> dict[str, LatencyPair]:
-        """As the profile's file keeps them: each network's metrics, and their paired ratio."""
-        found = {}
-        for way, pair in self.pairs.items():
-            ratio = pair["pruned"].ratio_to(pair["baseline"])
-            said = {} if ratio is None else to_plain(ratio.as_result()) | {"verdict": ratio.verdict}
-            paired = from_plain(Paired, said) if said else None
-            found[way] = LatencyPair(
-                baseline=pair["baseline"].as_result(), pruned=pair["pruned"].as_result(), paired=paired
-            )
-        return found
+
+def pair_result(pair: Latencies) -> LatencyPair:
+    """As the profile's file keeps a pair: each network's latency, and their paired ratio."""
+    ratio = ratio_of(pair)
+    paired = from_plain(Paired, to_plain(ratio.as_result()) | {"verdict": ratio.verdict})
+    return LatencyPair(baseline=pair["baseline"].as_result(), pruned=pair["pruned"].as_result(), paired=paired)
+
+
+def ratio_of(pair: Latencies) -> PairedRatio:
+    """The pruned network's time over the baseline's."""
+    ratio = pair["pruned"].ratio_to(pair["baseline"])
+    assert ratio is not None, "the pair was timed in the same rounds"
+    return ratio
+
+
+def prepared(backends: Sequence[str], models: Mapping[str, nn.Module], images: Tensor) -> dict[str, dict[str, Runner]]:
+    """backend -> the networks' runners; in one BootcampError, what any of the backends has against them."""
+    runners, problems = {}, list[Problem]()
+    for backend in backends:
+        try:
+            runners[backend] = each_once(models, partial(_prepare, backend=backend, images=images))
+        except BootcampError as error:
+            problems += error.problems
+    if problems:
+        raise BootcampError(*problems)
+    return runners
+
+
+def _prepare(_: str, model: nn.Module, backend: str, images: Tensor) -> Runner:
+    return prepare(backend, model, images)
+
+
+def timed(runners: Mapping[str, Mapping[str, Runner]], images: Tensor, runs: int) -> dict[str, Latencies]:
+    """backend -> the networks' timings, interleaved.
+
+    One backend after the other: the idle threads of one runtime spin for a while and would slow the other's next pass.
+    """
+    return {
+        backend: compare_latencies({name: (runner, images) for name, runner in networks.items()}, runs=runs)
+        for backend, networks in runners.items()
+    }
+
+
+def time_asked(
+    cfg: Config, models: Mapping[str, nn.Module], recipe: Recipe, device: torch.device
+) -> dict[str, Latencies]:
+    """backend -> the networks' timings, by `profile` of the config (backend, batch size, runs)."""
+    images = example_input(recipe, cfg.profile.batch_size).to(device)
+    whole = each_once(models, lambda _, model: with_one_output(model.to(device), images, task_of(cfg)))
+    return timed(prepared(cfg.profile.backends, whole, images), images, cfg.profile.runs)
 
 
 def time_ways(
@@ -59,22 +103,19 @@ def time_ways(
     device: torch.device,
     runs: int,
 ) -> Alternatives:
-    """Every way that `ways_to_time` names for the device; `ready`: backend -> the runners that are there already.
-
-    One way after the other: the idle threads of one runtime spin for a while and would slow the other's next pass.
-    """
-    prepared = dict(ready)
+    """Every way that `ways_to_time` names for the device, as `timed`; `ready`: the runners that are there already."""
+    known = dict(ready)
 
     def pair_for(way: Way) -> Candidates | str:
         images = example_input(recipe, way.batch).to(device)
         if why := BACKENDS[way.backend].facts.get("pointless", lambda _: None)(images):
             return str(why)
-        if way.backend not in prepared or BACKENDS[way.backend].facts.get("one_shape"):
+        if way.backend not in known or BACKENDS[way.backend].facts.get("one_shape"):
             runners = _prepared(way.backend, models, images)
             if isinstance(runners, str):
                 return runners
-            prepared[way.backend] = runners
-        return {name: (runner, images) for name, runner in prepared[way.backend].items()}
+            known[way.backend] = runners
+        return {name: (runner, images) for name, runner in known[way.backend].items()}
 
     return timed_ways(ways_to_time(device.type), pair_for, device, runs)
 

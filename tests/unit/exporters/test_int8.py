@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
+from pruning_bootcamp.backends.onnx_runtime import open_onnx
 from pruning_bootcamp.errors import BootcampError, GoalNotMet
 from pruning_bootcamp.exporters import EXPORTERS, ExportReport, deployable_copy, export_model
 from pruning_bootcamp.exporters.int8 import QuantizedWeight, emptied_filters, quantized_weights
@@ -53,7 +54,7 @@ def weight_quantizers(proto: onnx.ModelProto) -> list[tuple[np.ndarray, np.ndarr
 
 def test_weights_are_int8_symmetric_and_per_channel(tmp_path: Path) -> None:
     model = network()
-    quantizers = weight_quantizers(exported(model, tmp_path))
+    quantizers = weight_quantizers(exported(model, tmp_path, reduce_range=False))
     assert {integers.shape for integers, *_ in quantizers} == {(8, 3, 3, 3), (4, 512)}
     for integers, scales, zero_points, axis in quantizers:
         assert axis == 0
@@ -66,7 +67,7 @@ def test_pruned_weights_are_zero_in_the_file_and_only_those_are_far_off(tmp_path
     model = network()
     prune.l1_unstructured(model[0], "weight", 0.75)
     prune.l1_unstructured(model[4], "weight", 0.5)
-    integers = {array.size: array for array, *_ in weight_quantizers(exported(model, tmp_path))}
+    integers = {array.size: array for array, *_ in weight_quantizers(exported(model, tmp_path, reduce_range=False))}
     assert int((integers[8 * 27] == 0).sum()) >= 162
     assert int((integers[4 * 512] == 0).sum()) >= 1024
     weight = model[4].weight.detach().numpy()
@@ -103,16 +104,20 @@ def test_activations_are_calibrated_on_the_images_given(tmp_path: Path) -> None:
     assert input_scale(10) == pytest.approx(10 * one, rel=1e-3)
 
 
-def test_reduced_range_uses_seven_bits(tmp_path: Path) -> None:
-    for integers, *_ in weight_quantizers(exported(network(), tmp_path, reduce_range=True)):
+def test_unless_asked_otherwise_weights_have_seven_bits_and_every_product_runs_in_int8(tmp_path: Path) -> None:
+    proto = exported(network(), tmp_path)
+    open_onnx(tmp_path / "model_int8.onnx", optimized=tmp_path / "runs.onnx")
+    kinds = {node.op_type for node in onnx.load(tmp_path / "runs.onnx").graph.node}
+    assert {"QLinearConv", "QGemm"} <= kinds
+    assert not kinds & {"Conv", "FusedConv", "Gemm", "MatMul"}
+    for integers, *_ in weight_quantizers(proto):
         assert 60 < np.abs(integers.astype(int)).max() <= 64
 
 
 def test_the_report_says_agreement_size_and_ratio(tmp_path: Path) -> None:
     model = network()
     some = {"calibration": images(), "examples": images(200)}
-    # as the advice of a file that falls short says: with 8 bits this network agrees by 92% where there is no VNNI
-    report = export_model(model, EXAMPLE, tmp_path, format="int8", args={"reduce_range": True}, **some)
+    report = export_model(model, EXAMPLE, tmp_path, format="int8", **some)
     assert report.verified
     assert report.agreement is not None
     assert 0.97 <= report.agreement <= 1

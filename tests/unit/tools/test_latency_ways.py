@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning_bootcamp.backends.ways import Way, launch_bound_ways, ways_to_time
-from pruning_bootcamp.flow.steps.ways import Alternatives, Candidates, timed_ways
+from pruning_bootcamp.flow.steps.ways import Alternatives, Candidates, pair_result, timed_ways
 from pruning_bootcamp.tools.latency.advice import CutWidths, cut_widths, launch_bound_batches
 from pruning_bootcamp.tools.latency.graphs import CapturedPass, capture, relative_difference
 
@@ -126,7 +126,7 @@ def test_where_memory_is_short_the_next_smaller_batch_is_timed_and_said(monkeypa
         "torch, batch 128: the device's memory is too small; batch 64 instead",
         "torch CUDA graph, batch 1: not timed (pruned: operation not permitted when stream is capturing)",
     ]
-    figures = found.as_result()["torch, batch 64"]
+    figures = pair_result(found.pairs["torch, batch 64"])
     assert figures.pruned == found.pairs["torch, batch 64"]["pruned"].as_result()
     assert figures.paired is not None
     assert figures.paired.verdict == "may be noise", "three pairs decide nothing"
