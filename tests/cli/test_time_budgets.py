@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from pruning_bootcamp.checkpoints import load_model
-from pruning_bootcamp.flow.steps import profile, ways
+from pruning_bootcamp.flow.steps import ways
 from pruning_bootcamp.models.silent import mute_layers
 from pruning_bootcamp.pruning.channels import race, staircase
 from pruning_bootcamp.tools.latency import LatencyStats
@@ -74,7 +74,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, command: Command) -> Path:
 @pytest.fixture(autouse=True)
 def _clockwork(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     monkeypatch.setenv("PRUNING_BOOTCAMP_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-    for module in (profile, race, staircase, ways):
+    for module in (race, staircase, ways):
         monkeypatch.setattr(module, "compare_latencies", clockwork)
 
 
@@ -93,7 +93,7 @@ def test_a_share_of_the_time(trained: Path, command: Command) -> None:
     assert found["goal_met"]
     assert "% less time (own.py:paced, batch 1)" in found["goal"]
     assert "fewer FLOPs" not in found["goal"]
-    assert re.search(r"Timed: \d+\.\d+ ms, 6\d\.\d% of", said)
+    assert re.search(r"Timed: \d+\.\d+ ms, [67]\d\.\d% of", said)
     assert re.search(r"Latency reduction: (2|3)\d\.\d%, ", said)
     assert all(width % 8 == 0 for _, width in found["widths"].values())
     again = command(

@@ -262,7 +262,7 @@ def default_folder(cfg: Config, name: str, method: str | None = None) -> Path:
         budget = "_".join(f"{words[kind]}{value:g}" for kind, value in s.budget().items())
         cycles = "" if s.iterations == 1 else f"_x{s.iterations}"
         cycles += "" if s.grow_penalty is None else "_grown"
-        cycles += f"_{short_name(cfg.profile.backend)}_b{cfg.profile.batch_size}" if s.timed else ""
+        cycles += f"_{'+'.join(map(short_name, cfg.profile.backends))}_b{cfg.profile.batch_size}" if s.timed else ""
         return RESULTS / "structured" / f"{short_name(s.score.name)}_{budget}{cycles}"
     p = cfg.prune
     mode = {"uniform": "layerwise"}.get(p.allocation.name, short_name(p.allocation.name))

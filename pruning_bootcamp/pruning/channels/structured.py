@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pruning_bootcamp.errors import BootcampError, GoalNotMet, Problem, nearest
 from pruning_bootcamp.models.silent import mute
-from pruning_bootcamp.pruning.channels.branches import deafen, layers_of, left
+from pruning_bootcamp.pruning.channels.branches import can_go, carries_all, deafen, layers_of, left, without
 from pruning_bootcamp.pruning.channels.budget import TOLERANCE
 from pruning_bootcamp.pruning.channels.checks import check_structured
 from pruning_bootcamp.pruning.channels.measuring import ImageBatches, at_hand, chosen, left_out, score_channels
@@ -24,7 +24,6 @@ from pruning_bootcamp.pruning.channels.widths import (
     Limits,
     ScoredNetwork,
     choose_widths,
-    keep_masks,
 )
 from pruning_bootcamp.pruning.graph import Group, cut_members, find_groups, making
 from pruning_bootcamp.pruning.masks import detached_copy
@@ -185,7 +184,7 @@ def plan_structured(
 
 
 def quickest(model: nn.Module, example: Tensor, settings: StructuredSettings, timing: Timing) -> Race | None:
-    """How the network does that is cut as far as the limits allow, whatever that loses; None: nothing can be cut.
+    """How the network does that is cut as far as may be, whatever that loses; None: nothing can be cut.
 
     No budget in time asks for less; the first channels go, as any do.
     """
@@ -195,14 +194,17 @@ def quickest(model: nn.Module, example: Tensor, settings: StructuredSettings, ti
     groups = [group for group in everything if group.name not in kept]
     look: dict[str, Any] = {"min_width": 1, "max_sparsity": settings.max_sparsity}
     round_to = resolve_round_to(settings.round_to, timing.track.device).choices[-1]
+    measured = chosen(settings, measured=settings.refit == "closed_form").allocation == "measured"
     gone = {}
     for group in groups:
-        schedule = make_width_schedule(group, torch.ones(group.width), allocation="global", round_to=round_to, **look)
+        may_go = measured and can_go(group) and not carries_all(copied, example, group)
+        schedule = make_width_schedule(
+            group, torch.ones(group.width), allocation="global", round_to=round_to, may_go=may_go, **look
+        )
         gone[group.name] = schedule.gone(len(schedule.keys))
     if not any(gone.values()):
         return None
-    cut_members(copied, groups, keep_masks(groups, gone))
-    return timing.track(copied)
+    return timing.track(without(copied, example, groups, gone))
 
 
 def _coarsest(
