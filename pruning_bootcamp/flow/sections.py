@@ -83,6 +83,8 @@ class ProfileSettings:
     openvino_int8, or module:function; several with commas, the first of them the main one"""
     batch_size: int = between(1, 1)
     """images per forward pass"""
+    more_batch_sizes: list[int] = field(default_factory=list)
+    """further batch sizes at which a budget in time, and a goal or gate of time, has to be met"""
     runs: int = between(50, 3)
     """timed passes of each network, interleaved"""
 
@@ -90,3 +92,8 @@ class ProfileSettings:
     def backends(self) -> tuple[str, ...]:
         """The names in `backend`, the main one first."""
         return comma_separated(self.backend)
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Those at which time counts, the main one first."""
+        return tuple(dict.fromkeys((self.batch_size, *self.more_batch_sizes)))

@@ -90,7 +90,7 @@ def goal_of(cfg: Config, cut: bool) -> Goal:
         share = 100 * (s.target_latency_reduction - within(1 - s.target_latency_reduction))
     if s.target_latency_ms is not None:
         milliseconds = s.target_latency_ms * (1 + WITHIN)
-    where = f"{cfg.profile.backend}, batch {cfg.profile.batch_size}"
+    where = f"{cfg.profile.backend}, batch {' and '.join(map(str, cfg.profile.batch_sizes))}"
     flops = None if s.timed else cfg.goal.flops_reduction_pct or None
     return Goal(cfg.goal.accuracy_drop, flops, metric, share, milliseconds, where)
 

@@ -9,7 +9,7 @@ from pruning_bootcamp.flow import step as steps
 from pruning_bootcamp.flow.outcomes import ComparedCosts, Judged, Timed
 from pruning_bootcamp.flow.step import StepContext
 from pruning_bootcamp.flow.steps.training import as_shipped
-from pruning_bootcamp.flow.steps.ways import ratio_of, time_asked
+from pruning_bootcamp.flow.steps.ways import ratio_of, time_asked, time_every_way
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.plain import from_plain, to_plain
 from pruning_bootcamp.results import Comparison, NetworkMetrics
@@ -29,13 +29,15 @@ def costs(context: StepContext, timed: bool = False) -> ComparedCosts:
     pruned, paired, how = from_plain(NetworkMetrics, to_plain(after)), Comparison(), None
     if timed:
         models = {"baseline": deployable_copy(dense.model), "pruned": deployable_copy(final.model)}
-        asked = time_asked(cfg, models, final.recipe, context.device)
+        asked = time_every_way(cfg, models, final.recipe, context.device)
+        for each, pair in asked.items() if len(asked) > 1 else ():
+            LOGGER.info("%s: %s less time", each, ratio_of(pair))
         found = min(asked.values(), key=lambda pair: ratio_of(pair).reduction_pct)
         baseline, pruned = found["baseline"].beside(baseline), found["pruned"].beside(pruned)
         way = found["pruned"]
         ratio = ratio_of(found)
         paired = ratio.as_result()
-        least = f", the least of {', '.join(asked)}" if len(asked) > 1 else ""
+        least = f", the least of {', '.join(map(str, asked))}" if len(asked) > 1 else ""
         how = f"medians of ratios, {ratio.spread}; {way.n} passes, {way.way}{least}"
     saved = from_plain(Comparison, compare_metrics(to_plain(baseline), to_plain(pruned)) | to_plain(paired))
     return ComparedCosts(

@@ -21,7 +21,7 @@ from pruning_bootcamp.tasks.base import with_one_output
 
 def timing(cfg: Config, uncut: nn.Module, recipe: Recipe, device: torch.device) -> Timing:
     """The track on which cut networks run beside the uncut one, as `profile` of the config says."""
-    ways = [Way(backend, cfg.profile.batch_size) for backend in cfg.profile.backends]
+    ways = [Way(backend, size) for backend in cfg.profile.backends for size in cfg.profile.batch_sizes]
     threads = cfg.threads or torch.get_num_threads()
     whole = partial(with_one_output, task=task_of(cfg))
     return Timing(RaceTrack(uncut, example_input(recipe), ways, threads, device, whole), LOGGER.info)

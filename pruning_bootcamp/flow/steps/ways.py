@@ -88,12 +88,27 @@ def timed(runners: Mapping[str, Mapping[str, Runner]], images: Tensor, runs: int
 
 
 def time_asked(
-    cfg: Config, models: Mapping[str, nn.Module], recipe: Recipe, device: torch.device
+    cfg: Config,
+    models: Mapping[str, nn.Module],
+    recipe: Recipe,
+    device: torch.device,
+    batch_size: int | None = None,
 ) -> dict[str, Latencies]:
-    """backend -> the networks' timings, by `profile` of the config (backend, batch size, runs)."""
-    images = example_input(recipe, cfg.profile.batch_size).to(device)
+    """backend -> the networks' timings, by `profile` of the config (backend, runs, batch size where none is given)."""
+    images = example_input(recipe, batch_size or cfg.profile.batch_size).to(device)
     whole = each_once(models, lambda _, model: with_one_output(model.to(device), images, task_of(cfg)))
     return timed(prepared(cfg.profile.backends, whole, images), images, cfg.profile.runs)
+
+
+def time_every_way(
+    cfg: Config, models: Mapping[str, nn.Module], recipe: Recipe, device: torch.device
+) -> dict[Way, Latencies]:
+    """The same at each of the batch sizes that count."""
+    return {
+        Way(backend, size): pair
+        for size in cfg.profile.batch_sizes
+        for backend, pair in time_asked(cfg, models, recipe, device, size).items()
+    }
 
 
 def time_ways(
