@@ -14,12 +14,18 @@ _RUNS, _MIN_SECONDS, _MOST_SECONDS = 40, 0.6, 6.0
 
 @dataclass(frozen=True)
 class Lap:
-    """A cut network beside the uncut one, on one way to run them: the ratio of their times, and milliseconds."""
+    """A cut network beside the uncut one, on one way to run them: the ratio of their times, and milliseconds.
+
+    `low` and `high` bound the ratio with 95% confidence, by so many `pairs`.
+    """
 
     way: Way
     share: float
     uncut_ms: float
     cut_ms: float
+    low: float = 0.0
+    high: float = float("inf")
+    pairs: int = 0
 
     def __str__(self) -> str:
         return f"{self.cut_ms:.3f} ms, {100 * self.share:.1f}% of {self.uncut_ms:.3f} ms ({self.way})"
@@ -85,7 +91,8 @@ class RaceTrack:
         found = compare_latencies(pair, runs=_RUNS, min_seconds=_MIN_SECONDS, max_seconds=_MOST_SECONDS)
         ratio = found["cut"].ratio_to(found["uncut"])
         assert ratio is not None, "they were timed in the same rounds"
-        return Lap(way, ratio.median, found["uncut"].median_ms, found["cut"].median_ms)
+        milliseconds = found["uncut"].median_ms, found["cut"].median_ms
+        return Lap(way, ratio.median, *milliseconds, low=ratio.low, high=ratio.high, pairs=ratio.n)
 
     def uncut_ms(self) -> dict[Way, float]:
         """Milliseconds of the uncut network on each way."""
