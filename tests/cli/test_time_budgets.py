@@ -239,6 +239,7 @@ def test_a_pipeline_does_not_search(trained: Path, command: Command) -> None:
         (("--target-latency-ms", "3", "structured.iterations=2"), "cut shares of a budget, not milliseconds"),
         (("--target-latency-reduction", "0.3", "--backend", "onxruntime"), "Did you mean 'onnxruntime'?"),
         (("--max-accuracy-drop", "0"), "max_accuracy_drop"),
+        (("--target-latency-reduction", "0.3", "profile.more_batch_sizes=[0]"), "0 is not a whole number from 1 up"),
     ],
 )
 def test_wrong_budgets(trained: Path, command: Command, given: tuple[str, ...], said: str) -> None:

@@ -222,3 +222,37 @@ def test_wrong_calls_are_refused_before_any_work(model: Small, asked: dict[str, 
 
 def test_both_are_names_of_the_package() -> None:
     assert {"prune", "compress"} <= set(dir(pruning_bootcamp)) | set(pruning_bootcamp._PLACES)
+
+
+def test_budgets_in_time_and_accuracy_are_the_commands_own(model: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Seen(Exception):
+        pass
+
+    seen: dict[str, Any] = {}
+
+    def note(command: str) -> Any:
+        def run(cfg: Any, *_: Any, **__: Any) -> None:
+            seen[command] = cfg
+            raise Seen
+
+        return run
+
+    for name in ("prune_structured", "prune_within_drop"):
+        monkeypatch.setattr(f"pruning_bootcamp.flow.commands.{name}", note(name))
+    data: dict[str, Any] = {"train": loader(32, 0), "validation": loader(32, 1)}
+    with pytest.raises(Seen):
+        prune(model, **data, latency_reduction=0.4, backend="onnxruntime")
+    cfg = seen["prune_structured"]
+    assert (cfg.structured.target_latency_reduction, cfg.profile.backend) == (0.4, "onnxruntime")
+    assert cfg.goal.latency_reduction_pct is None
+    with pytest.raises(Seen):
+        prune(model, **data, max_accuracy_drop=1.5)
+    cfg = seen["prune_within_drop"]
+    assert (cfg.structured.max_accuracy_drop, cfg.goal.latency_reduction_pct) == (1.5, None)
+    with pytest.raises(Seen):
+        prune(model, **data, max_accuracy_drop=1.5, backend="torch")
+    assert seen["prune_within_drop"].goal.latency_reduction_pct == 0
+    with pytest.raises(BootcampError, match="zeros alone save none"):
+        prune(model, **data, sparsity=0.5, backend="torch")
+    with pytest.raises(BootcampError, match="Give exactly one"):
+        prune(model, **data, flops_reduction=0.5, latency_reduction=0.5)
