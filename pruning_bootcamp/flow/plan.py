@@ -141,6 +141,12 @@ def timed_here(cfg: Config) -> dict[str, Any]:
     return as_dict(cfg)["profile"] | {"device": here.device, "threads": threads}
 
 
+def budget_here(cfg: Config) -> dict[str, Any]:
+    """What a budget in time is measured by."""
+    here = timed_here(cfg)
+    return {name: here[name] for name in ("backend", "batch_size", "more_batch_sizes", "device", "threads")}
+
+
 def ship(plan: Plan) -> None:
     """The files that leave the house, each verified."""
     given, last = section(plan.cfg, "export"), plan.last

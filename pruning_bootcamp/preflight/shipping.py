@@ -38,7 +38,9 @@ def backend(cfg: Config) -> list[Problem]:
         device = None
     problems = [problem for name in cfg.profile.backends for problem in _backend(name, device)]
     sizes = [size for size in cfg.profile.more_batch_sizes if size < 1]
-    return problems + [Problem("profile.more_batch_sizes", f"{size} is not a whole number from 1 up.") for size in sizes]
+    return problems + [
+        Problem("profile.more_batch_sizes", f"{size} is not a whole number from 1 up.") for size in sizes
+    ]
 
 
 def _backend(name: str, device: torch.device | None) -> list[Problem]:

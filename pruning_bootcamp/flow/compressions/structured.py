@@ -10,7 +10,7 @@ from pruning_bootcamp.flow import settings
 from pruning_bootcamp.flow.compressions.recovering import cycle_names, recover
 from pruning_bootcamp.flow.compressions.registry import COMPRESSIONS
 from pruning_bootcamp.flow.outcomes import Cut, Measured, Refitted, Regularised
-from pruning_bootcamp.flow.plan import Plan, section, timed_here
+from pruning_bootcamp.flow.plan import Plan, budget_here, section
 from pruning_bootcamp.flow.steps import cut, dead, refit, regularise
 from pruning_bootcamp.pruning.channels.measuring import needs_images
 from pruning_bootcamp.pruning.pipeline_stages import PruningStage
@@ -76,7 +76,7 @@ def _cut(
     batch_norm = {"bn_images": settings.batch_norm_images(cfg), "augment": cfg.train.augment}
     inputs = {"scores": scores} | ({} if earlier is None else {"cut": earlier})
     chosen = section(cfg, "structured") | ({} if part == cut.WHOLE else asdict(part))
-    chosen |= {"latency": timed_here(cfg)} if s.timed else {}
+    chosen |= {"latency": budget_here(cfg)} if s.timed else {}
     if cfg.structured.grow_penalty is not None:
         plan.add(
             f"{cycle}regularise",
