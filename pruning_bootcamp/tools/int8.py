@@ -91,7 +91,7 @@ def _quantized(content: bytes, images: Tensor, folder: Path, reduce_range: bool,
     proto = onnx.load(written)
     if not any(tensor.data_type == onnx.TensorProto.INT8 and tensor.dims for tensor in proto.graph.initializer):
         raise BootcampError(f"{where}: this network has no weight that ONNX Runtime can quantize. {instead}.")
-    _keep_scores(proto)
+    _keep_scores(proto, graph)
     _strip(proto)
     onnx.checker.check_model(proto)
     whole = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
@@ -117,14 +117,18 @@ def _left_out(graph: Any) -> list[str]:
     ]
 
 
-def _keep_scores(proto: Any) -> None:
-    """Give the last layer's sums out as they are: rounded to 256 levels, classes that are close would change places."""
+def _keep_scores(proto: Any, whole: Any) -> None:
+    """Give the last layer's sums out as they are: rounded to 256 levels, classes that are close would change places.
+
+    Not where a ReLU (or another clipping) comes last in the `whole` file: that the rounding itself stands for it.
+    """
     graph = proto.graph
+    clipped = {name for node in whole.node if node.op_type in ("Relu", "Clip") for name in node.output}
     maker = {name: node for node in graph.node for name in node.output}
     readers = Counter(name for node in graph.node for name in node.input)
     for output in graph.output:
         last = maker.get(output.name)
-        if last is None or last.op_type != "DequantizeLinear" or readers[last.input[0]] > 1:
+        if output.name in clipped or last is None or last.op_type != "DequantizeLinear" or readers[last.input[0]] > 1:
             continue
         before = maker.get(last.input[0])
         if before is None or before.op_type != "QuantizeLinear":

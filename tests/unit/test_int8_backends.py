@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pruning_bootcamp.backends import BACKENDS, prepare
+from pruning_bootcamp.backends import BACKENDS, lacking, prepare
 from pruning_bootcamp.backends.files import INT8_TOLERANCE, float32_file, int8_file
 from pruning_bootcamp.backends.precision import precision_said
 from pruning_bootcamp.errors import BootcampError
@@ -62,6 +62,21 @@ def test_the_precision_that_ran_counts_products_that_stay_in_float32(name: str) 
     assert runner.precision.startswith("int8")
     plain = prepare(name, nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(16, 5)), torch.randn(1, 3, 4, 4))
     assert plain.precision == "int8"
+
+
+@pytest.mark.parametrize("name", ["onnxruntime_int8", "openvino_int8"])
+@pytest.mark.parametrize("last", [nn.ReLU(), nn.ReLU6(), nn.Identity()])
+def test_a_clipping_at_the_end_is_not_lost(name: str, last: nn.Module) -> None:
+    if lacking(BACKENDS[name]):
+        pytest.skip(f"{name} is not installed")
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3), last).eval()
+    batch = 3 * torch.randn(2, 3, 8, 8)
+    with torch.inference_mode():
+        wanted = model(batch)
+    given = prepare(name, model, batch, 1)(batch)
+    assert float((given - wanted).abs().max()) < 0.1 * float(wanted.abs().max())
+    assert isinstance(last, nn.Identity) or float(given.min()) >= 0
 
 
 def test_a_precision_is_said_in_words() -> None:
