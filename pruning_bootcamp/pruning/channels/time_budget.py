@@ -77,36 +77,12 @@ class TimeSearch:
         return 1.0 if self.race is None else self.race.share
 
 
-def search_time(
-    costs: Callable[[], Costs],
-    groups: Sequence[Group],
-    schedules: Sequence[WidthSchedule],
-    losses: Mapping[str, Tensor],
-    timing: Timing,
-    stairs: Sequence[Staircases],
-    share: float,
-    cut: Callable[[Mapping[str, int]], nn.Module],
-) -> TimeSearch:
+class WidthSearch:
     """Steps by group, so that the network takes `share` of the uncut one's time at the least sum of losses.
 
     `costs`: anew, nothing cut. `losses`: group -> what is lost once none, one, two, ... units are gone. `cut` gives the
-    network without so many steps of each group. What was asked may not be reached: the nearest is given then.
+    network without so many steps of each group.
     """
-    search = _Search(costs, groups, schedules, losses, timing, stairs, share, cut)
-    wanted = share * _AIM
-    for multiple in _MULTIPLES:
-        search.attempt(multiple, search.next(multiple, wanted))
-    best = min(_MULTIPLES, key=lambda multiple: search.loss_at(multiple, wanted))
-    search.close_in(best, wanted)
-    for multiple in (best, *_MULTIPLES):  # steps may be too coarse for the aim, and not for what is allowed
-        if search.met:
-            break
-        search.close_in(multiple, share)
-    return search.found
-
-
-class _Search:
-    """Widths that the knapsack has been asked for, and how the whole network did with them."""
 
     def __init__(
         self,
@@ -129,6 +105,19 @@ class _Search:
         self._points: dict[int | None, list[tuple[float, float]]] = {
             multiple: [(1.0, self._shares[_key(uncut)])] for multiple in _MULTIPLES
         }
+
+    def run(self) -> TimeSearch:
+        """The best that was found; where what was asked can't be reached, the nearest."""
+        wanted = self._share * _AIM
+        for multiple in _MULTIPLES:
+            self.attempt(multiple, self.next(multiple, wanted))
+        best = min(_MULTIPLES, key=lambda multiple: self.loss_at(multiple, wanted))
+        self.close_in(best, wanted)
+        for multiple in (best, *_MULTIPLES):  # steps may be too coarse for the aim, and not for what is allowed
+            if self.met:
+                break
+            self.close_in(multiple, self._share)
+        return self.found
 
     @property
     def met(self) -> bool:

@@ -15,7 +15,7 @@ from pruning_bootcamp.pruning.channels.costs import Costs, Measure
 from pruning_bootcamp.pruning.channels.knapsack import least_loss
 from pruning_bootcamp.pruning.channels.multiples import narrower
 from pruning_bootcamp.pruning.channels.proof import prove_slice
-from pruning_bootcamp.pruning.channels.time_budget import TimeSearch, Timing, losses_of_scores, not_met, search_time
+from pruning_bootcamp.pruning.channels.time_budget import TimeSearch, Timing, WidthSearch, losses_of_scores, not_met
 from pruning_bootcamp.pruning.channels.width_schedules import WidthSchedule, make_width_schedule, nearest_step
 from pruning_bootcamp.pruning.graph import Group, Keep, cut_members
 from pruning_bootcamp.pruning.masks import detached_copy
@@ -166,7 +166,7 @@ def _settle_by_time(network: ScoredNetwork, budget: Budget, chosen: ChosenWidths
         return Costs(model, groups, network.example, network.products, stairs)
 
     losses = network.losses or losses_of_scores(schedules, network.scores)
-    chosen.timed = search_time(costs, groups, schedules, losses, timing, stairs, 1 - budget.asked, cut)
+    chosen.timed = WidthSearch(costs, groups, schedules, losses, timing, stairs, 1 - budget.asked, cut).run()
     counted = costs()
     chosen.before = dict(counted.amount)
     chosen.baseline = chosen.before | {name: value for name, value in budget.baseline.items() if value}
