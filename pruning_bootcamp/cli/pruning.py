@@ -87,6 +87,7 @@ _DEAD = "dead: only what does nothing goes, without a budget, and the network co
     "prune-structured",
     epilog=examples(
         "prune-structured -c cfgs/digits.yaml --method bn_scale --target-flops-reduction 0.5",
+        "prune-structured -c cfgs/digits.yaml --target-latency-reduction 0.4 --backend onnxruntime",
         "prune-structured -c cfgs/cifar10_resnet20.yaml --method l1 --sparsity 0.4 --dry-run data.root=data/cifar10",
         "prune-structured -c cfgs/digits.yaml --method dead "
         "--checkpoint results/unstructured/global_global_sp0.8/pruned_model.pth",
@@ -107,8 +108,8 @@ def prune_structured(
     target_latency_reduction: Annotated[
         float | None, setting("structured.target_latency_reduction", "--target-latency-reduction")
     ] = None,
-    max_accuracy_drop: Annotated[float | None, setting("structured.max_accuracy_drop", "--max-accuracy-drop")] = None,
     target_latency_ms: Annotated[float | None, setting("structured.target_latency_ms", "--target-latency-ms")] = None,
+    max_accuracy_drop: Annotated[float | None, setting("structured.max_accuracy_drop", "--max-accuracy-drop")] = None,
     backend: Backend = None,
     batch_size: BatchSize = None,
     threads: Threads = None,

@@ -115,8 +115,8 @@ class StructuredSettings:
     target_latency_ms: float | None = between(None, 0, None, "(]")
     """milliseconds that a batch may take, measured here by profile.backend with profile.batch_size"""
     max_accuracy_drop: float | None = between(None, 0, None, "(]")
-    """as much as may be cut (or, by goal.latency_reduction_pct, as quick as may be) within so many points of accuracy,
-    found on validation samples by prune-structured"""
+    """cut as far as no more points of accuracy are lost on validation samples: by time where a backend is named (a
+    goal.latency_reduction_pct set), else by multiply-accumulates"""
     round_to: int | Literal["auto", "none"] | None = between("auto", 1)
     """widths in multiples of this; auto: 8 on a CUDA device (less where that is too coarse), none elsewhere"""
     max_sparsity: float = between(0.9, 0, 1, "()")
