@@ -138,7 +138,7 @@ def export_model(
         with atomic_path(path) as temporary:
             runner = entry(written, sample, temporary, **checked)
             if not isinstance(runner, Written):
-                runner = Written(runner.backend, runner, zeroed=zeroed)
+                runner = Written(getattr(runner, "backend", entry.name), runner, zeroed=zeroed)
             if settings.verify:
                 inputs = _inputs(sample, settings.batch_sizes, examples, proof)
                 allowed = 0.0 if proof == "equal" and not runner.zeroed else settings.tolerance

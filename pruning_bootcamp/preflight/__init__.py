@@ -44,7 +44,7 @@ CHECKS: Mapping[str, tuple[Callable[[Config], list[Problem]], ...]] = {
     "train": _TRAINING,
     "eval": (*_OPENING, shipping.backend),
     "prune-unstructured": (*_PRUNING, pruning.zeros),
-    "prune-structured": (*_PRUNING, pruning.channels),
+    "prune-structured": (*_PRUNING, pruning.channels, shipping.backend),
     "pipeline run": (*_PRUNING, shipping.pipeline, *_SHIPPING, basics.reads_test),
     "sensitivity": (*_OPENING, check_scan),
     "sweep": (basics.by_accuracy, _trials, _search, shipping.backend),

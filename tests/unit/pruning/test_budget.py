@@ -28,9 +28,11 @@ def test_costs_by_hand() -> None:
     example = torch.zeros(1, 3, 4, 4)
     costs = Costs(model, cuttable(model, example), example)
     # 2x2 output pixels
-    assert costs.amount == {"macs": 4 * 27 * 8 + 32 * 5, "params": 27 * 8 + 8 + 16 + 32 * 5 + 5, "channels": 8}
+    whole = {"macs": 4 * 27 * 8 + 32 * 5, "params": 27 * 8 + 8 + 16 + 32 * 5 + 5, "channels": 8, "time": 0}
+    assert costs.amount == whole
     costs.change("0", [1, 5, 6])
-    assert costs.amount == {"macs": 4 * 27 * 5 + 20 * 5, "params": 27 * 5 + 5 + 10 + 20 * 5 + 5, "channels": 5}
+    cut = {"macs": 4 * 27 * 5 + 20 * 5, "params": 27 * 5 + 5 + 10 + 20 * 5 + 5, "channels": 5, "time": 0}
+    assert costs.amount == cut
     costs.change("0", [5], back=True)
     assert costs.amount["channels"] == 6
     assert costs.amount["macs"] == 4 * 27 * 6 + 24 * 5

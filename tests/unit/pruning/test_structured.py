@@ -242,7 +242,7 @@ def test_all_problems_of_the_settings_at_once() -> None:
     assert len(problems) == 6
     assert "structured.score.name: unknown channel score 'bn_scales'. Did you mean 'bn_scale'?" in text
     assert "structured.allocation: unknown allocation 'globl'. Did you mean 'global'?" in text
-    assert "give exactly one budget (sparsity, target_flops_reduction, target_params_reduction), not spars" in text
+    assert "give exactly one budget (sparsity, target_flops_reduction, target_params_reduction, target_lat" in text
     assert "structured.sparsity: 1.5 is not in [0, 1)" in text
     assert "structured.round_to: 0" in text
     assert "structured.max_sparsity: 1.0" in text
