@@ -83,10 +83,10 @@ class ProfileSettings:
     openvino_int8, or module:function; several with commas, the first of them the main one"""
     batch_size: int = between(1, 1)
     """images per forward pass"""
-    more_batch_sizes: list[int] = field(default_factory=list)
-    """further batch sizes at which a budget in time, and a goal or gate of time, has to be met"""
     runs: int = between(50, 3)
     """timed passes of each network, interleaved"""
+    more_batch_sizes: list[int] = field(default_factory=list)
+    """further batch sizes at which a budget in time, and a goal or gate of time, has to be met"""
 
     @property
     def backends(self) -> tuple[str, ...]:
