@@ -1,6 +1,9 @@
 """A network as a program: traced by torch.export, and written as ONNX. Errors in our words."""
 
 import contextlib
+import hashlib
+import os
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -18,6 +21,7 @@ OPSET = 18
 """the operator set that torch's exporter writes; any other is converted from it"""
 FORMAT = "Try another --format, such as pt2"
 _LARGEST_BYTES = 2**31 - 2**20  # a protobuf message, so a one-file ONNX model, ends at 2 GiB
+_KEPT_BYTES = 2**28  # of files that were made in this process
 
 
 def twice(example: Tensor) -> Tensor:
@@ -76,8 +80,12 @@ def onnx_file(
     if size > _LARGEST_BYTES:
         raise BootcampError(f"{where}: {size / 2**30:.1f} GiB of weights don't fit in one ONNX file. {instead}.")
     with exporting("ONNX", where, instead):
+        traced = trace_program(model, example)
+        key = _digest(traced, opset)
+        if (made := _MADE.get(key)) is not None:
+            return made
         program = torch.onnx.export(
-            trace_program(model, example),
+            traced,
             dynamo=True,
             dynamic_shapes=({0: "batch"},),  # the program has it as a symbol of its own; this is its name in the file
             input_names=["input"],
@@ -97,4 +105,40 @@ def onnx_file(
             node.ClearField("doc_string")
         drop_zero_branches(proto)
         zeroed = zero_tiny_in_file(proto)
-        return OnnxFile(proto.SerializeToString(), zeroed)
+        return _MADE.keep(key, OnnxFile(proto.SerializeToString(), zeroed))
+
+
+def _digest(program: torch.export.ExportedProgram, opset: int) -> str:
+    """Of all that decides the file: what is computed, on which shapes, with which numbers."""
+    digest = hashlib.blake2b(f"{opset}\n{program}".encode())
+    for name, value in sorted({**program.state_dict, **program.constants}.items()):
+        digest.update(f"{name} {type(value).__name__}".encode())
+        if isinstance(value, Tensor):
+            digest.update(f"{value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        else:  # an object of the user's own: never the same as another
+            digest.update(os.urandom(16))
+    return digest.hexdigest()
+
+
+class _Made:
+    """Files by what they were made of, the latest: exporting takes seconds, and the same network is exported for its
+    file, its backends and its profile."""
+
+    def __init__(self) -> None:
+        self._files: OrderedDict[str, OnnxFile] = OrderedDict()
+
+    def get(self, key: str) -> OnnxFile | None:
+        if key in self._files:
+            self._files.move_to_end(key)
+        return self._files.get(key)
+
+    def keep(self, key: str, file: OnnxFile) -> OnnxFile:
+        if len(file.content) <= _KEPT_BYTES:
+            self._files[key] = file
+        while sum(len(each.content) for each in self._files.values()) > _KEPT_BYTES:
+            self._files.popitem(last=False)
+        return file
+
+
+_MADE = _Made()
