@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -30,6 +31,8 @@ _REFINED = 0.08
 # Of a layer with few outputs so many copies run at once: the call of a runtime takes as long as the layer.
 _COPIES, _SMALL = 4, 2**20
 _ROUNDS, _MOST_SECONDS = 7, 1.5
+# What a busy machine may have slowed is timed again, so many times at most, or until that has not helped twice.
+_AGAIN, _CONFIRMED, _LESS_USE = 5, 0.97, 0.85
 Widths = tuple[int, int]  # what goes in, what comes out
 Say = Callable[[int, int, LayerShape], None]
 Clock = Callable[[LayerShape, Sequence[Widths]], dict[Widths, float]]
@@ -101,11 +104,13 @@ def measure_staircases(
     threads: int,
     device: torch.device,
     say: Say = lambda number, total, shape: None,
+    multiple: int = 1,
 ) -> Staircases:
     """Of every layer that is cut with one of the groups; layers alike are measured once, and kept for the next time.
 
-    `example`: one input; layers get as many as `way` says. What was measured before, on this processor by this version
-    of the backend with as many threads, is read from the user's cache folder.
+    `example`: one input; layers get as many as `way` says. `multiple`: what widths will be multiples of. What was
+    measured before, on this processor by this version of the backend with as many threads, is read from the user's
+    cache folder.
     """
     begun = time.perf_counter()
     sides: dict[str, set[str]] = {}
@@ -121,7 +126,8 @@ def measure_staircases(
     found = {}
     for number, (shape, cut) in enumerate(wanted.items()):
         say(number, len(wanted), shape)
-        found[shape] = _layer_times(shape, cut, known, partial(_time, way=way, threads=threads, device=device))
+        clock = partial(_time, way=way, threads=threads, device=device)
+        found[shape] = _layer_times(shape, cut, known, clock, multiple)
         known.write()
     return Staircases(
         layers={path: found[shape] for path, shape in shapes.items()},
@@ -155,49 +161,76 @@ def _shapes(model: nn.Module, example: Tensor, paths: Mapping[str, set[str]]) ->
     return found
 
 
-def _layer_times(shape: LayerShape, cut: set[str], known: "_Kept", clock: Clock) -> LayerTimes:
+def _layer_times(shape: LayerShape, cut: set[str], known: "_Kept", clock: Clock, multiple: int) -> LayerTimes:
     """The layer along each side that is cut, in coarse steps, then in the middle of the high ones."""
     both = {"output", "input"} <= cut and not shape.depthwise
-    along: dict[str, list[int]] = {}
-    for kind in sorted(cut):
-        full = shape.inputs if kind in ("input", "depthwise") else shape.outputs
-        along[kind] = coarse_widths(full, shape.groups if kind != "depthwise" else 1)
+    whole, before = (shape.inputs, shape.outputs), known.of(shape)
+    multiples = {kind: math.lcm(shape.groups if kind != "depthwise" else 1, multiple) for kind in sorted(cut)}
+    full = {kind: shape.inputs if kind in ("input", "depthwise") else shape.outputs for kind in multiples}
+    along = {kind: coarse_widths(full[kind], multiples[kind]) for kind in multiples}
 
-    def measured(widths: Sequence[Widths]) -> dict[Widths, float]:
-        return known.of(shape, widths, lambda missing: clock(shape, missing))
+    def measured(widths: Sequence[Widths]) -> Mapping[Widths, float]:
+        if missing := [place for place in dict.fromkeys(widths) if place not in known.of(shape)]:
+            known.put(shape, clock(shape, missing))
+        return known.of(shape)
 
-    def places(kind: str, widths: Sequence[int]) -> list[Widths]:
-        if kind == "input":
-            return [(width, shape.outputs) for width in widths]
-        if kind == "depthwise":
-            return [(width, width * shape.outputs // shape.inputs) for width in widths]
-        return [(shape.inputs, width) for width in widths]
+    def sides() -> dict[str, dict[int, Widths]]:
+        return {kind: {width: _place(shape, kind, width) for width in widths} for kind, widths in along.items()}
 
-    whole = (shape.inputs, shape.outputs)
+    def points(places: Mapping[int, Widths]) -> list[tuple[int, float]]:
+        times = known.of(shape)
+        return [(width, times[place]) for width, place in places.items()]
+
     for _ in range(2):
-        every = [whole, *(place for kind, widths in along.items() for place in places(kind, widths))]
-        times = measured(list(dict.fromkeys(every)))
-        more = {
-            kind: between(
-                [(width, times[place]) for width, place in zip(widths, places(kind, widths), strict=True)],
-                times[whole],
-                shape.groups if kind != "depthwise" else 1,
-            )
-            for kind, widths in along.items()
-        }
-        along = {kind: sorted({*widths, *more[kind]}) for kind, widths in along.items()}
-    times = measured([whole, *(place for kind, widths in along.items() for place in places(kind, widths))])
-    inputs = {w: times[w, shape.outputs] for w in along.get("input", [])} | {shape.inputs: times[whole]}
-    outputs = {w: times[shape.inputs, w] for w in along.get("output", [])} | {shape.outputs: times[whole]}
+        measured([whole, *(place for places in sides().values() for place in places.values())])
+        for kind, places in sides().items():
+            more = between(points(places), known.of(shape)[whole], multiples[kind])
+            along[kind] = sorted({*along[kind], *more})
+    measured([place for places in sides().values() for place in places.values()])
+    in_vain = Counter(dict.fromkeys(before, 2))
+    for _ in range(_AGAIN):
+        doubts = {places[width] for places in sides().values() for width in doubted(points(places))}
+        doubts = {place for place in doubts if in_vain[place] < 2}
+        if not doubts:
+            break
+        first = dict(known.of(shape))
+        again = clock(shape, sorted(doubts))
+        in_vain.update(place for place in doubts if again[place] > _CONFIRMED * first[place])
+        known.put(shape, {place: min(again[place], first[place]) for place in doubts})
+    inputs = dict(points(sides().get("input", {}))) | {shape.inputs: known.of(shape)[whole]}
+    outputs = dict(points(sides().get("output", {}))) | {shape.outputs: known.of(shape)[whole]}
     if shape.depthwise:
-        deep = places("depthwise", along.get("depthwise", []))
-        outputs = {place[1]: times[place] for place in deep} | {shape.outputs: times[whole]}
-        return LayerTimes(shape, {shape.inputs: times[whole]}, outputs)
+        outputs |= {place[1]: known.of(shape)[place] for place in sides().get("depthwise", {}).values()}
+        return LayerTimes(shape, {shape.inputs: known.of(shape)[whole]}, outputs)
     if not both:
         return LayerTimes(shape, inputs, outputs)
     small = (_middle(along["input"]), _middle(along["output"]))
     reached = measured([small])[small]
-    return LayerTimes(shape, inputs, outputs, _constant(inputs[small[0]], outputs[small[1]], times[whole], reached))
+    times = inputs[small[0]], outputs[small[1]], known.of(shape)[whole]
+    return LayerTimes(shape, inputs, outputs, _constant(*times, reached))
+
+
+def _place(shape: LayerShape, kind: str, width: int) -> Widths:
+    """Both widths of the layer where the one of that side is so many, and the other whole or tied to it."""
+    if kind == "depthwise":
+        return width, width * shape.outputs // shape.inputs
+    return (width, shape.outputs) if kind == "input" else (shape.inputs, width)
+
+
+def doubted(points: Sequence[tuple[int, float]]) -> list[int]:
+    """Widths whose time may be that of something else that ran: a wider one is quicker, or a narrower one makes more of
+    the time that it takes.
+
+    Steps of a runtime look alike: only timing them again tells. Sorted by width.
+    """
+    found, best = [], 0.0
+    for number, (width, milliseconds) in enumerate(points):
+        wider = min((later for _, later in points[number + 1 :]), default=math.inf)
+        use = width / max(milliseconds, 1e-12)
+        if wider < _CONFIRMED * milliseconds or use < _LESS_USE * best:
+            found.append(width)
+        best = max(best, use)
+    return found
 
 
 def coarse_widths(full: int, multiple: int = 1) -> list[int]:
@@ -278,16 +311,15 @@ class _Kept:
     def __len__(self) -> int:
         return sum(len(times) for times in self._times.values())
 
-    def of(
-        self, shape: LayerShape, widths: Sequence[Widths], measure: Callable[[Sequence[Widths]], dict[Widths, float]]
-    ) -> dict[Widths, float]:
-        """Milliseconds at these widths: as kept, the others measured."""
-        times = self._times.setdefault(json.dumps(asdict(shape), sort_keys=True), {})
-        missing = [place for place in widths if _key(place) not in times]
-        if missing:
-            times |= {_key(place): value for place, value in measure(missing).items()}
-            self._changed = True
-        return {place: times[_key(place)] for place in widths}
+    def of(self, shape: LayerShape) -> Mapping[Widths, float]:
+        """Milliseconds of the layer at the widths that are known."""
+        kept = self._times.get(_name(shape), {})
+        return {(int(inputs), int(outputs)): kept[f"{inputs}x{outputs}"] for inputs, outputs in map(_sides, kept)}
+
+    def put(self, shape: LayerShape, times: Mapping[Widths, float]) -> None:
+        """Know these too, or instead."""
+        self._times.setdefault(_name(shape), {}).update({f"{place[0]}x{place[1]}": times[place] for place in times})
+        self._changed = True
 
     def write(self) -> None:
         """Keep what is new; where that can't be done it costs the time again."""
@@ -302,5 +334,9 @@ class _Kept:
         self._changed = False
 
 
-def _key(place: Widths) -> str:
-    return f"{place[0]}x{place[1]}"
+def _name(shape: LayerShape) -> str:
+    return json.dumps(asdict(shape), sort_keys=True)
+
+
+def _sides(key: str) -> list[str]:
+    return key.split("x")

@@ -45,15 +45,18 @@ class Timing:
     track: RaceTrack
     say: Callable[[str], None] = lambda text: None
 
-    def staircases(self, model: nn.Module, example: Tensor, groups: Sequence[Group]) -> list[Staircases]:
-        """How long the layers take at other widths, on each way."""
+    def staircases(
+        self, model: nn.Module, example: Tensor, groups: Sequence[Group], multiple: int = 1
+    ) -> list[Staircases]:
+        """How long the layers take at other widths, multiples of that, on each way."""
         found = []
         for way in self.track.ways:
 
             def say(number: int, total: int, shape: LayerShape, way: Way = way) -> None:
                 self.say(f"Timing layers of {way}: {number + 1} of {total}, {shape}")
 
-            one = measure_staircases(model, example, groups, way, self.track.threads, self.track.device, say)
+            track = self.track
+            one = measure_staircases(model, example, groups, way, track.threads, track.device, say, multiple)
             self.say(f"{one.measured} timings of layers in {one.seconds:.0f} s, {one.kept} known before ({way})")
             found.append(one)
         return found

@@ -144,13 +144,13 @@ def choose_widths(network: ScoredNetwork, budget: Budget, limits: Limits, falls_
         reasons = (f"{name}: {reason}" for name, reason in left_out.items())
         chosen.problem = BootcampError(*reasons, where="cutting this network")
     elif budget.measure == "time":
-        _settle_by_time(network, budget, chosen)
+        _settle_by_time(network, budget, limits, chosen)
     else:
         _settle(network, budget, limits, chosen)
     return chosen
 
 
-def _settle_by_time(network: ScoredNetwork, budget: Budget, chosen: ChosenWidths) -> None:
+def _settle_by_time(network: ScoredNetwork, budget: Budget, limits: Limits, chosen: ChosenWidths) -> None:
     """Fill in what is chosen so that the whole network, timed, takes the share that is left."""
     model, groups, timing = network.model, chosen.groups, network.timing
     assert timing is not None
@@ -160,7 +160,7 @@ def _settle_by_time(network: ScoredNetwork, budget: Budget, chosen: ChosenWidths
         gone = {s.name: s.gone(taken[s.name]) for s in schedules}
         return without(detached_copy(model), network.example, groups, gone)
 
-    stairs = timing.staircases(model, network.example, groups)
+    stairs = timing.staircases(model, network.example, groups, limits.round_to or 1)
 
     def costs() -> Costs:
         return Costs(model, groups, network.example, network.products, stairs)

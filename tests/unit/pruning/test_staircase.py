@@ -1,6 +1,7 @@
 """How long layers take at other widths: where they are looked at, what is said between, and that it is kept."""
 
 import json
+import random
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from pruning_bootcamp.pruning.channels.staircase import (
     Staircases,
     between,
     coarse_widths,
+    doubted,
     measure_staircases,
 )
 from pruning_bootcamp.pruning.graph import Group, cut_members, find_groups
@@ -157,6 +159,45 @@ def test_a_high_step_is_looked_at_in_its_middle() -> None:
     points = [(8, 1.0), (16, 1.05), (24, 2.0), (25, 4.0), (32, 4.0)]
     assert between(points, 4.0) == [20]
     assert between(points, 4.0, multiple=8) == []
+
+
+def test_what_is_slower_than_a_wider_one_or_makes_less_of_its_time_is_doubted() -> None:
+    assert doubted([(8, 1.0), (16, 2.0), (24, 2.6), (32, 3.4)]) == []
+    assert doubted([(8, 1.0), (16, 3.0), (24, 2.6), (32, 3.4)]) == [16]
+    assert doubted([(8, 1.0), (16, 1.9), (24, 2.6), (32, 9.0)]) == [32]
+    assert doubted([]) == []
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_a_busy_machine_slowed_is_timed_again(
+    seed: int, clock: list[LayerShape], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    drawn = random.Random(seed)
+
+    def busy(shape: LayerShape, widths: Sequence[tuple[int, int]], **_: object) -> dict[tuple[int, int], float]:
+        """One pass in five takes three times as long, as where something else runs."""
+        return {place: steps_of_eight(shape.at(*place)) * drawn.choice([1, 1, 1, 1, 3]) for place in widths}
+
+    monkeypatch.setattr(staircase, "_time", busy)
+    times = measured(Net())[0].layers["first"]
+    wrong = [width for width, time in times.outputs.items() if time > 1.01 * steps_of_eight(times.shape.at(3, width))]
+    assert len(wrong) <= 1, "it was slow three times in a row"
+
+
+def test_real_steps_are_timed_thrice_and_kept(clock: list[LayerShape]) -> None:
+    times = measured(Net())[0].layers["first"]
+    assert all(times.outputs[width] == steps_of_eight(times.shape.at(3, width)) for width in times.outputs)
+    counts = {shape: clock.count(shape) for shape in clock}
+    assert max(counts.values()) == 3
+
+
+def test_only_multiples_are_timed_where_widths_will_be_multiples(clock: list[LayerShape]) -> None:
+    model, example = Net(), torch.randn(1, 3, 6, 6)
+    groups = [group for group in find_groups(model, example) if group.reason is None]
+    found = measure_staircases(model, example, groups, WAY, 1, CPU, multiple=8)
+    assert set(found.layers["first"].outputs) == {8, 16, 24, 32}
+    assert set(found.layers["second"].inputs) == {8, 16, 24, 32}
+    assert set(found.layers["second"].outputs) == {8, 16, 24}
 
 
 def test_a_staircase_is_flat_up_to_its_step() -> None:
