@@ -35,12 +35,16 @@ def quickstart(
     seed: Seed = None,
     debug: Debug = False,
 ) -> None:
-    """The whole way in two minutes: train, prune to half the FLOPs, fine-tune, evaluate, export, profile, report."""
+    """The whole way in two minutes: train, cut until it is quick, fine-tune, evaluate, export, profile, report."""
     options = given(quickstart, locals())
     if config is None:  # 15 epochs on labels alone end within the goal or just outside, by the number of threads
         options |= {"fine_tune.epochs": "30ep", "fine_tune.lr": 0.02, "fine_tune.distill": 0.9}
-        options |= {"goal.flops_reduction_pct": 50.0}  # what is cut, and what the page promises
         options |= {"structured.refit": "batch_norm"}  # the page's figures are of that
+        # what is cut, and what the page promises: at least 1.5 times as quick, one image at a time and sixteen
+        options |= {"structured.target_latency_reduction": 0.38, "goal.latency_reduction_pct": 33.4}
+        options |= {"profile.backend": "onnxruntime", "profile.more_batch_sizes": [16]}
+        options |= {"structured.round_to": 8}  # a few widths to time, all of them blocks of the runtime
+        options |= {"threads": 1}  # the quickest for so small a network, and the same one on every machine
     cfg = load_checked("quickstart", config, overrides, options)
     from pruning_bootcamp.flow.commands import quickstart as run
 

@@ -36,7 +36,7 @@ def quickstart(cfg: Config, dry_run: bool = False) -> Metrics:
     cut = _with(cfg, structured, pruned)
     plans: dict[str, tuple[Path | None, Callable[[], object]]] = {
         "Train the dense network": (None, lambda: train(_with(cfg, baseline), dry_run=dry_run)),
-        "Cut channels to half the FLOPs, prove the cut, fine-tune": (
+        "Cut channels to the budget, prove the cut, fine-tune": (
             dense,
             lambda: prune_structured(_with(cfg, structured, dense), dry_run=dry_run),
         ),
