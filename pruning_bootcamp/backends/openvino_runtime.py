@@ -1,5 +1,6 @@
 """OpenVINO on the CPU: of a network, in float32 or int8."""
 
+import functools
 from collections import Counter
 from importlib import metadata
 from typing import Any
@@ -71,19 +72,28 @@ def _opened(backend: str, content: bytes, example: Tensor, threads: int, **prope
 
 def _compiled(backend: str, content: bytes, batch: Tensor, settings: dict[str, Any]) -> Any:
     """What runs batches of that very size: for any size it would be slower code."""
-    import openvino
-
     try:
-        core = openvino.Core()
-        program = core.read_model(content)
+        program = _core().read_model(content)
         program.reshape(list(batch.shape))
-        return core.compile_model(program, "CPU", settings)
+        return _core().compile_model(program, "CPU", settings)
     except RuntimeError as error:  # of C++, the lines of its source before the reason
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         raise BootcampError(
             f"backend {backend}: OpenVINO can't take this network: {lines[-1].rstrip('.')}. Take another backend; "
             "--debug shows the whole story."
         ) from error
+
+
+@functools.cache
+def _core() -> Any:
+    """One for the whole process.
+
+    Each one's plugin gives the thread a stack for signals, and puts the one before back when it goes. Two that go in
+    the order in which they came leave the thread with a stack that is there no more, for the next Ctrl-C to end in.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def _precision(compiled: Any) -> str | None:
