@@ -12,7 +12,8 @@ class ExportSettings:
     """Deployment files, and how each is compared with the network."""
 
     format: str = "both"
-    """onnx, torchscript, pt2, int8, sparse, both (onnx and torchscript) or all; several with commas: int8,sparse"""
+    """onnx, torchscript, torchscript_sparse, pt2, int8, sparse, both (onnx and torchscript) or all; several with
+    commas: int8,sparse"""
     verify: bool = True
     """run the file on fresh inputs, here and in a new process, and compare"""
     opset: int | None = between(None, 7)

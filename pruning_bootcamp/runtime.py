@@ -205,6 +205,16 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+@functools.cache
+def has_amx() -> bool | None:
+    """Whether this machine's CPU multiplies int8 matrices in tiles (AMX); None where the system does not say."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("flags"):
+                return "amx_int8" in line.split()
+    return None
+
+
 def _commit() -> str | None:
     """Short commit of this package's checkout, with `+` when files differ from it; None outside a checkout."""
     here = Path(__file__).parent

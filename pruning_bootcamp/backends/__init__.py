@@ -5,6 +5,8 @@ from pruning_bootcamp.backends import (  # noqa: F401  # each registers its back
     eager,
     onnx_runtime,
     openvino_runtime,
+    openvino_zeros,
+    torch_sparse,
 )
 from pruning_bootcamp.backends.base import BACKENDS, Needs, deployable_copy, lacking, prepare, title_of, version_of
 from pruning_bootcamp.backends.ways import Way

@@ -49,9 +49,10 @@ relative to max(1, the largest). Where it applies
     needs      what must be there (Needs)
     profiled   f(type of device) -> the batch sizes at which `profile` times it beside the backend that was asked for
     pointless  f(example) -> why `profile` need not time it on such inputs, or None
+    wants      f(model) -> whether it is there for such networks; `profile` passes over it in silence for others
     eager      True: torch starts kernel after kernel, so on a GPU its time may be that of starting them
     by_layer   True: its time is that of the layers, which torch can be asked for one by one
-    one_shape  True: what it prepares runs batches of the example's size only
+    one_shape  True: what it prepares runs batches of the example's size only, or was chosen for them
 """
 
 

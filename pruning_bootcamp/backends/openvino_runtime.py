@@ -15,7 +15,7 @@ from pruning_bootcamp.backends.precision import precision_said
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.tools.latency.runner import Runner
 
-_NEEDS = Needs(module="openvino", extra="openvino")
+NEEDS = Needs(module="openvino", extra="openvino")
 _PRODUCTS = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
 _PRECISIONS = {"f32": "float32", "bf16": "bfloat16", "f16": "float16", "i8": "int8", "u8": "int8"}
 
@@ -24,12 +24,12 @@ _PRECISIONS = {"f32": "float32", "bf16": "bfloat16", "f16": "float16", "i8": "in
     "openvino",
     title="openvino on cpu",
     tolerance=1e-3,
-    needs=_NEEDS,
+    needs=NEEDS,
     profiled=lambda device_type: SMALL_BATCHES,
 )
 def openvino(model: nn.Module, example: Tensor, threads: int) -> Runner:
     """OpenVINO on the CPU: the network as an ONNX file, compiled for the batch size, in float32 throughout."""
-    return _opened("openvino", float32_file(model, example, "openvino"), example, threads)
+    return opened("openvino", float32_file(model, example, "openvino"), example, threads)[0]
 
 
 @BACKENDS.register(
@@ -37,15 +37,20 @@ def openvino(model: nn.Module, example: Tensor, threads: int) -> Runner:
     title="openvino int8 on cpu",
     tolerance=INT8_TOLERANCE,
     advice=INT8_ADVICE,
-    needs=_NEEDS,
+    needs=NEEDS,
 )
 def openvino_int8(model: nn.Module, example: Tensor, threads: int) -> Runner:
     """OpenVINO on the CPU: the int8 file that onnxruntime_int8 runs, compiled for the batch size."""
-    return _opened("openvino_int8", int8_file(model, example, "openvino_int8"), example, threads)
+    return opened("openvino_int8", int8_file(model, example, "openvino_int8"), example, threads)[0]
 
 
-def _opened(backend: str, content: bytes, example: Tensor, threads: int, **properties: Any) -> Runner:
-    """The file, compiled for each batch size when it first comes; `properties` are OpenVINO's, beside those below."""
+def opened(
+    backend: str, content: bytes, example: Tensor, threads: int, **properties: Any
+) -> tuple[Runner, list[dict[str, str]]]:
+    """The file, compiled for each batch size when it first comes, and the layers that OpenVINO runs of the first.
+
+    `properties` are OpenVINO's, beside those below; a layer has its `layerType`, `primitiveType`, `runtimePrecision`.
+    """
     import openvino
 
     settings = {
@@ -67,7 +72,11 @@ def _opened(backend: str, content: bytes, example: Tensor, threads: int, **prope
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     version = metadata.version("openvino")  # the module's own has the hash of a build in it
-    return Runner(backend, run, threads=threads, version=version, precision=_precision(first))
+    layers = [
+        {name: value.astype(str) for name, value in layer.get_rt_info().items()}
+        for layer in first.get_runtime_model().get_ops()
+    ]
+    return Runner(backend, run, threads=threads, version=version, precision=_precision(layers)), layers
 
 
 def _compiled(backend: str, content: bytes, batch: Tensor, settings: dict[str, Any]) -> Any:
@@ -96,8 +105,7 @@ def _core() -> Any:
     return openvino.Core()
 
 
-def _precision(compiled: Any) -> str | None:
+def _precision(layers: list[dict[str, str]]) -> str | None:
     """What the products run in, by the layers that OpenVINO says it runs."""
-    layers = [layer.get_rt_info() for layer in compiled.get_runtime_model().get_ops()]
-    kinds = [layer["runtimePrecision"].astype(str) for layer in layers if layer["layerType"].astype(str) in _PRODUCTS]
+    kinds = [layer["runtimePrecision"] for layer in layers if layer["layerType"] in _PRODUCTS]
     return precision_said(Counter(_PRECISIONS.get(kind, kind) for kind in kinds))

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from torch import nn
+
 from pruning_bootcamp.backends.base import BACKENDS, lacking, title_of
 from pruning_bootcamp.backends.eager import SMALL_BATCHES
 from pruning_bootcamp.tools.latency.advice import launch_bound_batches
@@ -23,9 +25,13 @@ class Way:
         return Way(self.backend, self.batch // 2) if self.batch // 2 > max(SMALL_BATCHES) else None
 
 
-def ways_to_time(device_type: str) -> list[Way]:
-    """Every way worth timing on such a device: the small batches first, the eager backends first among them."""
+def ways_to_time(device_type: str, model: nn.Module | None = None) -> list[Way]:
+    """Every way worth timing on such a device: the small batches first, the eager backends first among them.
+
+    With backends for special networks where the model is one.
+    """
     profiled = [entry for entry in BACKENDS.entries() if "profiled" in entry.facts and not lacking(entry)]
+    profiled = [entry for entry in profiled if "wants" not in entry.facts or (model and entry.facts["wants"](model))]
     ways = [Way(entry.name, batch) for entry in profiled for batch in entry.facts["profiled"](device_type)]
     return sorted(ways, key=lambda way: (way.batch, not _is_eager(way.backend), title_of(way.backend)))
 

@@ -1,7 +1,7 @@
 """Deployment files: written beside their place, checked against the network, and only then put there."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,14 @@ from pruning_bootcamp.backends.base import deployable_copy
 from pruning_bootcamp.checkpoints import Recipe, dense_file_bytes
 from pruning_bootcamp.errors import BootcampError, GoalNotMet, Problem
 from pruning_bootcamp.export_settings import ExportSettings, check_export
-from pruning_bootcamp.exporters import int8, onnx, pt2, sparse, torchscript  # noqa: F401  # each registers its format
+from pruning_bootcamp.exporters import (  # noqa: F401  # each registers its format
+    int8,
+    onnx,
+    pt2,
+    sparse,
+    torchscript,
+    torchscript_sparse,
+)
 from pruning_bootcamp.exporters.base import EXPORTERS, Written, proof_of
 from pruning_bootcamp.exporters.verify import Difference, fresh_inputs, real_inputs, verify_here, verify_in_new_process
 from pruning_bootcamp.plain import Plain
@@ -138,7 +145,9 @@ def export_model(
         with atomic_path(path) as temporary:
             runner = entry(written, sample, temporary, **checked)
             if not isinstance(runner, Written):
-                runner = Written(getattr(runner, "backend", entry.name), runner, zeroed=zeroed)
+                runner = Written(getattr(runner, "backend", entry.name), runner)
+            if zeroed:
+                runner = replace(runner, zeroed=zeroed)
             if settings.verify:
                 inputs = _inputs(sample, settings.batch_sizes, examples, proof)
                 allowed = 0.0 if proof == "equal" and not runner.zeroed else settings.tolerance

@@ -1,9 +1,7 @@
 """Static int8 ONNX: integers for weights and activations, whose ranges are measured on real images."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,12 +12,11 @@ from pruning_bootcamp.errors import BootcampError, listed
 from pruning_bootcamp.exporters.base import EXPORTERS, Written
 from pruning_bootcamp.exporters.onnx import PROGRAM
 from pruning_bootcamp.tools.inputs import plain_inputs
-from pruning_bootcamp.tools.int8 import int8_file
+from pruning_bootcamp.tools.int8 import QuantizedWeight, int8_file, quantized_weights
 from pruning_bootcamp.tools.latency.runner import Runner
 from pruning_bootcamp.tools.programs import OPSET, onnx_file
 
 _FIRST_OPSET = 13  # has scales per channel
-_OUTPUT_AXIS = {"Conv": 0, "ConvTranspose": 1, "Gemm": 1, "MatMul": -1}  # of the weight; a Gemm's may be transposed
 _OVERFLOW = (
     " x86 processors without VNNI (lscpu names it) add 8-bit products in 16 bits, which can overflow: try "
     "export.int8_reduce_range=true (the default), which gives weights 7 bits."
@@ -65,44 +62,6 @@ def write_int8(
         notes.append(f"{listed(alike)}: one scale for all channels, which is all that ONNX Runtime makes there")
     emptied = emptied_filters(weights, whole, model)
     return Written(**vars(open_onnx(path)), zeroed=file.zeroed, emptied=emptied, notes=tuple(notes))
-
-
-@dataclass(frozen=True)
-class QuantizedWeight:
-    """A weight of an int8 file: `axis` is the one along which its layer's outputs are, `scales` those it has."""
-
-    name: str
-    integers: np.ndarray
-    scales: np.ndarray
-    axis: int
-
-    @property
-    def per_channel(self) -> bool:
-        """Whether each output has a scale of its own."""
-        return self.scales.shape == (self.integers.shape[self.axis],)
-
-    def filled(self, values: np.ndarray) -> np.ndarray:
-        """True for each output with a number other than 0 in these values, which are of the weight's shape."""
-        return np.asarray(np.moveaxis(values, self.axis, 0).reshape(values.shape[self.axis], -1).any(axis=1))
-
-
-def quantized_weights(proto: Any) -> list[QuantizedWeight]:
-    """The int8 weights of the file's convolutions and linear layers, under the names that they had in float32."""
-    from onnx import numpy_helper
-
-    tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
-    reader = {node.input[1]: node for node in proto.graph.node if node.op_type in _OUTPUT_AXIS}
-    found = []
-    for node in proto.graph.node:
-        layer, tensor = reader.get(node.output[0]), tensors.get(node.input[0])
-        if node.op_type != "DequantizeLinear" or layer is None or tensor is None or len(tensor.dims) < 2:
-            continue
-        axis = _OUTPUT_AXIS[layer.op_type]
-        if layer.op_type == "Gemm" and any(one.name == "transB" and one.i for one in layer.attribute):
-            axis = 0
-        integers, scales = (numpy_helper.to_array(tensors[name]) for name in node.input[:2])
-        found.append(QuantizedWeight(tensor.name.removesuffix("_quantized"), integers, scales, axis % integers.ndim))
-    return found
 
 
 def emptied_filters(

@@ -10,7 +10,7 @@ from pruning_bootcamp.exporters.base import EXPORTERS
 from pruning_bootcamp.tools.latency.runner import Runner
 from pruning_bootcamp.tools.programs import exporting
 
-_PROGRAM = """
+PROGRAM = """
 import torch
 network = torch.jit.load(path, map_location="cpu")
 def run(images):
@@ -19,7 +19,7 @@ def run(images):
 """
 
 
-@EXPORTERS.register("torchscript", suffix=".pt", title="TorchScript", program=_PROGRAM)
+@EXPORTERS.register("torchscript", suffix=".pt", title="TorchScript", program=PROGRAM)
 def write_torchscript(model: nn.Module, example: Tensor, path: Path) -> Runner:
     """TorchScript by tracing, for libtorch and older deployments; torch calls it deprecated, and still writes it.
 

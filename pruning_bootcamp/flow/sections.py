@@ -80,7 +80,8 @@ class ProfileSettings:
     """time both networks, in turn; false: FLOPs and parameters only"""
     backend: str = "torch"
     """what runs the network: torch, channels_last, compile, cuda_graph, onnxruntime, onnxruntime_int8, openvino,
-    openvino_int8, or module:function; several with commas, the first of them the main one"""
+    openvino_int8, openvino_int8_sparse, torch_sparse, or module:function; several with commas, the first of them
+    the main one"""
     batch_size: int = between(1, 1)
     """images per forward pass"""
     runs: int = between(50, 3)

@@ -46,6 +46,7 @@ def analysis_text(analysis: Analysis, stats: Mapping[str, LatencyStats], pays: S
     lines += [f"{name}: {stat.spread}" for name, stat in stats.items()]
     ways = {name: stat.way for name, stat in stats.items()}
     lines += [f"both: {ways['pruned']}"] if len(set(ways.values())) == 1 else [f"{n}: {way}" for n, way in ways.items()]
+    lines += _notes(stats)
     lines += [
         f"FLOPs reduction:   {analysis.flops_reduction_pct:.1f}%",
         f"Latency reduction: {analysis.ratio or f'{analysis.latency_reduction_pct:.1f}%'}",
@@ -78,10 +79,15 @@ def backends_text(asked: Mapping[str, Mapping[str, LatencyStats]]) -> str:
     lines = [
         f"\n=== Backends (medians in ms, n >= {n}, each pair interleaved) ===",
         markdown_table(header, rows),
-        *(pair["pruned"].way for pair in asked.values()),
+        *(line for pair in asked.values() for line in (pair["pruned"].way, *_notes(pair))),
         f"What follows is of {next(iter(asked))}, which was named first.",
     ]
     return "\n".join(lines)
+
+
+def _notes(pair: Mapping[str, LatencyStats]) -> list[str]:
+    """What a backend that chooses has chosen for each of the networks."""
+    return [f"  {name}: {stat.note}" for name, stat in pair.items() if stat.note]
 
 
 def alternatives_text(
@@ -109,6 +115,7 @@ def alternatives_text(
     title = f"What would pay on this machine (medians, n >= {n}, each pair interleaved)"
     best, still = _quickest(alternatives)
     lines = [f"\n=== {title} ===", markdown_table(header, rows), *notes]
+    lines += [f"{way}: {pair['pruned'].note}" for way, pair in alternatives.items() if pair["pruned"].note]
     if launch_bound:
         lines.append(
             "Launch-bound: many images take hardly longer than one, so the time is that of starting kernels one by "

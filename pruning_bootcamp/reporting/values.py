@@ -94,5 +94,5 @@ def measured_on(environment: Environment | None, stats: Latency | None) -> str:
     if stats is None:
         return device or "machine not recorded"
     if stats.processor is not None:
-        return stats.way
-    return replace(stats, device=device or "a machine that was not recorded").way
+        return stats.noted_way
+    return replace(stats, device=device or "a machine that was not recorded").noted_way

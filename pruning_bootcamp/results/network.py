@@ -69,6 +69,11 @@ def way_said(
     return ", ".join(part for part in said if part)
 
 
+def noted(way: str, note: str | None) -> str:
+    """The way, and in brackets what a backend that chooses has chosen."""
+    return f"{way} ({note})" if note else way
+
+
 @dataclass(frozen=True, kw_only=True)
 class NetworkMetrics(Cost, Accuracies):
     """One network: what it does, what it costs, and how long it takes."""
@@ -83,13 +88,15 @@ class NetworkMetrics(Cost, Accuracies):
     """that the products were computed in: float32, int8, ..."""
     latency_processor: str | None = None
     latency_threads: int | None = None
+    latency_note: str | None = None
+    """what a backend that chooses has chosen, and by what figures"""
     weights: str | None = None
     """a hash of them"""
 
     @property
     def latency_way(self) -> str:
-        """How the latency was measured, as far as that was recorded."""
-        return way_said(
+        """How the latency was measured, and what a backend chose for it, as far as that was recorded."""
+        way = way_said(
             batch_size=self.latency_batch_size,
             backend=self.latency_backend,
             version=self.latency_version,
@@ -97,6 +104,7 @@ class NetworkMetrics(Cost, Accuracies):
             where=self.latency_processor,
             threads=self.latency_threads,
         )
+        return noted(way, self.latency_note)
 
 
 @dataclass(frozen=True, kw_only=True)

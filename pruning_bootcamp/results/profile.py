@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from pruning_bootcamp.plain import Part
-from pruning_bootcamp.results.network import Comparison, Environment, NetworkMetrics, way_said
+from pruning_bootcamp.results.network import Comparison, Environment, NetworkMetrics, noted, way_said
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +25,8 @@ class Latency(Part):
     precision: str | None = None
     """that the products were computed in: float32, int8, ..."""
     processor: str | None = None
+    note: str | None = None
+    """what a backend that chooses has chosen, and by what figures"""
 
     @property
     def way(self) -> str:
@@ -37,6 +39,11 @@ class Latency(Part):
             where=f"{self.device} ({self.processor})" if self.processor else self.device,
             threads=self.threads,
         )
+
+    @property
+    def noted_way(self) -> str:
+        """The same, and what a backend that chooses has chosen."""
+        return noted(self.way, self.note)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from pruning_bootcamp.tools.programs import FORMAT, exporting
 
 _BATCH_VALUES = 2**22
 _LEFT_OUT = ("Slice", "Pad", "Where", "Softmax")
+_OUTPUT_AXIS = {"Conv": 0, "ConvTranspose": 1, "Gemm": 1, "MatMul": -1}  # of the weight; a Gemm's may be transposed
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,44 @@ class Int8File:
     proto: Any
     whole: dict[str, np.ndarray]
     notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class QuantizedWeight:
+    """A weight of an int8 file: `axis` is the one along which its layer's outputs are, `scales` those it has."""
+
+    name: str
+    integers: np.ndarray
+    scales: np.ndarray
+    axis: int
+
+    @property
+    def per_channel(self) -> bool:
+        """Whether each output has a scale of its own."""
+        return self.scales.shape == (self.integers.shape[self.axis],)
+
+    def filled(self, values: np.ndarray) -> np.ndarray:
+        """True for each output with a number other than 0 in these values, which are of the weight's shape."""
+        return np.asarray(np.moveaxis(values, self.axis, 0).reshape(values.shape[self.axis], -1).any(axis=1))
+
+
+def quantized_weights(proto: Any) -> list[QuantizedWeight]:
+    """The int8 weights of the file's convolutions and linear layers, under the names that they had in float32."""
+    from onnx import numpy_helper
+
+    tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
+    reader = {node.input[1]: node for node in proto.graph.node if node.op_type in _OUTPUT_AXIS}
+    found = []
+    for node in proto.graph.node:
+        layer, tensor = reader.get(node.output[0]), tensors.get(node.input[0])
+        if node.op_type != "DequantizeLinear" or layer is None or tensor is None or len(tensor.dims) < 2:
+            continue
+        axis = _OUTPUT_AXIS[layer.op_type]
+        if layer.op_type == "Gemm" and any(one.name == "transB" and one.i for one in layer.attribute):
+            axis = 0
+        integers, scales = (numpy_helper.to_array(tensors[name]) for name in node.input[:2])
+        found.append(QuantizedWeight(tensor.name.removesuffix("_quantized"), integers, scales, axis % integers.ndim))
+    return found
 
 
 def int8_file(

@@ -79,7 +79,7 @@ def brought(**facts: Any) -> Any:
 
 def test_there_are_backends_to_test() -> None:
     ready = {name for name in BACKENDS if not lacking(BACKENDS[name], HERE)}
-    assert {"torch", "channels_last", "compile", "onnxruntime", "onnxruntime_int8"} <= ready
+    assert {"torch", "channels_last", "compile", "onnxruntime", "onnxruntime_int8", "torch_sparse"} <= ready
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -143,10 +143,11 @@ def test_two_networks_are_timed_in_turn_with_what_ran_them(name: str) -> None:
         assert stats.processor == processor_name(runners[one].device)
         assert stats.version
         assert stats.precision, "what ran says in which precision"
-        assert stats.precision.startswith("int8") is name.endswith("int8")
+        assert stats.precision.startswith("int8") is ("int8" in name)
         kept = from_plain(Latency, to_plain(stats.as_result()))
         assert kept == stats.as_result()
         assert f"{name} {stats.version} in {stats.precision} on {stats.device} ({stats.processor})" in kept.way
+        assert bool(stats.note) is name.endswith("sparse"), "what chooses says what it chose"
         assert stats.median_ms > 0
     assert found["pruned"].ratio_to(found["baseline"]) is not None, "the same rounds"
 

@@ -160,8 +160,11 @@ def test_how_a_latency_was_measured_is_said_as_far_as_it_is_known() -> None:
     assert older.way == "batch 16, openvino_int8 on cpu, 1 thread"
     newer = dataclasses.replace(older, version="2026.4.1", precision="int8", processor="a CPU", threads=2)
     assert newer.way == "batch 16, openvino_int8 2026.4.1 in int8 on cpu (a CPU), 2 threads"
+    chosen = dataclasses.replace(newer, note="dense: no zeros")
+    assert (chosen.way, chosen.noted_way) == (newer.way, f"{newer.way} (dense: no zeros)")
     machine = Environment(device="cpu (a CPU)")
     assert measured_on(machine, older) == "batch 16, openvino_int8 on cpu (a CPU), 1 thread"
+    assert measured_on(machine, chosen) == chosen.noted_way
     assert measured_on(Environment(device="another"), newer) == newer.way
     assert measured_on(None, None) == "machine not recorded"
     metrics = NetworkMetrics(latency_ms=1.0, latency_batch_size=1, latency_backend="torch")

@@ -38,7 +38,7 @@ def costs(context: StepContext, timed: bool = False) -> ComparedCosts:
         ratio = ratio_of(found)
         paired = ratio.as_result()
         least = f", the least of {', '.join(map(str, asked))}" if len(asked) > 1 else ""
-        how = f"medians of ratios, {ratio.spread}; {way.n} passes, {way.way}{least}"
+        how = f"medians of ratios, {ratio.spread}; {way.n} passes, {way.as_result().noted_way}{least}"
     saved = from_plain(Comparison, compare_metrics(to_plain(baseline), to_plain(pruned)) | to_plain(paired))
     return ComparedCosts(
         baseline=baseline,

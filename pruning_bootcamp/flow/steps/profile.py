@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from pruning_bootcamp.backends import BACKENDS, deployable_copy
+from pruning_bootcamp.backends.ways import ways_to_time
+from pruning_bootcamp.backends.zeros import zeros_said
 from pruning_bootcamp.checkpoints import example_input
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.flow.outcomes import ComparedCosts, Profiled
@@ -55,6 +57,7 @@ def time_in_turn(context: StepContext, same_file: bool) -> Profiled:
     widths = cut_widths(*({layer.name: layer.width for layer in layers[name]} for name in ("baseline", "pruned")))
     baseline, pruned = stats["baseline"].beside(costs.baseline), stats["pruned"].beside(costs.pruned)
     tiny = {name: _tiny_weights(model, images) for name, model in whole.items()}
+    skipped_by = {*asked, *(way.backend for way in ways_to_time(device.type, whole["pruned"]))}
     would_pay = what_would_pay(TimedNetwork(measured["pruned"].macs, stats["pruned"], layers["pruned"]))
     several = len(asked) > 1
     found = {
@@ -84,6 +87,7 @@ def time_in_turn(context: StepContext, same_file: bool) -> Profiled:
         layers_text(layers["baseline"], layers["pruned"]),
         analysis_text(analysis, stats, would_pay),
         alternatives_text(alternatives.pairs, alternatives.launch_bound, alternatives.notes, widths.advice),
+        *([zeros] if (zeros := zeros_said(whole["pruned"], skipped_by)) else []),
         *(_tiny_advice(name, counts) for name, counts in tiny.items() if counts),
     )
     return Profiled(profile=from_plain(Profile, found), texts=texts, summary=str(stats["pruned"]))

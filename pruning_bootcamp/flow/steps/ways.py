@@ -118,7 +118,7 @@ def time_ways(
     device: torch.device,
     runs: int,
 ) -> Alternatives:
-    """Every way that `ways_to_time` names for the device, as `timed`; `ready`: the runners that are there already."""
+    """Every way that `ways_to_time` names, as `timed`; `ready`: the runners that are there already."""
     known = dict(ready)
 
     def pair_for(way: Way) -> Candidates | str:
@@ -132,7 +132,7 @@ def time_ways(
             known[way.backend] = runners
         return {name: (runner, images) for name, runner in known[way.backend].items()}
 
-    return timed_ways(ways_to_time(device.type), pair_for, device, runs)
+    return timed_ways(ways_to_time(device.type, models["pruned"]), pair_for, device, runs)
 
 
 def _prepared(backend: str, models: Mapping[str, nn.Module], images: Tensor) -> dict[str, Runner] | str:

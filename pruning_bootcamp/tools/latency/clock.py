@@ -44,6 +44,7 @@ class LatencyStats:
     version: str | None = None
     precision: str | None = None
     processor: str | None = None
+    note: str | None = None
     rounds_ms: tuple[float, ...] = field(default=(), repr=False)
     """each pass, in the order of the rounds that all candidates took part in"""
 
@@ -63,6 +64,7 @@ class LatencyStats:
             latency_precision=self.precision,
             latency_processor=self.processor,
             latency_threads=self.threads,
+            latency_note=self.note,
         )
 
     def ratio_to(self, baseline: "LatencyStats") -> PairedRatio | None:
@@ -90,7 +92,7 @@ class LatencyStats:
         return self.as_result().way
 
     def __str__(self) -> str:
-        return f"{self.spread}, {self.way}"
+        return f"{self.spread}, {self.as_result().noted_way}"
 
 
 def measure_latency(runner: Takes, example: Tensor, **settings: Any) -> float:
@@ -155,6 +157,7 @@ class _Timed:
     threads: int
     version: str | None = None
     precision: str | None = None
+    note: str | None = None
 
     def milliseconds(self) -> float:
         if self.device.type == "cuda":
@@ -179,7 +182,7 @@ def _timed(candidate: Candidate) -> _Timed:
     takes, example = candidate
     if isinstance(takes, Runner):
         laid, run = takes.place(example), takes.run
-        said = (takes.backend, takes.threads, takes.version, takes.precision)
+        said = (takes.backend, takes.threads, takes.version, takes.precision, takes.note)
         return _Timed(lambda: run(laid), len(example), takes.device, *said)
     placed = example.detach()
     if not isinstance(takes, nn.Module):
@@ -234,5 +237,6 @@ def _stats(milliseconds: list[float], timed: _Timed) -> LatencyStats:
         version=timed.version,
         precision=timed.precision,
         processor=processor_name(timed.device),
+        note=timed.note,
         rounds_ms=tuple(milliseconds),
     )

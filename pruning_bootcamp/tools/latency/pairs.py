@@ -56,6 +56,12 @@ class PairedRatio:
             return "may be noise"
         return "faster" if self.median < 1 else "slower"
 
+    @property
+    def speedup(self) -> str:
+        """`3.64x (95%: 3.55 to 3.70, n 60)`: how many times quicker than the baseline."""
+        interval = f"95%: {1 / self.high:.2f} to {1 / self.low:.2f}, " if self.bounded else ""
+        return f"{1 / self.median:.2f}x ({interval}n {self.n})"
+
     def as_result(self) -> Comparison:
         """What a comparison of two networks holds of it."""
         low, high = self.reduction_interval_pct or (None, None)

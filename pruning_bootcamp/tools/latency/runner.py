@@ -27,6 +27,8 @@ class Runner:
     """of what runs the network"""
     precision: str | None = None
     """that the products are computed in: float32, int8, ...; None: it does not say"""
+    note: str | None = None
+    """what a backend that chooses has chosen for this network and batch, and by what figures"""
 
     def place(self, batch: Tensor) -> Tensor:
         """The batch as `run` takes it; one that lies so already is handed back."""

@@ -13,7 +13,8 @@ from torch.nn.utils import prune
 from pruning_bootcamp.backends.onnx_runtime import open_onnx
 from pruning_bootcamp.errors import BootcampError, GoalNotMet
 from pruning_bootcamp.exporters import EXPORTERS, ExportReport, deployable_copy, export_model
-from pruning_bootcamp.exporters.int8 import QuantizedWeight, emptied_filters, quantized_weights
+from pruning_bootcamp.exporters.int8 import emptied_filters
+from pruning_bootcamp.tools.int8 import QuantizedWeight, quantized_weights
 
 EXAMPLE = torch.zeros(1, 3, 8, 8)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)

@@ -36,6 +36,16 @@ def test_a_cpu_is_timed_in_every_runtime_that_is_there_and_cuda_also_on_a_full_b
     assert ways_to_time("mps") == ways_to_time("cpu")
 
 
+def test_what_skips_zeros_is_timed_for_networks_that_have_them() -> None:
+    layer = nn.Linear(4, 4)
+    assert ways_to_time("cpu", layer) == ways_to_time("cpu")
+    with torch.no_grad():
+        layer.weight[:2] = 0
+    others = [str(way) for way in ways_to_time("cpu", layer) if way not in ways_to_time("cpu")]
+    assert others == ["torch CSR, batch 1", "torch CSR, batch 16"]
+    assert ways_to_time("cuda", layer) == ways_to_time("cuda")
+
+
 def test_a_full_batch_is_halved_down_to_what_is_timed_anyway() -> None:
     batches, way = [], Way("torch", 256)
     while way is not None:
