@@ -117,7 +117,7 @@ def test_iterative_n_of_m_pruning(trained: Path, command: Command) -> None:
         ("onnx,sparse", {"model.onnx", "model_sparse.safetensors"}),
         pytest.param(
             "all",
-            {"model.onnx", "model.pt", "model.pt2", "model_int8.onnx", "model_sparse.safetensors"},
+            {"model.onnx", "model.pt", "model.pt2", "model_int8.onnx", "model_sparse.pt", "model_sparse.safetensors"},
             marks=pytest.mark.slow,
         ),
     ],
