@@ -58,7 +58,7 @@ def main() -> None:
     start_screen()
     torch.set_num_threads(asked.threads)
     path = asked.out / "metrics.yaml"
-    rows: list[dict[str, Any]] = list(read_yaml(path)["rows"]) if path.exists() else []
+    rows: list[dict[str, Any]] = list(read_yaml(path)["timings"]) if path.exists() else []
     for name in asked.networks:
         dense, example = opened(name)
         for way in [Way(backend, size) for backend in asked.backends for size in asked.batch_sizes]:
@@ -71,7 +71,7 @@ def main() -> None:
                     continue
                 LOGGER.info("\n%s, %s, %s", name, way, method)
                 rows.append(about | measured(dense, example, track, cut))
-                write_yaml(path, {"rows": rows, "environment": to_plain(environment(torch.device("cpu")))})
+                write_yaml(path, {"timings": rows, "environment": to_plain(environment(torch.device("cpu")))})
                 write_text(asked.out / "report.md", report(rows))
     LOGGER.info("%s", report(rows))
 
