@@ -9,6 +9,7 @@ from pruning_bootcamp.results import (
     DeadChannels,
     Distillation,
     ExportedFile,
+    Forecast,
     GrownPenalty,
     Known,
     Latency,
@@ -95,6 +96,8 @@ class Cut(Recovered):
     """against the dense network"""
     round_to: int | None
     round_to_narrow: dict[str, int] | None = None
+    forecasts: tuple[Forecast, ...] | None = None
+    """of a budget in time"""
     proof_difference: float | None
     """between the cut network and the dense one with those channels zeroed; None: nothing was cut"""
     dead: DeadChannels | None = None

@@ -1,5 +1,6 @@
 """What the commands measure, as data: each class is a file of results, or a part of one, by the names in the file."""
 
+from pruning_bootcamp.results.layer_times import Forecast
 from pruning_bootcamp.results.metric import ACCURACY, Metric
 from pruning_bootcamp.results.network import (
     Accuracies,
@@ -78,6 +79,7 @@ __all__ = [
     "ExportedFile",
     "Exports",
     "Fit",
+    "Forecast",
     "Gate",
     "GrownPenalty",
     "Known",

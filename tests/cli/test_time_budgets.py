@@ -94,6 +94,12 @@ def test_a_share_of_the_time(trained: Path, command: Command) -> None:
     assert "% less time (own.py:paced, batch 1)" in found["goal"]
     assert "fewer FLOPs" not in found["goal"]
     assert re.search(r"Timed: \d+\.\d+ ms, [67]\d\.\d% of", said)
+    assert "Timing layers at other widths (own.py:paced, batch 1)" in said
+    (forecast,) = found["forecasts"]
+    sentence = f"The layers' times foresaw {forecast['foreseen_pct']:.1f}% of the time"
+    assert sentence in said
+    assert sentence in (trained / "share" / "report.md").read_text()
+    assert forecast["foreseen_pct"] == pytest.approx(forecast["taken_pct"], abs=5)
     assert re.search(r"Latency reduction: (2|3)\d\.\d%, ", said)
     assert all(width % 8 == 0 for _, width in found["widths"].values())
     again = command(

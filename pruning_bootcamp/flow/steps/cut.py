@@ -151,6 +151,7 @@ def cut(context: StepContext, foreseen: Foreseen | None = None, part: Part = WHO
         flops_reduction_pct=round(100 * plan.macs_reduction, 4),
         round_to=plan.round_to,
         round_to_narrow=dict(plan.narrow) or None,
+        forecasts=plan.forecasts or None,
         proof_difference=float(found.proof.max_difference),
         fall_backs=tuple(plan.fall_backs),
         summary=f"{100 * plan.macs_reduction:.1f}% fewer multiply-accumulates, "

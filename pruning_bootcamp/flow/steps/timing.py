@@ -24,7 +24,7 @@ def timing(cfg: Config, uncut: nn.Module, recipe: Recipe, device: torch.device) 
     ways = [Way(backend, size) for backend in cfg.profile.backends for size in cfg.profile.batch_sizes]
     threads = cfg.threads or torch.get_num_threads()
     whole = partial(with_one_output, task=task_of(cfg))
-    return Timing(RaceTrack(uncut, example_input(recipe), ways, threads, device, whole), LOGGER.info)
+    return Timing(RaceTrack(uncut, example_input(recipe), ways, threads, device, whole), LOGGER.info, bar=True)
 
 
 def as_share(settings: StructuredSettings, timing: Timing) -> StructuredSettings:

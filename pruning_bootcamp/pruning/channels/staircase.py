@@ -31,7 +31,7 @@ _REFINED = 0.08
 _COPIES, _SMALL = 4, 2**20
 _ROUNDS, _MOST_SECONDS = 7, 1.5
 Widths = tuple[int, int]  # what goes in, what comes out
-Say = Callable[[int, int, LayerShape], None]
+Say = Callable[[int, int, LayerShape], None]  # how many are done, of how many, and which is next
 Clock = Callable[[LayerShape, Sequence[Widths]], dict[Widths, float]]
 
 
