@@ -28,6 +28,7 @@ from pruning_bootcamp.reporting.methods import ablations, comparison, fairness, 
 from pruning_bootcamp.reporting.picking import Advice
 from pruning_bootcamp.reporting.records import Record
 from pruning_bootcamp.reporting.sparsities import LayerSparsities
+from pruning_bootcamp.reporting.stairs import time_by_width
 from pruning_bootcamp.reporting.values import amount, counted, link, rate
 
 Maker = Callable[[ExperimentFindings, str], list[Block]]
@@ -47,6 +48,7 @@ def document(
         _per_group("ablations", "Ablations", findings, ablations),
         layers(sparsities),
         latency(found.profiles, found.evaluations),
+        time_by_width(found.stairs),
         scans(found.scans),
         sweeps(found.sweeps, target),
         _failures(findings),

@@ -1,6 +1,6 @@
 """What the commands measure, as data: each class is a file of results, or a part of one, by the names in the file."""
 
-from pruning_bootcamp.results.layer_times import Forecast
+from pruning_bootcamp.results.layer_times import Forecast, LayerStairs, Stairs, WayStairs
 from pruning_bootcamp.results.metric import ACCURACY, Metric
 from pruning_bootcamp.results.network import (
     Accuracies,
@@ -86,6 +86,7 @@ __all__ = [
     "Latency",
     "LatencyPair",
     "Layer",
+    "LayerStairs",
     "LeftOut",
     "Metric",
     "Metrics",
@@ -104,11 +105,13 @@ __all__ = [
     "ScanPoint",
     "ScanRow",
     "SliceProof",
+    "Stairs",
     "Study",
     "Trial",
     "TrialResult",
     "Update",
     "Validation",
+    "WayStairs",
     "scan_as_read",
     "scan_as_written",
 ]

@@ -35,3 +35,46 @@ class Forecast(Part):
             f"The layers' times foresaw {self.foreseen_pct:.1f}% of the time ({self.foreseen_ms:.3f} ms), the whole "
             f"network takes {self.taken_pct:.1f}% ({self.taken_ms:.3f} ms): {error} ({self.way})"
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerStairs(Part):
+    """Layers alike: microseconds of one of them at widths of one side, the other side whole."""
+
+    layer: str
+    """its kind, its widths and what it is given: `convolution 3x3 64 -> 64 at 8x8`"""
+    widths: tuple[int, int]
+    """whole: what goes in, what comes out"""
+    inputs: dict[int, float]
+    outputs: dict[int, float]
+    chosen: dict[str, tuple[int, int]]
+    """name of each layer -> the widths that were chosen for it"""
+
+    @property
+    def whole_us(self) -> float:
+        """Of one of them, uncut."""
+        return self.outputs[self.widths[1]]
+
+    @property
+    def all_us(self) -> float:
+        """Of all of them, uncut."""
+        return self.whole_us * len(self.chosen)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WayStairs(Part):
+    """The layers on one way to run them, those that take longest first."""
+
+    way: str
+    version: str
+    """of the backend"""
+    processor: str
+    threads: int
+    layers: tuple[LayerStairs, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stairs(Part):
+    """layer_times.yaml."""
+
+    ways: tuple[WayStairs, ...]

@@ -100,6 +100,16 @@ def test_a_share_of_the_time(trained: Path, command: Command) -> None:
     assert sentence in said
     assert sentence in (trained / "share" / "report.md").read_text()
     assert forecast["foreseen_pct"] == pytest.approx(forecast["taken_pct"], abs=5)
+    [way] = yaml.safe_load((trained / "share" / "layer_times.yaml").read_text())["ways"]
+    assert (way["way"], way["threads"]) == ("own.py:paced, batch 1", 1)
+    cut = load_model(trained / "share" / "pruned_model.pth")
+    chosen = {name: widths for alike in way["layers"] for name, widths in alike["chosen"].items()}
+    assert chosen
+    for name, widths in chosen.items():
+        layer = cut.get_submodule(name)
+        assert widths == [layer.weight.shape[1], layer.weight.shape[0]]
+    command(trained, "report", "--results", "share")
+    assert "Time over width" in (trained / "share" / "summary.md").read_text()
     assert re.search(r"Latency reduction: (2|3)\d\.\d%, ", said)
     assert all(width % 8 == 0 for _, width in found["widths"].values())
     again = command(

@@ -22,13 +22,15 @@ from pruning_bootcamp.flow.steps.training import judged
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.models import make_prunable
 from pruning_bootcamp.models.silent import mute
+from pruning_bootcamp.plain import to_plain
 from pruning_bootcamp.pruning.channels.measuring import ChannelScores, chosen, needs_images, score_channels
 from pruning_bootcamp.pruning.channels.refit import Images
 from pruning_bootcamp.pruning.channels.scores import needs_labels
 from pruning_bootcamp.pruning.channels.structured import StructuredPlan, cut_channels, plan_structured
 from pruning_bootcamp.pruning.sections import StructuredSettings
 from pruning_bootcamp.reporting import structured_table
-from pruning_bootcamp.results import Recovery
+from pruning_bootcamp.results import Recovery, Stairs
+from pruning_bootcamp.runs import LAYER_TIMES, write_yaml
 from pruning_bootcamp.schema import Choice
 from pruning_bootcamp.tools.datasets import Splits, eval_batches
 from pruning_bootcamp.tools.metrics import compute_params
@@ -139,6 +141,9 @@ def cut(context: StepContext, foreseen: Foreseen | None = None, part: Part = WHO
         dense = context.network("dense").model
         recovered = recover_batch_norm(network.model, dense, context.cfg, context.splits, context.device)
     kept = context.tensors("cut", KEPT).get("channels", {})
+    if plan.stairs and context.leads:
+        note = "microseconds of layers alone, by the width of a side; chosen: inputs and outputs that are left"
+        write_yaml(context.folder / LAYER_TIMES, to_plain(Stairs(ways=plan.stairs)), note)
     silent = {path: torch.ones(1) for path in found.silent}
     context.keep_tensors(KEPT, {"channels": composed(kept, found.kept)} | ({"silent": silent} if silent else {}))
     if s.refit != "closed_form":

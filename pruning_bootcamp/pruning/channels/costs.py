@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pruning_bootcamp.pruning.channels.staircase import LayerTimes, Staircases
 from pruning_bootcamp.pruning.graph import Group, dimensions
+from pruning_bootcamp.tools.alone import LayerShape
 from pruning_bootcamp.tools.metrics import Product, count_products
 
 Measure = Literal["macs", "params", "channels", "time"]
@@ -224,10 +225,13 @@ class Costs:
             self._alone(path, times) * share for path in self._timed[name] for times, share in self._stairs[path]
         )
 
+    def widths(self, path: str, shape: LayerShape) -> tuple[int, int]:
+        """What goes into the layer of this (whole) shape, and what comes out."""
+        return self._width(path, "input", shape.inputs), self._width(path, "output", shape.outputs)
+
     def _alone(self, path: str, times: LayerTimes) -> float:
         """Milliseconds of the layer at its widths."""
-        shape = times.shape
-        return times.at(self._width(path, "input", shape.inputs), self._width(path, "output", shape.outputs))
+        return times.at(*self.widths(path, times.shape))
 
     def _width(self, path: str, kind: str, full: int) -> int:
         """Channels left of a layer's side."""

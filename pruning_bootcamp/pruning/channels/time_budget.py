@@ -57,7 +57,13 @@ class Timing:
         for way in self.track.ways:
             self.say(f"Timing layers at other widths ({way})")
             hidden = None if self.bar else True  # None: no bar where there is no terminal
-            look: dict[str, Any] = {"desc": "layers", "unit": "layer", "leave": False, "dynamic_ncols": True}
+            look: dict[str, Any] = {
+                "desc": "layers",
+                "unit": "layer",
+                "leave": False,
+                "dynamic_ncols": True,
+                "delay": 0.1,
+            }
             with tqdm(disable=hidden, **look) as bar:
 
                 def say(done: int, total: int, shape: LayerShape, bar: Any = bar) -> None:
