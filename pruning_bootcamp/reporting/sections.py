@@ -23,7 +23,7 @@ from pruning_bootcamp.reporting.document import (
 )
 from pruning_bootcamp.reporting.findings import ExperimentFindings, Findings
 from pruning_bootcamp.reporting.judgement import FAILURE_RULES
-from pruning_bootcamp.reporting.measured import latency, layers, scans, sweeps
+from pruning_bootcamp.reporting.measured import latency, layers, scans, searches, sweeps
 from pruning_bootcamp.reporting.methods import ablations, comparison, fairness, trade_offs
 from pruning_bootcamp.reporting.picking import Advice
 from pruning_bootcamp.reporting.records import Record
@@ -51,6 +51,7 @@ def document(
         time_by_width(found.stairs),
         scans(found.scans),
         sweeps(found.sweeps, target),
+        searches(found.searches, target),
         _failures(findings),
         _per_group("fairness", "Fairness card", findings, fairness),
         _not_shown(findings),

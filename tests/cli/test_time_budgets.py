@@ -109,7 +109,9 @@ def test_a_share_of_the_time(trained: Path, command: Command) -> None:
         layer = cut.get_submodule(name)
         assert widths == [layer.weight.shape[1], layer.weight.shape[0]]
     command(trained, "report", "--results", "share")
-    assert "Time over width" in (trained / "share" / "summary.md").read_text()
+    summary = (trained / "share" / "summary.md").read_text()
+    assert "Time over width" in summary
+    assert "30% less time" in summary
     assert re.search(r"Latency reduction: (2|3)\d\.\d%, ", said)
     assert all(width % 8 == 0 for _, width in found["widths"].values())
     again = command(
@@ -233,6 +235,10 @@ def test_as_much_as_keeps_within_the_drop(trained: Path, command: Command) -> No
             assert "accuracy" not in one
     again = command(trained, *CUT, *asked, expect=None)
     assert again.count("already finished") == len(found["trials"]) + 1
+    command(trained, "report", "--results", "drop")
+    summary = (trained / "drop" / "summary.md").read_text()
+    assert "at most 5 points lost on validation samples" in summary
+    assert summary.count("✓ taken") == 1
 
 
 def test_a_pipeline_does_not_search(trained: Path, command: Command) -> None:
