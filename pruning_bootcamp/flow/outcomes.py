@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from pruning_bootcamp.plain import Part
 from pruning_bootcamp.results import (
+    Answer,
     BatchNorm,
     Comparison,
     DeadChannels,
@@ -171,6 +172,14 @@ class Profiled(Outcome):
     profile: Profile
     texts: tuple[str, ...]
     """what to say of it beside the comparison"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paying(Outcome):
+    """What would make a network quicker here, and what would not."""
+
+    answers: tuple[Answer, ...]
+    next_command: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

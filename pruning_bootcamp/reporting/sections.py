@@ -30,6 +30,7 @@ from pruning_bootcamp.reporting.records import Record
 from pruning_bootcamp.reporting.sparsities import LayerSparsities
 from pruning_bootcamp.reporting.stairs import time_by_width
 from pruning_bootcamp.reporting.values import amount, counted, link, rate
+from pruning_bootcamp.reporting.would_pay import would_pay
 
 Maker = Callable[[ExperimentFindings, str], list[Block]]
 
@@ -49,6 +50,7 @@ def document(
         layers(sparsities),
         latency(found.profiles, found.evaluations),
         time_by_width(found.stairs),
+        would_pay(found.profiles),
         scans(found.scans),
         sweeps(found.sweeps, target),
         searches(found.searches, target),

@@ -12,12 +12,14 @@ from pruning_bootcamp.results.network import (
 )
 from pruning_bootcamp.results.profile import (
     Analysis,
+    Answer,
     Cause,
     Checkpoints,
     CutWidths,
     Latency,
     LatencyPair,
     Layer,
+    Option,
     Paired,
     Profile,
 )
@@ -65,6 +67,7 @@ __all__ = [
     "ACCURACY",
     "Accuracies",
     "Analysis",
+    "Answer",
     "BatchNorm",
     "Benchmark",
     "BenchmarkRow",
@@ -95,6 +98,7 @@ __all__ = [
     "ModelInput",
     "NetworkMetrics",
     "Objective",
+    "Option",
     "PaddedLatency",
     "Padding",
     "Paired",
