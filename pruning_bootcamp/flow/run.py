@@ -224,7 +224,8 @@ def _work(
         if step.gives in (Trained, DenseNetwork):
             hooks += watch(step.cycle or 1)
         logs = run.path("logs") / step.name
-        return StepContext(cfg, device, data, folder, logs, key, inputs, hooks, opened, world.leads)
+        more = {} if progress is None or not key else {"tell": functools.partial(progress.tell, step)}
+        return StepContext(cfg, device, data, folder, logs, key, inputs, hooks, opened, world.leads, **more)
 
     machine = Machine(run.folder, cfg.seed, progress, context, world, plan.given, done)
     last = max((number for number, step in enumerate(plan.steps) if step.together), default=-1)

@@ -178,6 +178,7 @@ def foresee(context: StepContext, part: Part) -> Foreseen:
         ChannelScores(scored["scores"], scored.get("losses")),
         part,
         Origin(context.network("dense").model, widths or None),
+        context,
     )
 
 
@@ -211,16 +212,17 @@ def plan_cut(
     scored: ChannelScores | None = None,
     part: Part = WHOLE,
     origin: Origin | None = None,
+    context: StepContext | None = None,
 ) -> Foreseen:
     """What to cut for running on `device`; a GoalNotMet where this part of the budget can't be met.
 
     Before the last cycle nothing is cut where widths change in steps too coarse for its part. `origin`: left out, the
-    network itself.
+    network itself. `context`: of the step that plans it, which tells how far it is.
     """
     s = settings.channel_choices(cfg)
     if scored is not None and s.allocation == "measured" and scored.losses is None:  # it could not be measured
         s = chosen(cfg.structured, measured=False)
-    return _planned(s, cfg, model, recipe, device, scored, part, origin)
+    return _planned(s, cfg, model, recipe, device, scored, part, origin, context)
 
 
 def check_reachable(cfg: Config, model: nn.Module, recipe: Recipe, device: torch.device) -> None:
@@ -242,13 +244,14 @@ def _planned(
     scored: ChannelScores | None = None,
     part: Part = WHOLE,
     origin: Origin | None = None,
+    context: StepContext | None = None,
 ) -> Foreseen:
     ready, recipe = ready_to_cut(model, recipe)
     example = example_input(recipe)
     dense = model if origin is None else origin.dense
     s, times = s.part(part.share), None
     if s.timed:
-        times = timing(cfg, dense, recipe, device)
+        times = timing(cfg, dense, recipe, device, context)
         s = as_share(s, times)
     plan = plan_structured(
         ready,

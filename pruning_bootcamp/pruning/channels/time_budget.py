@@ -44,12 +44,13 @@ def within(share: float) -> float:
 class Timing:
     """What a budget in time is judged by: the track on which whole networks run, and who is told of each of them.
 
-    `bar`: in a terminal a bar shows how far the timing of layers is.
+    `bar`: in a terminal a bar shows how far the timing of layers is; `tell` is told too.
     """
 
     track: RaceTrack
     say: Callable[[str], None] = lambda text: None
     bar: bool = False
+    tell: Callable[[int, int, str], None] = lambda done, total, text: None
 
     def staircases(self, model: nn.Module, example: Tensor, groups: Sequence[Group]) -> list[Staircases]:
         """How long the layers take at other widths, on each way."""
@@ -71,8 +72,10 @@ class Timing:
                     bar.set_postfix_str(str(shape), refresh=False)
                     bar.update(done - bar.n)
                     bar.refresh()
+                    self.tell(done, total, str(shape))
 
                 one = measure_staircases(model, example, groups, way, self.track.threads, self.track.device, say)
+            self.tell(0, 0, "")
             self.say(f"{one.measured} timings of layers in {one.seconds:.0f} s, {one.kept} known before ({way})")
             found.append(one)
         return found

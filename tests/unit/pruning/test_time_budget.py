@@ -172,6 +172,14 @@ def test_what_the_layers_foresaw_stands_beside_what_the_network_takes(track: Clo
     assert all("; foreseen " in line for line in timed)
 
 
+def test_how_far_the_timing_of_layers_is_can_be_seen(track: Clockwork, capfd: pytest.CaptureFixture[str]) -> None:
+    told: list[tuple[int, int, str]] = []
+    planned(track, Net(), 0.43, timing=Timing(track, tell=lambda *all_of_it: told.append(all_of_it)))
+    assert [(done, total) for done, total, _ in told] == [(0, 3), (1, 3), (2, 3), (0, 0)]
+    assert told[0][2] == "convolution 3x3 3 -> 32 at 6x6"
+    assert "layers:" not in capfd.readouterr().err
+
+
 def test_an_uncut_network_that_is_slower_than_the_dense_one_is_foreseen_so(track: Clockwork) -> None:
     track._ms /= 1.25  # what can be cut takes a quarter longer than the network that it was made of
     (forecast,) = planned(track, Net(), 0.3).forecasts
