@@ -56,7 +56,7 @@ def test_a_share_of_the_time(trained: Path, command: Command) -> None:
     assert "Timing layers at other widths (own.py:paced, batch 1)" in said
     (forecast,) = found["forecasts"]
     sentence = f"The layers' times foresaw {forecast['foreseen_pct']:.1f}% of the time"
-    assert sentence in said
+    assert f"when the widths were chosen: {sentence}" in said
     assert sentence in (trained / "share" / "report.md").read_text()
     assert forecast["foreseen_pct"] == pytest.approx(forecast["taken_pct"], abs=5)
     [way] = yaml.safe_load((trained / "share" / "layer_times.yaml").read_text())["ways"]
