@@ -13,6 +13,8 @@ from pruning_bootcamp.tools.latency import LatencyStats
 
 QUICKER, SLOWER, CANT_TELL = "quicker", "slower", "can't tell"
 _STEP, _MOST = 0.05, 0.9
+# two copies of one network differ by a few percent, by where they lie in memory; zeros that are used save more
+_COPIES_DIFFER = 0.1
 
 Timings = Mapping[str, LatencyStats]
 
@@ -45,10 +47,18 @@ class Cuts:
     notes: dict[str, str] = field(default_factory=dict)
 
 
-def option(name: str, stats: LatencyStats, base: LatencyStats, against: str, note: str | None = None) -> Option:
-    """How many times as quick as `base` it is, the two timed in the same rounds."""
+def option(
+    name: str,
+    stats: LatencyStats,
+    base: LatencyStats,
+    against: str,
+    note: str | None = None,
+    margin: float = 0.0,
+) -> Option:
+    """How many times as quick as `base` it is, the two timed in the same rounds; by `margin` or less tells nothing."""
     ratio = stats.ratio_to(base)
     assert ratio is not None, "they were timed in the same rounds"
+    quicker, slower = ratio.high < 1 / (1 + margin), ratio.low > 1 + margin
     return Option(
         name=name,
         latency_ms=stats.median_ms,
@@ -57,7 +67,7 @@ def option(name: str, stats: LatencyStats, base: LatencyStats, against: str, not
         low=1 / ratio.high if ratio.bounded else None,
         high=1 / ratio.low if ratio.bounded else None,
         pairs=ratio.n,
-        verdict=CANT_TELL if not ratio.certain else QUICKER if ratio.median < 1 else SLOWER,
+        verdict=QUICKER if quicker else SLOWER if slower else CANT_TELL,
         note=note,
     )
 
@@ -154,12 +164,18 @@ def about_zeros(share: float, found: Mapping[str, Timings], asked: Asked, notes:
     """Whether a backend is quicker for the network's zeros, than with other numbers in their places."""
     if not found and not notes:
         return Answer(question="zeros", answer=f"{100 * share:.1f}% of its weights are zero: there is nothing to use.")
-    options = [option(name, pair["zeros"], pair["filled"], "without zeros") for name, pair in found.items()]
+    options = [
+        option(name, pair["zeros"], pair["filled"], "without zeros", margin=_COPIES_DIFFER)
+        for name, pair in found.items()
+    ]
     kept = [Option(name=name, note=note) for name, note in notes.items()]
     best = best_of(options)
     begun = f"{100 * share:.1f}% of its weights are zero"
     if best is None:
-        answer = f"{begun}, and no backend that is installed here is certainly quicker for that. Cut channels instead."
+        answer = (
+            f"{begun}, and no backend that is installed here is certainly quicker for that, by more than the "
+            f"{100 * _COPIES_DIFFER:.0f}% that two copies of one network may differ by. Cut channels instead."
+        )
         return Answer(question="zeros", answer=answer, options=(*options, *kept))
     answer = f"{begun}, and {best.name} uses them: {best.latency_ms:.3f} ms, {said(best)}."
     command = asked.command("eval", "--measure-latency", backend=best.name)

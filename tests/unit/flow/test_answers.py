@@ -111,6 +111,9 @@ def test_zeros_that_a_backend_uses() -> None:
     assert "--backend sparse" in found.command
     none = answers.about_zeros(0.8, {"blind": pairs["blind"]}, ASKED, {})
     assert "no backend that is installed here is certainly quicker for that" in none.answer
+    hardly = answers.about_zeros(0.8, {"blind": {"filled": took(2.1), "zeros": took(2.0)}}, ASKED, {})
+    assert [one.verdict for one in hardly.options] == [CANT_TELL], "two copies of one network differ by as much"
+    assert hardly.command is None
     assert "nothing to use" in answers.about_zeros(0.0, {}, ASKED, {}).answer
 
 
