@@ -24,6 +24,8 @@ _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 TEMPORARY_PREFIX = ".tmp-"
 METRICS = "metrics.yaml"
 CONFIG = "config.yaml"
+LAYER_TIMES = "layer_times.yaml"
+SEARCH = "search.yaml"
 
 # What a run may have written. Only these are moved aside when another run takes the folder.
 # The config, which says whose they are, comes last: a kill in between leaves the rest to be moved by the next run.

@@ -46,6 +46,7 @@ The model is a deployable_copy, to keep or to change. Facts: `tolerance`, how fa
 relative to max(1, the largest). Where it applies
     title      as tables name it; else its name
     advice     what to say where its outputs are further off than the tolerance
+    minutes    True: it takes a minute or more to prepare, so it is timed only where it is asked for
     needs      what must be there (Needs)
     profiled   f(type of device) -> the batch sizes at which `profile` times it beside the backend that was asked for
     pointless  f(example) -> why `profile` need not time it on such inputs, or None

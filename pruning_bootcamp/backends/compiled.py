@@ -11,7 +11,7 @@ from pruning_bootcamp.tools.latency.runner import Runner
 from pruning_bootcamp.tools.quiet import quiet
 
 
-@BACKENDS.register("compile", title="torch.compile", tolerance=TOLERANCE)
+@BACKENDS.register("compile", title="torch.compile", tolerance=TOLERANCE, minutes=True)
 def compiled(model: nn.Module, example: Tensor, threads: int) -> Runner:
     """torch.compile: kernels made for this network and batch size, on its device; takes a compiler and a minute."""
     faster = torch.compile(model)

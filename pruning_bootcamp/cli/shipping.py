@@ -60,6 +60,7 @@ def export(
         "--pruned results/structured/bn_scale_flops0.5/pruned_model.pth",
         "profile -c cfgs/digits.yaml --pruned results/quickstart/structured/pruned_model.pth "
         "--batch-size 16 --backend onnxruntime,torch --save-results results/profile.yaml",
+        "profile -c cfgs/digits.yaml --what-would-pay --baseline results/baseline/best_model.pth --backend onnxruntime",
     )
 )
 def profile(
@@ -71,6 +72,9 @@ def profile(
     ] = None,
     measure_latency: Annotated[
         bool | None, setting("profile.measure_latency", "--measure-latency/--no-measure-latency")
+    ] = None,
+    what_would_pay: Annotated[
+        bool | None, setting("profile.what_would_pay", "--what-would-pay/--no-what-would-pay")
     ] = None,
     backend: Backend = None,
     batch_size: BatchSize = None,

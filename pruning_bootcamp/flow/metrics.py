@@ -209,6 +209,7 @@ def _cut(metrics: Metrics, outcome: Cut) -> Metrics:
         widths=outcome.widths,
         round_to=outcome.round_to,
         round_to_narrow=outcome.round_to_narrow,
+        forecasts=outcome.forecasts,
     )
 
 

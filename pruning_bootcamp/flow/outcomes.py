@@ -4,11 +4,13 @@ from dataclasses import dataclass
 
 from pruning_bootcamp.plain import Part
 from pruning_bootcamp.results import (
+    Answer,
     BatchNorm,
     Comparison,
     DeadChannels,
     Distillation,
     ExportedFile,
+    Forecast,
     GrownPenalty,
     Known,
     Latency,
@@ -95,6 +97,8 @@ class Cut(Recovered):
     """against the dense network"""
     round_to: int | None
     round_to_narrow: dict[str, int] | None = None
+    forecasts: tuple[Forecast, ...] | None = None
+    """of a budget in time"""
     proof_difference: float | None
     """between the cut network and the dense one with those channels zeroed; None: nothing was cut"""
     dead: DeadChannels | None = None
@@ -168,6 +172,14 @@ class Profiled(Outcome):
     profile: Profile
     texts: tuple[str, ...]
     """what to say of it beside the comparison"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paying(Outcome):
+    """What would make a network quicker here, and what would not."""
+
+    answers: tuple[Answer, ...]
+    next_command: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -138,7 +138,8 @@ def timed_here(cfg: Config) -> dict[str, Any]:
     """What a latency depends on: measured elsewhere, it says nothing about here."""
     here = environment(choose_device(cfg.device)[0])
     threads = here.threads if cfg.threads is None else cfg.threads
-    return as_dict(cfg)["profile"] | {"device": here.device, "threads": threads}
+    profile = {name: value for name, value in as_dict(cfg)["profile"].items() if name != "what_would_pay"}
+    return profile | {"device": here.device, "threads": threads}
 
 
 def budget_here(cfg: Config) -> dict[str, Any]:

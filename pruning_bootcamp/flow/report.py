@@ -124,6 +124,8 @@ def say_results(metrics: Metrics, folder: Path, lines: Sequence[str], task: Task
         took, before_ms = metrics.latency_ms, metrics.baseline.latency_ms
         LOGGER.info("Latency reduction: %.1f%%, %.3f ms of %.3f ms", metrics.latency_reduction_pct, took, before_ms)
         LOGGER.info("  %s", metrics.latency_measured)
+    for forecast in metrics.forecasts or ():
+        LOGGER.info("  when the widths were chosen: %s", forecast)
     if metrics.grown_penalty is not None:
         LOGGER.info("%s", penalty_text(metrics.grown_penalty))
     if metrics.refit is not None:

@@ -29,7 +29,7 @@ from pruning_bootcamp.logs import LOGGER, also_to_file
 from pruning_bootcamp.plain import from_plain, to_plain
 from pruning_bootcamp.reporting import with_verdict
 from pruning_bootcamp.results import Metrics
-from pruning_bootcamp.runs import CONFIG, METRICS, Run, open_run, publish, write_text
+from pruning_bootcamp.runs import CONFIG, LAYER_TIMES, METRICS, Run, open_run, publish, write_text
 from pruning_bootcamp.tasks import Metric
 from pruning_bootcamp.tools.datasets import Splits
 from pruning_bootcamp.training.distributed import World, join_world
@@ -224,7 +224,8 @@ def _work(
         if step.gives in (Trained, DenseNetwork):
             hooks += watch(step.cycle or 1)
         logs = run.path("logs") / step.name
-        return StepContext(cfg, device, data, folder, logs, key, inputs, hooks, opened, world.leads)
+        more = {} if progress is None or not key else {"tell": functools.partial(progress.tell, step)}
+        return StepContext(cfg, device, data, folder, logs, key, inputs, hooks, opened, world.leads, **more)
 
     machine = Machine(run.folder, cfg.seed, progress, context, world, plan.given, done)
     last = max((number for number, step in enumerate(plan.steps) if step.together), default=-1)
@@ -267,6 +268,13 @@ def publish_network(carried: Carried, step: str, name: str) -> None:
     assert network is not None, step
     publish(network, carried.run.path(name))
     check_saved(carried.run.path(name), recipe_for(carried.cfg, carried.splits))
+
+
+def publish_layer_times(carried: Carried) -> None:
+    """The times by which the last cut chose its widths, where it chose by time."""
+    kept = [done.folder / LAYER_TIMES for done in carried.done.values()]
+    for path in [path for path in kept if path.exists()][-1:]:
+        publish(path, carried.run.path(LAYER_TIMES))
 
 
 @contextlib.contextmanager

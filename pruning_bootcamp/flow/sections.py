@@ -88,6 +88,9 @@ class ProfileSettings:
     """timed passes of each network, interleaved"""
     more_batch_sizes: list[int] = field(default_factory=list)
     """further batch sizes at which a budget in time, and a goal or gate of time, has to be met"""
+    what_would_pay: bool = False
+    """also try what would make the network quicker here: every backend that is installed, narrower layers in several
+    multiples, int8, its zeros; takes a minute or more"""
 
     @property
     def backends(self) -> tuple[str, ...]:

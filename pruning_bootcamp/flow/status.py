@@ -40,7 +40,7 @@ class StepStatus:
     """where this process took the training up"""
     done: int = 0
     total: int = 0
-    """of the steps of a training"""
+    """of the steps of a training, or of other work of many parts"""
     text: str = ""
 
     @property
@@ -111,8 +111,8 @@ class Progress:
         LOGGER.info("\n=== %s ===", step.title)
         self._write()
 
-    def training(self, step: Step[Any], done: int, total: int, text: str) -> None:
-        """How far the step's training is; the file follows once a second."""
+    def tell(self, step: Step[Any], done: int, total: int, text: str) -> None:
+        """How far the step's work is; the file follows once a second."""
         line = self.line(step)
         line.done, line.total, line.text = done, total, text
         if time.time() - self._written >= _EVERY_SECONDS:
@@ -199,7 +199,7 @@ class WatchTraining(Hook):
         self._tell(state)
 
     def _tell(self, state: StepState) -> None:
-        self._progress.training(self._step, state.step, state.total_steps, self._text)
+        self._progress.tell(self._step, state.step, state.total_steps, self._text)
 
 
 def read_status(folder: Path) -> Status:

@@ -104,6 +104,13 @@ class StepContext:
     """networks that steps of this process have read"""
     leads: bool = True
     """whether this process is the one that writes"""
+    tell: Callable[[int, int, str], None] = lambda done, total, text: None
+    """how far its work is, for the status: so many of how many are done, and which is next"""
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether the status is shown while it works, so that no bar is to be drawn."""
+        return any(hook.shows_progress for hook in self.hooks)
 
     @property
     def splits(self) -> Splits:

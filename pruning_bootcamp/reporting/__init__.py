@@ -19,6 +19,7 @@ from pruning_bootcamp.reporting.run import (
     structured_table,
     with_verdict,
 )
+from pruning_bootcamp.reporting.would_pay import would_pay_text
 
 __all__ = [
     "alternatives_text",
@@ -36,4 +37,5 @@ __all__ = [
     "run_report",
     "structured_table",
     "with_verdict",
+    "would_pay_text",
 ]

@@ -10,8 +10,8 @@ from typing import Generic, TypeVar
 
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.plain import Kind, Plain, from_plain
-from pruning_bootcamp.results import Benchmark, Metrics, Profile, Scan, Study, TrialResult, scan_as_read
-from pruning_bootcamp.runs import CONFIG, METRICS, read_results, read_yaml, siblings
+from pruning_bootcamp.results import Benchmark, Metrics, Profile, Scan, Search, Stairs, Study, TrialResult, scan_as_read
+from pruning_bootcamp.runs import CONFIG, LAYER_TIMES, METRICS, SEARCH, read_results, read_yaml, siblings
 
 Content = TypeVar("Content", covariant=True)
 
@@ -98,7 +98,7 @@ def _made_by(folder: Path, sweeps: set[Path]) -> Path | None:
 
 
 SENSITIVITY, PROFILE, EVALUATION, TRIAL = "sensitivity.yaml", "profile.yaml", "eval_metrics.yaml", "trial.yaml"
-_LOOKED_FOR = (METRICS, CONFIG, PROFILE, SENSITIVITY, SWEEP, EVALUATION)
+_LOOKED_FOR = (METRICS, CONFIG, PROFILE, SENSITIVITY, SWEEP, EVALUATION, LAYER_TIMES, SEARCH)
 _MOST_BYTES = 4 * 2**20  # of a profile, far above that of a network of thousands of layers
 
 
@@ -132,6 +132,8 @@ class Collected:
     evaluations: list[Found[Metrics]] = field(default_factory=list)
     scans: list[Found[Scan]] = field(default_factory=list)
     sweeps: list[Found[Study]] = field(default_factory=list)
+    stairs: list[Found[Stairs]] = field(default_factory=list)
+    searches: list[Found[Search]] = field(default_factory=list)
     problems: list[Omission] = field(default_factory=list)
     left_out: list[Omission] = field(default_factory=list)
     """not used on purpose: replaced, counted elsewhere"""
@@ -171,6 +173,9 @@ def _read_folder(found: Collected, walk: Walk, listed: ResultFolder) -> None:
     keep(PROFILE, partial(read_results, Profile), found.profiles)
     keep(SENSITIVITY, lambda path: scan_as_read(read_yaml(path), str(path)), found.scans)
     keep(SWEEP, partial(read_results, Study), found.sweeps)
+    keep(SEARCH, partial(read_results, Search), found.searches)
+    if folder.resolve().parent.name != TRIALS:  # the run that they were for has the same
+        keep(LAYER_TIMES, partial(read_results, Stairs), found.stairs)
     keep(EVALUATION, partial(read_results, Metrics), found.evaluations)
     for file in sorted(names):
         if file.endswith(".yaml") and file not in _LOOKED_FOR and (content := _profile_in(folder / file)):

@@ -61,6 +61,18 @@ class SettingRuns:
         return self.over_seeds(lambda record: record.metrics.flops_g)
 
     @property
+    def time_pct(self) -> Spread | None:
+        """Of the dense network's time, with which it was timed in turn; None where a run was not."""
+        saved = self.over_seeds(lambda record: record.metrics.latency_reduction_pct)
+        return None if saved is None else replace(saved, mean=100 - saved.mean)
+
+    @property
+    def timed_by(self) -> str | None:
+        """The way to run it on which it was timed; None where its runs were not, or not on the same."""
+        ways = {record.metrics.latency_way or None for record in self.records}
+        return ways.pop() if len(ways) == 1 else None
+
+    @property
     def kept_params_m(self) -> Spread | None:
         """Parameters that are not zero, in millions."""
         return self.over_seeds(lambda record: record.kept_params_m)
@@ -98,6 +110,12 @@ class Experiment:
     def pruned(self) -> list[SettingRuns]:
         """The settings whose runs pruned; the dense trainings are left out."""
         return [setting for setting in self.settings if setting.first.command in PRUNING]
+
+    @property
+    def dense_val_accuracy(self) -> float | None:
+        """Of the one dense network that all pruned runs started from, percent on validation images; None: not known."""
+        found = {_rounded(record.dense_val_accuracy) for record in self.records}
+        return found.pop() if len(found) == 1 else None
 
     @property
     def records(self) -> list[Record]:

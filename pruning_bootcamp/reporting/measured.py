@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pruning_bootcamp.reporting.collect import Found
+from pruning_bootcamp.reporting.collect import TRIALS, Found
 from pruning_bootcamp.reporting.document import (
     Block,
     Bullets,
@@ -29,6 +29,7 @@ from pruning_bootcamp.results import (
     Metrics,
     Profile,
     Scan,
+    Search,
     Study,
 )
 
@@ -222,6 +223,44 @@ def _sweep(sweep: Found[Study], identifier: str, target: Path) -> list[Block]:
     )
     figure = trade_off(points, cost, "Validation accuracy (%)")
     return [*blocks, Plot(identifier, f"Trials of {sweep.name}", description, figure, own_table)]
+
+
+def searches(found: Sequence[Found[Search]], target: Path) -> Section | None:
+    """What each trial of a search within so many points saved, and lost."""
+    blocks: list[Block] = []
+    for place, search in enumerate(found):
+        blocks += _search(search, f"search-{place}", target)
+    return Section("searches", "As much as the accuracy allows", blocks) if blocks else None
+
+
+def _search(found: Found[Search], identifier: str, target: Path) -> list[Block]:
+    search = found.content
+    what = "latency" if search.by == "latency_reduction" else "FLOPs"
+    best, rows = search.best, []
+    series: dict[str, list[tuple[float, float, str]]] = {"trials": [], "dense": [(100.0, 0.0, "the dense network")]}
+    for trial in search.trials:
+        kept = "✗ can't be cut" if trial.drop is None else "✓ within" if trial.drop <= search.limit else "✗ beyond"
+        cells = [rate(_percent(trial.reached), "{:.1f}"), rate(trial.drop)]
+        own = Cell(
+            f"{100 * trial.share:g}", 100 * trial.share, link(found.folder / TRIALS / f"{trial.share:g}", target)
+        )
+        rows.append(Row([own, *cells, kept, "✓ taken" if trial is best else trial.why or "–"]))
+        if trial.drop is not None and trial.reached is not None:
+            said = (
+                f"{100 * trial.share:g}% less asked, {100 * trial.reached:.1f}% reached: {trial.drop:.2f} points lost"
+            )
+            series["trials"].append((100 * (1 - trial.reached), -trial.drop, said))
+    asked = f"at most {search.limit:g} points lost on validation samples"
+    titles = columns(f"# Less {what}, asked (%) | # Reached (%) | # Points lost on validation | Limit | Result")
+    own_table = Table(f"{identifier}-table", f"{found.name}: its trials, {asked}", titles, rows)
+    heading = Subheading(f"{found.name}: {asked}")
+    if not series["trials"]:
+        return [heading, own_table]
+    title = f"{what[0].upper()}{what[1:]} (% of the dense network's)"
+    described = f"Up and left is better; each trial is recovered, one seed. Asked: {asked}."
+    figure = trade_off(series, title, "Points gained (negative: lost)")
+    caption = f"Points on validation samples against {what}"
+    return [heading, Plot(identifier, caption, described, figure, own_table)]
 
 
 def _summary(study: Study, on_front: int) -> str:

@@ -1,10 +1,12 @@
 """The settings of an experiment side by side: tables, plots of quality against cost, ablations, fairness."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from pruning_bootcamp.reporting.document import Block, Cell, Column, CommandLines, Plot, Row, Table, Text, columns
-from pruning_bootcamp.reporting.experiments import SettingRuns
+from pruning_bootcamp.reporting.experiments import Experiment, SettingRuns
 from pruning_bootcamp.reporting.findings import ExperimentFindings, validation_of
+from pruning_bootcamp.reporting.pareto import pareto_front
 from pruning_bootcamp.reporting.plots import trade_off
 from pruning_bootcamp.reporting.values import Spread, amount, beaten_by_none
 
@@ -47,45 +49,70 @@ def comparison(found: ExperimentFindings, identifier: str) -> list[Block]:
 
 
 def trade_offs(found: ExperimentFindings, identifier: str) -> list[Block]:
-    """Validation accuracy against FLOPs and against parameters that are not zero, each with its Pareto front."""
-    without = [setting for setting in found.experiment.settings if validation_of(setting) is None]
-    blocks: list[Block] = []
-    asked: tuple[tuple[str, CostOf, str, Sequence[SettingRuns]], ...] = (
-        ("flops-g", lambda one: one.flops_g, "FLOPs (G multiply-accumulates)", found.front_flops),
-        (
-            "kept-params-m",
-            lambda one: one.kept_params_m,
-            "Parameters that are not zero (M)",
-            found.front_params,
-        ),
-    )
-    for name, cost, title, front in asked:
-        plot = _trade_off(found, f"{identifier}-{name}", cost, title, front)
-        if plot is not None:
-            blocks.append(plot)
+    """Validation accuracy against FLOPs, parameters that are not zero and time, each with its Pareto front."""
+    settings = found.experiment.settings
+    without = [setting for setting in settings if validation_of(setting) is None]
+    asked: list[tuple[str, str, str, Sequence[_Point]]] = [
+        ("flops-g", "FLOPs (G multiply-accumulates)", "", _points(settings, lambda one: one.flops_g)),
+        ("kept-params-m", "Parameters that are not zero (M)", "", _points(settings, lambda one: one.kept_params_m)),
+    ]
+    for place, way in enumerate(dict.fromkeys(one.timed_by for one in found.experiment.pruned if one.timed_by)):
+        said = f" Each network was timed in turn with its dense one: {way}."
+        title = "Latency (% of the dense network's)"
+        asked.append((f"latency-{place}", title, said, _timed(found.experiment, way)))
+    plots = [_trade_off(found, f"{identifier}-{name}", title, said, points) for name, title, said, points in asked]
+    blocks: list[Block] = [plot for plot in plots if plot is not None]
     if blocks and without:
         names = ", ".join(setting.label for setting in without[:5]) + (", ..." if len(without) > 5 else "")
-        blocks.append(Text(f"Without a recorded validation accuracy, so in neither plot: {len(without)} ({names})."))
+        blocks.append(Text(f"Without a recorded validation accuracy, so in none of these: {len(without)} ({names})."))
     return blocks
 
 
+@dataclass(frozen=True)
+class _Point:
+    """A setting, or the dense network, in a plot of quality against cost."""
+
+    label: str
+    series: str
+    n_said: str
+    val: Spread
+    price: Spread
+
+
+def _points(settings: Sequence[SettingRuns], cost: CostOf) -> list[_Point]:
+    """The settings that know both."""
+    known = [(one, one.val_accuracy, cost(one)) for one in settings]
+    return [
+        _Point(one.label, one.first.method, one.n_said, val, price)
+        for one, val, price in known
+        if val is not None and price is not None
+    ]
+
+
+def _timed(experiment: Experiment, way: str) -> list[_Point]:
+    """What was timed in this way, and the dense network, which takes all of its own time."""
+    points = _points([one for one in experiment.pruned if one.timed_by == way], lambda one: one.time_pct)
+    whole = Spread(100.0, None, 1)
+    trained = [one for one in experiment.settings if one.first.command == "train"]
+    dense = _points(trained, lambda one: whole)
+    if not dense and (val := experiment.dense_val_accuracy) is not None:
+        dense = [_Point("the dense network", "dense", "as the pruned runs know it", Spread(val, None, 1), whole)]
+    return [*dense, *points]
+
+
 def _trade_off(
-    found: ExperimentFindings, identifier: str, cost: CostOf, title: str, front: Sequence[SettingRuns]
+    found: ExperimentFindings, identifier: str, title: str, said: str, points: Sequence[_Point]
 ) -> Plot | None:
+    if len(points) < 2 or len({one.price.mean for one in points}) < 2:  # nothing is traded for anything
+        return None
+    front = set(pareto_front([(one.val.mean, one.price.mean) for one in points]))
     series: dict[str, list[tuple[float, float, str]]] = {}
     rows = []
-    on_front = {id(setting) for setting in front}
-    for setting in found.experiment.settings:
-        val, price = setting.val_accuracy, cost(setting)
-        if val is None or price is None:
-            continue
-        said = f"{setting.label}: {val.shown()}% on validation ({setting.n_said}), {price.shown('{:.4g}')}"
-        series.setdefault(setting.first.method, []).append((price.mean, val.mean, said))
-        beaten = "✓ on the front" if id(setting) in on_front else "– beaten"
-        rows.append(Row([setting.label, setting.n_said, amount(price, "{:.4g}"), amount(val), beaten]))
-    prices = {x for points in series.values() for x, _, _ in points}
-    if len(rows) < 2 or len(prices) < 2:  # nothing is traded for anything
-        return None
+    for place, one in enumerate(points):
+        text = f"{one.label}: {one.val.shown()}% on validation ({one.n_said}), {one.price.shown('{:.4g}')}"
+        series.setdefault(one.series, []).append((one.price.mean, one.val.mean, text))
+        beaten = "✓ on the front" if place in front else "– beaten"
+        rows.append(Row([one.label, one.n_said, amount(one.price, "{:.4g}"), amount(one.val), beaten]))
     titles = [
         Column("Setting"),
         Column("Seeds"),
@@ -93,14 +120,14 @@ def _trade_off(
         Column("Validation accuracy (%)", True),
         Column("Pareto"),
     ]
-    best, worst = (choose(y for points in series.values() for _, y, _ in points) for choose in (max, min))
-    hidden = sum(y < best - _SHOWN_POINTS for points in series.values() for _, y, _ in points)
+    best, worst = (choose(one.val.mean for one in points) for choose in (max, min))
+    hidden = sum(one.val.mean < best - _SHOWN_POINTS for one in points)
     low = max(worst, best - _SHOWN_POINTS)
     margin = 0.06 * (best - low) + 0.1
     figure = trade_off(series, title, "Validation accuracy (%)", (low - margin, best + margin))
     description = (
         f"{len(rows)} settings; up and left is better. {beaten_by_none(len(front))}; hollow points are beaten. "
-        "Means over seeds, on the validation images: a choice made here has not seen the test images."
+        f"Means over seeds, on the validation images: a choice made here has not seen the test images.{said}"
     )
     if hidden:
         description += f" Zoom out to see the {hidden} that lie more than {_SHOWN_POINTS:g} points below the best."

@@ -68,6 +68,17 @@ class Record:
         return None if m.params_m is None or zeros is None else m.params_m * (1 - zeros)
 
     @property
+    def dense_val_accuracy(self) -> float | None:
+        """Of the dense network on validation images, as far as the run says it (it may have looked at fewer)."""
+        m = self.metrics
+        if self.command == "train":
+            return self.val_accuracy
+        if m.validation is not None and m.validation.baseline_accuracy is not None:
+            return m.validation.baseline_accuracy
+        known = self.dense.val_accuracy
+        return m.dense_fit.val_accuracy if known is None and m.dense_fit is not None else known
+
+    @property
     def dense(self) -> NetworkMetrics:
         """The dense network that it was made from, or that it is."""
         return self.metrics if self.command == "train" else self.metrics.baseline or NetworkMetrics()
@@ -156,9 +167,12 @@ def describe(command: str, config: Mapping[str, Plain], metrics: Metrics) -> tup
         kinds = {
             "target_flops_reduction": "fewer FLOPs",
             "target_params_reduction": "fewer params",
+            "target_latency_reduction": "less time",
             "sparsity": "of the channels",
         }
         asked = [f"{100 * share:g}% {what}" for key, what in kinds.items() if (share := number(s.get(key))) is not None]
+        if (milliseconds := number(s.get("target_latency_ms"))) is not None:
+            asked.append(f"{milliseconds:g} ms")
         return ", ".join([*words, *_after(config)]), ", ".join(asked) or "50% fewer FLOPs"
     if command == "prune-unstructured" and config:
         p = table(config.get("prune"))

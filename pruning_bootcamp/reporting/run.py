@@ -99,6 +99,8 @@ def run_report(title: str, metrics: Metrics, history: Sequence[Epoch] = (), task
     if metrics.widths is not None:
         widths = [[name, before, after] for name, (before, after) in metrics.widths.items()]
         parts += ["## Channels", markdown_table(["group", "before", "after"], widths)]
+    if metrics.forecasts:
+        parts.append("\n".join(f"- When the widths were chosen: {forecast}." for forecast in metrics.forecasts))
     if metrics.dead_channels is not None:
         parts.append(dead_text(metrics.dead_channels))
     if metrics.grown_penalty is not None:
@@ -232,6 +234,7 @@ def structured_table(plan: StructuredPlan) -> str:
         f"{plan.baseline_params / 1e6:.4g} M parameters ({100 * plan.params_reduction:.1f}% fewer)"
     )
     lines += [] if plan.timed is None else [f"Timed: {plan.timed}"]
+    lines += [f"{forecast}." for forecast in plan.forecasts]
     return "\n".join(lines)
 
 

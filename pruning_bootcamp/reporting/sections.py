@@ -23,12 +23,14 @@ from pruning_bootcamp.reporting.document import (
 )
 from pruning_bootcamp.reporting.findings import ExperimentFindings, Findings
 from pruning_bootcamp.reporting.judgement import FAILURE_RULES
-from pruning_bootcamp.reporting.measured import latency, layers, scans, sweeps
+from pruning_bootcamp.reporting.measured import latency, layers, scans, searches, sweeps
 from pruning_bootcamp.reporting.methods import ablations, comparison, fairness, trade_offs
 from pruning_bootcamp.reporting.picking import Advice
 from pruning_bootcamp.reporting.records import Record
 from pruning_bootcamp.reporting.sparsities import LayerSparsities
+from pruning_bootcamp.reporting.stairs import time_by_width
 from pruning_bootcamp.reporting.values import amount, counted, link, rate
+from pruning_bootcamp.reporting.would_pay import would_pay
 
 Maker = Callable[[ExperimentFindings, str], list[Block]]
 
@@ -47,8 +49,11 @@ def document(
         _per_group("ablations", "Ablations", findings, ablations),
         layers(sparsities),
         latency(found.profiles, found.evaluations),
+        time_by_width(found.stairs),
+        would_pay(found.profiles),
         scans(found.scans),
         sweeps(found.sweeps, target),
+        searches(found.searches, target),
         _failures(findings),
         _per_group("fairness", "Fairness card", findings, fairness),
         _not_shown(findings),

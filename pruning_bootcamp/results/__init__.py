@@ -1,5 +1,6 @@
 """What the commands measure, as data: each class is a file of results, or a part of one, by the names in the file."""
 
+from pruning_bootcamp.results.layer_times import Forecast, LayerStairs, Stairs, WayStairs
 from pruning_bootcamp.results.metric import ACCURACY, Metric
 from pruning_bootcamp.results.network import (
     Accuracies,
@@ -11,12 +12,14 @@ from pruning_bootcamp.results.network import (
 )
 from pruning_bootcamp.results.profile import (
     Analysis,
+    Answer,
     Cause,
     Checkpoints,
     CutWidths,
     Latency,
     LatencyPair,
     Layer,
+    Option,
     Paired,
     Profile,
 )
@@ -51,6 +54,8 @@ from pruning_bootcamp.results.search import (
     Scan,
     ScanPoint,
     ScanRow,
+    Search,
+    SearchTrial,
     Study,
     Trial,
     TrialResult,
@@ -62,6 +67,7 @@ __all__ = [
     "ACCURACY",
     "Accuracies",
     "Analysis",
+    "Answer",
     "BatchNorm",
     "Benchmark",
     "BenchmarkRow",
@@ -78,18 +84,21 @@ __all__ = [
     "ExportedFile",
     "Exports",
     "Fit",
+    "Forecast",
     "Gate",
     "GrownPenalty",
     "Known",
     "Latency",
     "LatencyPair",
     "Layer",
+    "LayerStairs",
     "LeftOut",
     "Metric",
     "Metrics",
     "ModelInput",
     "NetworkMetrics",
     "Objective",
+    "Option",
     "PaddedLatency",
     "Padding",
     "Paired",
@@ -101,12 +110,16 @@ __all__ = [
     "Scan",
     "ScanPoint",
     "ScanRow",
+    "Search",
+    "SearchTrial",
     "SliceProof",
+    "Stairs",
     "Study",
     "Trial",
     "TrialResult",
     "Update",
     "Validation",
+    "WayStairs",
     "scan_as_read",
     "scan_as_written",
 ]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pruning_bootcamp.plain import Part
+from pruning_bootcamp.plain import Part, beside
 from pruning_bootcamp.results.network import Comparison, Environment, NetworkMetrics, noted, way_said
 
 
@@ -101,6 +101,38 @@ class CutWidths(Part):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Option(Part):
+    """One way to be quicker, timed in turn with what it is compared to; `verdict`: quicker, slower or can't tell.
+
+    By the 95% interval of the median of so many paired ratios.
+    """
+
+    name: str
+    latency_ms: float | None = None
+    """None: it could not be timed; the note says why"""
+    against: str | None = None
+    speedup: float | None = None
+    low: float | None = beside("pairs")
+    high: float | None = beside("pairs")
+    pairs: int | None = None
+    verdict: str | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer(Part):
+    """Whether something would pay: the backend, the widths, int8 or the zeros."""
+
+    question: str
+    answer: str
+    way: str | None = None
+    """how the options were timed"""
+    options: tuple[Option, ...] = ()
+    command: str | None = None
+    """that does it; None: there is nothing to be had"""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Checkpoints(Part):
     """The files of the two networks."""
 
@@ -130,6 +162,11 @@ class Profile(Part):
     cut_widths: CutWidths | None = None
     tiny_weights: dict[str, dict[str, int]] | None = None
     """network -> tensor -> how many of its weights, batch norm folded, are so small that they make products slow"""
+
+    would_pay: tuple[Answer, ...] | None = None
+    """of the network at `checkpoints.pruned`"""
+    next_command: str | None = None
+    """of the answers, the one that saves most for certain"""
 
     @property
     def pruned_latency(self) -> Latency | None:

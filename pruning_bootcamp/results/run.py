@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from pruning_bootcamp.plain import Part, beside
+from pruning_bootcamp.results.layer_times import Forecast
 from pruning_bootcamp.results.network import Comparison, Environment, NetworkMetrics
 from pruning_bootcamp.results.profile import Latency, Paired
 
@@ -230,6 +231,8 @@ class Metrics(Known, Recovery, Comparison, NetworkMetrics):
     """group of channels -> how many there were, and are"""
     round_to: int | None = beside("widths")
     round_to_narrow: dict[str, int] | None = None
+    forecasts: tuple[Forecast, ...] | None = None
+    """of a budget in time: what the layers' times foresaw when the widths were chosen, a way each"""
     fall_backs: tuple[str, ...] | None = None
     gates: tuple[Gate, ...] | None = None
     goal: str | None = None

@@ -1,4 +1,4 @@
-"""sensitivity.yaml and sweep.yaml: what was tried, one point or one trial after the other."""
+"""sensitivity.yaml, sweep.yaml and search.yaml: what was tried, one point or one trial after the other."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -184,3 +184,31 @@ class Study(Part):
     fingerprint: str | None = None
     status: str | None = None
     environment: Environment | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchTrial(Part):
+    """A share that was cut, and what that cost on validation samples."""
+
+    share: float
+    drop: float | None
+    """points of the task's metric; None: it can't be cut, `why`"""
+    reached: float | None = None
+    """the share that was really saved"""
+    why: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search(Part):
+    """search.yaml: as much as may be cut within so many points."""
+
+    limit: float
+    by: str
+    """what is cut: latency_reduction or flops_reduction"""
+    trials: tuple[SearchTrial, ...]
+
+    @property
+    def best(self) -> SearchTrial | None:
+        """The largest share that keeps within the limit."""
+        within = (trial for trial in self.trials if trial.drop is not None and trial.drop <= self.limit)
+        return max(within, key=lambda trial: trial.share, default=None)

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))  # clockwork.py
+
 
 def run_command(arguments: tuple[str, ...]) -> tuple[int, str]:
     """(exit code, everything printed) of `pruning-bootcamp ARGUMENTS`."""

@@ -1,7 +1,6 @@
 """Budgets in time, end to end, on a runtime whose time is known: it takes so long for every filter, in eights."""
 
 import re
-import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,57 +9,17 @@ import onnxruntime
 import pytest
 import torch
 import yaml
+from clockwork import PACED, clockwork
 
 from pruning_bootcamp.checkpoints import load_model
 from pruning_bootcamp.flow.steps import ways
 from pruning_bootcamp.models.silent import mute_layers
 from pruning_bootcamp.pruning.channels import race, staircase
-from pruning_bootcamp.tools.latency import LatencyStats
 
 Command = Callable[..., str]
 SMOKE = str(Path(__file__).resolve().parents[2] / "cfgs" / "smoke" / "digits.yaml")
 DENSE = ("--checkpoint", "results/baseline/best_model.pth")
 CUT = ("prune-structured", "-c", SMOKE, *DENSE, "--no-fine-tune", "data.limit=96")
-PACED = """
-import math
-
-from torch import nn
-
-from pruning_bootcamp.backends import Runner
-from pruning_bootcamp.plugins import facts
-
-
-@facts(tolerance=1e-4)
-def paced(model, example, threads):
-    "Takes 5 us, and 10 us for every eight filters of a layer, and computes what torch computes."
-    layers = [layer for layer in model.modules() if isinstance(layer, (nn.Conv2d, nn.Linear))]
-    return timed("paced", model, example, sum(0.005 + 0.01 * math.ceil(len(layer.weight) / 8) for layer in layers))
-
-
-@facts(tolerance=1e-4)
-def even(model, example, threads):
-    "Takes as long whatever is cut."
-    return timed("even", model, example, 1.0)
-
-
-def timed(name, model, example, milliseconds):
-    def run(batch):
-        return model(batch)
-
-    run.milliseconds = milliseconds
-    return Runner(name, run, example.device)
-"""
-
-
-def clockwork(candidates: dict[str, Any], **_: Any) -> dict[str, LatencyStats]:
-    """As long as the runner says, a little more and a little less in turn, alike for all of a round."""
-    found = {}
-    for name, (runner, batch) in candidates.items():
-        took = [runner.run.milliseconds * (1 + 0.01 * (number % 3)) for number in range(30)]
-        one = {"median_ms": statistics.median(took), "mean_ms": statistics.fmean(took), "std_ms": 0.0, "n": len(took)}
-        one |= {"p5_ms": min(took), "p95_ms": max(took), "batch_size": len(batch), "device": "cpu", "threads": 1}
-        found[name] = LatencyStats(**one, backend=runner.backend, rounds_ms=tuple(took))
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +53,24 @@ def test_a_share_of_the_time(trained: Path, command: Command) -> None:
     assert "% less time (own.py:paced, batch 1)" in found["goal"]
     assert "fewer FLOPs" not in found["goal"]
     assert re.search(r"Timed: \d+\.\d+ ms, [67]\d\.\d% of", said)
+    assert "Timing layers at other widths (own.py:paced, batch 1)" in said
+    (forecast,) = found["forecasts"]
+    sentence = f"The layers' times foresaw {forecast['foreseen_pct']:.1f}% of the time"
+    assert f"when the widths were chosen: {sentence}" in said
+    assert sentence in (trained / "share" / "report.md").read_text()
+    assert forecast["foreseen_pct"] == pytest.approx(forecast["taken_pct"], abs=5)
+    [way] = yaml.safe_load((trained / "share" / "layer_times.yaml").read_text())["ways"]
+    assert (way["way"], way["threads"]) == ("own.py:paced, batch 1", 1)
+    cut = load_model(trained / "share" / "pruned_model.pth")
+    chosen = {name: widths for alike in way["layers"] for name, widths in alike["chosen"].items()}
+    assert chosen
+    for name, widths in chosen.items():
+        layer = cut.get_submodule(name)
+        assert widths == [layer.weight.shape[1], layer.weight.shape[0]]
+    command(trained, "report", "--results", "share")
+    summary = (trained / "share" / "summary.md").read_text()
+    assert "Time over width" in summary
+    assert "30% less time" in summary
     assert re.search(r"Latency reduction: (2|3)\d\.\d%, ", said)
     assert all(width % 8 == 0 for _, width in found["widths"].values())
     again = command(
@@ -217,6 +194,10 @@ def test_as_much_as_keeps_within_the_drop(trained: Path, command: Command) -> No
             assert "accuracy" not in one
     again = command(trained, *CUT, *asked, expect=None)
     assert again.count("already finished") == len(found["trials"]) + 1
+    command(trained, "report", "--results", "drop")
+    summary = (trained / "drop" / "summary.md").read_text()
+    assert "at most 5 points lost on validation samples" in summary
+    assert summary.count("✓ taken") == 1
 
 
 def test_a_pipeline_does_not_search(trained: Path, command: Command) -> None:

@@ -1,5 +1,6 @@
 """eval, export and profile: what is measured or written of a network that is there."""
 
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -14,26 +15,27 @@ from pruning_bootcamp.flow import plan as plans
 from pruning_bootcamp.flow import verdict
 from pruning_bootcamp.flow.metrics import about, compared, overlaid
 from pruning_bootcamp.flow.naming import as_written
-from pruning_bootcamp.flow.outcomes import Exported, Judged, Profiled, Timed
+from pruning_bootcamp.flow.outcomes import Exported, Judged, Paying, Profiled, Timed
 from pruning_bootcamp.flow.plan import COSTS, DENSE, PADDED, TEST, Plan
 from pruning_bootcamp.flow.report import say_goal
 from pruning_bootcamp.flow.run import Carried, Command, carry_out
 from pruning_bootcamp.flow.start import RESULTS, checkpoint_path, one_process, open_alone, open_network, task_of
 from pruning_bootcamp.flow.steps import evaluate as evaluating
+from pruning_bootcamp.flow.steps import pays
 from pruning_bootcamp.flow.steps import profile as profiling
 from pruning_bootcamp.flow.steps.export import file_beside, formats_in, needs_images
 from pruning_bootcamp.flow.verdict import goal_of
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.plain import to_plain
 from pruning_bootcamp.pruning.pipeline_stages import PruningStage
-from pruning_bootcamp.reporting import profile_text
+from pruning_bootcamp.reporting import profile_text, would_pay_text
 from pruning_bootcamp.results import Checkpoints, Comparison, Environment, Exports, Metrics, Profile
 from pruning_bootcamp.runs import CONFIG, Run, publish, read_results, write_yaml
 from pruning_bootcamp.runtime import environment
 from pruning_bootcamp.tools.datasets import Splits
 
 EVALUATED, EXPORTED, PROFILE = "eval_metrics.yaml", "export_metrics.yaml", "profile.yaml"
-LATENCY, PRUNED = "latency", "pruned"
+LATENCY, PRUNED, PAYS = "latency", "pruned", "pays"
 
 
 def evaluate(
@@ -177,14 +179,20 @@ def export(cfg: Config, dry_run: bool = False) -> Exports:
 def profile(
     cfg: Config, baseline: str | None = None, save_results: Path | None = None, dry_run: bool = False
 ) -> Profile:
-    """Dense and pruned side by side: cost, interleaved latency, layers, and why the two reductions differ."""
+    """Dense and pruned side by side: cost, interleaved latency, layers, and why the two reductions differ.
+
+    With `profile.what_would_pay` also what would make the pruned one quicker; one network is then enough.
+    """
     one_process("profile")
+    alone = cfg.profile.what_would_pay and None in (baseline, cfg.checkpoint)
+    if alone:
+        baseline = cfg.checkpoint = baseline or cfg.checkpoint
     dense, pruned = checkpoint_path(baseline, "--baseline"), checkpoint_path(cfg.checkpoint, "--pruned")
     plan = Plan(cfg, pruned)
     plans.open_network(plan, DENSE, dense, "Opening the dense network")
     plans.open_network(plan, PRUNED, pruned, "Opening the pruned network")
     plans.count_costs(plan)
-    if cfg.profile.measure_latency:
+    if cfg.profile.measure_latency and not alone:
         same = dense.samefile(pruned)
         plan.add(
             LATENCY,
@@ -194,6 +202,16 @@ def profile(
             Profiled,
             settings=plans.timed_here(cfg) | {"same_file": same},
             inputs={COSTS: COSTS},
+        )
+
+    if cfg.profile.what_would_pay:
+        plan.add(
+            PAYS,
+            "Trying what would pay",
+            PruningStage.EVALUATING,
+            partial(pays.what_would_pay, file=str(pruned)),
+            Paying,
+            settings=plans.timed_here(cfg),
         )
 
     def finish(carried: Carried) -> Metrics:
@@ -210,7 +228,16 @@ def profile(
             found, texts = carried.done[LATENCY].outcome.profile, carried.done[LATENCY].outcome.texts
         before, after = replace(found.baseline or costs.baseline, weights=None), found.pruned or costs.pruned
         found = replace(found, baseline=before, checkpoints=Checkpoints(baseline=str(dense), pruned=str(pruned)))
-        for text in (profile_text(before, after, found.comparison), *texts):
+        if not alone:
+            texts = (profile_text(before, after, found.comparison), *texts)
+        if PAYS in carried.done:
+            paying = carried.done[PAYS].outcome
+            found = replace(found, would_pay=paying.answers, next_command=paying.next_command)
+            texts += (would_pay_text(paying.answers, paying.next_command),)
+        elif LATENCY in carried.done:
+            more = ["--what-would-pay", "--pruned", str(pruned), "--backend", cfg.profile.backend]
+            texts += (f"\nWhat would make it quicker here: {shlex.join(['pruning-bootcamp', 'profile', *more])}",)
+        for text in texts:
             LOGGER.info("%s", text)
         note = "flops_g: multiply-accumulates in 10^9; latency: medians of interleaved passes"
         write_yaml(target, to_plain(found), note)

@@ -25,6 +25,7 @@ from pruning_bootcamp.flow.run import (
     carry_out,
     check_gates,
     finish,
+    publish_layer_times,
     publish_network,
 )
 from pruning_bootcamp.flow.start import (
@@ -125,6 +126,7 @@ def _finish_pipeline(carried: Carried) -> Metrics:
     """Networks and files in their place, the card beside them, the report, the verdict."""
     cfg, run, splits, plan = carried.cfg, carried.run, carried.splits, carried.plan
     publish_network(carried, plan.last, "pruned_model.pth")
+    publish_layer_times(carried)
     metrics = _so_far(carried)
     shape = "x".join(str(side) for side in splits.shape)
     below = recipe_for(cfg, splits).input_below

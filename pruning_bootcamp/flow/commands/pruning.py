@@ -29,6 +29,7 @@ from pruning_bootcamp.flow.run import (
     finish,
     identify,
     is_kept,
+    publish_layer_times,
     publish_network,
     unwatched,
 )
@@ -152,6 +153,7 @@ def _finish_pruning(carried: Carried) -> Metrics:
         goal = goal_of(cfg, cut=run.command == "prune-structured")
         metrics, lines = verdict.verdict_on(cfg, goal, metrics)
     publish_network(carried, plan.last, "pruned_model.pth")
+    publish_layer_times(carried)
     recipe = recipe_for(cfg, carried.splits)
     task = task_of(cfg)
     title = f"{run.command}: {recipe.model} on {cfg.data.name}"

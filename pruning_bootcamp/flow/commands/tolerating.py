@@ -4,8 +4,8 @@ import copy
 import math
 import os
 import shutil
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +16,18 @@ from pruning_bootcamp.flow.machine import STAGES
 from pruning_bootcamp.flow.run import Watch, carry_out, unwatched
 from pruning_bootcamp.flow.start import checkpoint_path, task_of
 from pruning_bootcamp.logs import LOGGER
+from pruning_bootcamp.plain import to_plain
 from pruning_bootcamp.pruning.sections import BUDGETS
-from pruning_bootcamp.results import Metrics
-from pruning_bootcamp.runs import write_yaml
+from pruning_bootcamp.results import Metrics, Search, SearchTrial
+from pruning_bootcamp.runs import SEARCH, write_yaml
 
-TRIALS, FOUND = "trials", "search.yaml"
+TRIALS = "trials"
 _FIRST, _LEAST, _MOST = 0.5, 0.02, 0.98
 _MOST_TRIALS = 8
 _CLOSE = 0.02
 
 
-@dataclass(frozen=True)
-class Trial:
-    """A share that was cut, and what that cost on validation samples; `drop` None: it can't be cut, `why`."""
-
-    share: float
-    drop: float | None
-    reached: float | None = None
-    """the share that was really saved"""
-    why: str | None = None
-
-
-def next_share(trials: list[Trial], limit: float) -> float | None:
+def next_share(trials: Sequence[SearchTrial], limit: float) -> float | None:
     """The share to try next; None where the largest that keeps within the limit is known closely enough.
 
     Between the largest that does and the smallest that does not, on the line of the drops' square roots: a drop grows
@@ -84,14 +74,13 @@ def prune_within_drop(
         return run(_FIRST, folder, False, dry_run=True)
     if resume is False:
         shutil.rmtree(folder / TRIALS, ignore_errors=True)
-    trials: list[Trial] = []
-    while (share := next_share(trials, limit)) is not None:
-        LOGGER.info("\n=== Trial %d: %s %g ===", len(trials) + 1, name, share)
-        trials.append(_tried(share, limit, folder / TRIALS, run, name, cfg))
-        write_yaml(folder / FOUND, {"limit": limit, "by": name, "trials": [asdict(trial) for trial in trials]})
-    best = max((t for t in trials if t.drop is not None and t.drop <= limit), key=lambda t: t.share, default=None)
-    if best is None:
-        raise GoalNotMet(_nothing_to_be_had(trials, limit, cfg))
+    found = Search(limit=limit, by=name, trials=())
+    while (share := next_share(found.trials, limit)) is not None:
+        LOGGER.info("\n=== Trial %d: %s %g ===", len(found.trials) + 1, name, share)
+        found = replace(found, trials=(*found.trials, _tried(share, limit, folder / TRIALS, run, name, cfg)))
+        write_yaml(folder / SEARCH, to_plain(found))
+    if (best := found.best) is None:
+        raise GoalNotMet(_nothing_to_be_had(found.trials, limit, cfg))
     LOGGER.info("\n=== The most within %g points on validation samples: %s %g ===", limit, name, best.share)
     _hand_over(folder / TRIALS, folder)
     metrics = run(best.share, folder, cfg.goal.evaluate_test, resume=None)
@@ -112,7 +101,9 @@ def at_share(cfg: Config, name: str, share: float, folder: Path, testing: bool) 
     return one
 
 
-def _tried(share: float, limit: float, folder: Path, run: Callable[..., Metrics], name: str, cfg: Config) -> Trial:
+def _tried(
+    share: float, limit: float, folder: Path, run: Callable[..., Metrics], name: str, cfg: Config
+) -> SearchTrial:
     place = folder / f"{share:g}"
     for other in folder.glob(f"*/{STAGES}"):
         _link(other, place / STAGES)  # what does not depend on the share is done once
@@ -121,16 +112,17 @@ def _tried(share: float, limit: float, folder: Path, run: Callable[..., Metrics]
     except GoalNotMet as failure:
         why = str(failure)
         LOGGER.info("%s", why)
-        return Trial(share, None, why=why)
+        return SearchTrial(share=share, drop=None, why=why)
     drop, metric = metrics.val_accuracy_drop, task_of(cfg).metric
     assert drop is not None
     saved = metrics.flops_reduction_pct if name == "flops_reduction" else metrics.latency_reduction_pct
     verdict = "within" if drop <= limit else "beyond"
     LOGGER.info("Trial: %.2f points of %s lost, %s the limit of %g", drop, metric.title, verdict, limit)
-    return Trial(share, round(drop, 4), None if saved is None else round(saved / 100, 4))
+    reached = None if saved is None else round(saved / 100, 4)
+    return SearchTrial(share=share, drop=round(drop, 4), reached=reached)
 
 
-def _nothing_to_be_had(trials: list[Trial], limit: float, cfg: Config) -> str:
+def _nothing_to_be_had(trials: Sequence[SearchTrial], limit: float, cfg: Config) -> str:
     least = min((trial for trial in trials if trial.drop is not None), key=lambda trial: trial.share, default=None)
     if least is None:
         return f"structured.max_accuracy_drop: {limit:g}, and nothing can be cut: {trials[-1].why}"

@@ -22,13 +22,15 @@ from pruning_bootcamp.flow.steps.training import judged
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.models import make_prunable
 from pruning_bootcamp.models.silent import mute
+from pruning_bootcamp.plain import to_plain
 from pruning_bootcamp.pruning.channels.measuring import ChannelScores, chosen, needs_images, score_channels
 from pruning_bootcamp.pruning.channels.refit import Images
 from pruning_bootcamp.pruning.channels.scores import needs_labels
 from pruning_bootcamp.pruning.channels.structured import StructuredPlan, cut_channels, plan_structured
 from pruning_bootcamp.pruning.sections import StructuredSettings
 from pruning_bootcamp.reporting import structured_table
-from pruning_bootcamp.results import Recovery
+from pruning_bootcamp.results import Recovery, Stairs
+from pruning_bootcamp.runs import LAYER_TIMES, write_yaml
 from pruning_bootcamp.schema import Choice
 from pruning_bootcamp.tools.datasets import Splits, eval_batches
 from pruning_bootcamp.tools.metrics import compute_params
@@ -139,6 +141,9 @@ def cut(context: StepContext, foreseen: Foreseen | None = None, part: Part = WHO
         dense = context.network("dense").model
         recovered = recover_batch_norm(network.model, dense, context.cfg, context.splits, context.device)
     kept = context.tensors("cut", KEPT).get("channels", {})
+    if plan.stairs and context.leads:
+        note = "microseconds of layers alone, by the width of a side; chosen: inputs and outputs that are left"
+        write_yaml(context.folder / LAYER_TIMES, to_plain(Stairs(ways=plan.stairs)), note)
     silent = {path: torch.ones(1) for path in found.silent}
     context.keep_tensors(KEPT, {"channels": composed(kept, found.kept)} | ({"silent": silent} if silent else {}))
     if s.refit != "closed_form":
@@ -151,6 +156,7 @@ def cut(context: StepContext, foreseen: Foreseen | None = None, part: Part = WHO
         flops_reduction_pct=round(100 * plan.macs_reduction, 4),
         round_to=plan.round_to,
         round_to_narrow=dict(plan.narrow) or None,
+        forecasts=plan.forecasts or None,
         proof_difference=float(found.proof.max_difference),
         fall_backs=tuple(plan.fall_backs),
         summary=f"{100 * plan.macs_reduction:.1f}% fewer multiply-accumulates, "
@@ -172,6 +178,7 @@ def foresee(context: StepContext, part: Part) -> Foreseen:
         ChannelScores(scored["scores"], scored.get("losses")),
         part,
         Origin(context.network("dense").model, widths or None),
+        context,
     )
 
 
@@ -205,16 +212,17 @@ def plan_cut(
     scored: ChannelScores | None = None,
     part: Part = WHOLE,
     origin: Origin | None = None,
+    context: StepContext | None = None,
 ) -> Foreseen:
     """What to cut for running on `device`; a GoalNotMet where this part of the budget can't be met.
 
     Before the last cycle nothing is cut where widths change in steps too coarse for its part. `origin`: left out, the
-    network itself.
+    network itself. `context`: of the step that plans it, which tells how far it is.
     """
     s = settings.channel_choices(cfg)
     if scored is not None and s.allocation == "measured" and scored.losses is None:  # it could not be measured
         s = chosen(cfg.structured, measured=False)
-    return _planned(s, cfg, model, recipe, device, scored, part, origin)
+    return _planned(s, cfg, model, recipe, device, scored, part, origin, context)
 
 
 def check_reachable(cfg: Config, model: nn.Module, recipe: Recipe, device: torch.device) -> None:
@@ -236,13 +244,14 @@ def _planned(
     scored: ChannelScores | None = None,
     part: Part = WHOLE,
     origin: Origin | None = None,
+    context: StepContext | None = None,
 ) -> Foreseen:
     ready, recipe = ready_to_cut(model, recipe)
     example = example_input(recipe)
     dense = model if origin is None else origin.dense
     s, times = s.part(part.share), None
     if s.timed:
-        times = timing(cfg, dense, recipe, device)
+        times = timing(cfg, dense, recipe, device, context)
         s = as_share(s, times)
     plan = plan_structured(
         ready,

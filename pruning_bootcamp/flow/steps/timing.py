@@ -11,6 +11,7 @@ from pruning_bootcamp.checkpoints import Recipe, example_input
 from pruning_bootcamp.config import Config
 from pruning_bootcamp.errors import GoalNotMet
 from pruning_bootcamp.flow.start import task_of
+from pruning_bootcamp.flow.step import StepContext
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.pruning.channels.race import RaceTrack
 from pruning_bootcamp.pruning.channels.structured import quickest
@@ -19,12 +20,20 @@ from pruning_bootcamp.pruning.sections import StructuredSettings
 from pruning_bootcamp.tasks.base import with_one_output
 
 
-def timing(cfg: Config, uncut: nn.Module, recipe: Recipe, device: torch.device) -> Timing:
-    """The track on which cut networks run beside the uncut one, as `profile` of the config says."""
+def timing(
+    cfg: Config, uncut: nn.Module, recipe: Recipe, device: torch.device, context: StepContext | None = None
+) -> Timing:
+    """The track on which cut networks run beside the uncut one, as `profile` of the config says.
+
+    `context`: of the step that it is for, which tells how far the timing of layers is.
+    """
     ways = [Way(backend, size) for backend in cfg.profile.backends for size in cfg.profile.batch_sizes]
     threads = cfg.threads or torch.get_num_threads()
     whole = partial(with_one_output, task=task_of(cfg))
-    return Timing(RaceTrack(uncut, example_input(recipe), ways, threads, device, whole), LOGGER.info)
+    track = RaceTrack(uncut, example_input(recipe), ways, threads, device, whole)
+    if context is None:
+        return Timing(track, LOGGER.info, bar=True)
+    return Timing(track, LOGGER.info, bar=not context.is_shown, tell=context.tell)
 
 
 def as_share(settings: StructuredSettings, timing: Timing) -> StructuredSettings:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pruning_bootcamp.pruning.channels.staircase import LayerTimes, Staircases
 from pruning_bootcamp.pruning.graph import Group, dimensions
+from pruning_bootcamp.tools.alone import LayerShape
 from pruning_bootcamp.tools.metrics import Product, count_products
 
 Measure = Literal["macs", "params", "channels", "time"]
@@ -112,6 +113,7 @@ class Costs:
             "time": float(bool(staircases)),
         }
         self._at_full = dict(self.amount)
+        self._staircases = tuple(staircases)
         self._stairs: dict[str, list[tuple[LayerTimes, float]]] = defaultdict(list)
         for one in staircases:
             whole = sum(times.whole for times in one.layers.values())
@@ -131,6 +133,14 @@ class Costs:
         self.amount["params"] += after[1] - before[1]
         self.amount["channels"] += sign * sum(self._roots[name][unit] for unit in units)
         self.amount["time"] += self._time(name) - took
+
+    def shares_of_time(self) -> tuple[float, ...]:
+        """By each of the staircases, what the layers take alone now of what they take uncut."""
+        found = []
+        for one in self._staircases:
+            now = sum(self._alone(path, times) for path, times in one.layers.items())
+            found.append(now / sum(times.whole for times in one.layers.values()))
+        return tuple(found)
 
     def learn(self, cut: Mapping[str, tuple[int, Sequence[Product]]]) -> bool:
         """Take over how every product's factors fall: from group -> (units cut from it alone, the products then).
@@ -212,11 +222,16 @@ class Costs:
     def _time(self, name: str) -> float:
         """What the layers that the group touches take, as a share of what all take uncut."""
         return sum(
-            times.at(self._width(path, "input", times.shape.inputs), self._width(path, "output", times.shape.outputs))
-            * share
-            for path in self._timed[name]
-            for times, share in self._stairs[path]
+            self._alone(path, times) * share for path in self._timed[name] for times, share in self._stairs[path]
         )
+
+    def widths(self, path: str, shape: LayerShape) -> tuple[int, int]:
+        """What goes into the layer of this (whole) shape, and what comes out."""
+        return self._width(path, "input", shape.inputs), self._width(path, "output", shape.outputs)
+
+    def _alone(self, path: str, times: LayerTimes) -> float:
+        """Milliseconds of the layer at its widths."""
+        return times.at(*self.widths(path, times.shape))
 
     def _width(self, path: str, kind: str, full: int) -> int:
         """Channels left of a layer's side."""

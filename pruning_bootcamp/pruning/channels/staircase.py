@@ -18,6 +18,7 @@ from pruning_bootcamp.backends import Way, prepare, version_of
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.pruning.graph import Group
+from pruning_bootcamp.results import LayerStairs, WayStairs
 from pruning_bootcamp.runs import atomic_path, cache_folder
 from pruning_bootcamp.runtime import processor_name
 from pruning_bootcamp.tools.alone import LayerAlone, LayerShape, shape_of
@@ -34,7 +35,7 @@ _ROUNDS, _MOST_SECONDS = 7, 1.5
 # What a busy machine may have slowed is timed again, so many times at most, or until that has not helped twice.
 _AGAIN, _CONFIRMED, _LESS_USE = 5, 0.97, 0.85
 Widths = tuple[int, int]  # what goes in, what comes out
-Say = Callable[[int, int, LayerShape], None]
+Say = Callable[[int, int, LayerShape], None]  # how many are done, of how many, and which is next
 Clock = Callable[[LayerShape, Sequence[Widths]], dict[Widths, float]]
 
 
@@ -94,6 +95,33 @@ class Staircases:
             each, others = len(member.index) / group.channels, member.size - len(member.index)
             found |= {round((width - others) / each) for width in side if width > others}
         return {width for width in found if 0 < width <= group.channels}
+
+    def as_result(self, widths: Callable[[str, LayerShape], Widths], threads: int, device: torch.device) -> WayStairs:
+        """What a file keeps of them, `widths` being those that were chosen for a layer."""
+        alike: dict[LayerShape, list[str]] = {}
+        for path, times in self.layers.items():
+            alike.setdefault(times.shape, []).append(path)
+        layers = [
+            LayerStairs(
+                layer=str(shape),
+                widths=(shape.inputs, shape.outputs),
+                inputs=_microseconds(self.layers[paths[0]].inputs),
+                outputs=_microseconds(self.layers[paths[0]].outputs),
+                chosen={path: widths(path, shape) for path in paths},
+            )
+            for shape, paths in alike.items()
+        ]
+        return WayStairs(
+            way=str(self.way),
+            version=version_of(self.way.backend),
+            processor=processor_name(device),
+            threads=threads,
+            layers=tuple(sorted(layers, key=lambda one: -one.all_us)),
+        )
+
+
+def _microseconds(times: Mapping[int, float]) -> dict[int, float]:
+    return {width: round(1000 * times[width], 2) for width in sorted(times)}
 
 
 def measure_staircases(

@@ -28,6 +28,7 @@ from pruning_bootcamp.pruning.channels.widths import (
 from pruning_bootcamp.pruning.graph import Group, cut_members, find_groups, making
 from pruning_bootcamp.pruning.masks import detached_copy
 from pruning_bootcamp.pruning.sections import StructuredSettings
+from pruning_bootcamp.results import Forecast, WayStairs
 from pruning_bootcamp.schema import named
 from pruning_bootcamp.tools.metrics import count_products
 
@@ -78,6 +79,10 @@ class StructuredPlan:
     round_to_why: str | None = None
     timed: str | None = None
     """of a budget in time, how the network was timed and what it came to"""
+    forecasts: tuple[Forecast, ...] = ()
+    """and what its layers' times had foreseen"""
+    stairs: tuple[WayStairs, ...] = ()
+    """and those times, a way each"""
 
     @property
     def macs_reduction(self) -> float:
@@ -252,6 +257,8 @@ def _plan(budget: Budget, chosen: ChosenWidths, multiple: int | None, why: str |
         narrow=chosen.narrow,
         round_to_why=why,
         timed=None if chosen.timed is None else str(chosen.timed.race),
+        stairs=chosen.stairs,
+        forecasts=() if chosen.timed is None else chosen.timed.forecasts,
     )
 
 

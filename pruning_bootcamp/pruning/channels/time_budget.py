@@ -8,11 +8,12 @@ several multiples compete, and the whole network decides.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
-from pruning_bootcamp.backends import Way
 from pruning_bootcamp.errors import BootcampError, GoalNotMet
 from pruning_bootcamp.pruning.channels.costs import Costs
 from pruning_bootcamp.pruning.channels.knapsack import least_loss
@@ -20,6 +21,7 @@ from pruning_bootcamp.pruning.channels.race import Race, RaceTrack
 from pruning_bootcamp.pruning.channels.staircase import Staircases, measure_staircases
 from pruning_bootcamp.pruning.channels.width_schedules import WidthSchedule
 from pruning_bootcamp.pruning.graph import Group
+from pruning_bootcamp.results import Forecast
 from pruning_bootcamp.tools.alone import LayerShape
 
 WITHIN = 0.05
@@ -40,10 +42,15 @@ def within(share: float) -> float:
 
 @dataclass(frozen=True)
 class Timing:
-    """What a budget in time is judged by: the track on which whole networks run, and who is told of each of them."""
+    """What a budget in time is judged by: the track on which whole networks run, and who is told of each of them.
+
+    `bar`: in a terminal a bar shows how far the timing of layers is; `tell` is told too.
+    """
 
     track: RaceTrack
     say: Callable[[str], None] = lambda text: None
+    bar: bool = False
+    tell: Callable[[int, int, str], None] = lambda done, total, text: None
 
     def staircases(
         self, model: nn.Module, example: Tensor, groups: Sequence[Group], multiple: int = 1
@@ -51,15 +58,39 @@ class Timing:
         """How long the layers take at other widths, multiples of that, on each way."""
         found = []
         for way in self.track.ways:
+            self.say(f"Timing layers at other widths ({way})")
+            hidden = None if self.bar else True  # None: no bar where there is no terminal
+            look: dict[str, Any] = {
+                "desc": "layers",
+                "unit": "layer",
+                "leave": False,
+                "dynamic_ncols": True,
+                "delay": 0.1,
+            }
+            with tqdm(disable=hidden, **look) as bar:
 
-            def say(number: int, total: int, shape: LayerShape, way: Way = way) -> None:
-                self.say(f"Timing layers of {way}: {number + 1} of {total}, {shape}")
+                def say(done: int, total: int, shape: LayerShape, bar: Any = bar) -> None:
+                    bar.total = total
+                    bar.set_postfix_str(str(shape), refresh=False)
+                    bar.update(done - bar.n)
+                    bar.refresh()
+                    self.tell(done, total, str(shape))
 
-            track = self.track
-            one = measure_staircases(model, example, groups, way, track.threads, track.device, say, multiple)
+                track = self.track
+                one = measure_staircases(model, example, groups, way, track.threads, track.device, say, multiple)
             self.say(f"{one.measured} timings of layers in {one.seconds:.0f} s, {one.kept} known before ({way})")
             found.append(one)
         return found
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A whole network that was timed, what had been foreseen of it, and what it loses."""
+
+    multiple: int | None
+    share: float
+    loss: float
+    forecasts: tuple[Forecast, ...]
 
 
 @dataclass
@@ -71,8 +102,9 @@ class TimeSearch:
     loss: float = float("inf")
     multiple: int | None = None
     rank: tuple[int, float] | None = None
-    tried: list[tuple[int | None, float, float, float]] = field(default_factory=list)
-    """multiple, share of the layers' time foreseen, share of the whole network's measured, loss"""
+    forecasts: tuple[Forecast, ...] = ()
+    """of the best, a way each"""
+    tried: list[Tried] = field(default_factory=list)
 
     @property
     def share(self) -> float:
@@ -104,7 +136,8 @@ class WidthSearch:
         self._rivals = {multiple: _in_multiples(schedules, groups, stairs, multiple) for multiple in _MULTIPLES}
         # what can be cut may take longer than the dense network: an option A shortcut is a convolution there
         uncut = dict.fromkeys(self._schedules, 0)
-        self._shares = {_key(uncut): timing.track(cut(uncut)).share}
+        self._whole = timing.track(cut(uncut))
+        self._shares = {_key(uncut): self._whole.share}
         self._points: dict[int | None, list[tuple[float, float]]] = {
             multiple: [(1.0, self._shares[_key(uncut)])] for multiple in _MULTIPLES
         }
@@ -137,15 +170,31 @@ class WidthSearch:
             race = self._timing.track(self._cut(taken))
             self._shares[_key(taken)] = race.share
             loss = sum(float(self._losses[one.name][one.removed[steps[one.name]]]) for one in rival)
-            self._timing.say(f"Widths{'' if multiple is None else f' in multiples of {multiple}'}: {race}")
-            self.found.tried.append((multiple, counted.amount["time"], race.share, loss))
+            forecasts = self._forecasts(counted, race)
+            in_which = "" if multiple is None else f" in multiples of {multiple}"
+            foreseen = ", ".join(f"{one.foreseen_pct:.1f}%" for one in forecasts)
+            self._timing.say(f"Widths{in_which}: {race}; foreseen {foreseen}")
+            self.found.tried.append(Tried(multiple, race.share, loss, forecasts))
             rank = _rank(race.share, loss, self._share)
             if self.found.rank is None or rank < self.found.rank:
                 self.found.rank, self.found.taken, self.found.race = rank, taken, race
-                self.found.loss, self.found.multiple = loss, multiple
+                self.found.loss, self.found.multiple, self.found.forecasts = loss, multiple, forecasts
         share = self._shares[_key(taken)]
         self._points[multiple].append((asked, share))
         return share
+
+    def _forecasts(self, counted: Costs, race: Race) -> tuple[Forecast, ...]:
+        """What the layers' times say of the network that was timed, a way each."""
+        return tuple(
+            Forecast(
+                way=str(lap.way),
+                foreseen_pct=100 * layers * whole.share,
+                taken_pct=100 * lap.share,
+                dense_ms=lap.uncut_ms,
+                taken_ms=lap.cut_ms,
+            )
+            for lap, whole, layers in zip(race.laps, self._whole.laps, counted.shares_of_time(), strict=True)
+        )
 
     def close_in(self, multiple: int | None, wanted: float) -> None:
         """Ask for more or less until the whole network takes as long as is wanted, or there is nothing between."""

@@ -19,6 +19,7 @@ from pruning_bootcamp.pruning.channels.time_budget import TimeSearch, Timing, Wi
 from pruning_bootcamp.pruning.channels.width_schedules import WidthSchedule, make_width_schedule, nearest_step
 from pruning_bootcamp.pruning.graph import Group, Keep, cut_members
 from pruning_bootcamp.pruning.masks import detached_copy
+from pruning_bootcamp.results import WayStairs
 from pruning_bootcamp.tools.metrics import Product, count_products
 
 Allocation = Literal["local", "global", "measured"]
@@ -92,6 +93,8 @@ class ChosenWidths:
     problem: BootcampError | None = None
     timed: TimeSearch | None = None
     """how a budget in time was met"""
+    stairs: tuple[WayStairs, ...] = ()
+    """and how long its layers take at other widths"""
 
     def gone(self, name: str) -> tuple[int, ...]:
         """Indices of the units that the group loses."""
@@ -173,6 +176,8 @@ def _settle_by_time(network: ScoredNetwork, budget: Budget, limits: Limits, chos
     chosen.taken = {s.name: chosen.timed.taken.get(s.name, 0) for s in schedules}
     for schedule in schedules:
         counted.change(schedule.name, schedule.gone(chosen.taken[schedule.name]))
+    track = timing.track
+    chosen.stairs = tuple(one.as_result(counted.widths, track.threads, track.device) for one in stairs)
     chosen.after = dict(counted.amount) | {"time": chosen.timed.share}
     smaller = cut(chosen.taken)
     chosen.after["macs"] = sum(product.macs for product in count_products(smaller, network.example)[0])

@@ -7,6 +7,7 @@ from pruning_bootcamp.tools.latency.analysis import (
     flops_latency_analysis,
     what_would_pay,
 )
+from pruning_bootcamp.tools.latency.blocks import compare_in_blocks
 from pruning_bootcamp.tools.latency.clock import (
     LatencyStats,
     compare_latencies,
@@ -26,6 +27,7 @@ __all__ = [
     "PairedRatio",
     "Runner",
     "TimedNetwork",
+    "compare_in_blocks",
     "compare_latencies",
     "flops_latency_analysis",
     "measure_latency",

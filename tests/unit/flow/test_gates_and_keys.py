@@ -250,7 +250,7 @@ def test_a_status_of_a_process_that_is_gone_is_interrupted(tmp_path: Path) -> No
     ]
     progress = Progress(tmp_path, "name", "command", steps)
     progress.begin(steps[0])
-    progress.training(steps[0], 3, 10, "half")
+    progress.tell(steps[0], 3, 10, "half")
     with locked(tmp_path, "command"):
         assert read_status(tmp_path).state == "running"
     found = read_status(tmp_path)

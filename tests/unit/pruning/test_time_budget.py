@@ -155,6 +155,37 @@ def test_the_quickest_is_known_before_anything_is_measured(track: Clockwork) -> 
     assert quickest(Net(), torch.randn(1, 3, 6, 6), StructuredSettings(exclude=["*"]), Timing(track)) is None
 
 
+def test_what_the_layers_foresaw_stands_beside_what_the_network_takes(track: Clockwork) -> None:
+    said: list[str] = []
+    plan = planned(track, Net(), 0.43, timing=Timing(track, said.append))
+    (forecast,) = plan.forecasts
+    first, second = (len(group.keep) for group in plan.groups)
+    layers = [(3, first), (first, second), (second, 5)]
+    whole = sum(layer_ms(*sides) for sides in [(3, 32), (32, 32), (32, 5)])
+    assert forecast.foreseen_pct == pytest.approx(100 * sum(layer_ms(*sides) for sides in layers) / whole, abs=4)
+    assert forecast.taken_pct == pytest.approx(100 * (1 - plan.achieved))
+    assert forecast.taken_ms == pytest.approx(forecast.taken_pct / 100 * whole)
+    assert forecast.error_points == pytest.approx(forecast.taken_pct - forecast.foreseen_pct)
+    assert f"{forecast.foreseen_pct:.1f}% of the time" in str(forecast)
+    timed = [line for line in said if line.startswith("Widths")]
+    assert len(timed) == len(track.raced) - 1  # all but the uncut one
+    assert all("; foreseen " in line for line in timed)
+
+
+def test_how_far_the_timing_of_layers_is_can_be_seen(track: Clockwork, capfd: pytest.CaptureFixture[str]) -> None:
+    told: list[tuple[int, int, str]] = []
+    planned(track, Net(), 0.43, timing=Timing(track, tell=lambda *all_of_it: told.append(all_of_it)))
+    assert [(done, total) for done, total, _ in told] == [(0, 3), (1, 3), (2, 3), (0, 0)]
+    assert told[0][2] == "convolution 3x3 3 -> 32 at 6x6"
+    assert "layers:" not in capfd.readouterr().err
+
+
+def test_an_uncut_network_that_is_slower_than_the_dense_one_is_foreseen_so(track: Clockwork) -> None:
+    track._ms /= 1.25  # what can be cut takes a quarter longer than the network that it was made of
+    (forecast,) = planned(track, Net(), 0.3).forecasts
+    assert forecast.foreseen_pct == pytest.approx(forecast.taken_pct, abs=6)
+
+
 def test_time_needs_something_that_times(track: Clockwork) -> None:
     with pytest.raises(BootcampError, match="timing="):
         planned(track, Net(), 0.5, timing=None)
