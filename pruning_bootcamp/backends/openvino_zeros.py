@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pruning_bootcamp.backends.base import BACKENDS
 from pruning_bootcamp.backends.files import INT8_ADVICE, INT8_TOLERANCE, int8_file
 from pruning_bootcamp.backends.openvino_runtime import NEEDS, opened
-from pruning_bootcamp.backends.zeros import WORTH_TRYING, raced
+from pruning_bootcamp.backends.zeros import WORTH_TRYING, has_empty_layers, raced
 from pruning_bootcamp.runtime import has_amx, processor_name
 from pruning_bootcamp.tools.int8 import quantized_weights
 from pruning_bootcamp.tools.latency import compare_latencies
@@ -29,6 +29,7 @@ Opened = tuple[Runner, list[dict[str, str]]]
     tolerance=INT8_TOLERANCE,
     advice=INT8_ADVICE,
     needs=NEEDS,
+    wants=has_empty_layers,
     one_shape=True,
 )
 def openvino_int8_sparse(model: nn.Module, example: Tensor, threads: int) -> Runner:

@@ -96,7 +96,7 @@ def _prepare_all(subject: _Subject) -> None:
             continue
         if missing := lacking(entry):
             subject.notes[entry.name] = "; ".join(missing)
-        elif lacking(entry, subject.device):
+        elif lacking(entry, subject.device) or not entry.facts.get("wants", lambda _: True)(subject.network.model):
             continue
         elif entry.facts.get("minutes"):
             subject.notes[entry.name] = f"takes a minute or more to prepare: ask for it with --backend {entry.name}"

@@ -9,7 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pruning_bootcamp.pruning.channels.staircase import LayerTimes, Staircases
+from pruning_bootcamp.pruning.channels.layer_times import LayerTimes
+from pruning_bootcamp.pruning.channels.staircase import Staircases
 from pruning_bootcamp.pruning.graph import Group, dimensions
 from pruning_bootcamp.tools.alone import LayerShape
 from pruning_bootcamp.tools.metrics import Product, count_products

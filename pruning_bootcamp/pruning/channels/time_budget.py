@@ -78,6 +78,7 @@ class Timing:
 
                 track = self.track
                 one = measure_staircases(model, example, groups, way, track.threads, track.device, say, multiple)
+            self.tell(0, 0, "")
             self.say(f"{one.measured} timings of layers in {one.seconds:.0f} s, {one.kept} known before ({way})")
             found.append(one)
         return found

@@ -14,14 +14,8 @@ from torch import nn
 from pruning_bootcamp.backends import Way
 from pruning_bootcamp.pruning.channels import staircase
 from pruning_bootcamp.pruning.channels.costs import Costs
-from pruning_bootcamp.pruning.channels.staircase import (
-    LayerTimes,
-    Staircases,
-    between,
-    coarse_widths,
-    doubted,
-    measure_staircases,
-)
+from pruning_bootcamp.pruning.channels.layer_times import LayerTimes, between, coarse_widths, doubted
+from pruning_bootcamp.pruning.channels.staircase import Staircases, measure_staircases
 from pruning_bootcamp.pruning.graph import Group, cut_members, find_groups
 from pruning_bootcamp.tools.alone import LayerShape
 
