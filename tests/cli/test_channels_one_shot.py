@@ -126,6 +126,7 @@ main()
     assert all(torch.equal(value, again[name]) for name, value in whole.items())
 
 
+@pytest.mark.slow
 def test_a_distillation_that_makes_it_worse_is_undone(trained: Path, command: Command) -> None:
     distil = ("recover.method=distill", "recover.steps=4", "recover.images=64", "recover.batch_size=32")
     wild = ("recover.never_worse=true", "recover.lr=2", "recover.features=0")

@@ -74,6 +74,7 @@ def test_where_nothing_is_dead_the_network_stays_as_it_is(pruned: Path, command:
     }
 
 
+@pytest.mark.slow
 def test_after_the_zeros_in_a_pipeline(pruned: Path, command: Command) -> None:
     steps = (
         "pipeline",

@@ -126,7 +126,7 @@ def test_every_file_of_an_export_is_as_wide_as_asked_and_the_checkpoint_stays(tr
             torch.testing.assert_close(wide(inputs), cut(inputs), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("faster", "chosen"), [(1.0, None), (0.5, 4)])
+@pytest.mark.parametrize(("faster", "chosen"), [pytest.param(1.0, None, marks=pytest.mark.slow), (0.5, 4)])
 def test_auto_takes_the_quickest_widths_only_where_they_are_quicker(
     trained: Path, command: Command, monkeypatch: pytest.MonkeyPatch, faster: float, chosen: int | None
 ) -> None:

@@ -105,6 +105,7 @@ def test_what_makes_no_sense_is_refused_before_it_runs(
     assert not (trained / "results" / "refused").exists()
 
 
+@pytest.mark.slow
 def test_in_stages_each_is_refitted_and_the_last_is_the_result(trained: Path, command: Command) -> None:
     arguments = ("--method", "obs", "--mode", "global", "--sparsity", "0.8", *REFIT)
     text = command(trained, *PRUNE, *arguments, "prune.stages=3", "--save-dir", "results/stages")

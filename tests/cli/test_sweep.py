@@ -245,6 +245,7 @@ def test_equal_settings_are_run_once_and_it_is_said(
     assert "only repeats itself" in text
 
 
+@pytest.mark.slow
 def test_a_trial_that_cannot_be_done_is_recorded_and_the_others_go_on(
     tmp_path: Path, command: Callable[..., str], inline: Inline
 ) -> None:

@@ -104,6 +104,7 @@ def test_milliseconds_are_a_share_of_what_it_takes(trained: Path, command: Comma
     assert found["goal_met"]
 
 
+@pytest.mark.slow
 def test_branches_go_where_that_is_best(trained: Path, command: Command) -> None:
     command(
         trained,

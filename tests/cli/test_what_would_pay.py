@@ -105,6 +105,7 @@ def test_a_dense_network_alone_is_enough_and_the_next_command_runs(trained: Path
     assert yaml.safe_load((trained / "followed" / "metrics.yaml").read_text())["goal_met"]
 
 
+@pytest.mark.slow
 def test_zeros_that_a_backend_skips_are_found_without_a_word_in_the_registry(trained: Path, command: Command) -> None:
     command(
         trained,

@@ -61,6 +61,7 @@ def test_profile_and_eval_say_what_was_chosen(pruned: Path, command: Command) ->
     assert metrics.latency_way.endswith(f"({metrics.latency_note})")
 
 
+@pytest.mark.slow
 def test_export_says_what_is_skipped_in_the_file(pruned: Path, command: Command) -> None:
     options = ("--checkpoint", "pruned/pruned_model.pth", "--format", "torchscript_sparse,sparse", "--verify")
     text = command(pruned, "export", "-c", "pruned/config.yaml", *options)

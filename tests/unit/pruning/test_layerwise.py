@@ -1,7 +1,7 @@
 """Two networks side by side: the right inputs at the right time, and nothing left behind, whatever goes wrong."""
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -25,6 +25,14 @@ def chain() -> nn.Sequential:
 
 def hooks(model: nn.Module) -> int:
     return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
+
+
+@pytest.fixture(autouse=True)
+def _only_what_the_test_makes() -> Iterator[None]:
+    """Collecting and listing all objects of a long session takes seconds."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def live_passes() -> int:
