@@ -1,7 +1,6 @@
 """How long one layer takes at other widths: where it is timed, what is doubted and timed again, and what is between."""
 
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -12,8 +11,8 @@ from pruning_bootcamp.tools.alone import LayerShape
 # A side is looked at in so many steps at first; where a step is higher than this share of the whole, in its middle too.
 _STEPS = 16
 _REFINED = 0.08
-# What a busy machine may have slowed is timed again, so many times at most, or until that has not helped twice.
-_AGAIN, _CONFIRMED, _LESS_USE = 5, 0.97, 0.85
+# What a busy machine may have slowed is timed again, so many times at most, or until that does not help.
+_AGAIN, _CONFIRMED, _LESS_USE = 3, 0.97, 0.85
 Widths = tuple[int, int]  # what goes in, what comes out
 Clock = Callable[[LayerShape, Sequence[Widths]], dict[Widths, float]]
 
@@ -69,18 +68,13 @@ def _step(times: Mapping[int, float], width: int) -> float:
 def layer_times(shape: LayerShape, cut: set[str], known: Known, clock: Clock, multiple: int = 1) -> LayerTimes:
     """The layer along each side that is cut, in coarse steps, then in the middle of the high ones.
 
-    `cut`: kinds of sides (`input`, `output`, `depthwise`). What `known` has is not timed again.
+    `cut`: kinds of sides (`input`, `output`, `depthwise`). Where `known` has all of it, nothing is timed.
     """
     both = {"output", "input"} <= cut and not shape.depthwise
-    whole, before = (shape.inputs, shape.outputs), known.of(shape)
+    whole = (shape.inputs, shape.outputs)
     multiples = {kind: math.lcm(shape.groups if kind != "depthwise" else 1, multiple) for kind in sorted(cut)}
     full = {kind: shape.inputs if kind in ("input", "depthwise") else shape.outputs for kind in multiples}
     along = {kind: coarse_widths(full[kind], multiples[kind]) for kind in multiples}
-
-    def measured(widths: Sequence[Widths]) -> Mapping[Widths, float]:
-        if missing := [place for place in dict.fromkeys(widths) if place not in known.of(shape)]:
-            known.put(shape, clock(shape, missing))
-        return known.of(shape)
 
     def sides() -> dict[str, dict[int, Widths]]:
         return {kind: {width: _place(shape, kind, width) for width in widths} for kind, widths in along.items()}
@@ -89,22 +83,31 @@ def layer_times(shape: LayerShape, cut: set[str], known: Known, clock: Clock, mu
         times = known.of(shape)
         return [(width, times[place]) for width, place in places.items()]
 
+    def timed(more: Sequence[Widths] = (), again: bool = False) -> bool:
+        """All of them together, where one is not known, or again: alone a width is quicker than among others."""
+        before = known.of(shape)
+        places = [whole, *(place for places in sides().values() for place in places.values()), *more]
+        if not again and all(place in before for place in places):
+            return False
+        times = clock(shape, list(dict.fromkeys(places)))
+        known.put(shape, {place: min(time, before.get(place, time)) for place, time in times.items()})
+        return True
+
+    looked = timed()
     for _ in range(2):
-        measured([whole, *(place for places in sides().values() for place in places.values())])
         for kind, places in sides().items():
             more = between(points(places), known.of(shape)[whole], multiples[kind])
             along[kind] = sorted({*along[kind], *more})
-    measured([place for places in sides().values() for place in places.values()])
-    in_vain = Counter(dict.fromkeys(before, 2))
-    for _ in range(_AGAIN):
+        looked |= timed()
+    small = [(_middle(along["input"]), _middle(along["output"]))] if both else []
+    looked |= timed(small)
+    for _ in range(_AGAIN if looked else 0):
         doubts = {places[width] for places in sides().values() for width in doubted(points(places))}
-        doubts = {place for place in doubts if in_vain[place] < 2}
-        if not doubts:
+        first = known.of(shape)
+        if not doubts or not timed(small, again=True):
             break
-        first = dict(known.of(shape))
-        again = clock(shape, sorted(doubts))
-        in_vain.update(place for place in doubts if again[place] > _CONFIRMED * first[place])
-        known.put(shape, {place: min(again[place], first[place]) for place in doubts})
+        if all(known.of(shape)[place] > _CONFIRMED * first[place] for place in doubts):
+            break
     inputs = dict(points(sides().get("input", {}))) | {shape.inputs: known.of(shape)[whole]}
     outputs = dict(points(sides().get("output", {}))) | {shape.outputs: known.of(shape)[whole]}
     if shape.depthwise:
@@ -112,10 +115,8 @@ def layer_times(shape: LayerShape, cut: set[str], known: Known, clock: Clock, mu
         return LayerTimes(shape, {shape.inputs: known.of(shape)[whole]}, outputs)
     if not both:
         return LayerTimes(shape, inputs, outputs)
-    small = (_middle(along["input"]), _middle(along["output"]))
-    reached = measured([small])[small]
-    times = inputs[small[0]], outputs[small[1]], known.of(shape)[whole]
-    return LayerTimes(shape, inputs, outputs, _constant(*times, reached))
+    times = inputs[small[0][0]], outputs[small[0][1]], known.of(shape)[whole]
+    return LayerTimes(shape, inputs, outputs, _constant(*times, known.of(shape)[small[0]]))
 
 
 def _place(shape: LayerShape, kind: str, width: int) -> Widths:

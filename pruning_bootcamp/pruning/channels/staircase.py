@@ -22,9 +22,10 @@ from pruning_bootcamp.runs import atomic_path, cache_folder
 from pruning_bootcamp.runtime import processor_name
 from pruning_bootcamp.tools.alone import LayerAlone, LayerShape, shape_of
 from pruning_bootcamp.tools.latency import compare_latencies
+from pruning_bootcamp.tools.latency.clock import Candidate
 from pruning_bootcamp.tools.modes import evaluation_mode
 
-FORMAT = 1
+FORMAT = 2
 # Of a layer with few outputs so many copies run at once: the call of a runtime takes as long as the layer.
 _COPIES, _SMALL = 4, 2**20
 _ROUNDS, _MOST_SECONDS = 7, 1.5
@@ -110,7 +111,7 @@ def measure_staircases(
     found = {}
     for number, (shape, cut) in enumerate(wanted.items()):
         say(number, len(wanted), shape)
-        clock = partial(_time, way=way, threads=threads, device=device)
+        clock = partial(_time, ready={}, way=way, threads=threads, device=device)
         found[shape] = layer_times(shape, cut, known, clock, multiple)
         known.write()
     return Staircases(
@@ -146,17 +147,30 @@ def _shapes(model: nn.Module, example: Tensor, paths: Mapping[str, set[str]]) ->
 
 
 def _time(
-    shape: LayerShape, widths: Sequence[Widths], way: Way, threads: int, device: torch.device
+    shape: LayerShape,
+    widths: Sequence[Widths],
+    ready: dict[Widths, Candidate],
+    way: Way,
+    threads: int,
+    device: torch.device,
 ) -> dict[Widths, float]:
-    """Milliseconds at these widths, all in turn: each one's quickest pass, which a busy machine disturbs least."""
+    """Milliseconds at these widths, all in turn: each one's quickest pass, which a busy machine disturbs least.
+
+    `ready`: what runs them, kept for the next time.
+    """
     copies = _COPIES if math.prod(shape.size) * way.batch * shape.outputs <= _SMALL else 1
-    candidates = {}
     for place in widths:
-        net = LayerAlone(shape.at(*place), copies).to(device)
-        batch = net.example(way.batch).to(device)
-        candidates[str(place)] = (prepare(way.backend, net, batch, threads), batch)
+        if place not in ready:
+            net = LayerAlone(shape.at(*place), copies).to(device)
+            batch = net.example(way.batch).to(device)
+            ready[place] = prepare(way.backend, net, batch, threads), batch
     found = compare_latencies(
-        candidates, runs=_ROUNDS, min_seconds=0.2, max_seconds=_MOST_SECONDS, warmup_runs=1, warmup_seconds=0.0
+        {str(place): ready[place] for place in widths},
+        runs=_ROUNDS,
+        min_seconds=0.2,
+        max_seconds=_MOST_SECONDS,
+        warmup_runs=1,
+        warmup_seconds=0.0,
     )
     return {place: min(found[str(place)].rounds_ms) / copies for place in widths}
 

@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from torch import nn
 from pruning_bootcamp.backends import Way
 from pruning_bootcamp.pruning.channels import staircase
 from pruning_bootcamp.pruning.channels.costs import Costs
-from pruning_bootcamp.pruning.channels.layer_times import LayerTimes, between, coarse_widths, doubted
+from pruning_bootcamp.pruning.channels.layer_times import LayerTimes, between, coarse_widths, doubted, layer_times
 from pruning_bootcamp.pruning.channels.staircase import Staircases, measure_staircases
 from pruning_bootcamp.pruning.graph import Group, cut_members, find_groups
 from pruning_bootcamp.tools.alone import LayerShape
@@ -178,11 +179,23 @@ def test_what_a_busy_machine_slowed_is_timed_again(
     assert len(wrong) <= 1, "it was slow three times in a row"
 
 
-def test_real_steps_are_timed_thrice_and_kept(clock: list[LayerShape]) -> None:
-    times = measured(Net())[0].layers["first"]
-    assert all(times.outputs[width] == steps_of_eight(times.shape.at(3, width)) for width in times.outputs)
-    counts = {shape: clock.count(shape) for shape in clock}
-    assert max(counts.values()) == 3
+def test_a_layer_is_timed_in_the_company_of_all_its_widths(clock: list[LayerShape]) -> None:
+    """Alone its weights would be in the cache, and it would be quicker than among others."""
+    calls: list[set[tuple[int, int]]] = []
+
+    def watched(shape: LayerShape, widths: Sequence[tuple[int, int]]) -> dict[tuple[int, int], float]:
+        calls.append(set(widths))
+        return {place: steps_of_eight(shape.at(*place)) for place in widths}
+
+    shape = LayerShape(32, 24, (6, 6), (1, 1), (1, 1), (0, 0), (1, 1))
+    known = staircase._Kept(WAY, 1, CPU)
+    times = layer_times(shape, {"input", "output"}, known, watched)
+    assert all(before <= after for before, after in pairwise(calls))
+    assert set(known.of(shape)) == calls[-1]
+    assert all(times.outputs[width] == steps_of_eight(shape.at(32, width)) for width in times.outputs)
+    assert len(calls) <= 5, "real steps are timed again, and then believed"
+    layer_times(shape, {"input", "output"}, known, watched)
+    assert len(calls) <= 5
 
 
 def test_only_multiples_are_timed_where_widths_will_be_multiples(clock: list[LayerShape]) -> None:
@@ -201,6 +214,6 @@ def test_a_staircase_is_flat_up_to_its_step() -> None:
 
 
 def test_a_real_layer_takes_time() -> None:
-    found = staircase._time(LayerShape(8, 8, (4, 4), (1, 1), (1, 1), (0, 0), (1, 1)), [(8, 8), (4, 8)], WAY, 1, CPU)
+    found = staircase._time(LayerShape(8, 8, (4, 4), (1, 1), (1, 1), (0, 0), (1, 1)), [(8, 8), (4, 8)], {}, WAY, 1, CPU)
     assert set(found) == {(8, 8), (4, 8)}
     assert all(value > 0 for value in found.values())
