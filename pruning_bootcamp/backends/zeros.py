@@ -57,7 +57,9 @@ def zeros_said(model: nn.Module, timed: Collection[str]) -> str | None:
 
 
 def _weights(model: nn.Module, kind: type[nn.Module]) -> list[Tensor]:
-    return [module.get_parameter("weight").detach() for module in model.modules() if isinstance(module, kind)]
+    """Those that are tensors; a parametrisation computes them, and may keep them as something else than a parameter."""
+    weights = [getattr(module, "weight", None) for module in model.modules() if isinstance(module, kind)]
+    return [weight.detach() for weight in weights if isinstance(weight, Tensor)]
 
 
 def _share(weights: Sequence[Tensor]) -> float:

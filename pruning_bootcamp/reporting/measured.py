@@ -125,8 +125,8 @@ def latency(profiles: Sequence[Found[Profile]], evaluations: Sequence[Found[Metr
 
 def _evaluated_on(metrics: Metrics) -> str:
     if metrics.latency_processor is not None:
-        return metrics.latency_way
-    return ", ".join(part for part in (measured_on(metrics.environment, None), metrics.latency_way) if part)
+        return metrics.noted_latency_way
+    return ", ".join(part for part in (measured_on(metrics.environment, None), metrics.noted_latency_way) if part)
 
 
 def _difference(comparison: Comparison, analysis: Analysis | None) -> str:

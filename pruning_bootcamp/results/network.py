@@ -95,8 +95,8 @@ class NetworkMetrics(Cost, Accuracies):
 
     @property
     def latency_way(self) -> str:
-        """How the latency was measured, and what a backend chose for it, as far as that was recorded."""
-        way = way_said(
+        """How the latency was measured, as far as that was recorded."""
+        return way_said(
             batch_size=self.latency_batch_size,
             backend=self.latency_backend,
             version=self.latency_version,
@@ -104,7 +104,11 @@ class NetworkMetrics(Cost, Accuracies):
             where=self.latency_processor,
             threads=self.latency_threads,
         )
-        return noted(way, self.latency_note)
+
+    @property
+    def noted_latency_way(self) -> str:
+        """The same, and what a backend that chooses has chosen."""
+        return noted(self.latency_way, self.latency_note)
 
 
 @dataclass(frozen=True, kw_only=True)

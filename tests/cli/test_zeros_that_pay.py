@@ -58,7 +58,7 @@ def test_profile_and_eval_say_what_was_chosen(pruned: Path, command: Command) ->
     metrics = read_results(Metrics, pruned / "pruned" / "eval_metrics.yaml")
     assert metrics.latency_note is not None
     assert f"1 thread ({metrics.latency_note})" in text
-    assert metrics.latency_way.endswith(f"({metrics.latency_note})")
+    assert metrics.noted_latency_way.endswith(f"({metrics.latency_note})")
 
 
 @pytest.mark.slow

@@ -170,3 +170,5 @@ def test_how_a_latency_was_measured_is_said_as_far_as_it_is_known() -> None:
     metrics = NetworkMetrics(latency_ms=1.0, latency_batch_size=1, latency_backend="torch")
     assert metrics.latency_way == "batch 1, torch"
     assert NetworkMetrics().latency_way == ""
+    noted = dataclasses.replace(metrics, latency_note="3.6x")  # two seeds' figures differ, and their way does not
+    assert (noted.latency_way, noted.noted_latency_way) == ("batch 1, torch", "batch 1, torch (3.6x)")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.exporters import EXPORTERS
 from pruning_bootcamp.runs import atomic_path, open_run, read_yaml, scratch_folder, write_text, write_yaml
 
 
@@ -70,6 +71,18 @@ def test_another_run_moves_the_old_files_aside_and_touches_nothing_else(tmp_path
     assert read_yaml(folder / "config.yaml") == {"seed": 1}
     open_run(folder, "train", {"seed": 1}, "f2", fresh=True)
     assert (folder / "previous-2" / "config.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["layer_times.yaml", "search.yaml", *(f"model{EXPORTERS[n].facts['suffix']}" for n in EXPORTERS)]
+)
+def test_whatever_a_run_writes_goes_aside_with_it(name: str, tmp_path: Path) -> None:
+    """A file of the run before would be read as this one's."""
+    open_run(tmp_path, "export", {}, "f1")
+    (tmp_path / name).write_text("old")
+    open_run(tmp_path, "export", {}, "f2")
+    assert not (tmp_path / name).exists()
+    assert (tmp_path / "previous-1" / name).read_text() == "old"
 
 
 def test_leftovers_of_dead_processes_go_and_living_ones_stay(tmp_path: Path) -> None:

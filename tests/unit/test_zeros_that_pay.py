@@ -330,3 +330,10 @@ def test_what_zeros_would_need_is_said() -> None:
     said = str(zeros_said(model, both))
     assert "75.0% in convolutions, which no backend skips. 50.0% in linear layers." in said
     assert "1 of 1 linear layers are 2:4. That takes an NVIDIA GPU" in said
+
+
+@pytest.mark.parametrize("norm", [torch.nn.utils.parametrizations.weight_norm, torch.nn.utils.spectral_norm])
+def test_weights_that_are_computed_are_no_trouble(norm: Callable[[nn.Module], nn.Module]) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), norm(nn.Linear(8, 8)))
+    assert zeros.zeros_said(model, ()) is None
+    assert not zeros.has_empty_layers(model)

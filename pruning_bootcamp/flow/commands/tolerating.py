@@ -84,6 +84,7 @@ def prune_within_drop(
     LOGGER.info("\n=== The most within %g points on validation samples: %s %g ===", limit, name, best.share)
     _hand_over(folder / TRIALS, folder)
     metrics = run(best.share, folder, cfg.goal.evaluate_test, resume=None)
+    write_yaml(folder / SEARCH, to_plain(found))  # again: with the files of another run it was moved aside
     for place in (folder / TRIALS).glob(f"*/{STAGES}"):
         shutil.rmtree(place, ignore_errors=True)
     return metrics

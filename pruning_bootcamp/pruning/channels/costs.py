@@ -140,7 +140,8 @@ class Costs:
         found = []
         for one in self._staircases:
             now = sum(self._alone(path, times) for path, times in one.layers.items())
-            found.append(now / sum(times.whole for times in one.layers.values()))
+            uncut = sum(times.whole for times in one.layers.values())
+            found.append(now / uncut if uncut else 1.0)  # no layer that can stand alone
         return tuple(found)
 
     def learn(self, cut: Mapping[str, tuple[int, Sequence[Product]]]) -> bool:

@@ -124,6 +124,16 @@ def test_time_of_a_network_is_the_sum_of_its_layers(clock: list[LayerShape]) -> 
     assert costs.amount["time"] == pytest.approx(1)
 
 
+def test_where_no_layer_can_stand_alone_nothing_is_foreseen() -> None:
+    model, example = nn.Sequential(nn.ConvTranspose2d(3, 8, 3), nn.ConvTranspose2d(8, 4, 3)), torch.randn(1, 3, 6, 6)
+    groups = [group for group in find_groups(model, example) if group.reason is None]
+    found = measure_staircases(model, example, groups, WAY, 1, CPU)
+    assert not found.layers
+    costs = Costs(model, groups, example, staircases=[found])
+    costs.change(groups[0].name, range(4))
+    assert costs.shares_of_time() == (1.0,)
+
+
 def test_without_staircases_time_is_nothing() -> None:
     model = Net()
     groups = [group for group in find_groups(model, torch.randn(1, 3, 6, 6)) if group.reason is None]
