@@ -6,6 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pruning_bootcamp.config import Config
+from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.flow.commands import starting
+from pruning_bootcamp.pruning.sections import BUDGETS
+
 SHORTER = ("train.epochs=12", "fine_tune.epochs=8", "goal.accuracy_drop=6")
 
 
@@ -29,3 +34,24 @@ def test_quickstart_meets_its_goal(shorter: tuple[str, ...], tmp_path: Path, com
     other_files = ("export.format=sparse", "export.verify=false", "profile.measure_latency=false")
     again = command(tmp_path, "quickstart", *shorter, *other_files)
     assert again.count("already finished") == 2, "training and pruning are not done twice"
+
+
+@pytest.mark.parametrize(
+    "budget", ["target_flops_reduction=0.3", "max_accuracy_drop=100", "target_latency_reduction=0.2"]
+)
+def test_another_budget_takes_the_place_of_its_own(
+    budget: str, tmp_path: Path, command: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(starting, "train", lambda cfg, **_: None)
+    asked: list[dict[str, object]] = []
+
+    def pruned(cfg: Config, **_: object) -> None:
+        budgets = {name: getattr(cfg.structured, name) for name in BUDGETS.values()}
+        asked.append({name: value for name, value in budgets.items() if value is not None})
+        raise BootcampError("far enough")
+
+    for name in ("prune_structured", "prune_within_drop"):
+        monkeypatch.setattr(starting, name, pruned)
+    assert "far enough" in command(tmp_path, "quickstart", f"structured.{budget}", expect=2)
+    name, value = budget.split("=")
+    assert asked == [{name: float(value)}]
