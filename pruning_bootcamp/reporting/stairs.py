@@ -1,6 +1,6 @@
 """How long layers take at other widths, as a budget in time measured them, and which widths it chose: plots, tables."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from pruning_bootcamp.plain import Plain
 from pruning_bootcamp.reporting.collect import Found
@@ -8,6 +8,7 @@ from pruning_bootcamp.reporting.document import Block, Cell, Plot, Row, Section,
 from pruning_bootcamp.reporting.plots import Figure, plain
 from pruning_bootcamp.reporting.values import counted
 from pruning_bootcamp.results import LayerStairs, Stairs, WayStairs
+from pruning_bootcamp.results.layer_times import time_at
 
 _MOST = 6  # kinds of layers in one plot
 _ACROSS, _GAP, _TITLE = 2, 0.1, 0.42
@@ -48,7 +49,7 @@ def _rows(one: LayerStairs) -> list[Row]:
     found = []
     for side, *_ in _SIDES:
         if len(times := _times(one, side)) > 1:
-            chosen = [f"{width}: {_at(times, width):.1f}" for width in _chosen(one, side)]
+            chosen = [f"{width}: {time_at(times, width):.1f}" for width in _chosen(one, side)]
             every = ", ".join(f"{width}: {took:.1f}" for width, took in times.items())
             alike, whole = Cell(str(len(one.chosen)), len(one.chosen)), Cell(f"{one.whole_us:.1f}", one.whole_us)
             found.append(Row([one.layer, alike, side, whole, ", ".join(chosen), every]))
@@ -137,7 +138,7 @@ def _panel_traces(one: LayerStairs, number: str) -> list[Figure]:
                 "name": f"{side} chosen",
                 "legendgroup": f"{side} chosen",
                 "x": list(chosen),
-                "y": [_at(times, width) for width in chosen],
+                "y": [time_at(times, width) for width in chosen],
                 "text": said,
                 "marker": mark | {"symbol": symbol},
                 "hovertemplate": "%{text}, %{y:.1f} µs<extra></extra>",
@@ -168,11 +169,6 @@ def _chosen(one: LayerStairs, side: str) -> dict[int, list[str]]:
     for name, widths in one.chosen.items():
         found.setdefault(widths[1 if side == "outputs" else 0], []).append(name)
     return dict(sorted(found.items(), reverse=True))
-
-
-def _at(times: Mapping[int, float], width: int) -> float:
-    """Of the width, or of the next that was measured; nothing is computed of none."""
-    return times[min((known for known in times if known >= width), default=max(times))] if width else 0.0
 
 
 def _short(one: LayerStairs) -> str:

@@ -1,8 +1,14 @@
 """layer_times.yaml: how long layers take at other widths, what that foresaw of a whole network, and what was chosen."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pruning_bootcamp.plain import Part
+
+
+def time_at(times: Mapping[int, float], width: int) -> float:
+    """Of the width, or of the next that was measured: a staircase is flat up to its steps. 0 of no width."""
+    return times[min((known for known in times if known >= width), default=max(times))] if width > 0 else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
 
+from pruning_bootcamp.results.layer_times import time_at
 from pruning_bootcamp.tools.alone import LayerShape
 
 # A side is looked at in so many steps at first; where a step is higher than this share of the whole, in its middle too.
@@ -52,17 +53,12 @@ class LayerTimes:
         if inputs <= 0 or outputs <= 0:
             return 0.0
         if self.shape.depthwise:
-            return _step(self.outputs, outputs)
-        along, across = _step(self.inputs, inputs), _step(self.outputs, outputs)
+            return time_at(self.outputs, outputs)
+        along, across = time_at(self.inputs, inputs), time_at(self.outputs, outputs)
         if inputs >= self.shape.inputs or outputs >= self.shape.outputs:
             return across if inputs >= self.shape.inputs else along
         c = self.constant
         return c + max(0.0, along - c) * max(0.0, across - c) / max(self.whole - c, 1e-9)
-
-
-def _step(times: Mapping[int, float], width: int) -> float:
-    """Of the width, or of the next that was measured: a staircase is flat up to its steps."""
-    return times[min((known for known in times if known >= width), default=max(times))]
 
 
 def layer_times(shape: LayerShape, cut: set[str], known: Known, clock: Clock, multiple: int = 1) -> LayerTimes:

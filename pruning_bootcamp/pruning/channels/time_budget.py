@@ -28,7 +28,8 @@ WITHIN = 0.05
 _LEAST_WITHIN = 0.01  # of the uncut network's time: no two timings agree better
 # The search aims a little below what is asked, and ends where it is this near: two timings differ by as much.
 _AIM, _NEAR, _NOISE = 0.99, 0.01, 0.005
-_MULTIPLES = (None, 4, 8, 16)
+MULTIPLES = (None, 4, 8, 16)
+"""What widths are tried in; None: as they fall"""
 _MOST_RACES, _MOST_QUESTIONS, _FINEST = 5, 16, 5e-4
 
 
@@ -84,16 +85,6 @@ class Timing:
         return found
 
 
-@dataclass(frozen=True)
-class Tried:
-    """A whole network that was timed, what had been foreseen of it, and what it loses."""
-
-    multiple: int | None
-    share: float
-    loss: float
-    forecasts: tuple[Forecast, ...]
-
-
 @dataclass
 class TimeSearch:
     """What was tried, and the best: its steps by group, and how the whole network did."""
@@ -105,7 +96,7 @@ class TimeSearch:
     rank: tuple[int, float] | None = None
     forecasts: tuple[Forecast, ...] = ()
     """of the best, a way each"""
-    tried: list[Tried] = field(default_factory=list)
+    races: int = 0
 
     @property
     def share(self) -> float:
@@ -134,23 +125,23 @@ class WidthSearch:
         self.found = TimeSearch()
         self._costs, self._losses, self._timing, self._share, self._cut = costs, losses, timing, share, cut
         self._schedules = {schedule.name: schedule for schedule in schedules}
-        self._rivals = {multiple: _in_multiples(schedules, groups, stairs, multiple) for multiple in _MULTIPLES}
+        self._rivals = {multiple: _in_multiples(schedules, groups, stairs, multiple) for multiple in MULTIPLES}
         # what can be cut may take longer than the dense network: an option A shortcut is a convolution there
         uncut = dict.fromkeys(self._schedules, 0)
         self._whole = timing.track(cut(uncut))
         self._shares = {_key(uncut): self._whole.share}
         self._points: dict[int | None, list[tuple[float, float]]] = {
-            multiple: [(1.0, self._shares[_key(uncut)])] for multiple in _MULTIPLES
+            multiple: [(1.0, self._shares[_key(uncut)])] for multiple in MULTIPLES
         }
 
     def run(self) -> TimeSearch:
         """The best that was found; where what was asked can't be reached, the nearest."""
         wanted = self._share * _AIM
-        for multiple in _MULTIPLES:
+        for multiple in MULTIPLES:
             self.attempt(multiple, self.next(multiple, wanted))
-        best = min(_MULTIPLES, key=lambda multiple: self.loss_at(multiple, wanted))
+        best = min(MULTIPLES, key=lambda multiple: self.loss_at(multiple, wanted))
         self.close_in(best, wanted)
-        for multiple in (best, *_MULTIPLES):  # steps may be too coarse for the aim, and not for what is allowed
+        for multiple in (best, *MULTIPLES):  # steps may be too coarse for the aim, and not for what is allowed
             if self.met:
                 break
             self.close_in(multiple, self._share)
@@ -175,7 +166,7 @@ class WidthSearch:
             in_which = "" if multiple is None else f" in multiples of {multiple}"
             foreseen = ", ".join(f"{one.foreseen_pct:.1f}%" for one in forecasts)
             self._timing.say(f"Widths{in_which}: {race}; foreseen {foreseen}")
-            self.found.tried.append(Tried(multiple, race.share, loss, forecasts))
+            self.found.races += 1
             rank = _rank(race.share, loss, self._share)
             if self.found.rank is None or rank < self.found.rank:
                 self.found.rank, self.found.taken, self.found.race = rank, taken, race
@@ -199,10 +190,10 @@ class WidthSearch:
 
     def close_in(self, multiple: int | None, wanted: float) -> None:
         """Ask for more or less until the whole network takes as long as is wanted, or there is nothing between."""
-        races = len(self.found.tried)
+        before = self.found.races
         for _ in range(_MOST_QUESTIONS):
             near = [share for _, share in self._points[multiple] if abs(share - wanted) <= _NEAR * wanted]
-            if near or len(self.found.tried) - races >= _MOST_RACES:
+            if near or self.found.races - before >= _MOST_RACES:
                 return
             asked = self.next(multiple, wanted)
             if any(abs(asked - known) < _FINEST for known, _ in self._points[multiple]):
