@@ -90,13 +90,16 @@ def layer_times(shape: LayerShape, cut: set[str], known: Known, clock: Clock, mu
         return True
 
     looked = timed()
-    for _ in range(2):
+    for _ in range(2 if looked else 0):  # else that was done before, and by other figures other steps look high
         for kind, places in sides().items():
             more = between(points(places), known.of(shape)[whole], multiples[kind])
             along[kind] = sorted({*along[kind], *more})
-        looked |= timed()
+        timed()
+    for kind in along:
+        also = {width for width in range(1, full[kind]) if _place(shape, kind, width) in known.of(shape)}
+        along[kind] = sorted({*along[kind], *(width for width in also if width % multiples[kind] == 0)})
     small = [(_middle(along["input"]), _middle(along["output"]))] if both else []
-    looked |= timed(small)
+    timed(small)
     for _ in range(_AGAIN if looked else 0):
         doubts = {places[width] for places in sides().values() for width in doubted(points(places))}
         first = known.of(shape)

@@ -204,8 +204,24 @@ def test_a_layer_is_timed_in_the_company_of_all_its_widths(clock: list[LayerShap
     assert set(known.of(shape)) == calls[-1]
     assert all(times.outputs[width] == steps_of_eight(shape.at(32, width)) for width in times.outputs)
     assert len(calls) <= 5, "real steps are timed again, and then believed"
-    layer_times(shape, {"input", "output"}, known, watched)
-    assert len(calls) <= 5
+    count = len(calls)
+    assert layer_times(shape, {"input", "output"}, known, watched) == times
+    assert len(calls) == count
+
+
+def test_what_is_known_is_not_refined_anew_by_other_figures(clock: list[LayerShape]) -> None:
+    shape, drawn = LayerShape(64, 64, (6, 6), (1, 1), (1, 1), (0, 0), (1, 1)), random.Random(0)
+    calls: list[int] = []
+
+    def wanders(shape: LayerShape, widths: Sequence[tuple[int, int]]) -> dict[tuple[int, int], float]:
+        calls.append(len(widths))
+        return {place: steps_of_eight(shape.at(*place)) * drawn.uniform(1, 1.5) for place in widths}
+
+    known = staircase._Kept(WAY, 1, CPU)
+    first = layer_times(shape, {"input", "output"}, known, wanders)
+    count = len(calls)
+    assert layer_times(shape, {"input", "output"}, known, wanders) == first
+    assert len(calls) == count
 
 
 def test_only_multiples_are_timed_where_widths_will_be_multiples(clock: list[LayerShape]) -> None:
