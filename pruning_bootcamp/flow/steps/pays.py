@@ -16,6 +16,7 @@ from pruning_bootcamp.flow.step import Network, StepContext
 from pruning_bootcamp.flow.steps.answers import (
     Asked,
     Cuts,
+    Timings,
     about_backends,
     about_int8,
     about_widths,
@@ -79,9 +80,10 @@ def what_would_pay(context: StepContext, file: str) -> Paying:
     stats = compare_in_blocks({name: (runner, images) for name, runner in subject.runners.items()})
     answers = [about_backends(stats, asked, subject.notes)]
     quicker = best_of(answers[0].options)
-    answers += _widths(subject, asked, dict.fromkeys([*asked.backends, *([] if quicker is None else [quicker.name])]))
+    backends = dict.fromkeys([*asked.backends, *([] if quicker is None else [quicker.name])])
+    answers += _widths(subject, asked, stats, backends)
     answers.append(about_int8(stats, asked, subject.notes))
-    answers.append(_zeros(subject, asked))
+    answers.append(_zeros(subject, asked, stats))
     command = next_command(answers)
     return Paying(answers=tuple(answers), next_command=command, summary=command or "nothing certain")
 
@@ -109,7 +111,7 @@ def _prepare_all(subject: _Subject) -> None:
                 subject.notes[entry.name] = str(error)
 
 
-def _widths(subject: _Subject, asked: Asked, backends: Iterable[str]) -> list[Answer]:
+def _widths(subject: _Subject, asked: Asked, stats: Timings, backends: Iterable[str]) -> list[Answer]:
     """Cut to half of its multiply-accumulates in several multiples, channels drawn at random: each timed whole."""
     LOGGER.info("Cutting to half of the multiply-accumulates, widths in several multiples")
     try:
@@ -125,7 +127,7 @@ def _widths(subject: _Subject, asked: Asked, backends: Iterable[str]) -> list[An
                 runners[name] = subject.prepared(backend, cut)
             except BootcampError as error:
                 notes[name] = str(error)
-        found.append(about_widths(subject.raced(runners), replace(cuts, notes=notes), backend, asked))
+        found.append(about_widths(subject.raced(runners), replace(cuts, notes=notes), backend, stats, asked))
     return found
 
 
@@ -148,12 +150,12 @@ def _cuts(subject: _Subject) -> Cuts:
     return found
 
 
-def _zeros(subject: _Subject, asked: Asked) -> Answer:
+def _zeros(subject: _Subject, asked: Asked, stats: Timings) -> Answer:
     """On every backend in turn with a copy that has other numbers in the zeros' places."""
     model = subject.network.model
     share = compute_sparsity(model, subject.network.masks).total
     if share < _FEW_ZEROS:
-        return about_zeros(share, {}, asked, {})
+        return about_zeros(share, {}, stats, asked, {})
     LOGGER.info("Timing its zeros: in turn with a copy that has none")
     filled, found, notes = filled_copy(model), dict[str, dict[str, LatencyStats]](), dict[str, str]()
     for backend, runner in subject.runners.items():
@@ -161,7 +163,7 @@ def _zeros(subject: _Subject, asked: Asked) -> Answer:
             found[backend] = subject.raced({"filled": subject.prepared(backend, filled), "zeros": runner})
         except BootcampError as error:
             notes[backend] = str(error)
-    return about_zeros(share, found, asked, notes)
+    return about_zeros(share, found, stats, asked, notes)
 
 
 def filled_copy(model: nn.Module) -> nn.Module:
