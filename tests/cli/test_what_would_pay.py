@@ -11,6 +11,8 @@ import yaml
 from clockwork import PACED, clockwork
 
 from pruning_bootcamp.backends import BACKENDS
+from pruning_bootcamp.config import load
+from pruning_bootcamp.flow.commands import profile
 from pruning_bootcamp.flow.steps import pays, ways
 from pruning_bootcamp.pruning.channels import race, staircase
 from pruning_bootcamp.results import Profile
@@ -149,6 +151,13 @@ def test_the_ordinary_profile_names_it_as_the_next_step(trained: Path, command: 
     said = command(trained, "profile", "-c", SMOKE, "--baseline", DENSE, "--pruned", DENSE, *ours)
     assert f"profile --what-would-pay --pruned {DENSE} --backend own.py:paced" in said
     assert "would_pay" not in (trained / "results/baseline/profile.yaml").read_text()
+
+
+def test_the_callers_config_stays_as_it_is(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(trained)
+    cfg = load(SMOKE, ["profile.what_would_pay=true", "device=cpu"])
+    profile(cfg, baseline=DENSE, dry_run=True)
+    assert cfg.checkpoint is None
 
 
 def test_every_backend_that_takes_minutes_says_so() -> None:

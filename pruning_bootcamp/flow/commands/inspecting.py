@@ -186,7 +186,8 @@ def profile(
     one_process("profile")
     alone = cfg.profile.what_would_pay and None in (baseline, cfg.checkpoint)
     if alone:
-        baseline = cfg.checkpoint = baseline or cfg.checkpoint
+        baseline = baseline or cfg.checkpoint
+        cfg = replace(cfg, checkpoint=baseline)
     dense, pruned = checkpoint_path(baseline, "--baseline"), checkpoint_path(cfg.checkpoint, "--pruned")
     plan = Plan(cfg, pruned)
     plans.open_network(plan, DENSE, dense, "Opening the dense network")
