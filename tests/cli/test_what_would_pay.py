@@ -146,11 +146,24 @@ def test_a_network_that_can_not_be_cut_gets_the_other_answers(
     assert set(answers(trained)) == {"backend", "widths", "int8", "zeros"}
 
 
-def test_the_ordinary_profile_names_it_as_the_next_step(trained: Path, command: Command) -> None:
-    ours = ("--backend", "own.py:paced", "profile.runs=3")
-    said = command(trained, "profile", "-c", SMOKE, "--baseline", DENSE, "--pruned", DENSE, *ours)
-    assert f"profile --what-would-pay --pruned {DENSE} --backend own.py:paced" in said
-    assert "would_pay" not in (trained / "results/baseline/profile.yaml").read_text()
+def test_an_ordinary_profile_names_it_as_the_next_step_and_loses_nothing_by_it(trained: Path, command: Command) -> None:
+    ours = ("--backend", "own.py:paced,own.py:even", "--batch-size", "2", "--threads", "1")
+    said = command(trained, "profile", "-c", SMOKE, "--baseline", DENSE, "--pruned", DENSE, *ours, "profile.runs=3")
+    (line,) = (line for line in said.splitlines() if line.startswith("What would make it quicker here"))
+    why, _, following = line.partition(": pruning-bootcamp ")
+    assert why.endswith("with the same -c and settings")
+    assert following.split() == ["profile", "--pruned", DENSE, "--what-would-pay", *ours]
+    path = trained / "results/baseline/profile.yaml"
+    before = yaml.safe_load(path.read_text())
+    assert {"baseline", "latency", "backends", "analysis"} <= set(before)
+    assert "would_pay" not in before
+    command(trained, *following.split(), "-c", SMOKE, "profile.runs=3")
+    after = yaml.safe_load(path.read_text())
+    assert after.pop("would_pay")
+    after.pop("next_command", None)
+    assert after == before
+    command(trained, "report", "--results", "results")
+    assert "FLOPs against latency" in (trained / "results" / "summary.md").read_text()
 
 
 def test_the_callers_config_stays_as_it_is(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,14 +28,17 @@ class Asked:
     batch_size: int
     threads: int | None
 
-    def command(self, name: str, *words: str, backend: str | None = None) -> str:
-        """`pruning-bootcamp NAME --checkpoint FILE ...`, to be given the config and the settings of this call too."""
+    def command(self, name: str, *words: str, backend: str | None = None, given: str = "--checkpoint") -> str:
+        """`pruning-bootcamp NAME --checkpoint FILE ...`, to be given the config and the settings of this call too.
+
+        `given`: the option by which that command takes the file.
+        """
         timed = [] if backend is None else ["--backend", backend]
         if backend is not None and self.batch_size != 1:
             timed += ["--batch-size", str(self.batch_size)]
         if backend is not None and self.threads is not None:
             timed += ["--threads", str(self.threads)]
-        return shlex.join(["pruning-bootcamp", name, "--checkpoint", self.file, *words, *timed])
+        return shlex.join(["pruning-bootcamp", name, given, self.file, *words, *timed])
 
 
 @dataclass
