@@ -66,8 +66,8 @@ def _here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pays, "lacking", lacking)
 
 
-def answers(folder: Path) -> dict[str, Any]:
-    found = read_results(Profile, folder / "results" / "baseline" / "profile.yaml").would_pay
+def answers(folder: Path, place: str = "results/baseline") -> dict[str, Any]:
+    found = read_results(Profile, folder / place / "profile.yaml").would_pay
     assert found is not None
     return {answer.question: answer for answer in found}
 
@@ -144,6 +144,31 @@ def test_a_network_that_can_not_be_cut_gets_the_other_answers(
     )
     assert "Nothing can be cut of it" in said
     assert set(answers(trained)) == {"backend", "widths", "int8", "zeros"}
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("structured.max_sparsity=0.1", "It can't be cut to half of its multiply-accumulates: "),
+        ("structured.exclude=['*']", "Nothing can be cut of it: "),
+    ],
+)
+def test_what_the_config_keeps_from_being_cut_stays(
+    trained: Path, command: Command, monkeypatch: pytest.MonkeyPatch, setting: str, said: str
+) -> None:
+    monkeypatch.setattr(pays, "_prepare_all", lambda subject: only(subject, "own.py:even"))
+    command(
+        trained,
+        *("profile", "-c", SMOKE, "--what-would-pay", "--baseline", DENSE, "--backend", "own.py:even", setting),
+        *("--save-dir", "kept"),
+    )
+    (answer,) = (one for one in answers(trained, "kept").values() if one.question == "widths")
+    assert answer.answer.startswith(said)
+    assert answer.command is None
+
+
+def only(subject: Any, name: str) -> None:
+    subject.runners[name] = subject.prepared(name, subject.network.model)
 
 
 def test_an_ordinary_profile_names_it_as_the_next_step_and_loses_nothing_by_it(trained: Path, command: Command) -> None:

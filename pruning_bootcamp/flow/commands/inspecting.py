@@ -213,7 +213,7 @@ def profile(
             PruningStage.EVALUATING,
             partial(pays.what_would_pay, file=str(pruned)),
             Paying,
-            settings=plans.timed_here(cfg),
+            settings=plans.timed_here(cfg) | plans.section(cfg, "structured"),
         )
 
     def finish(carried: Carried) -> Metrics:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pruning_bootcamp.backends import BACKENDS, Runner, deployable_copy, lacking, prepare
 from pruning_bootcamp.checkpoints import example_input
 from pruning_bootcamp.config import Config
-from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.errors import BootcampError, GoalNotMet
 from pruning_bootcamp.flow.outcomes import Paying
 from pruning_bootcamp.flow.step import Network, StepContext
 from pruning_bootcamp.flow.steps.answers import (
@@ -116,6 +116,8 @@ def _widths(subject: _Subject, asked: Asked, stats: Timings, backends: Iterable[
     LOGGER.info("Cutting to half of the multiply-accumulates, widths in several multiples")
     try:
         cuts = _cuts(subject)
+    except GoalNotMet as failure:
+        return [Answer(question="widths", answer=f"It can't be cut to half of its multiply-accumulates: {failure}")]
     except BootcampError as error:
         return [Answer(question="widths", answer=f"Nothing can be cut of it: {error}")]
     found = []
@@ -132,12 +134,17 @@ def _widths(subject: _Subject, asked: Asked, stats: Timings, backends: Iterable[
 
 
 def _cuts(subject: _Subject) -> Cuts:
-    """Cut networks by how their widths were rounded; BootcampError where nothing can be cut."""
+    """Cut networks by how their widths were rounded, of what `structured` lets go.
+
+    BootcampError where nothing can be cut, GoalNotMet where that is too little.
+    """
+    s = subject.cfg.structured
     ready, recipe = ready_to_cut(subject.network.model, subject.network.recipe)
     example, found = example_input(recipe), Cuts()
     for multiple in _MULTIPLES:
         name = "widths as they fall" if multiple is None else f"multiples of {multiple}"
         look: dict[str, Any] = {"score": "random", "allocation": "global", "round_to": multiple or "none"}
+        look |= {"exclude": s.exclude, "max_sparsity": s.max_sparsity}
         try:
             plan = plan_structured(ready, example, target_flops_reduction=_HALF, seed=subject.cfg.seed, **look)
         except BootcampError as error:
