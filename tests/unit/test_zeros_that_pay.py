@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pruning_bootcamp.backends import Runner, csr, openvino_zeros, prepare, zeros
+from pruning_bootcamp.backends import Runner, csr, lacking, openvino_zeros, prepare, zeros
 from pruning_bootcamp.backends.csr import CsrLinear, csr_product, skipping_zeros, with_csr
 from pruning_bootcamp.backends.files import int8_file
 from pruning_bootcamp.backends.openvino_zeros import quickest, rates_for, zeros_of
@@ -314,19 +314,44 @@ def test_zeros_are_zeros_in_the_int8_file_and_zero_is_their_value(bias: bool) ->
     assert zeros_of(content)[0] >= 0.9
 
 
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def everything_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zeros, "has_amx", lambda: True)
+    monkeypatch.setattr(zeros, "lacking", lambda entry, device: [])
+
+
+@pytest.mark.usefixtures("everything_is_here")
 def test_what_zeros_would_need_is_said() -> None:
-    assert zeros_said(network(0.4), ["torch"]) is None
-    plain = zeros_said(network(0.9), ["torch"])
+    assert zeros_said(network(0.4), ["torch"], CPU) is None
+    plain = zeros_said(network(0.9), ["torch"], CPU)
     assert plain == (
         "! Zeros save time only where something skips them: 90.0% in linear layers; --backend "
         "torch_sparse,openvino_int8_sparse skips them where that is quicker. See docs/time.md, Zeros that pay."
     )
     both = ["torch_sparse", "openvino_int8_sparse"]
-    assert "--backend" not in str(zeros_said(network(0.9), both))
+    assert "--backend" not in str(zeros_said(network(0.9), both, CPU))
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(16, 8))
     with torch.no_grad():
         model[0].weight[1:] = 0
         model[2].weight.view(8, 4, 4)[:, :, 1:3] = 0
-    said = str(zeros_said(model, both))
+    said = str(zeros_said(model, both, CPU))
     assert "75.0% in convolutions, which no backend skips. 50.0% in linear layers." in said
     assert "1 of 1 linear layers are 2:4. That takes an NVIDIA GPU" in said
+
+
+@pytest.mark.usefixtures("everything_is_here")
+def test_only_a_backend_that_can_skip_zeros_here_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zeros, "has_amx", lambda: None)
+    assert "--backend torch_sparse,openvino_int8_sparse skips" in str(zeros_said(network(0.9), ["torch"], CPU))
+    monkeypatch.setattr(zeros, "has_amx", lambda: False)
+    assert "--backend torch_sparse skips" in str(zeros_said(network(0.9), ["torch"], CPU))
+    monkeypatch.setattr(zeros, "lacking", lacking)
+    assert "90.0% in linear layers, which no backend skips here. See" in str(
+        zeros_said(network(0.9), ["torch"], torch.device("cuda"))
+    )
+    monkeypatch.setattr(zeros, "has_amx", lambda: True)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "--backend torch_sparse skips" in str(zeros_said(network(0.9), ["torch"], CPU))
