@@ -174,7 +174,8 @@ def _read_folder(found: Collected, walk: Walk, listed: ResultFolder) -> None:
     keep(SENSITIVITY, lambda path: scan_as_read(read_yaml(path), str(path)), found.scans)
     keep(SWEEP, partial(read_results, Study), found.sweeps)
     keep(SEARCH, partial(read_results, Search), found.searches)
-    if folder.resolve().parent.name != TRIALS:  # the run that they were for has the same
+    run = folder.resolve().parent.parent
+    if folder.resolve().parent.name != TRIALS or not (run / LAYER_TIMES).exists():  # else they are that run's own
         keep(LAYER_TIMES, partial(read_results, Stairs), found.stairs)
     keep(EVALUATION, partial(read_results, Metrics), found.evaluations)
     for file in sorted(names):
