@@ -18,7 +18,9 @@ from pruning_bootcamp.backends.csr import CsrLinear, csr_product, skipping_zeros
 from pruning_bootcamp.backends.files import int8_file
 from pruning_bootcamp.backends.openvino_zeros import quickest, rates_for, zeros_of
 from pruning_bootcamp.backends.zeros import zeros_said
+from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.exporters import export_model
+from pruning_bootcamp.exporters.torchscript_sparse import write_torchscript_sparse
 from pruning_bootcamp.tools.int8 import quantized_weights
 from pruning_bootcamp.tools.latency import LatencyStats
 from pruning_bootcamp.tools.latency.clock import compare_latencies
@@ -190,6 +192,22 @@ def test_the_file_of_torchscript_sparse_skips_zeros_too(clock: Callable[..., Any
         "0.csr": torch.sparse_csr,
         **dict.fromkeys(("0.bias", "2.weight", "2.bias"), torch.strided),
     }
+
+
+class OfOne(nn.Module):
+    """A network that takes one image at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = emptied(nn.Linear(64, 8), 0.9)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.reshape(1, 64))
+
+
+def test_a_network_that_fixes_its_batch_is_refused_in_words(tmp_path: Path) -> None:
+    with pytest.raises(BootcampError, match="this network can't be written as TorchScript with CSR: shape "):
+        write_torchscript_sparse(OfOne().eval(), torch.zeros(1, 64), tmp_path / "model_sparse.pt")
 
 
 # OpenVINO: its own graph says which layers skip their zeros; none do without AMX, so here they are made up
