@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import runpy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from pruning_bootcamp.backends.zeros import zeros_said
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.exporters import export_model
 from pruning_bootcamp.exporters.torchscript_sparse import write_torchscript_sparse
+from pruning_bootcamp.runs import read_yaml
 from pruning_bootcamp.tools.int8 import quantized_weights
 from pruning_bootcamp.tools.latency import LatencyStats
 from pruning_bootcamp.tools.latency.clock import compare_latencies
@@ -373,3 +375,17 @@ def test_only_a_backend_that_can_skip_zeros_here_is_named(monkeypatch: pytest.Mo
     monkeypatch.setattr(zeros, "has_amx", lambda: True)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert "--backend torch_sparse skips" in str(zeros_said(network(0.9), ["torch"], CPU))
+
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def test_the_published_table_is_of_its_figures_and_each_number_of_threads_has_its_own() -> None:
+    report = runpy.run_path(str(REPOSITORY / "benchmarks" / "sparse_layers.py"), run_name="sparse_layers")["report"]
+    published = REPOSITORY / "results" / "published" / "sparse_layers"
+    rows = read_yaml(published / "metrics.yaml")["timings"]
+    assert report(rows) == (published / "report.md").read_text()
+    _, one, two = report([*rows, *({**row, "threads": 2} for row in rows)]).split("\n## ")
+    headings = [section.splitlines()[0] for section in (one, two)]
+    assert [heading.rpartition(", ")[2] for heading in headings] == ["1 thread(s)", "2 thread(s)"]
+    assert one.count("\n| 6 x 2048") == two.count("\n| 6 x 2048") == len(rows)
