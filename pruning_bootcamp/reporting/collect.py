@@ -10,13 +10,24 @@ from typing import Generic, TypeVar
 
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.plain import Kind, Plain, from_plain
-from pruning_bootcamp.results import Benchmark, Metrics, Profile, Scan, Search, Stairs, Study, TrialResult, scan_as_read
+from pruning_bootcamp.results import (
+    TRIALS,
+    Benchmark,
+    Metrics,
+    Profile,
+    Scan,
+    Search,
+    Stairs,
+    Study,
+    TrialResult,
+    scan_as_read,
+)
 from pruning_bootcamp.runs import CONFIG, LAYER_TIMES, METRICS, SEARCH, read_results, read_yaml, siblings
 
 Content = TypeVar("Content", covariant=True)
 
 SWEEP = "sweep.yaml"
-TRIALS, DENSE = "trials", "dense"  # of a sweep
+DENSE = "dense"  # of a sweep
 PUBLISHED = "published"
 # Parts of runs that are reported with the run, or replaced by a newer one.
 _PARTS = {"logs", "stages", "export", "recovery"}

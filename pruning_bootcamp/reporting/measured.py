@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pruning_bootcamp.reporting.collect import TRIALS, Found
+from pruning_bootcamp.reporting.collect import Found
 from pruning_bootcamp.reporting.document import (
     Block,
     Bullets,
@@ -22,6 +22,7 @@ from pruning_bootcamp.reporting.plots import flops_against_latency, heatmap, lin
 from pruning_bootcamp.reporting.sparsities import LayerSparsities
 from pruning_bootcamp.reporting.values import UNKNOWN, counted, link, measured_on, number, rate
 from pruning_bootcamp.results import (
+    TRIALS,
     Analysis,
     Comparison,
     Latency,

@@ -9,6 +9,9 @@ from pruning_bootcamp.results.metric import ACCURACY, Metric
 from pruning_bootcamp.results.network import Environment
 from pruning_bootcamp.results.run import Known
 
+TRIALS = "trials"
+"""The folder of the trials of a sweep, or of a search"""
+
 
 @dataclass(frozen=True)
 class Quality(Part):

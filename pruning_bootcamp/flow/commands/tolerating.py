@@ -18,10 +18,9 @@ from pruning_bootcamp.flow.start import checkpoint_path, task_of
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.plain import to_plain
 from pruning_bootcamp.pruning.sections import BUDGETS
-from pruning_bootcamp.results import Metrics, Search, SearchTrial
+from pruning_bootcamp.results import TRIALS, Metrics, Search, SearchTrial
 from pruning_bootcamp.runs import SEARCH, write_yaml
 
-TRIALS = "trials"
 _FIRST, _LEAST, _MOST = 0.5, 0.02, 0.98
 _MOST_TRIALS = 8
 _CLOSE = 0.02
