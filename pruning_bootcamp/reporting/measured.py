@@ -240,7 +240,7 @@ def _search(found: Found[Search], identifier: str, target: Path) -> list[Block]:
     best, rows = search.best, []
     series: dict[str, list[tuple[float, float, str]]] = {"trials": [], "dense": [(100.0, 0.0, "the dense network")]}
     for trial in search.trials:
-        kept = "✗ can't be cut" if trial.drop is None else "✓ within" if trial.drop <= search.limit else "✗ beyond"
+        kept = "✗ can't be cut" if trial.drop is None else "✓ within" if search.allows(trial) else "✗ beyond"
         cells = [rate(_percent(trial.reached), "{:.1f}"), rate(trial.drop)]
         own = Cell(
             f"{100 * trial.share:g}", 100 * trial.share, link(found.folder / TRIALS / f"{trial.share:g}", target)
