@@ -96,10 +96,10 @@ def timed(network: nn.Module, example: torch.Tensor, pair: tuple[str, str]) -> d
 
 
 def report(rows: Sequence[dict[str, Any]]) -> str:
-    """A table for each processor, and what was chosen where nothing was skipped."""
+    """A table for each processor and number of threads, and what was chosen where nothing was skipped."""
     text = "# Zeros in linear layers: skipping them against dense"
-    for processor in dict.fromkeys(row["processor"] for row in rows):
-        mine = [row for row in rows if row["processor"] == processor]
+    for processor, threads in dict.fromkeys((row["processor"], row["threads"]) for row in rows):
+        mine = [row for row in rows if (row["processor"], row["threads"]) == (processor, threads)]
         amx = {True: "AMX", False: "no AMX", None: "AMX not known"}[mine[0]["amx"]]
         cells = [
             [
@@ -115,7 +115,7 @@ def report(rows: Sequence[dict[str, Any]]) -> str:
             for row in mine
         ]
         header = ["layers", "zeros", "batch", "dense, ms", "sparse, ms", "speedup", "95% interval", "chosen"]
-        text += f"\n\n## {processor} ({amx}), {mine[0]['threads']} thread(s)\n\n{markdown_table(header, cells)}\n"
+        text += f"\n\n## {processor} ({amx}), {threads} thread(s)\n\n{markdown_table(header, cells)}\n"
         text += "".join(f"\n- {why}" for why in _reasons(mine).values())
     return f"{text.rstrip()}\n\n{BELOW}\n"
 

@@ -2,15 +2,18 @@
 
 from collections.abc import Collection, Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from pruning_bootcamp.backends.base import BACKENDS, lacking
+from pruning_bootcamp.runtime import has_amx
 from pruning_bootcamp.tools.latency import PairedRatio, compare_latencies
 from pruning_bootcamp.tools.latency.clock import Takes
 
 # Skipping zeros costs more than it saves below this share, in every runtime that was measured (docs/time.md).
 WORTH_TRYING = 0.5
-_SKIPPING = ("torch_sparse", "openvino_int8_sparse")
+_SKIPPING, _WITH_AMX = ("torch_sparse", "openvino_int8_sparse"), ("openvino_int8_sparse",)
 
 
 def raced(dense: Takes, sparse: Takes, example: Tensor, *, min_seconds: float = 0.5) -> PairedRatio:
@@ -32,7 +35,13 @@ def has_empty_layers(model: nn.Module) -> bool:
     return any(_share([weight]) >= WORTH_TRYING for weight in _weights(model, nn.Linear))
 
 
-def zeros_said(model: nn.Module, timed: Collection[str]) -> str | None:
+def skipping_on(device: torch.device) -> list[str]:
+    """The backends by which zeros may be skipped on this machine, for networks on that device."""
+    here = [name for name in _SKIPPING if not lacking(BACKENDS.get(name), device)]
+    return [name for name in here if name not in _WITH_AMX or has_amx() is not False]
+
+
+def zeros_said(model: nn.Module, timed: Collection[str], device: torch.device) -> str | None:
     """What a network's zeros can save, and what it takes; None where less than half of any kind of layer is zero.
 
     `timed`: the backends that have been.
@@ -42,9 +51,10 @@ def zeros_said(model: nn.Module, timed: Collection[str]) -> str | None:
     if (share := _share(convolutions)) >= WORTH_TRYING:
         said.append(f"{share:.1%} in convolutions, which no backend skips")
     if (share := _share(linear)) >= WORTH_TRYING:
-        others = [name for name in _SKIPPING if name not in timed]
+        here = skipping_on(device)
+        others = [name for name in here if name not in timed]
         trying = f"; --backend {','.join(others)} skips them where that is quicker" if others else ""
-        said.append(f"{share:.1%} in linear layers{trying}")
+        said.append(f"{share:.1%} in linear layers{trying if here else ', which no backend skips here'}")
     if not said:
         return None
     text = f"! Zeros save time only where something skips them: {'. '.join(said)}."

@@ -21,6 +21,6 @@ def write_torchscript_sparse(model: nn.Module, example: Tensor, path: Path) -> W
     """
     with exporting("TorchScript with CSR"):
         product = torch.jit.script(csr_product)  # a trace alone would keep one way for one input and for many
-    batches = [example[torch.arange(size) % len(example)] for size in _BATCHES]
-    network, note = skipping_zeros(model, batches, product)
+        batches = [example[torch.arange(size) % len(example)] for size in _BATCHES]
+        network, note = skipping_zeros(model, batches, product)
     return Written(**vars(write_torchscript(network, example, path)), notes=(note,))

@@ -10,13 +10,24 @@ from typing import Generic, TypeVar
 
 from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.plain import Kind, Plain, from_plain
-from pruning_bootcamp.results import Benchmark, Metrics, Profile, Scan, Search, Stairs, Study, TrialResult, scan_as_read
+from pruning_bootcamp.results import (
+    TRIALS,
+    Benchmark,
+    Metrics,
+    Profile,
+    Scan,
+    Search,
+    Stairs,
+    Study,
+    TrialResult,
+    scan_as_read,
+)
 from pruning_bootcamp.runs import CONFIG, LAYER_TIMES, METRICS, SEARCH, read_results, read_yaml, siblings
 
 Content = TypeVar("Content", covariant=True)
 
 SWEEP = "sweep.yaml"
-TRIALS, DENSE = "trials", "dense"  # of a sweep
+DENSE = "dense"  # of a sweep
 PUBLISHED = "published"
 # Parts of runs that are reported with the run, or replaced by a newer one.
 _PARTS = {"logs", "stages", "export", "recovery"}
@@ -174,7 +185,8 @@ def _read_folder(found: Collected, walk: Walk, listed: ResultFolder) -> None:
     keep(SENSITIVITY, lambda path: scan_as_read(read_yaml(path), str(path)), found.scans)
     keep(SWEEP, partial(read_results, Study), found.sweeps)
     keep(SEARCH, partial(read_results, Search), found.searches)
-    if folder.resolve().parent.name != TRIALS:  # the run that they were for has the same
+    run = folder.resolve().parent.parent
+    if folder.resolve().parent.name != TRIALS or not (run / LAYER_TIMES).exists():  # else they are that run's own
         keep(LAYER_TIMES, partial(read_results, Stairs), found.stairs)
     keep(EVALUATION, partial(read_results, Metrics), found.evaluations)
     for file in sorted(names):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pruning_bootcamp.reporting.collect import TRIALS, Found
+from pruning_bootcamp.reporting.collect import Found
 from pruning_bootcamp.reporting.document import (
     Block,
     Bullets,
@@ -22,6 +22,7 @@ from pruning_bootcamp.reporting.plots import flops_against_latency, heatmap, lin
 from pruning_bootcamp.reporting.sparsities import LayerSparsities
 from pruning_bootcamp.reporting.values import UNKNOWN, counted, link, measured_on, number, rate
 from pruning_bootcamp.results import (
+    TRIALS,
     Analysis,
     Comparison,
     Latency,
@@ -239,7 +240,7 @@ def _search(found: Found[Search], identifier: str, target: Path) -> list[Block]:
     best, rows = search.best, []
     series: dict[str, list[tuple[float, float, str]]] = {"trials": [], "dense": [(100.0, 0.0, "the dense network")]}
     for trial in search.trials:
-        kept = "✗ can't be cut" if trial.drop is None else "✓ within" if trial.drop <= search.limit else "✗ beyond"
+        kept = "✗ can't be cut" if trial.drop is None else "✓ within" if search.allows(trial) else "✗ beyond"
         cells = [rate(_percent(trial.reached), "{:.1f}"), rate(trial.drop)]
         own = Cell(
             f"{100 * trial.share:g}", 100 * trial.share, link(found.folder / TRIALS / f"{trial.share:g}", target)

@@ -47,6 +47,7 @@ from pruning_bootcamp.results.run import (
     Validation,
 )
 from pruning_bootcamp.results.search import (
+    TRIALS,
     Dense,
     Objective,
     Quality,
@@ -65,6 +66,7 @@ from pruning_bootcamp.results.search import (
 
 __all__ = [
     "ACCURACY",
+    "TRIALS",
     "Accuracies",
     "Analysis",
     "Answer",

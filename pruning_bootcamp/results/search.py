@@ -9,6 +9,9 @@ from pruning_bootcamp.results.metric import ACCURACY, Metric
 from pruning_bootcamp.results.network import Environment
 from pruning_bootcamp.results.run import Known
 
+TRIALS = "trials"
+"""The folder of the trials of a sweep, or of a search"""
+
 
 @dataclass(frozen=True)
 class Quality(Part):
@@ -210,5 +213,8 @@ class Search(Part):
     @property
     def best(self) -> SearchTrial | None:
         """The largest share that keeps within the limit."""
-        within = (trial for trial in self.trials if trial.drop is not None and trial.drop <= self.limit)
-        return max(within, key=lambda trial: trial.share, default=None)
+        return max(filter(self.allows, self.trials), key=lambda trial: trial.share, default=None)
+
+    def allows(self, trial: SearchTrial) -> bool:
+        """Whether the trial's network keeps within the limit; what can't be cut does not."""
+        return trial.drop is not None and trial.drop <= self.limit

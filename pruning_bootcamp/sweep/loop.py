@@ -11,7 +11,7 @@ from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.flow.commands import fingerprint_of
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.plain import Plain
-from pruning_bootcamp.results import Repeat, Study, Trial, TrialResult
+from pruning_bootcamp.results import TRIALS, Repeat, Study, Trial, TrialResult
 from pruning_bootcamp.sweep import outputs, trial, view
 from pruning_bootcamp.sweep.executors import Event, Executor
 from pruning_bootcamp.sweep.median_pruner import Finished
@@ -20,7 +20,6 @@ from pruning_bootcamp.sweep.space import shown_setting
 from pruning_bootcamp.sweep.study import OptunaStudy, TrialRow
 from pruning_bootcamp.sweep.trial import TrialSpec
 
-TRIALS = "trials"
 _MOST_REPEATS = 100  # in a row: the sampler has nothing new to say
 _EVENT_SECONDS = 0.5
 

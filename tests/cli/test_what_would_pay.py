@@ -11,6 +11,8 @@ import yaml
 from clockwork import PACED, clockwork
 
 from pruning_bootcamp.backends import BACKENDS
+from pruning_bootcamp.config import load
+from pruning_bootcamp.flow.commands import profile
 from pruning_bootcamp.flow.steps import pays, ways
 from pruning_bootcamp.pruning.channels import race, staircase
 from pruning_bootcamp.results import Profile
@@ -64,8 +66,8 @@ def _here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pays, "lacking", lacking)
 
 
-def answers(folder: Path) -> dict[str, Any]:
-    found = read_results(Profile, folder / "results" / "baseline" / "profile.yaml").would_pay
+def answers(folder: Path, place: str = "results/baseline") -> dict[str, Any]:
+    found = read_results(Profile, folder / place / "profile.yaml").would_pay
     assert found is not None
     return {answer.question: answer for answer in found}
 
@@ -144,11 +146,56 @@ def test_a_network_that_can_not_be_cut_gets_the_other_answers(
     assert set(answers(trained)) == {"backend", "widths", "int8", "zeros"}
 
 
-def test_the_ordinary_profile_names_it_as_the_next_step(trained: Path, command: Command) -> None:
-    ours = ("--backend", "own.py:paced", "profile.runs=3")
-    said = command(trained, "profile", "-c", SMOKE, "--baseline", DENSE, "--pruned", DENSE, *ours)
-    assert f"profile --what-would-pay --pruned {DENSE} --backend own.py:paced" in said
-    assert "would_pay" not in (trained / "results/baseline/profile.yaml").read_text()
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("structured.max_sparsity=0.1", "It can't be cut to half of its multiply-accumulates: "),
+        ("structured.exclude=['*']", "Nothing can be cut of it: "),
+    ],
+)
+def test_what_the_config_keeps_from_being_cut_stays(
+    trained: Path, command: Command, monkeypatch: pytest.MonkeyPatch, setting: str, said: str
+) -> None:
+    monkeypatch.setattr(pays, "_prepare_all", lambda subject: only(subject, "own.py:even"))
+    command(
+        trained,
+        *("profile", "-c", SMOKE, "--what-would-pay", "--baseline", DENSE, "--backend", "own.py:even", setting),
+        *("--save-dir", "kept"),
+    )
+    (answer,) = (one for one in answers(trained, "kept").values() if one.question == "widths")
+    assert answer.answer.startswith(said)
+    assert answer.command is None
+
+
+def only(subject: Any, name: str) -> None:
+    subject.runners[name] = subject.prepared(name, subject.network.model)
+
+
+def test_an_ordinary_profile_names_it_as_the_next_step_and_loses_nothing_by_it(trained: Path, command: Command) -> None:
+    ours = ("--backend", "own.py:paced,own.py:even", "--batch-size", "2", "--threads", "1")
+    said = command(trained, "profile", "-c", SMOKE, "--baseline", DENSE, "--pruned", DENSE, *ours, "profile.runs=3")
+    (line,) = (line for line in said.splitlines() if line.startswith("What would make it quicker here"))
+    why, _, following = line.partition(": pruning-bootcamp ")
+    assert why.endswith("with the same -c and settings")
+    assert following.split() == ["profile", "--pruned", DENSE, "--what-would-pay", *ours]
+    path = trained / "results/baseline/profile.yaml"
+    before = yaml.safe_load(path.read_text())
+    assert {"baseline", "latency", "backends", "analysis"} <= set(before)
+    assert "would_pay" not in before
+    command(trained, *following.split(), "-c", SMOKE, "profile.runs=3")
+    after = yaml.safe_load(path.read_text())
+    assert after.pop("would_pay")
+    after.pop("next_command", None)
+    assert after == before
+    command(trained, "report", "--results", "results")
+    assert "FLOPs against latency" in (trained / "results" / "summary.md").read_text()
+
+
+def test_the_callers_config_stays_as_it_is(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(trained)
+    cfg = load(SMOKE, ["profile.what_would_pay=true", "device=cpu"])
+    profile(cfg, baseline=DENSE, dry_run=True)
+    assert cfg.checkpoint is None
 
 
 def test_every_backend_that_takes_minutes_says_so() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from pruning_bootcamp.backends import zeros
 from pruning_bootcamp.results import Exports, Metrics, Profile
 from pruning_bootcamp.runs import read_results
 
@@ -32,7 +33,8 @@ def pruned(tmp_path_factory: pytest.TempPathFactory, command: Command) -> Path:
     return folder
 
 
-def test_profile_and_eval_say_what_was_chosen(pruned: Path, command: Command) -> None:
+def test_profile_and_eval_say_what_was_chosen(pruned: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zeros, "skipping_on", lambda device: ["torch_sparse", "openvino_int8_sparse"])
     files = ("-c", "pruned/config.yaml", "--batch-size", "16")
     pair = ("--baseline", "dense/best_model.pth", "--pruned", "pruned/pruned_model.pth")
     text = command(pruned, "profile", *files, *pair, "--backend", "torch,torch_sparse")

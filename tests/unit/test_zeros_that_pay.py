@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import runpy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +14,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pruning_bootcamp.backends import Runner, csr, openvino_zeros, prepare, zeros
+from pruning_bootcamp.backends import Runner, csr, lacking, openvino_zeros, prepare, zeros
 from pruning_bootcamp.backends.csr import CsrLinear, csr_product, skipping_zeros, with_csr
 from pruning_bootcamp.backends.files import int8_file
 from pruning_bootcamp.backends.openvino_zeros import quickest, rates_for, zeros_of
 from pruning_bootcamp.backends.zeros import zeros_said
+from pruning_bootcamp.errors import BootcampError
 from pruning_bootcamp.exporters import export_model
+from pruning_bootcamp.exporters.torchscript_sparse import write_torchscript_sparse
+from pruning_bootcamp.runs import read_yaml
 from pruning_bootcamp.tools.int8 import quantized_weights
 from pruning_bootcamp.tools.latency import LatencyStats
 from pruning_bootcamp.tools.latency.clock import compare_latencies
@@ -192,6 +196,22 @@ def test_the_file_of_torchscript_sparse_skips_zeros_too(clock: Callable[..., Any
     }
 
 
+class OfOne(nn.Module):
+    """A network that takes one image at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = emptied(nn.Linear(64, 8), 0.9)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.reshape(1, 64))
+
+
+def test_a_network_that_fixes_its_batch_is_refused_in_words(tmp_path: Path) -> None:
+    with pytest.raises(BootcampError, match="this network can't be written as TorchScript with CSR: shape "):
+        write_torchscript_sparse(OfOne().eval(), torch.zeros(1, 64), tmp_path / "model_sparse.pt")
+
+
 # OpenVINO: its own graph says which layers skip their zeros; none do without AMX, so here they are made up
 
 
@@ -314,20 +334,30 @@ def test_zeros_are_zeros_in_the_int8_file_and_zero_is_their_value(bias: bool) ->
     assert zeros_of(content)[0] >= 0.9
 
 
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def everything_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zeros, "has_amx", lambda: True)
+    monkeypatch.setattr(zeros, "lacking", lambda entry, device: [])
+
+
+@pytest.mark.usefixtures("everything_is_here")
 def test_what_zeros_would_need_is_said() -> None:
-    assert zeros_said(network(0.4), ["torch"]) is None
-    plain = zeros_said(network(0.9), ["torch"])
+    assert zeros_said(network(0.4), ["torch"], CPU) is None
+    plain = zeros_said(network(0.9), ["torch"], CPU)
     assert plain == (
         "! Zeros save time only where something skips them: 90.0% in linear layers; --backend "
         "torch_sparse,openvino_int8_sparse skips them where that is quicker. See docs/time.md, Zeros that pay."
     )
     both = ["torch_sparse", "openvino_int8_sparse"]
-    assert "--backend" not in str(zeros_said(network(0.9), both))
+    assert "--backend" not in str(zeros_said(network(0.9), both, CPU))
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(16, 8))
     with torch.no_grad():
         model[0].weight[1:] = 0
         model[2].weight.view(8, 4, 4)[:, :, 1:3] = 0
-    said = str(zeros_said(model, both))
+    said = str(zeros_said(model, both, CPU))
     assert "75.0% in convolutions, which no backend skips. 50.0% in linear layers." in said
     assert "1 of 1 linear layers are 2:4. That takes an NVIDIA GPU" in said
 
@@ -335,5 +365,34 @@ def test_what_zeros_would_need_is_said() -> None:
 @pytest.mark.parametrize("norm", [torch.nn.utils.parametrizations.weight_norm, torch.nn.utils.spectral_norm])
 def test_weights_that_are_computed_are_no_trouble(norm: Callable[[nn.Module], nn.Module]) -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 3), norm(nn.Linear(8, 8)))
-    assert zeros.zeros_said(model, ()) is None
+    assert zeros_said(model, (), CPU) is None
     assert not zeros.has_empty_layers(model)
+
+
+@pytest.mark.usefixtures("everything_is_here")
+def test_only_a_backend_that_can_skip_zeros_here_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zeros, "has_amx", lambda: None)
+    assert "--backend torch_sparse,openvino_int8_sparse skips" in str(zeros_said(network(0.9), ["torch"], CPU))
+    monkeypatch.setattr(zeros, "has_amx", lambda: False)
+    assert "--backend torch_sparse skips" in str(zeros_said(network(0.9), ["torch"], CPU))
+    monkeypatch.setattr(zeros, "lacking", lacking)
+    assert "90.0% in linear layers, which no backend skips here. See" in str(
+        zeros_said(network(0.9), ["torch"], torch.device("cuda"))
+    )
+    monkeypatch.setattr(zeros, "has_amx", lambda: True)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "--backend torch_sparse skips" in str(zeros_said(network(0.9), ["torch"], CPU))
+
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def test_the_published_table_is_of_its_figures_and_each_number_of_threads_has_its_own() -> None:
+    report = runpy.run_path(str(REPOSITORY / "benchmarks" / "sparse_layers.py"), run_name="sparse_layers")["report"]
+    published = REPOSITORY / "results" / "published" / "sparse_layers"
+    rows = read_yaml(published / "metrics.yaml")["timings"]
+    assert report(rows) == (published / "report.md").read_text()
+    _, one, two = report([*rows, *({**row, "threads": 2} for row in rows)]).split("\n## ")
+    headings = [section.splitlines()[0] for section in (one, two)]
+    assert [heading.rpartition(", ")[2] for heading in headings] == ["1 thread(s)", "2 thread(s)"]
+    assert one.count("\n| 6 x 2048") == two.count("\n| 6 x 2048") == len(rows)

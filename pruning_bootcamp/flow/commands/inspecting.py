@@ -1,6 +1,5 @@
 """eval, export and profile: what is measured or written of a network that is there."""
 
-import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -23,6 +22,7 @@ from pruning_bootcamp.flow.start import RESULTS, checkpoint_path, one_process, o
 from pruning_bootcamp.flow.steps import evaluate as evaluating
 from pruning_bootcamp.flow.steps import pays
 from pruning_bootcamp.flow.steps import profile as profiling
+from pruning_bootcamp.flow.steps.answers import Asked
 from pruning_bootcamp.flow.steps.export import file_beside, formats_in, needs_images
 from pruning_bootcamp.flow.verdict import goal_of
 from pruning_bootcamp.logs import LOGGER
@@ -181,12 +181,14 @@ def profile(
 ) -> Profile:
     """Dense and pruned side by side: cost, interleaved latency, layers, and why the two reductions differ.
 
-    With `profile.what_would_pay` also what would make the pruned one quicker; one network is then enough.
+    With `profile.what_would_pay` also what would make the pruned one quicker; one network is then enough, and what the
+    file holds of that one already stays in it.
     """
     one_process("profile")
     alone = cfg.profile.what_would_pay and None in (baseline, cfg.checkpoint)
     if alone:
-        baseline = cfg.checkpoint = baseline or cfg.checkpoint
+        baseline = baseline or cfg.checkpoint
+        cfg = replace(cfg, checkpoint=baseline)
     dense, pruned = checkpoint_path(baseline, "--baseline"), checkpoint_path(cfg.checkpoint, "--pruned")
     plan = Plan(cfg, pruned)
     plans.open_network(plan, DENSE, dense, "Opening the dense network")
@@ -211,7 +213,7 @@ def profile(
             PruningStage.EVALUATING,
             partial(pays.what_would_pay, file=str(pruned)),
             Paying,
-            settings=plans.timed_here(cfg),
+            settings=plans.timed_here(cfg) | plans.section(cfg, "structured"),
         )
 
     def finish(carried: Carried) -> Metrics:
@@ -228,15 +230,18 @@ def profile(
             found, texts = carried.done[LATENCY].outcome.profile, carried.done[LATENCY].outcome.texts
         before, after = replace(found.baseline or costs.baseline, weights=None), found.pruned or costs.pruned
         found = replace(found, baseline=before, checkpoints=Checkpoints(baseline=str(dense), pruned=str(pruned)))
-        if not alone:
+        if alone:
+            found = _kept_in(target, pruned) or found
+        else:
             texts = (profile_text(before, after, found.comparison), *texts)
         if PAYS in carried.done:
             paying = carried.done[PAYS].outcome
             found = replace(found, would_pay=paying.answers, next_command=paying.next_command)
             texts += (would_pay_text(paying.answers, paying.next_command),)
         elif LATENCY in carried.done:
-            more = ["--what-would-pay", "--pruned", str(pruned), "--backend", cfg.profile.backend]
-            texts += (f"\nWhat would make it quicker here: {shlex.join(['pruning-bootcamp', 'profile', *more])}",)
+            asked = Asked(str(pruned), cfg.profile.backends, cfg.profile.batch_size, cfg.threads)
+            following = asked.command("profile", "--what-would-pay", backend=cfg.profile.backend, given="--pruned")
+            texts += (f"\nWhat would make it quicker here, with the same -c and settings: {following}",)
         for text in texts:
             LOGGER.info("%s", text)
         note = "flops_g: multiply-accumulates in 10^9; latency: medians of interleaved passes"
@@ -247,6 +252,16 @@ def profile(
     target = save_results or (Path(cfg.save_dir) if cfg.save_dir else pruned.parent) / PROFILE
     carry_out(_inspecting("profile", target, finish, alone=True), plan, dry_run=dry_run)
     return Profile(comparison=Comparison(), checkpoints=Checkpoints()) if dry_run else read_results(Profile, target)
+
+
+def _kept_in(target: Path, pruned: Path) -> Profile | None:
+    """What an earlier profile of this network found; None where the file holds none, or can't be read."""
+    try:
+        kept = read_results(Profile, target) if target.exists() else None
+    except BootcampError:  # replaced, as any profile replaces it
+        return None
+    there = None if kept is None else kept.checkpoints.pruned
+    return kept if there is not None and Path(there).resolve() == pruned.resolve() else None
 
 
 def _inspecting(

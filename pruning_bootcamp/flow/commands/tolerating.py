@@ -18,35 +18,34 @@ from pruning_bootcamp.flow.start import checkpoint_path, task_of
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.plain import to_plain
 from pruning_bootcamp.pruning.sections import BUDGETS
-from pruning_bootcamp.results import Metrics, Search, SearchTrial
+from pruning_bootcamp.results import TRIALS, Metrics, Search, SearchTrial
 from pruning_bootcamp.runs import SEARCH, write_yaml
 
-TRIALS = "trials"
 _FIRST, _LEAST, _MOST = 0.5, 0.02, 0.98
 _MOST_TRIALS = 8
 _CLOSE = 0.02
 
 
-def next_share(trials: Sequence[SearchTrial], limit: float) -> float | None:
+def next_share(search: Search) -> float | None:
     """The share to try next; None where the largest that keeps within the limit is known closely enough.
 
     Between the largest that does and the smallest that does not, on the line of the drops' square roots: a drop grows
     faster and faster.
     """
-    good = [trial for trial in trials if trial.drop is not None and trial.drop <= limit]
-    bad = [trial for trial in trials if trial not in good]
+    good = [trial for trial in search.trials if search.allows(trial)]
+    bad = [trial for trial in search.trials if trial not in good]
     low = max((trial.share for trial in good), default=0.0)
     high = min((trial.share for trial in bad), default=1.0)
-    if len(trials) >= _MOST_TRIALS or high - low <= _CLOSE:
+    if len(search.trials) >= _MOST_TRIALS or high - low <= _CLOSE:
         return None
-    if not trials:
+    if not search.trials:
         return _FIRST
     below = max((trial.drop or 0.0 for trial in good if trial.share == low), default=0.0)
     above = next((trial.drop for trial in bad if trial.share == high), None)
     middle = (low + high) / 2
     if above is not None:
         root = math.sqrt(max(below, 0.0))
-        way = (math.sqrt(limit) - root) / max(math.sqrt(above) - root, 1e-9)
+        way = (math.sqrt(search.limit) - root) / max(math.sqrt(above) - root, 1e-9)
         middle = low + (high - low) * min(max(way, 0.15), 0.85)
     return round(min(max(middle, _LEAST), _MOST), 3)
 
@@ -75,9 +74,9 @@ def prune_within_drop(
     if resume is False:
         shutil.rmtree(folder / TRIALS, ignore_errors=True)
     found = Search(limit=limit, by=name, trials=())
-    while (share := next_share(found.trials, limit)) is not None:
+    while (share := next_share(found)) is not None:
         LOGGER.info("\n=== Trial %d: %s %g ===", len(found.trials) + 1, name, share)
-        found = replace(found, trials=(*found.trials, _tried(share, limit, folder / TRIALS, run, name, cfg)))
+        found = replace(found, trials=(*found.trials, _tried(share, found, folder / TRIALS, run, cfg)))
         write_yaml(folder / SEARCH, to_plain(found))
     if (best := found.best) is None:
         raise GoalNotMet(_nothing_to_be_had(found.trials, limit, cfg))
@@ -102,9 +101,7 @@ def at_share(cfg: Config, name: str, share: float, folder: Path, testing: bool) 
     return one
 
 
-def _tried(
-    share: float, limit: float, folder: Path, run: Callable[..., Metrics], name: str, cfg: Config
-) -> SearchTrial:
+def _tried(share: float, search: Search, folder: Path, run: Callable[..., Metrics], cfg: Config) -> SearchTrial:
     place = folder / f"{share:g}"
     for other in folder.glob(f"*/{STAGES}"):
         _link(other, place / STAGES)  # what does not depend on the share is done once
@@ -116,11 +113,12 @@ def _tried(
         return SearchTrial(share=share, drop=None, why=why)
     drop, metric = metrics.val_accuracy_drop, task_of(cfg).metric
     assert drop is not None
-    saved = metrics.flops_reduction_pct if name == "flops_reduction" else metrics.latency_reduction_pct
-    verdict = "within" if drop <= limit else "beyond"
-    LOGGER.info("Trial: %.2f points of %s lost, %s the limit of %g", drop, metric.title, verdict, limit)
+    saved = metrics.flops_reduction_pct if search.by == "flops_reduction" else metrics.latency_reduction_pct
     reached = None if saved is None else round(saved / 100, 4)
-    return SearchTrial(share=share, drop=round(drop, 4), reached=reached)
+    trial = SearchTrial(share=share, drop=round(drop, 4), reached=reached)
+    verdict = "within" if search.allows(trial) else "beyond"
+    LOGGER.info("Trial: %.2f points of %s lost, %s the limit of %g", drop, metric.title, verdict, search.limit)
+    return trial
 
 
 def _nothing_to_be_had(trials: Sequence[SearchTrial], limit: float, cfg: Config) -> str:

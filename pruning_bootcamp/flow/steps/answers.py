@@ -28,14 +28,17 @@ class Asked:
     batch_size: int
     threads: int | None
 
-    def command(self, name: str, *words: str, backend: str | None = None) -> str:
-        """`pruning-bootcamp NAME --checkpoint FILE ...`, to be given the config and the settings of this call too."""
+    def command(self, name: str, *words: str, backend: str | None = None, given: str = "--checkpoint") -> str:
+        """`pruning-bootcamp NAME --checkpoint FILE ...`, to be given the config and the settings of this call too.
+
+        `given`: the option by which that command takes the file.
+        """
         timed = [] if backend is None else ["--backend", backend]
         if backend is not None and self.batch_size != 1:
             timed += ["--batch-size", str(self.batch_size)]
         if backend is not None and self.threads is not None:
             timed += ["--threads", str(self.threads)]
-        return shlex.join(["pruning-bootcamp", name, "--checkpoint", self.file, *words, *timed])
+        return shlex.join(["pruning-bootcamp", name, given, self.file, *words, *timed])
 
 
 @dataclass
@@ -84,6 +87,28 @@ def best_of(options: Iterable[Option]) -> Option | None:
     return min(quicker, key=lambda one: one.latency_ms or math.inf, default=None)
 
 
+def _chosen(options: Iterable[Option], whole: Timings, asked: Asked) -> tuple[Option | None, Option | None]:
+    """The option to speak of, and the same against the backend that was asked for: None where it is what that runs.
+
+    One that is quicker than that too goes before the others that are quicker than what they are compared with.
+    `whole`: the network as it is on every backend, one race.
+    """
+    main = asked.backends[0]
+    options = list(options)
+    gains = {one.name: option(one.name, whole[one.name], whole[main], main) for one in options if one.name != main}
+    paying = [one for one in options if one.name in gains and gains[one.name].verdict == QUICKER]
+    best = best_of(paying) or best_of(options)
+    return best, None if best is None else gains.get(best.name)
+
+
+def _beside_asked(best: Option, gain: Option | None) -> str:
+    """That the option is not certainly quicker than what was asked for, where it isn't."""
+    if gain is None:
+        return "; it is what was asked for"
+    known = gain.verdict == QUICKER or gain.against == best.against
+    return "" if known else f"; but against what was asked for: {said(gain)}"
+
+
 def is_int8(stats: LatencyStats) -> bool:
     """Whether some of its products were computed in int8."""
     return "int8" in (stats.precision or "")
@@ -104,11 +129,21 @@ def about_backends(stats: Timings, asked: Asked, notes: Mapping[str, str]) -> An
         answer = f"{main} is the only backend that could be timed here: {stats[main].median_ms:.3f} ms."
     command = None if best is None else asked.command("eval", "--measure-latency", backend=best.name)
     kept = [Option(name=name, note=note) for name, note in notes.items()]
-    return Answer(question="backend", answer=answer, way=stats[main].way, options=(*options, *kept), command=command)
+    return Answer(
+        question="backend",
+        answer=answer,
+        way=stats[main].way,
+        options=(*options, *kept),
+        command=command,
+        takes_ms=None if best is None else best.latency_ms,
+    )
 
 
-def about_widths(stats: Timings, cuts: Cuts, backend: str, asked: Asked) -> Answer:
-    """What half of the multiply-accumulates comes to, by how the widths are rounded."""
+def about_widths(stats: Timings, cuts: Cuts, backend: str, whole: Timings, asked: Asked) -> Answer:
+    """What half of the multiply-accumulates comes to, by how the widths are rounded.
+
+    `whole`: the network as it is on every backend, one race.
+    """
     options = [
         option(name, one, stats["uncut"], "uncut", f"{100 * cuts.saved[name]:.1f}% fewer multiply-accumulates")
         for name, one in stats.items()
@@ -125,11 +160,25 @@ def about_widths(stats: Timings, cuts: Cuts, backend: str, asked: Asked) -> Answ
     else:
         grid = option(best.name, stats[best.name], stats[fallen.name], fallen.name)
         answer = f"At half of its multiply-accumulates it is quickest in {best.name}: {said(best)}; {said(grid)}."
+    main = asked.backends[0]
+    if best is not None and backend != main:
+        itself = option(backend, whole[backend], whole[main], main)
+        # two races: what is cut against the whole there, and that against the whole on what was asked for
+        if (best.low or 0.0) * (itself.low or 0.0) <= 1:
+            answer += f" {backend} itself is {said(itself)}."
+            best = None
     command = None
     if best is not None and (share := rounded_share(best.speedup or 1.0)) > 0:
         reduction = f"{share:g}"
         command = asked.command("prune-structured", "--target-latency-reduction", reduction, backend=backend)
-    return Answer(question="widths", answer=answer, way=stats["uncut"].way, options=(*options, *kept), command=command)
+    return Answer(
+        question="widths",
+        answer=answer,
+        way=stats["uncut"].way,
+        options=(*options, *kept),
+        command=command,
+        takes_ms=None if best is None or command is None else best.latency_ms,
+    )
 
 
 def rounded_share(speedup: float) -> float:
@@ -151,17 +200,31 @@ def about_int8(stats: Timings, asked: Asked, notes: Mapping[str, str]) -> Answer
     kept = [Option(name=name, note=note) for name, note in notes.items() if "int8" in title_of(name)]
     if not options:
         return Answer(question="int8", answer="No backend here could run it in int8.", options=tuple(kept))
-    best = best_of(options)
+    best, gain = _chosen(options, stats, asked)
     if best is None:
         answer = f"int8 is not certainly quicker: {'; '.join(f'{one.name} {said(one)}' for one in options)}."
         return Answer(question="int8", answer=answer, options=(*options, *kept))
-    answer = f"{best.name}: {best.latency_ms:.3f} ms, {said(best)}. What it costs in accuracy is not known by this."
-    command = asked.command("export", "--format", "int8", "--verify")
-    return Answer(question="int8", answer=answer, options=(*options, *kept), command=command)
+    answer = (
+        f"{best.name}: {best.latency_ms:.3f} ms, {said(best)}{_beside_asked(best, gain)}. What it costs in accuracy is "
+        "not known by this."
+    )
+    pays = gain is not None and gain.verdict == QUICKER
+    return Answer(
+        question="int8",
+        answer=answer,
+        options=(*options, *kept),
+        command=asked.command("export", "--format", "int8", "--verify") if pays else None,
+        takes_ms=best.latency_ms if pays else None,
+    )
 
 
-def about_zeros(share: float, found: Mapping[str, Timings], asked: Asked, notes: Mapping[str, str]) -> Answer:
-    """Whether a backend is quicker for the network's zeros, than with other numbers in their places."""
+def about_zeros(
+    share: float, found: Mapping[str, Timings], whole: Timings, asked: Asked, notes: Mapping[str, str]
+) -> Answer:
+    """Whether a backend is quicker for the network's zeros, than with other numbers in their places.
+
+    `whole`: the network as it is on every backend, one race.
+    """
     if not found and not notes:
         return Answer(question="zeros", answer=f"{100 * share:.1f}% of its weights are zero: there is nothing to use.")
     options = [
@@ -169,7 +232,7 @@ def about_zeros(share: float, found: Mapping[str, Timings], asked: Asked, notes:
         for name, pair in found.items()
     ]
     kept = [Option(name=name, note=note) for name, note in notes.items()]
-    best = best_of(options)
+    best, gain = _chosen(options, whole, asked)
     begun = f"{100 * share:.1f}% of its weights are zero"
     if best is None:
         answer = (
@@ -177,16 +240,18 @@ def about_zeros(share: float, found: Mapping[str, Timings], asked: Asked, notes:
             f"{100 * _COPIES_DIFFER:.0f}% that two copies of one network may differ by. Cut channels instead."
         )
         return Answer(question="zeros", answer=answer, options=(*options, *kept))
-    answer = f"{begun}, and {best.name} uses them: {best.latency_ms:.3f} ms, {said(best)}."
-    command = asked.command("eval", "--measure-latency", backend=best.name)
-    return Answer(question="zeros", answer=answer, options=(*options, *kept), command=command)
+    answer = f"{begun}, and {best.name} uses them: {best.latency_ms:.3f} ms, {said(best)}{_beside_asked(best, gain)}."
+    pays = gain is not None and gain.verdict == QUICKER
+    return Answer(
+        question="zeros",
+        answer=answer,
+        options=(*options, *kept),
+        command=asked.command("eval", "--measure-latency", backend=best.name) if pays else None,
+        takes_ms=whole[best.name].median_ms if pays else None,
+    )
 
 
 def next_command(answers: Sequence[Answer]) -> str | None:
-    """The command of the answer whose best option takes least of all."""
-    found = [
-        (best.latency_ms or math.inf, answer.command)
-        for answer in answers
-        if answer.command is not None and (best := best_of(answer.options)) is not None
-    ]
+    """The command of the answer by which a pass takes least."""
+    found = [(answer.takes_ms or math.inf, answer.command) for answer in answers if answer.command is not None]
     return min(found, default=(0.0, None))[1]

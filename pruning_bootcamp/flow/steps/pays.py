@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from pruning_bootcamp.backends import BACKENDS, Runner, deployable_copy, lacking, prepare
 from pruning_bootcamp.checkpoints import example_input
 from pruning_bootcamp.config import Config
-from pruning_bootcamp.errors import BootcampError
+from pruning_bootcamp.errors import BootcampError, GoalNotMet
 from pruning_bootcamp.flow.outcomes import Paying
 from pruning_bootcamp.flow.step import Network, StepContext
 from pruning_bootcamp.flow.steps.answers import (
     Asked,
     Cuts,
+    Timings,
     about_backends,
     about_int8,
     about_widths,
@@ -26,6 +27,7 @@ from pruning_bootcamp.flow.steps.answers import (
 from pruning_bootcamp.flow.steps.cut import ready_to_cut
 from pruning_bootcamp.logs import LOGGER
 from pruning_bootcamp.pruning.channels.structured import cut_channels, plan_structured
+from pruning_bootcamp.pruning.channels.time_budget import MULTIPLES
 from pruning_bootcamp.pruning.masks import detached_copy
 from pruning_bootcamp.results import Answer
 from pruning_bootcamp.tasks import Task
@@ -34,7 +36,6 @@ from pruning_bootcamp.tools.latency import LatencyStats, compare_in_blocks, comp
 from pruning_bootcamp.tools.metrics import compute_sparsity
 
 _HALF = 0.5
-_MULTIPLES = (None, 4, 8, 16)
 _MOST_SECONDS = 20.0  # of one race
 _FEW_ZEROS = 0.01
 
@@ -79,9 +80,10 @@ def what_would_pay(context: StepContext, file: str) -> Paying:
     stats = compare_in_blocks({name: (runner, images) for name, runner in subject.runners.items()})
     answers = [about_backends(stats, asked, subject.notes)]
     quicker = best_of(answers[0].options)
-    answers += _widths(subject, asked, dict.fromkeys([*asked.backends, *([] if quicker is None else [quicker.name])]))
+    backends = dict.fromkeys([*asked.backends, *([] if quicker is None else [quicker.name])])
+    answers += _widths(subject, asked, stats, backends)
     answers.append(about_int8(stats, asked, subject.notes))
-    answers.append(_zeros(subject, asked))
+    answers.append(_zeros(subject, asked, stats))
     command = next_command(answers)
     return Paying(answers=tuple(answers), next_command=command, summary=command or "nothing certain")
 
@@ -109,11 +111,13 @@ def _prepare_all(subject: _Subject) -> None:
                 subject.notes[entry.name] = str(error)
 
 
-def _widths(subject: _Subject, asked: Asked, backends: Iterable[str]) -> list[Answer]:
+def _widths(subject: _Subject, asked: Asked, stats: Timings, backends: Iterable[str]) -> list[Answer]:
     """Cut to half of its multiply-accumulates in several multiples, channels drawn at random: each timed whole."""
     LOGGER.info("Cutting to half of the multiply-accumulates, widths in several multiples")
     try:
         cuts = _cuts(subject)
+    except GoalNotMet as failure:
+        return [Answer(question="widths", answer=f"It can't be cut to half of its multiply-accumulates: {failure}")]
     except BootcampError as error:
         return [Answer(question="widths", answer=f"Nothing can be cut of it: {error}")]
     found = []
@@ -125,17 +129,22 @@ def _widths(subject: _Subject, asked: Asked, backends: Iterable[str]) -> list[An
                 runners[name] = subject.prepared(backend, cut)
             except BootcampError as error:
                 notes[name] = str(error)
-        found.append(about_widths(subject.raced(runners), replace(cuts, notes=notes), backend, asked))
+        found.append(about_widths(subject.raced(runners), replace(cuts, notes=notes), backend, stats, asked))
     return found
 
 
 def _cuts(subject: _Subject) -> Cuts:
-    """Cut networks by how their widths were rounded; BootcampError where nothing can be cut."""
+    """Cut networks by how their widths were rounded, of what `structured` lets go.
+
+    BootcampError where nothing can be cut, GoalNotMet where that is too little.
+    """
+    s = subject.cfg.structured
     ready, recipe = ready_to_cut(subject.network.model, subject.network.recipe)
     example, found = example_input(recipe), Cuts()
-    for multiple in _MULTIPLES:
+    for multiple in MULTIPLES:
         name = "widths as they fall" if multiple is None else f"multiples of {multiple}"
         look: dict[str, Any] = {"score": "random", "allocation": "global", "round_to": multiple or "none"}
+        look |= {"exclude": s.exclude, "max_sparsity": s.max_sparsity}
         try:
             plan = plan_structured(ready, example, target_flops_reduction=_HALF, seed=subject.cfg.seed, **look)
         except BootcampError as error:
@@ -148,12 +157,12 @@ def _cuts(subject: _Subject) -> Cuts:
     return found
 
 
-def _zeros(subject: _Subject, asked: Asked) -> Answer:
+def _zeros(subject: _Subject, asked: Asked, stats: Timings) -> Answer:
     """On every backend in turn with a copy that has other numbers in the zeros' places."""
     model = subject.network.model
     share = compute_sparsity(model, subject.network.masks).total
     if share < _FEW_ZEROS:
-        return about_zeros(share, {}, asked, {})
+        return about_zeros(share, {}, stats, asked, {})
     LOGGER.info("Timing its zeros: in turn with a copy that has none")
     filled, found, notes = filled_copy(model), dict[str, dict[str, LatencyStats]](), dict[str, str]()
     for backend, runner in subject.runners.items():
@@ -161,7 +170,7 @@ def _zeros(subject: _Subject, asked: Asked) -> Answer:
             found[backend] = subject.raced({"filled": subject.prepared(backend, filled), "zeros": runner})
         except BootcampError as error:
             notes[backend] = str(error)
-    return about_zeros(share, found, asked, notes)
+    return about_zeros(share, found, stats, asked, notes)
 
 
 def filled_copy(model: nn.Module) -> nn.Module:

@@ -87,7 +87,7 @@ def time_in_turn(context: StepContext, same_file: bool) -> Profiled:
         layers_text(layers["baseline"], layers["pruned"]),
         analysis_text(analysis, stats, would_pay),
         alternatives_text(alternatives.pairs, alternatives.launch_bound, alternatives.notes, widths.advice),
-        *([zeros] if (zeros := zeros_said(whole["pruned"], skipped_by)) else []),
+        *([zeros] if (zeros := zeros_said(whole["pruned"], skipped_by, device)) else []),
         *(_tiny_advice(name, counts) for name, counts in tiny.items() if counts),
     )
     return Profiled(profile=from_plain(Profile, found), texts=texts, summary=str(stats["pruned"]))

@@ -25,6 +25,9 @@ def took(milliseconds: float | Sequence[float], backend: str = "torch", **more: 
     return LatencyStats(**(look | more))
 
 
+WHOLE = {"torch": took(4.0), "runtime": took(2.0)}
+
+
 def test_the_interval_decides_whether_it_is_quicker() -> None:
     base = took(2.0)
     assert answers.option("a", took(1.0), base, "base").verdict == QUICKER
@@ -74,7 +77,7 @@ def cuts() -> Cuts:
 
 def test_widths_are_compared_with_the_whole_network_and_with_each_other() -> None:
     stats = {"uncut": took(2.0), "widths as they fall": took(2.5), "multiples of 8": took(1.2)}
-    found = answers.about_widths(stats, cuts(), "runtime", ASKED)
+    found = answers.about_widths(stats, cuts(), "runtime", WHOLE, ASKED)
     assert [one.verdict for one in found.options] == [SLOWER, QUICKER, None]
     assert "quickest in multiples of 8: 1.67x as quick as uncut" in found.answer
     assert "2.08x as quick as widths as they fall" in found.answer
@@ -85,10 +88,12 @@ def test_widths_are_compared_with_the_whole_network_and_with_each_other() -> Non
 
 def test_where_no_narrowing_is_quicker_there_is_no_command() -> None:
     stats = {"uncut": took(2.0), "widths as they fall": took(2.5), "multiples of 8": took(2.1)}
-    found = answers.about_widths(stats, cuts(), "runtime", ASKED)
+    found = answers.about_widths(stats, cuts(), "runtime", WHOLE, ASKED)
     assert "not certainly quicker in runtime: 0.80x" in found.answer
     assert found.command is None
-    assert "can't run what was cut" in answers.about_widths({"uncut": took(2.0)}, cuts(), "runtime", ASKED).answer
+    assert (
+        "can't run what was cut" in answers.about_widths({"uncut": took(2.0)}, cuts(), "runtime", WHOLE, ASKED).answer
+    )
 
 
 @pytest.mark.parametrize(
@@ -103,24 +108,77 @@ def test_zeros_that_a_backend_uses() -> None:
         "blind": {"filled": took(2.0), "zeros": took(2.0)},
         "sparse": {"filled": took(3.0), "zeros": took(1.5)},
     }
-    found = answers.about_zeros(0.8, pairs, ASKED, {"odd": "can't run it"})
+    whole = {"torch": took(2.5), "blind": took(2.0), "sparse": took(1.5)}
+    found = answers.about_zeros(0.8, pairs, whole, ASKED, {"odd": "can't run it"})
     assert (
         "80.0% of its weights are zero, and sparse uses them: 1.500 ms, 2.00x as quick as without zeros" in found.answer
     )
     assert found.command is not None
     assert "--backend sparse" in found.command
-    none = answers.about_zeros(0.8, {"blind": pairs["blind"]}, ASKED, {})
+    none = answers.about_zeros(0.8, {"blind": pairs["blind"]}, whole, ASKED, {})
     assert "no backend that is installed here is certainly quicker for that" in none.answer
-    hardly = answers.about_zeros(0.8, {"blind": {"filled": took(2.1), "zeros": took(2.0)}}, ASKED, {})
+    hardly = answers.about_zeros(0.8, {"blind": {"filled": took(2.1), "zeros": took(2.0)}}, whole, ASKED, {})
     assert [one.verdict for one in hardly.options] == [CANT_TELL], "two copies of one network differ by as much"
     assert hardly.command is None
-    assert "nothing to use" in answers.about_zeros(0.0, {}, ASKED, {}).answer
+    assert "nothing to use" in answers.about_zeros(0.0, {}, whole, ASKED, {}).answer
+
+
+def test_int8_that_is_slower_than_what_was_asked_for_is_no_advice() -> None:
+    stats = {"onnx": took(1.0, version="o"), "vino": took(4.0, version="v")}
+    stats |= {"vino8": took(2.0, precision="int8", version="v"), "onnx8": took(1.2, precision="int8", version="o")}
+    asked = dataclasses.replace(ASKED, backends=("onnx",))
+    found = answers.about_int8(stats, asked, {})
+    assert "vino8: 2.000 ms, 2.00x as quick as vino" in found.answer
+    assert "but against what was asked for: 0.50x as quick as onnx (95% interval 0.50 to 0.50): slower" in found.answer
+    assert found.command is None
+    assert answers.next_command([answers.about_backends(stats, asked, {}), found]) is None
+    stats["vino8"] = took([0.5, 1.5] * 10, precision="int8", version="v")
+    assert answers.about_int8(stats, asked, {}).command is None, "which is not certain"
+    own = answers.about_int8(stats, dataclasses.replace(ASKED, backends=("vino8",)), {})
+    assert own.command is None
+    assert "it is what was asked for" in own.answer
+
+
+def test_of_int8_that_is_quicker_than_its_float32_the_one_that_is_quicker_than_what_was_asked_for_counts() -> None:
+    stats = {"onnx": took(1.0, version="o"), "vino": took(4.0, version="v")}
+    stats["vino8"] = took([0.5, 1.3] * 10, precision="int8", version="v")
+    stats["onnx8"] = took(0.95, precision="int8", version="o")
+    found = answers.about_int8(stats, dataclasses.replace(ASKED, backends=("onnx",)), {})
+    assert found.answer.startswith("onnx8: 0.950 ms, 1.05x as quick as onnx (95% interval 1.05 to 1.05): quicker. ")
+    assert (found.takes_ms, found.command is None) == (0.95, False)
+
+
+def test_zeros_that_a_slower_backend_uses_are_no_advice() -> None:
+    pairs = {"sparse": {"filled": took(8.0), "zeros": took(3.0)}}
+    found = answers.about_zeros(0.9, pairs, {"torch": took(1.0), "sparse": took(3.0)}, ASKED, {})
+    assert "sparse uses them: 3.000 ms, 2.67x as quick as without zeros" in found.answer
+    assert "but against what was asked for: 0.33x as quick as torch (95% interval 0.33 to 0.33): slower" in found.answer
+    assert found.command is None
+    assert answers.next_command([found]) is None
+    asked = dataclasses.replace(ASKED, backends=("sparse",))
+    own = answers.about_zeros(0.9, pairs, {"sparse": took(3.0)}, asked, {})
+    assert own.answer.endswith("quicker; it is what was asked for.")
+    assert own.command is None
+
+
+def test_narrower_on_a_backend_that_stays_slower_is_no_advice() -> None:
+    stats = {"uncut": took(4.0), "widths as they fall": took(2.0)}
+    slow = answers.about_widths(stats, cuts(), "second", {"torch": took(1.0), "second": took(4.0)}, ASKED)
+    assert slow.answer.endswith("second itself is 0.25x as quick as torch (95% interval 0.25 to 0.25): slower.")
+    assert slow.command is None
+    near = answers.about_widths(stats, cuts(), "second", {"torch": took(3.0), "second": took(4.0)}, ASKED)
+    assert near.command is not None, "0.75 times as quick, and then twice"
+    assert near.takes_ms == 2.0
 
 
 def test_the_next_command_is_that_of_the_option_that_takes_least() -> None:
     stats = {"torch": took(4.0, version="t"), "torch8": took(2.0, precision="int8", version="t")}
     widths = answers.about_widths(
-        {"uncut": took(4.0), "widths as they fall": took(3.0), "multiples of 8": took(2.5)}, cuts(), "torch", ASKED
+        {"uncut": took(4.0), "widths as they fall": took(3.0), "multiples of 8": took(2.5)},
+        cuts(),
+        "torch",
+        stats,
+        ASKED,
     )
     found = [answers.about_backends(stats, ASKED, {}), widths, answers.about_int8(stats, ASKED, {})]
     command = answers.next_command(found)

@@ -85,3 +85,12 @@ def test_no_two_panels_lie_on_each_other(tmp_path: Path) -> None:
         for other in boxes:
             apart = one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
             assert one is other or apart, (one, other)
+
+
+def test_times_of_trials_count_unless_the_run_that_they_were_for_has_them(tmp_path: Path) -> None:
+    for name in ("searched", "nothing", "sweep"):
+        write_run(tmp_path, f"{name}/trials/0.5", "prune-structured", fewer=40.0)
+        write_yaml(tmp_path / name / "trials" / "0.5" / LAYER_TIMES, to_plain(Stairs(ways=(WAY,))))
+    write_yaml(tmp_path / "searched" / LAYER_TIMES, to_plain(Stairs(ways=(WAY,))))
+    names = [found.name for found in collect(tmp_path).stairs]
+    assert names == ["nothing/trials/0.5", "searched", "sweep/trials/0.5"]
