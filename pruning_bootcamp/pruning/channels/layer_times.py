@@ -13,7 +13,7 @@ from pruning_bootcamp.tools.alone import LayerShape
 _STEPS = 16
 _REFINED = 0.08
 # What a busy machine may have slowed is timed again, so many times at most, or until that does not help.
-_AGAIN, _CONFIRMED, _LESS_USE = 3, 0.97, 0.85
+_AGAIN, _CONFIRMED, _LESS_USE = 2, 0.97, 0.85
 Widths = tuple[int, int]  # what goes in, what comes out
 Clock = Callable[[LayerShape, Sequence[Widths]], dict[Widths, float]]
 
@@ -89,12 +89,16 @@ def layer_times(shape: LayerShape, cut: set[str], known: Known, clock: Clock, mu
         known.put(shape, {place: min(time, before.get(place, time)) for place, time in times.items()})
         return True
 
-    looked = timed()
-    for _ in range(2 if looked else 0):  # else that was done before, and by other figures other steps look high
+    def refine() -> None:
         for kind, places in sides().items():
             more = between(points(places), known.of(shape)[whole], multiples[kind])
             along[kind] = sorted({*along[kind], *more})
+
+    looked = timed()
+    if looked:  # else that was done before, and by other figures other steps would look high
+        refine()
         timed()
+        refine()
     for kind in along:
         also = {width for width in range(1, full[kind]) if _place(shape, kind, width) in known.of(shape)}
         along[kind] = sorted({*along[kind], *(width for width in also if width % multiples[kind] == 0)})
