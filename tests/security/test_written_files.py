@@ -39,7 +39,7 @@ def _status(path: Path) -> None:
     step = Step("a", "A", None, Outcome)
     board = Progress(path.parent, "name", "command", [step])
     board._written = 0.0
-    board.training(step, 1, 2, "half")
+    board.tell(step, 1, 2, "half")
 
 
 WRITERS: dict[str, Callable[[Path], None]] = {
@@ -88,7 +88,7 @@ def test_a_link_planted_while_a_pipeline_tells_its_progress_is_not_followed(tmp_
     board = Progress(tmp_path, "name", "command", [step])
     (tmp_path / f"{TEMPORARY_PREFIX}{os.getpid()}-status.yaml").symlink_to(tmp_path / "victim")
     board._written = 0.0
-    board.training(step, 1, 2, "half")
+    board.tell(step, 1, 2, "half")
     assert (tmp_path / "victim").read_text() == "precious"
     assert "half" in (tmp_path / "status.yaml").read_text()
 
