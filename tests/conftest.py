@@ -1,5 +1,7 @@
 """Shared by every test: the machine's threads kept low, and where real data may be."""
 
+import functools
+import importlib
 import importlib.util
 import os
 import signal
@@ -30,6 +32,23 @@ def _same_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Each test starts from the same random state, and writes its decoded images to a folder of its own."""
     torch.manual_seed(0)
     monkeypatch.setenv("PRUNING_BOOTCAMP_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _exporters_are_listed_once() -> Iterator[None]:
+    """torch makes its list of ONNX functions anew at each export, for longer than a test's small network takes.
+
+    The list is private to torch: where a newer one has it elsewhere, tests take longer, and that is all.
+    """
+    try:
+        registry = importlib.import_module("torch.onnx._internal.exporter._registration").ONNXRegistry
+        made = functools.cache(registry.from_torchlib)
+    except (ImportError, AttributeError):
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "from_torchlib", staticmethod(made))
+        yield
 
 
 @pytest.fixture(scope="session")

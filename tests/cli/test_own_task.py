@@ -83,6 +83,7 @@ def test_training_is_judged_by_the_tasks_own_metric(trained: Path) -> None:
     assert name.replace("_", " ") in report.lower()
 
 
+@pytest.mark.slow
 def test_channels_are_cut_and_proved_recovered_exported_and_timed(trained: Path, command: Command) -> None:
     name, lost, higher = metric_of(trained)
     dense, cut = "dense/best_model.pth", "cut/pruned_model.pth"

@@ -247,6 +247,7 @@ def test_a_scan_that_is_missing_wrong_or_too_short_stops_before_any_work(
     assert "prune.allocation.args.file: needed and not given" in command(tmp_path, *needed, expect=2)
 
 
+@pytest.mark.slow
 def test_a_pipeline_prunes_by_a_scan_and_notices_another(trained: Path, tmp_path: Path, command: Command) -> None:
     smoke = str(REPOSITORY / "cfgs" / "smoke" / "pipeline.yaml")
     command(

@@ -62,6 +62,7 @@ def test_each_cycle_cuts_its_share_and_trains(trained: Path, command: Command) -
     assert "no training between" not in text
 
 
+@pytest.mark.slow
 def test_stopped_in_the_second_cycle_it_goes_on_to_the_same_network(
     trained: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -151,6 +151,7 @@ def test_another_allowed_drop_is_another_choice_among_the_same_trials(
     assert "at most 100 points less accurate" in text
 
 
+@pytest.mark.slow
 def test_the_backend_of_the_profile_times_the_trials_and_a_published_checkpoint_is_swept(
     whole: tuple[Path, str], tmp_path: Path, command: Callable[..., str], inline: Inline
 ) -> None:

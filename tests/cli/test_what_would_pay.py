@@ -72,6 +72,7 @@ def answers(folder: Path, place: str = "results/baseline") -> dict[str, Any]:
     return {answer.question: answer for answer in found}
 
 
+@pytest.mark.slow
 def test_a_dense_network_alone_is_enough_and_the_next_command_runs(trained: Path, command: Command) -> None:
     said = command(
         trained, "profile", "-c", SMOKE, "--what-would-pay", "--baseline", DENSE, "--backend", "own.py:paced"

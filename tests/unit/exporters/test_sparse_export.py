@@ -97,6 +97,7 @@ def test_the_report_says_size_ratio_and_that_nothing_differs(tmp_path: Path) -> 
     assert "without pruning_bootcamp" not in str(report)
 
 
+@pytest.mark.slow
 def test_int8_rounds_convolutions_and_linear_layers_only(tmp_path: Path) -> None:
     model, masks = network()
     report = export_model(
@@ -163,6 +164,7 @@ def test_tied_weights_stay_tied_and_are_stored_once(tmp_path: Path) -> None:
         assert read_sparse(report.path).encodings["head.weight"].kind == "same"
 
 
+@pytest.mark.slow
 def test_a_network_that_pruning_made_narrow_comes_back_narrow(tmp_path: Path) -> None:
     model = build_model("cifar_resnet20", classes=10, in_channels=3, args={}).eval()
     first = model.get_submodule("layer1.0")

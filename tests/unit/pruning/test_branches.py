@@ -151,6 +151,7 @@ def test_one_unit_stays_where_all_are_gone(resnet: nn.Module) -> None:
     assert int(keep["layer1.1.conv1"].sum()) == 15
 
 
+@pytest.mark.slow
 def test_the_refit_goes_on_around_it(resnet: nn.Module) -> None:
     groups = groups_of(resnet)
     names = ["layer1.1.conv1", "layer2.1.conv1"]
