@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# ./scripts/test.sh                      sets up .venv, then lint, types, the site and tests, on up to 4 cores. Under 15 minutes on 2.
+# ./scripts/test.sh                      sets up .venv, then lint, types, the site and tests, on up to 4 cores. About 11 minutes on 2.
 # ./scripts/test.sh -m slow              the long ones, which need minutes or the real CIFAR-10
 # ./scripts/test.sh PYTEST-OPTIONS       any others; in one process unless they hold -n
 set -euo pipefail
