@@ -189,15 +189,15 @@ class _Kept:
         }
         name = hashlib.sha256(json.dumps(self._whose, sort_keys=True).encode()).hexdigest()[:16]
         self._path: Path = cache_folder() / "layer_times" / f"{name}.json"
-        self._times: dict[str, dict[str, float]] = {}
+        self._times: dict[str, dict[Widths, float]] = {}
         self._changed = False
         try:
             content = json.loads(self._path.read_text())
             if {key: content.get(key) for key in self._whose} == self._whose:
-                self._times = content["milliseconds"]
+                self._times = {shape: _read(times) for shape, times in content["milliseconds"].items()}
         except FileNotFoundError:
             pass
-        except (OSError, ValueError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
             LOGGER.info("%s: unreadable (%s); layers are timed again", self._path, error)
 
     def __len__(self) -> int:
@@ -205,12 +205,11 @@ class _Kept:
 
     def of(self, shape: LayerShape) -> Mapping[Widths, float]:
         """Milliseconds of the layer at the widths that are known."""
-        kept = self._times.get(_name(shape), {})
-        return {(int(inputs), int(outputs)): kept[f"{inputs}x{outputs}"] for inputs, outputs in map(_sides, kept)}
+        return dict(self._times.get(_name(shape), {}))
 
     def put(self, shape: LayerShape, times: Mapping[Widths, float]) -> None:
         """Know these too, or instead."""
-        self._times.setdefault(_name(shape), {}).update({f"{place[0]}x{place[1]}": times[place] for place in times})
+        self._times.setdefault(_name(shape), {}).update(times)
         self._changed = True
 
     def write(self) -> None:
@@ -220,7 +219,11 @@ class _Kept:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_path(self._path) as temporary:
-                temporary.write_text(json.dumps(self._whose | {"milliseconds": self._times}))
+                kept = {
+                    shape: {f"{inputs}x{outputs}": value for (inputs, outputs), value in times.items()}
+                    for shape, times in self._times.items()
+                }
+                temporary.write_text(json.dumps(self._whose | {"milliseconds": kept}))
         except (OSError, BootcampError) as error:
             LOGGER.info("%s: not written (%s); layers will be timed again", self._path, error)
         self._changed = False
@@ -230,5 +233,12 @@ def _name(shape: LayerShape) -> str:
     return json.dumps(asdict(shape), sort_keys=True)
 
 
-def _sides(key: str) -> list[str]:
-    return key.split("x")
+def _read(times: Mapping[str, float]) -> dict[Widths, float]:
+    """As the file has them; ValueError where one is no time."""
+    found = {}
+    for place, milliseconds in times.items():
+        inputs, outputs = map(int, place.split("x"))
+        if not 0 < float(milliseconds) < math.inf:
+            raise ValueError(f"{place}: {milliseconds} is no time")
+        found[inputs, outputs] = float(milliseconds)
+    return found

@@ -94,7 +94,11 @@ def test_a_damaged_file_is_measured_again(clock: list[LayerShape], tmp_path: Pat
     measured(Net())
     (path,) = (tmp_path / "cache" / "layer_times").iterdir()
     count = len(clock)
-    for content in ("{", "[]", json.dumps({"format": 0}), json.dumps(json.loads(path.read_text()) | {"threads": 7})):
+    good = json.loads(path.read_text())
+    shape = next(iter(good["milliseconds"]))
+    others: list[object] = [[], {"format": 0}, good | {"threads": 7}, good | {"milliseconds": [1]}]
+    others += [good | {"milliseconds": {shape: times}} for times in (1, {"8by8": 1.0}, {"8x8": "x"}, {"8x8": -1.0})]
+    for content in ("{", *map(json.dumps, others)):
         path.write_text(content)
         measured(Net())
         assert len(clock) == 2 * count
